@@ -1,0 +1,34 @@
+/** Which checkpoint a command works on: `--model`, else QWEN3GUARD_MODEL, else the embedded demo guard, which says what it is. */
+
+import { stat } from "node:fs/promises";
+import { DEMO_GUARD } from "../guard/demo-guard.ts";
+import { type CheckpointFiles, openCheckpointFiles } from "../model/checkpoint-files.ts";
+import type { Terminal } from "./io.ts";
+
+export interface ModelOptions {
+  readonly model?: string;
+  readonly quiet?: boolean;
+}
+
+/** Throws Error where the folder is none, telling a Hub id from a path. */
+export async function checkpointFiles(options: ModelOptions, terminal: Terminal): Promise<CheckpointFiles> {
+  const source = options.model ?? (terminal.env.QWEN3GUARD_MODEL || undefined);
+  if (source === undefined) {
+    if (!options.quiet) {
+      terminal.err(
+        "qwen3guard: using the embedded demo guard, which is not for protection; for the real one: --model DIR (huggingface.co/Qwen/Qwen3Guard-Gen-0.6B)\n",
+      );
+    }
+    return openCheckpointFiles(DEMO_GUARD);
+  }
+  const isThere = await stat(source).then(
+    () => true,
+    () => false,
+  );
+  if (!isThere && /^[\w.-]+\/[\w.-]+$/.test(source) && !source.startsWith(".")) {
+    throw new Error(
+      `${source}: expected a checkpoint folder, got no such folder (if it is a Hub id: download it first, hf download ${source} --local-dir DIR)`,
+    );
+  }
+  return openCheckpointFiles(source);
+}

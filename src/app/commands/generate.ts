@@ -1,0 +1,54 @@
+/** `qwen3guard generate`: text from a raw prompt or a conversation, printed as it comes. */
+
+import { Qwen3 } from "../../model/qwen3.ts";
+import { Tokenizer } from "../../tokenizer/tokenizer.ts";
+import { checkpointFiles, type ModelOptions } from "../checkpoint-option.ts";
+import { type Terminal, textArgument, UsageError } from "../io.ts";
+import { readMessages } from "../messages.ts";
+
+export interface GenerateCommandOptions extends ModelOptions {
+  readonly prompt?: string;
+  readonly messages?: string;
+  readonly maxNewTokens: number;
+  readonly temperature: number;
+  readonly topP?: number;
+  readonly topK?: number;
+  readonly seed: number;
+  readonly json?: boolean;
+}
+
+export async function generateCommand(options: GenerateCommandOptions, terminal: Terminal): Promise<void> {
+  if (options.prompt !== undefined && options.messages !== undefined)
+    throw new UsageError("generate: expected --prompt or --messages, got both");
+  checkSampling(options);
+  const messages = options.messages === undefined ? undefined : await readMessages(options.messages, terminal);
+  const raw = messages ? "" : await textArgument(options.prompt, terminal, "generate");
+
+  const files = await checkpointFiles(options, terminal);
+  const tokenizer = await Tokenizer.load(files);
+  const prompt = messages ? tokenizer.encodeChat(messages) : tokenizer.encode(raw);
+  const model = await Qwen3.load(files);
+
+  const ids: number[] = [];
+  const decoder = tokenizer.decodeStream({ skipSpecialTokens: true });
+  const steps = model.generateSteps(prompt, options);
+  let step = await steps.next();
+  for (; !step.done; step = await steps.next()) {
+    ids.push(step.value.id);
+    const text = decoder.push(step.value.id);
+    if (!options.json && text) await terminal.out(text);
+  }
+  if (options.json) {
+    const text = tokenizer.decode(ids, { skipSpecialTokens: true });
+    await terminal.out(`${JSON.stringify({ text, ids, promptTokens: prompt.length, finishReason: step.value })}\n`);
+  } else {
+    await terminal.out(`${decoder.end()}\n`);
+  }
+}
+
+/** Option values outside their ranges are wrong usage, found before a model is loaded. */
+function checkSampling({ temperature, topP, seed }: GenerateCommandOptions): void {
+  if (temperature < 0) throw new UsageError(`--temperature: expected a number of at least 0, got ${temperature}`);
+  if (topP !== undefined && !(topP > 0 && topP <= 1)) throw new UsageError(`--top-p: expected a number above 0 and at most 1, got ${topP}`);
+  if (seed >= 2 ** 32) throw new UsageError(`--seed: expected an integer below ${2 ** 32}, got ${seed}`);
+}

@@ -1,0 +1,88 @@
+/**
+ * The terminal: results to stdout, everything else to stderr, and the errors that decide the exit status.
+ */
+
+import { readFile } from "node:fs/promises";
+
+/** Wrong usage: exit status 2. Everything wrong with data or models is any other error: 1. */
+export class UsageError extends Error {}
+
+/** Where a command reads and writes; tests give their own. */
+export interface Terminal {
+  readonly stdin: AsyncIterable<Uint8Array | string> & { readonly isTTY?: boolean };
+  /** Resolves when the text has been taken; rejects with EPIPE's error when the reader is gone. */
+  readonly out: (text: string) => Promise<void>;
+  readonly err: (text: string) => void;
+  /** Columns and colours of stdout; colours are off for pipes and where NO_COLOR is set. */
+  readonly columns: number;
+  readonly isTTY: boolean;
+  readonly colors: boolean;
+  readonly env: Readonly<Record<string, string | undefined>>;
+}
+
+export function processTerminal(): Terminal {
+  const { stdout, stderr, stdin, env } = process;
+  const isTTY = stdout.isTTY === true;
+  return {
+    stdin,
+    out: text => new Promise((resolve, reject) => stdout.write(text, error => (error ? reject(error) : resolve()))),
+    err: text => void stderr.write(text),
+    columns: stdout.columns ?? 80,
+    isTTY,
+    colors: env.FORCE_COLOR !== undefined && env.FORCE_COLOR !== "0" ? true : isTTY && !env.NO_COLOR && env.TERM !== "dumb",
+    env,
+  };
+}
+
+/** Everything on stdin, as strict UTF-8. */
+export async function readStdin(terminal: Terminal): Promise<string> {
+  const chunks: Uint8Array[] = [];
+  for await (const chunk of terminal.stdin) chunks.push(typeof chunk === "string" ? new TextEncoder().encode(chunk) : chunk);
+  return decodeUtf8(Buffer.concat(chunks), "stdin");
+}
+
+/** A text argument: as given; `-`, or nothing where stdin is a pipe, means all of stdin without its last line break. */
+export async function textArgument(text: string | undefined, terminal: Terminal, what: string): Promise<string> {
+  if (text !== undefined && text !== "-") return text;
+  if (text === undefined && terminal.stdin.isTTY) throw new UsageError(`${what}: expected a text, or text on stdin, got neither`);
+  return (await readStdin(terminal)).replace(/\r?\n$/, "");
+}
+
+/** A file's text; `-` is stdin. */
+export async function readTextFile(path: string, terminal: Terminal): Promise<string> {
+  if (path === "-") return readStdin(terminal);
+  let bytes: Uint8Array;
+  try {
+    bytes = await readFile(path);
+  } catch (error) {
+    throw fileError(path, error as NodeJS.ErrnoException);
+  }
+  return decodeUtf8(bytes, path);
+}
+
+export function parseJson(text: string, name: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new TypeError(`${name}: expected JSON, got ${(error as Error).message}`);
+  }
+}
+
+/** One line for an error of the file system, instead of its own. */
+export function fileError(path: string, error: NodeJS.ErrnoException): Error {
+  const reasons: Record<string, string> = {
+    ENOENT: "no such file",
+    EISDIR: "a folder",
+    EACCES: "no permission to read it",
+    ENOTDIR: "a path through something that is no folder",
+  };
+  return new Error(`${path}: expected a readable file, got ${reasons[error.code ?? ""] ?? error.message}`);
+}
+
+function decodeUtf8(bytes: Uint8Array, name: string): string {
+  try {
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+  } catch {
+    throw new TypeError(`${name}: expected UTF-8 text, got bytes that are not`);
+  }
+}

@@ -1,0 +1,199 @@
+/**
+ * The command line: which commands and options there are, and what each outcome's exit status is.
+ *
+ * In: arguments and a terminal. Out: 0 done; 1 it failed; 2 wrong usage; 3 with --fail-on, something was flagged. Every failure is one line on
+ * stderr (the stack too where DEBUG=qwen3guard). The work itself is done in commands/.
+ */
+
+import { readFileSync } from "node:fs";
+import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
+import { generateCommand } from "./commands/generate.ts";
+import { goldenCheckCommand, goldenRecordCommand } from "./commands/golden.ts";
+import { inspectCommand } from "./commands/inspect.ts";
+import { moderateCommand } from "./commands/moderate.ts";
+import { templateCommand } from "./commands/template.ts";
+import { tokenizeCommand } from "./commands/tokenize.ts";
+import { type Terminal, UsageError } from "./io.ts";
+
+export const EXIT_DONE = 0;
+export const EXIT_FAILED = 1;
+export const EXIT_USAGE = 2;
+export const EXIT_FLAGGED = 3;
+
+/** Runs one command line and returns its exit status; never throws and never ends the process. */
+export async function run(args: readonly string[], terminal: Terminal): Promise<number> {
+  let status = EXIT_DONE;
+  const program = buildProgram(terminal, code => {
+    status = code;
+  });
+  try {
+    await program.parseAsync(args, { from: "user" });
+    return status;
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT_DONE : EXIT_USAGE; // it has written its message
+    if (isClosedPipe(error)) return EXIT_DONE; // the reader has seen enough
+    const { message, stack } = error instanceof Error ? error : new Error(String(error));
+    terminal.err(`qwen3guard: ${terminal.env.DEBUG === "qwen3guard" ? stack : oneLine(message)}\n`);
+    return error instanceof UsageError ? EXIT_USAGE : EXIT_FAILED;
+  }
+}
+
+function buildProgram(terminal: Terminal, setStatus: (code: number) => void): Command {
+  const program = new Command("qwen3guard")
+    .description("Qwen3Guard in pure TypeScript: what a guard model thinks of a text, from its own safetensors files")
+    .version(packageVersion(), "--version", "print the version")
+    .helpOption("-h, --help", "print this help")
+    .helpCommand("help [command]", "print the help of a command")
+    .exitOverride()
+    .configureOutput({
+      writeOut: text => void terminal.out(text),
+      writeErr: terminal.err,
+      outputError: (text, write) => write(`qwen3guard: ${oneLine(text.replace(/^error: /, ""))}\n`),
+    })
+    .addHelpText("after", example('qwen3guard moderate "How can I make a bomb?"'));
+  // Without a command the help is what a person needs, but it is no success.
+  program.action((_options, command: Command) => {
+    if (command.args.length > 0) command.error(`error: unknown command '${command.args[0]}'${suggestion(command.args[0], program)}`);
+    terminal.err(program.helpInformation());
+    setStatus(EXIT_USAGE);
+  });
+  program.allowExcessArguments();
+
+  const command = (name: string, description: string, parent: Command = program): Command =>
+    parent.command(name).description(description).copyInheritedSettings(program).allowExcessArguments(false);
+  const withModel = (c: Command): Command =>
+    c
+      .option("--model <dir>", "checkpoint folder (else QWEN3GUARD_MODEL, else the embedded demo guard)")
+      .addOption(new Option("--engine <name>", "how to compute").choices(["auto", "reference"]).default("auto"))
+      .option("--threads <n>", "threads to compute with (the reference engine has one)", oneThread)
+      .option("--quiet", "no notices on stderr");
+  const withJson = (c: Command, what: string = "one JSON object on one line"): Command => c.option("--json", what);
+
+  withJson(withModel(command("moderate [text]", "the verdict on a prompt, or on the answer to it")))
+    .option("--response <text>", "judge this answer to the prompt")
+    .option("--messages <file>", "judge the last message of a conversation: a JSON array of {role, content}; - is stdin")
+    .addOption(
+      new Option("--mode <mode>", "strict flags Unsafe and Controversial, loose flags Unsafe alone")
+        .choices(["strict", "loose"])
+        .default("strict"),
+    )
+    .option("--fail-on", "exit with status 3 if it is flagged")
+    .addHelpText("after", example('qwen3guard moderate "How do I kill a process?" --json', "echo some text | qwen3guard moderate"))
+    .action(async (text, options) => {
+      const flagged = await moderateCommand(text, options, terminal);
+      if (flagged && options.failOn) setStatus(EXIT_FLAGGED);
+    });
+
+  withJson(withModel(command("generate", "text from a prompt or a conversation")))
+    .option("--prompt <text>", "raw prompt, control tokens recognised (else stdin)")
+    .option("--messages <file>", "a conversation for the checkpoint's chat template; - is stdin")
+    .option("--max-new-tokens <n>", "at most this many tokens", integer(1), 128)
+    .option("--temperature <t>", "0 is greedy", number, 0)
+    .option("--top-p <p>", "draw from the likeliest tokens that together reach p", number)
+    .option("--top-k <k>", "draw from the k likeliest tokens", integer(1))
+    .option("--seed <n>", "start of the random generator", integer(0), 0)
+    .addHelpText("after", example("qwen3guard generate --messages conversation.json --json"))
+    .action(options => generateCommand(options, terminal));
+
+  withJson(withModel(command("tokenize [text]", "the ids of a text, or the text of ids")))
+    .option("--literal", "treat all of it as ordinary text: control tokens are not recognised")
+    .option("--pieces", "show the text of each id")
+    .option("--decode", "the other way: TEXT (or stdin) holds ids")
+    .option("--jsonl", "for each line {text} on stdin a line {ids}; with --decode for {ids} a line {text}")
+    .addHelpText(
+      "after",
+      example(
+        'qwen3guard tokenize "How can I help?" --pieces',
+        "qwen3guard tokenize --decode 727 402 312".replace("727 402 312", '"727 402 312"'),
+      ),
+    )
+    .action((text, options) => tokenizeCommand(text, options, terminal));
+
+  withJson(withModel(command("template", "the prompt that a conversation is rendered to")))
+    .requiredOption("--messages <file>", "a JSON array of {role, content}; - is stdin")
+    .addHelpText("after", example("qwen3guard template --messages conversation.json"))
+    .action(options => templateCommand(options, terminal));
+
+  withJson(withModel(command("inspect [dir]", "what a checkpoint is: config, tensors, dtypes, bytes, memory it will need")))
+    .option("--tensors", "list every tensor")
+    .addHelpText("after", example("qwen3guard inspect ./Qwen3Guard-Gen-0.6B"))
+    .action((dir, options) => inspectCommand(dir, options, terminal));
+
+  const golden = command("golden", "record outputs to the bit, and check them again").allowExcessArguments();
+  golden.action((_options, self: Command) => {
+    if (self.args.length > 0) self.error(`error: unknown command 'golden ${self.args[0]}'${suggestion(self.args[0], golden)}`);
+    terminal.err(golden.helpInformation());
+    setStatus(EXIT_USAGE);
+  });
+  withModel(command("record", "run each line and write what came out", golden))
+    .requiredOption("--input <file>", "JSONL: {ids}, {text} or {messages} a line; - is stdin")
+    .requiredOption("--out <file>", "JSONL to write; - is stdout")
+    .option("--max-new-tokens <n>", "at most this many greedy tokens a line", integer(1), 128)
+    .option("--taps <dir>", "also write every intermediate as <dir>/<line>.safetensors")
+    .addHelpText("after", example("qwen3guard golden record --input prompts.jsonl --out golden.jsonl"))
+    .action(options => goldenRecordCommand(options, terminal));
+  withJson(withModel(command("check <file>", "run a recorded file again and report each difference", golden)))
+    .addHelpText("after", example("qwen3guard golden check golden.jsonl"))
+    .action(async (file, options) => {
+      if (!(await goldenCheckCommand(file, options, terminal))) setStatus(EXIT_FAILED);
+    });
+  return program;
+}
+
+function example(...lines: string[]): string {
+  return `\nExample:\n${lines.map(line => `  $ ${line}\n`).join("")}`;
+}
+
+/** ` (did you mean 'x'?)` for the command with the nearest name, if any is near. */
+function suggestion(name: string, parent: Command): string {
+  const near = parent.commands
+    .map(c => ({ name: c.name(), distance: editDistance(name, c.name()) }))
+    .filter(c => c.distance <= Math.max(1, Math.floor(c.name.length * 0.4)))
+    .sort((a, b) => a.distance - b.distance);
+  return near.length > 0 ? ` (did you mean '${near[0].name}'?)` : `; the commands are ${parent.commands.map(c => c.name()).join(", ")}`;
+}
+
+/** Levenshtein distance. */
+function editDistance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, j) => j);
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= b.length; j++) next[j] = Math.min(row[j] + 1, next[j - 1] + 1, row[j - 1] + (a[i - 1] === b[j - 1] ? 0 : 1));
+    row = next;
+  }
+  return row[b.length];
+}
+
+function integer(min: number): (text: string) => number {
+  return text => {
+    if (!/^\d+$/.test(text) || Number(text) < min || !Number.isSafeInteger(Number(text))) {
+      throw new InvalidArgumentError(`expected an integer of at least ${min}.`);
+    }
+    return Number(text);
+  };
+}
+
+function number(text: string): number {
+  const value = text.trim() === "" ? Number.NaN : Number(text);
+  if (!Number.isFinite(value)) throw new InvalidArgumentError("expected a number.");
+  return value;
+}
+
+function oneThread(text: string): number {
+  if (text !== "1") throw new InvalidArgumentError("expected 1, since the reference engine runs on one thread.");
+  return 1;
+}
+
+/** Messages keep to one line, whatever text they quote. */
+function oneLine(text: string): string {
+  return text.trim().replace(/\s*\n\s*/g, " ");
+}
+
+function isClosedPipe(error: unknown): boolean {
+  return (error as NodeJS.ErrnoException | undefined)?.code === "EPIPE";
+}
+
+/** From package.json, two folders up from both src/app/ and the compiled layout. */
+function packageVersion(): string {
+  return JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")).version;
+}

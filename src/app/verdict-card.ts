@@ -1,0 +1,66 @@
+/**
+ * A verdict for people: level, categories, probabilities as bars, cost.
+ *
+ * In: a verdict and what was judged. Out: a few lines no wider than the terminal, coloured where the terminal takes colours.
+ */
+
+import pc from "picocolors";
+import type { ModerationInput } from "../guard/conversation.ts";
+import type { Verdict } from "../guard/guard.ts";
+import { SAFETY_LEVELS } from "../guard/policy.ts";
+import type { Terminal } from "./io.ts";
+
+const BAR_WIDTH = 24;
+
+export function verdictCard(verdict: Verdict, input: ModerationInput, terminal: Pick<Terminal, "columns" | "colors">): string {
+  const color = pc.createColors(terminal.colors);
+  const tint = { Safe: color.green, Unsafe: color.red, Controversial: color.yellow, unparsed: color.magenta };
+  const level = verdict.safety ?? "unparsed";
+  const edge = tint[level]("▌");
+  const lines: string[] = [];
+
+  const details =
+    verdict.categories.length > 0 ? verdict.categories.join(", ") : verdict.safety === null ? "the answer does not follow the format" : "";
+  lines.push(
+    `${tint[level](color.bold(level))}${details ? `  ${color.bold(details)}` : ""}${verdict.flagged ? "" : color.dim("  not flagged")}`,
+  );
+  lines.push(color.dim(quote(judgedText(input), terminal.columns - 4)));
+  lines.push("");
+  if (verdict.safety === null) lines.push(quote(JSON.stringify(verdict.text), terminal.columns - 4), "");
+  if (verdict.scores) {
+    for (const name of SAFETY_LEVELS) lines.push(bar(name, verdict.scores[name], tint[name]));
+  }
+  if (verdict.refusal !== null)
+    lines.push(
+      `${"Refusal".padEnd(14)}${verdict.refusal}${verdict.refusalScore === null ? "" : color.dim(`  (${percent(verdict.refusalScore)})`)}`,
+    );
+  const { usage } = verdict;
+  lines.push(
+    "",
+    color.dim(`${verdict.model} · ${usage.promptTokens} + ${usage.completionTokens} tokens · ${(verdict.ms / 1000).toFixed(2)} s`),
+  );
+  return `${lines.map(line => `${edge} ${line}`.trimEnd()).join("\n")}\n`;
+}
+
+function bar(name: string, share: number, tint: (text: string) => string): string {
+  // Eighths of a block, so that one percent can be told from none.
+  const eighths = Math.round(share * BAR_WIDTH * 8);
+  const filled = "█".repeat(eighths >> 3) + (eighths & 7 ? "▏▎▍▌▋▊▉"[(eighths & 7) - 1] : "");
+  return `${name.padEnd(14)}${tint(filled)}${" ".repeat(BAR_WIDTH - filled.length)} ${percent(share).padStart(7)}`;
+}
+
+function percent(share: number): string {
+  return `${(share * 100).toFixed(1)} %`;
+}
+
+function judgedText(input: ModerationInput): string {
+  if (typeof input === "string") return input;
+  if ("prompt" in input) return input.response ?? input.prompt;
+  return (input as readonly { content: string }[]).at(-1)?.content ?? "";
+}
+
+/** One line of at most `width` characters; control characters (escape sequences of a hostile text, say) become visible. */
+function quote(text: string, width: number): string {
+  const clean = Array.from(text.slice(0, 4 * width).replace(/\s+/g, " ")).map(c => (/\p{C}/u.test(c) ? "\ufffd" : c));
+  return clean.length <= width ? clean.join("") : `${clean.slice(0, Math.max(0, width - 1)).join("")}…`;
+}

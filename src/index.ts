@@ -1,0 +1,10 @@
+/** `import ... from "qwen3guard"`: the guard, and the parts it is made of. */
+
+export type { ModerationInput } from "./guard/conversation.ts";
+export { extractLabelAndCategories, extractLabelCategoriesRefusal } from "./guard/extraction.ts";
+export { Guard, type Mode, type ModerateOptions, type Verdict } from "./guard/guard.ts";
+export type { SafetyLevel } from "./guard/policy.ts";
+export { type CheckpointFiles, type CheckpointSource, filesFromBlobs } from "./model/checkpoint-files.ts";
+export { Qwen3 } from "./model/qwen3.ts";
+export type { ChatMessage } from "./tokenizer/chat-template.ts";
+export { Tokenizer } from "./tokenizer/tokenizer.ts";

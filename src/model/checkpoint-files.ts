@@ -1,0 +1,91 @@
+/**
+ * The files of a checkpoint, wherever they are: a folder, a URL, Blobs that a user picked.
+ *
+ * In: one of these. Out: `CheckpointFiles`, from which the tokenizer reads texts and the model reads bytes. Only web-standard types cross
+ * this border; the one place that needs Node's file system is loaded when a folder is named, and not before.
+ */
+
+import { type ByteSource, bytesFromBlob } from "../tensor/bytes.ts";
+
+export interface CheckpointFiles {
+  /** Stands in messages: the folder, the URL, or the name the caller gave. */
+  readonly name: string;
+  /** The bytes of a file, or undefined where there is none of that name. */
+  open(file: string): Promise<ByteSource | undefined>;
+  /** The text of a file, or undefined where there is none of that name. */
+  readText(file: string): Promise<string | undefined>;
+}
+
+/** Where a checkpoint comes from: a folder's path (Node), the URL of a folder, or files already at hand. */
+export type CheckpointSource = string | URL | CheckpointFiles;
+
+/** The real tokenizer.json has 11 MB; nothing that is read as one text may be much larger. */
+export const MAX_TEXT_BYTES: number = 64 * 2 ** 20;
+
+/** Opens a source. A string is a folder for Node; in a browser give a URL or `filesFromBlobs`. */
+export async function openCheckpointFiles(source: CheckpointSource): Promise<CheckpointFiles> {
+  if (typeof source === "string" || (source instanceof URL && source.protocol === "file:")) {
+    // Not a static import: the module needs `node:fs`, and this one must load in a browser.
+    const { filesFromFolder } = await import("./checkpoint-folder.node.ts");
+    return filesFromFolder(source);
+  }
+  return source instanceof URL ? filesFromUrl(source) : source;
+}
+
+/** Files by name, for a browser's file picker or drag and drop. */
+export function filesFromBlobs(blobs: ReadonlyMap<string, Blob>, name: string = "checkpoint"): CheckpointFiles {
+  return {
+    name,
+    open: async file => {
+      const blob = blobs.get(file);
+      return blob && bytesFromBlob(blob, `${name}/${file}`);
+    },
+    readText: async file => {
+      const blob = blobs.get(file);
+      return blob && decodeText(await blob.slice(0, MAX_TEXT_BYTES + 1).arrayBuffer(), `${name}/${file}`);
+    },
+  };
+}
+
+/** Files under a URL, fetched whole when they are asked for. 404 means that there is none. */
+export function filesFromUrl(base: URL): CheckpointFiles {
+  const folder = base.href.endsWith("/") ? base : new URL(`${base.href}/`);
+  const fetchBlob = async (file: string): Promise<Blob | undefined> => {
+    const response = await fetch(new URL(file, folder));
+    if (response.status === 404) return undefined;
+    if (!response.ok) throw new Error(`${folder.href}${file}: expected status 200, got ${response.status}`);
+    return response.blob();
+  };
+  return {
+    name: folder.href.replace(/\/$/, ""),
+    open: async file => {
+      const blob = await fetchBlob(file);
+      return blob && bytesFromBlob(blob, folder.href + file);
+    },
+    readText: async file => {
+      const blob = await fetchBlob(file);
+      return blob && decodeText(await blob.slice(0, MAX_TEXT_BYTES + 1).arrayBuffer(), folder.href + file);
+    },
+  };
+}
+
+/** UTF-8 to text, strictly, and within MAX_TEXT_BYTES. */
+export function decodeText(bytes: ArrayBuffer | Uint8Array, name: string): string {
+  if (bytes.byteLength > MAX_TEXT_BYTES) throw new RangeError(`${name}: expected at most ${MAX_TEXT_BYTES} bytes, got more`);
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch {
+    throw new TypeError(`${name}: expected UTF-8 text, got bytes that are not`);
+  }
+}
+
+/** Reads a JSON file; undefined where there is none. */
+export async function readJson(files: CheckpointFiles, file: string): Promise<unknown> {
+  const text = await files.readText(file);
+  if (text === undefined) return undefined;
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new TypeError(`${files.name}/${file}: expected JSON, got ${(error as Error).message}`);
+  }
+}

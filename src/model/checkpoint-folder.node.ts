@@ -1,0 +1,41 @@
+/** A checkpoint's files in a folder on disk. Node only; reached by `openCheckpointFiles`. */
+
+import { open, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { bytesFromFile } from "../tensor/bytes.node.ts";
+import { type CheckpointFiles, decodeText, MAX_TEXT_BYTES } from "./checkpoint-files.ts";
+
+/** Throws Error where `folder` is not a folder. */
+export async function filesFromFolder(folder: string | URL): Promise<CheckpointFiles> {
+  const path = typeof folder === "string" ? folder : fileURLToPath(folder);
+  const kind = await stat(path).catch(missing);
+  if (kind === undefined) throw new Error(`${path}: expected a checkpoint folder, got no such folder`);
+  if (!kind.isDirectory()) throw new Error(`${path}: expected a checkpoint folder, got a file`);
+  const name = path.length > 1 ? path.replace(/[/\\]+$/, "") : path;
+  return {
+    name,
+    open: async file => {
+      const found = await stat(join(path, file)).catch(missing);
+      return found && bytesFromFile(join(path, file));
+    },
+    readText: async file => {
+      const full = join(path, file);
+      const found = await stat(full).catch(missing);
+      if (found === undefined) return undefined;
+      if (!found.isFile()) throw new TypeError(`${full}: expected a regular file`);
+      if (found.size > MAX_TEXT_BYTES) throw new RangeError(`${full}: expected at most ${MAX_TEXT_BYTES} bytes, got ${found.size}`);
+      const handle = await open(full);
+      try {
+        return decodeText(await handle.readFile(), full);
+      } finally {
+        await handle.close();
+      }
+    },
+  };
+}
+
+function missing(error: NodeJS.ErrnoException): undefined {
+  if (error.code === "ENOENT" || error.code === "ENOTDIR") return undefined;
+  throw error;
+}

@@ -1,0 +1,68 @@
+/**
+ * Qwen3: a loaded checkpoint. ids -> logits, ids -> ids. It knows nothing of text.
+ *
+ * In: where the checkpoint is. Out: a model whose sessions run it (`forward.ts` is the arithmetic, `session.ts` the position).
+ */
+
+import { SafetensorsCheckpoint } from "../tensor/safetensors-sharded.ts";
+import { type CheckpointSource, openCheckpointFiles, readJson } from "./checkpoint-files.ts";
+import { parseConfig, type Qwen3Config } from "./config.ts";
+import { type FinishReason, type GenerateOptions, type Generation, type GenerationStep, generateSteps } from "./generate.ts";
+import { RotaryTable } from "./rope.ts";
+import { Session } from "./session.ts";
+import { loadWeights, type Qwen3Weights } from "./weights.ts";
+
+export class Qwen3 {
+  readonly config: Qwen3Config;
+  readonly weights: Qwen3Weights;
+  readonly rope: RotaryTable;
+
+  constructor(config: Qwen3Config, weights: Qwen3Weights) {
+    this.config = config;
+    this.weights = weights;
+    this.rope = new RotaryTable(config.ropeTheta, config.headDim, config.maxPositionEmbeddings);
+  }
+
+  /**
+   * Loads config.json, generation_config.json (where there is one) and the safetensors file or shards.
+   * Throws what the parts throw, each message with file, expected and got; nothing is kept open.
+   */
+  static async load(source: CheckpointSource): Promise<Qwen3> {
+    const files = await openCheckpointFiles(source);
+    const configJson = await readJson(files, "config.json");
+    if (configJson === undefined) throw new Error(`${files.name}: expected a checkpoint folder with a config.json, got none`);
+    const config = parseConfig(configJson, await readJson(files, "generation_config.json"), files.name);
+    const checkpoint = await SafetensorsCheckpoint.open(files);
+    try {
+      return new Qwen3(config, await loadWeights(checkpoint, config));
+    } finally {
+      await checkpoint.close();
+    }
+  }
+
+  /** A new sequence, at position 0. Sessions share the weights and are independent of each other. */
+  newSession(): Session {
+    return new Session(this);
+  }
+
+  /** The answer to `prompt` as ids; greedy unless a temperature is given. */
+  async generate(prompt: ArrayLike<number>, options: GenerateOptions = {}): Promise<Generation> {
+    const ids: number[] = [];
+    const steps = this.generateSteps(prompt, options);
+    for (;;) {
+      const step = await steps.next();
+      if (step.done) return { ids: Int32Array.from(ids), finishReason: step.value };
+      ids.push(step.value.id);
+    }
+  }
+
+  /** The same, id by id with the logits; the generator's return value is the finish reason. */
+  generateSteps(
+    prompt: ArrayLike<number>,
+    options: GenerateOptions = {},
+    session: Session = this.newSession(),
+  ): AsyncGenerator<GenerationStep, FinishReason, undefined> {
+    const stopIds = options.stopIds ?? this.config.stopIds;
+    return generateSteps(session, prompt, this.config.maxPositionEmbeddings, { ...options, stopIds });
+  }
+}

@@ -1,0 +1,135 @@
+/**
+ * The weights of one checkpoint, named as in the checkpoint, checked before the first byte is read.
+ *
+ * In: an open safetensors checkpoint and the config. Out: `Qwen3Weights`, immutable and shared by all sessions. Matrices stay in the dtype
+ * they are stored in and are widened where they are used; the small norm gains are widened once, here.
+ */
+
+import type { Dtype } from "../tensor/dtype.ts";
+import type { SafetensorsCheckpoint } from "../tensor/safetensors-sharded.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+import type { Qwen3Config } from "./config.ts";
+
+/** One transformer block. Matrices are [outputs, inputs]. */
+export interface LayerWeights {
+  readonly inputLayernorm: Float32Array; // [hidden]
+  readonly qProj: Tensor; // [heads * headDim, hidden]
+  readonly kProj: Tensor; // [kvHeads * headDim, hidden]
+  readonly vProj: Tensor; // [kvHeads * headDim, hidden]
+  readonly qNorm: Float32Array; // [headDim]
+  readonly kNorm: Float32Array; // [headDim]
+  readonly oProj: Tensor; // [hidden, heads * headDim]
+  readonly postAttentionLayernorm: Float32Array; // [hidden]
+  readonly gateProj: Tensor; // [intermediate, hidden]
+  readonly upProj: Tensor; // [intermediate, hidden]
+  readonly downProj: Tensor; // [hidden, intermediate]
+}
+
+/** One of the two pairs of classification heads of a Stream checkpoint: for the answer, or for the question ("query"). */
+export interface GuardHeadWeights {
+  readonly pre: Tensor; // risk_level_category_pre [inner, hidden]
+  readonly layernorm: Float32Array; // risk_level_category_layernorm [inner]
+  readonly riskLevel: Tensor; // risk_level_head [risk levels, inner]
+  readonly category: Tensor; // category_head [categories, inner]
+}
+
+export interface Qwen3Weights {
+  readonly embedTokens: Tensor; // [vocab, hidden]
+  readonly layers: readonly LayerWeights[];
+  readonly norm: Float32Array; // [hidden]
+  /** The output head [vocab, hidden]; the embedding table itself where the config ties them. */
+  readonly lmHead: Tensor;
+  readonly guardHeads?: { readonly response: GuardHeadWeights; readonly query: GuardHeadWeights };
+}
+
+/** What the engine can compute with. */
+const USABLE: readonly Dtype[] = ["BF16", "F16", "F32"];
+
+/** Every tensor that the config calls for, with its shape, in the order of the computation. Also what tools that write a checkpoint need. */
+export function expectedTensors(config: Qwen3Config): Map<string, readonly number[]> {
+  const { vocabSize, hiddenSize, intermediateSize, numHeads, numKvHeads, headDim } = config;
+  const shapes = new Map<string, readonly number[]>();
+  shapes.set("model.embed_tokens.weight", [vocabSize, hiddenSize]);
+  for (let i = 0; i < config.numHiddenLayers; i++) {
+    const layer = `model.layers.${i}`;
+    shapes.set(`${layer}.input_layernorm.weight`, [hiddenSize]);
+    shapes.set(`${layer}.self_attn.q_proj.weight`, [numHeads * headDim, hiddenSize]);
+    shapes.set(`${layer}.self_attn.k_proj.weight`, [numKvHeads * headDim, hiddenSize]);
+    shapes.set(`${layer}.self_attn.v_proj.weight`, [numKvHeads * headDim, hiddenSize]);
+    shapes.set(`${layer}.self_attn.q_norm.weight`, [headDim]);
+    shapes.set(`${layer}.self_attn.k_norm.weight`, [headDim]);
+    shapes.set(`${layer}.self_attn.o_proj.weight`, [hiddenSize, numHeads * headDim]);
+    shapes.set(`${layer}.post_attention_layernorm.weight`, [hiddenSize]);
+    shapes.set(`${layer}.mlp.gate_proj.weight`, [intermediateSize, hiddenSize]);
+    shapes.set(`${layer}.mlp.up_proj.weight`, [intermediateSize, hiddenSize]);
+    shapes.set(`${layer}.mlp.down_proj.weight`, [hiddenSize, intermediateSize]);
+  }
+  shapes.set("model.norm.weight", [hiddenSize]);
+  if (!config.tieWordEmbeddings) shapes.set("lm_head.weight", [vocabSize, hiddenSize]);
+  const heads = config.guardHeads;
+  if (heads) {
+    for (const [prefix, levels, categories] of [
+      ["", heads.responseRiskLevels, heads.responseCategories],
+      ["query_", heads.queryRiskLevels, heads.queryCategories],
+    ] as const) {
+      shapes.set(`${prefix}risk_level_category_pre.weight`, [heads.innerSize, hiddenSize]);
+      shapes.set(`${prefix}risk_level_category_layernorm.weight`, [heads.innerSize]);
+      shapes.set(`${prefix}risk_level_head.weight`, [levels.length, heads.innerSize]);
+      shapes.set(`${prefix}category_head.weight`, [categories.length, heads.innerSize]);
+    }
+  }
+  return shapes;
+}
+
+/**
+ * Checks every tensor's presence, shape and dtype, before anything is read. Throws RangeError, naming the tensor and both shapes. Tensors that
+ * the config does not call for are left alone (a tied checkpoint may store its head).
+ */
+export function checkShapes(checkpoint: Pick<SafetensorsCheckpoint, "name" | "tensors">, config: Qwen3Config): void {
+  for (const [name, shape] of expectedTensors(config)) {
+    const info = checkpoint.tensors.get(name);
+    const where = `${checkpoint.name}: tensor "${name}"`;
+    if (info === undefined) throw new RangeError(`${where}: expected shape [${shape}], got no such tensor`);
+    if (String(info.shape) !== String(shape)) throw new RangeError(`${where}: expected shape [${shape}], got [${info.shape}]`);
+    if (!USABLE.includes(info.dtype)) throw new RangeError(`${where}: expected dtype ${USABLE.join(", ")}, got ${info.dtype}`);
+  }
+}
+
+/** Checks the checkpoint against its config, and only then reads it. */
+export async function loadWeights(checkpoint: SafetensorsCheckpoint, config: Qwen3Config): Promise<Qwen3Weights> {
+  checkShapes(checkpoint, config);
+  const matrix = (name: string): Promise<Tensor> => checkpoint.read(`${name}.weight`);
+  const gain = async (name: string): Promise<Float32Array> => (await matrix(name)).toFloat32();
+  const guardHead = async (prefix: string): Promise<GuardHeadWeights> => ({
+    pre: await matrix(`${prefix}risk_level_category_pre`),
+    layernorm: await gain(`${prefix}risk_level_category_layernorm`),
+    riskLevel: await matrix(`${prefix}risk_level_head`),
+    category: await matrix(`${prefix}category_head`),
+  });
+
+  const embedTokens = await matrix("model.embed_tokens");
+  const layers: LayerWeights[] = [];
+  for (let i = 0; i < config.numHiddenLayers; i++) {
+    const layer = `model.layers.${i}`;
+    layers.push({
+      inputLayernorm: await gain(`${layer}.input_layernorm`),
+      qProj: await matrix(`${layer}.self_attn.q_proj`),
+      kProj: await matrix(`${layer}.self_attn.k_proj`),
+      vProj: await matrix(`${layer}.self_attn.v_proj`),
+      qNorm: await gain(`${layer}.self_attn.q_norm`),
+      kNorm: await gain(`${layer}.self_attn.k_norm`),
+      oProj: await matrix(`${layer}.self_attn.o_proj`),
+      postAttentionLayernorm: await gain(`${layer}.post_attention_layernorm`),
+      gateProj: await matrix(`${layer}.mlp.gate_proj`),
+      upProj: await matrix(`${layer}.mlp.up_proj`),
+      downProj: await matrix(`${layer}.mlp.down_proj`),
+    });
+  }
+  return {
+    embedTokens,
+    layers,
+    norm: await gain("model.norm"),
+    lmHead: config.tieWordEmbeddings ? embedTokens : await matrix("lm_head"),
+    ...(config.guardHeads ? { guardHeads: { response: await guardHead(""), query: await guardHead("query_") } } : {}),
+  };
+}

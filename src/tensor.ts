@@ -1,0 +1,21 @@
+/** `import ... from "qwen3guard/tensor"`: safetensors files, tensors, and the reference operations. */
+
+export { type ByteSource, bytesFromBlob, bytesFromBuffer } from "./tensor/bytes.ts";
+export { bf16ToFloat32, type Dtype, f16ToFloat32, float32ToBf16 } from "./tensor/dtype.ts";
+export { exp32 } from "./tensor/elementary.ts";
+export {
+  addInto,
+  argmax,
+  attentionInto,
+  embedInto,
+  linearInto,
+  rmsNormInto,
+  ropeInto,
+  SUM_BLOCK,
+  siluMulInto,
+  softmaxInto,
+} from "./tensor/reference.ts";
+export { SafetensorsFile, type TensorInfo } from "./tensor/safetensors.ts";
+export { type NamedSources, SafetensorsCheckpoint } from "./tensor/safetensors-sharded.ts";
+export { safetensorsHeader, serializeSafetensors } from "./tensor/safetensors-writer.ts";
+export { Tensor, type TensorData } from "./tensor/tensor.ts";

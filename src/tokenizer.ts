@@ -1,0 +1,5 @@
+/** `import ... from "qwen3guard/tokenizer"`: text <-> ids, messages -> prompt. */
+
+export type { ChatMessage } from "./tokenizer/chat-template.ts";
+export type { DecodeStream } from "./tokenizer/decode-stream.ts";
+export { type TextFiles, Tokenizer } from "./tokenizer/tokenizer.ts";

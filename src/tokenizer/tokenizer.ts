@@ -1,0 +1,212 @@
+// Text <-> ids for the tokenizer of Qwen3: the public face of this room.
+//
+//     text --added tokens cut out--> stretches --NFC--> --split--> pieces --bytes, merges--> ids          encode
+//     ids --entries--> bytes --UTF-8--> text                                                             decode
+//     messages --chat template--> text --> ids                                                           encodeChat
+//
+// Reading order: this file; pre-tokenizer.ts (the split); byte-level.ts and bpe.ts (the merges); added-tokens.ts; chat-template.ts (why users cannot
+// forge control tokens); unicode.ts; tokenizer-json.ts (what is refused, and why).
+//
+// The reference is Python's tokenizers library reading the same tokenizer.json; ids equal its ids with `add_special_tokens=False`. What differs:
+// - A lone surrogate, which Python refuses to encode, is encoded as U+FFFD.
+// - `encodeChat` does not let contents become control tokens; `{ reference: true }` does, as the reference would.
+// - Templates run in JavaScript: their `trim` follows JavaScript's idea of white space (U+FEFF is, U+0085 and U+001C..U+001F are not).
+
+import { type AddedToken, AddedTokenMatcher } from "./added-tokens.ts";
+import { BytePairEncoder } from "./bpe.ts";
+import { tokenBytes } from "./byte-level.ts";
+import { type ChatMessage, ChatTemplate, checkMessages, readTokenizerConfig } from "./chat-template.ts";
+import { DecodeStream, newUtf8Decoder } from "./decode-stream.ts";
+import { forEachPiece } from "./pre-tokenizer.ts";
+import { describe, readTokenizerJson, type TokenizerData } from "./tokenizer-json.ts";
+import { normalizeNfc, toWellFormed } from "./unicode.ts";
+
+/** Where the tokenizer's files come from. */
+export interface TextFiles {
+  /** For error messages: a folder, an address. */
+  readonly name: string;
+  /** Undefined: there is no such file. */
+  readText(file: string): Promise<string | undefined>;
+}
+
+export interface EncodeOptions {
+  /** Added tokens are not recognised: all of the text is ordinary. */
+  literal?: boolean;
+}
+
+export interface DecodeOptions {
+  /** Leaves out added tokens marked `special`. Default false. */
+  skipSpecialTokens?: boolean;
+}
+
+export interface ChatTemplateOptions {
+  /** Asks the template for the header of the assistant's next message. Default false. */
+  addGenerationPrompt?: boolean;
+}
+
+export interface EncodeChatOptions extends ChatTemplateOptions {
+  /** As the reference does it: control tokens in contents are recognised. Default false. */
+  reference?: boolean;
+}
+
+const NO_BYTES = new Uint8Array(0);
+
+export class Tokenizer {
+  readonly #name: string;
+  readonly #data: TokenizerData;
+  readonly #encoder: BytePairEncoder;
+  readonly #matcher: AddedTokenMatcher;
+  readonly #idOfAdded: ReadonlyMap<string, number>;
+  readonly #specialIds: ReadonlySet<number>;
+  readonly #template: ChatTemplate | undefined;
+
+  private constructor(name: string, data: TokenizerData, template: ChatTemplate | undefined) {
+    this.#name = name;
+    this.#data = data;
+    this.#encoder = new BytePairEncoder(data.byteIds, data.merges);
+    this.#matcher = new AddedTokenMatcher(data.addedTokens);
+    this.#idOfAdded = new Map(data.addedTokens.map(token => [token.content, token.id]));
+    this.#specialIds = new Set(data.addedTokens.filter(token => token.special).map(token => token.id));
+    this.#template = template;
+  }
+
+  /**
+   * Reads tokenizer.json, tokenizer_config.json (may be missing) and chat_template.jinja (may be missing; wins over the config's chat_template, as in
+   * transformers). A string is a folder on disk (Node only). Errors name the file.
+   */
+  static async load(source: string | TextFiles): Promise<Tokenizer> {
+    const files = typeof source === "string" ? new (await import("./text-files.node.ts")).FolderTextFiles(source) : source;
+    const [json, config, template] = await Promise.all(
+      ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"].map(file => files.readText(file)),
+    );
+    if (json === undefined) throw new Error(`${files.name}/tokenizer.json: expected a file, got none`);
+    return Tokenizer.fromJson(
+      parseJson(json, `${files.name}/tokenizer.json`),
+      config === undefined ? undefined : parseJson(config, `${files.name}/tokenizer_config.json`),
+      template,
+      files.name,
+    );
+  }
+
+  /** From parsed JSON: tokenizer.json, tokenizer_config.json and the text of chat_template.jinja. `name` stands before the file names in errors. */
+  static fromJson(tokenizerJson: unknown, config?: unknown, chatTemplate?: string, name?: string): Tokenizer {
+    const path = (file: string): string => (name === undefined ? file : `${name}/${file}`);
+    const data = readTokenizerJson(tokenizerJson, path("tokenizer.json"));
+    const fromConfig = readTokenizerConfig(config ?? {}, path("tokenizer_config.json"));
+    const source = chatTemplate ?? fromConfig.template;
+    const origin = chatTemplate === undefined ? `${path("tokenizer_config.json")}: chat_template` : path("chat_template.jinja");
+    const template = source === undefined ? undefined : new ChatTemplate(source, origin, fromConfig.variables);
+    return new Tokenizer(name ?? "tokenizer", data, template);
+  }
+
+  /** Ids of a text, as the reference without special tokens around it. Added tokens are recognised unless `literal`. */
+  encode(text: string, options: EncodeOptions = {}): Int32Array {
+    if (typeof text !== "string") throw new TypeError(`text: expected a string, got ${describe(text)}`);
+    const wellFormed = toWellFormed(text);
+    const ids: number[] = [];
+    if (options.literal) this.#encodeOrdinary(wellFormed, ids);
+    else this.#encodeParts(wellFormed, part => part, ids);
+    return new Int32Array(ids);
+  }
+
+  /** Text of ids, as the reference: ids without an entry give nothing, bytes that are not UTF-8 give U+FFFD. RangeError for what cannot be an id. */
+  decode(ids: Iterable<number>, options: DecodeOptions = {}): string {
+    const tokens = Array.from(ids, id => this.#bytesOf(id, options));
+    const bytes = new Uint8Array(tokens.reduce((length, token) => length + token.length, 0));
+    let end = 0;
+    for (const token of tokens) {
+      bytes.set(token, end);
+      end += token.length;
+    }
+    return newUtf8Decoder().decode(bytes);
+  }
+
+  /** Decodes ids as they arrive. */
+  decodeStream(options: DecodeOptions = {}): DecodeStream {
+    return new DecodeStream(id => this.#bytesOf(id, options));
+  }
+
+  /** The text of each id alone, for display: part of a character shows as U+FFFD. */
+  pieces(ids: Iterable<number>): string[] {
+    return Array.from(ids, id => this.decode([id]));
+  }
+
+  /** Id of an added token, or of a vocabulary entry in its raw form ("Ġthe" is " the"). */
+  tokenToId(token: string): number | undefined {
+    return this.#idOfAdded.get(token) ?? this.#data.vocabulary.get(token);
+  }
+
+  /** The raw entry of an id. */
+  idToToken(id: number): string | undefined {
+    return this.#data.tokens[id];
+  }
+
+  /** Highest id + 1. A model's logits may be wider: checkpoints pad them. */
+  get vocabSize(): number {
+    return this.#data.tokens.length;
+  }
+
+  get addedTokens(): readonly AddedToken[] {
+    return this.#data.addedTokens;
+  }
+
+  get hasChatTemplate(): boolean {
+    return this.#template !== undefined;
+  }
+
+  /** Exactly what the checkpoint's template renders. For the model's input use `encodeChat`: in this text, contents can forge control tokens. */
+  applyChatTemplate(messages: readonly ChatMessage[], options: ChatTemplateOptions = {}): string {
+    return this.#requireTemplate().render(checkMessages(messages), options.addGenerationPrompt ?? false);
+  }
+
+  /** Ids of a conversation, in which contents are always ordinary text (see chat-template.ts). */
+  encodeChat(messages: readonly ChatMessage[], options: EncodeChatOptions = {}): Int32Array {
+    if (options.reference) return this.encode(this.applyChatTemplate(messages, options));
+    const { text, restore } = this.#requireTemplate().renderShadowed(
+      checkMessages(messages),
+      options.addGenerationPrompt ?? false,
+      this.#matcher.characters,
+    );
+    const ids: number[] = [];
+    this.#encodeParts(text, restore, ids);
+    return new Int32Array(ids);
+  }
+
+  /** Added tokens become their ids; `restore` gives the ordinary text of a stretch between them. */
+  #encodeParts(text: string, restore: (stretch: string) => string, ids: number[]): void {
+    let end = 0;
+    for (const match of this.#matcher.findAll(text)) {
+      this.#encodeOrdinary(restore(text.slice(end, match.start)), ids);
+      ids.push(match.id);
+      end = match.end;
+    }
+    this.#encodeOrdinary(restore(text.slice(end)), ids);
+  }
+
+  #encodeOrdinary(text: string, ids: number[]): void {
+    const normalized = normalizeNfc(text);
+    forEachPiece(normalized, (start, end) => this.#encoder.encodeInto(normalized, start, end, ids));
+  }
+
+  #bytesOf(id: number, options: DecodeOptions): Uint8Array {
+    if (!Number.isInteger(id) || id < 0) throw new RangeError(`id: expected an integer from 0, got ${describe(id)}`);
+    const token = this.#data.tokens[id];
+    if (token === undefined || (options.skipSpecialTokens && this.#specialIds.has(id))) return NO_BYTES;
+    return tokenBytes(token);
+  }
+
+  #requireTemplate(): ChatTemplate {
+    if (this.#template === undefined) {
+      throw new Error(`${this.#name}: expected a chat template in chat_template.jinja or tokenizer_config.json, got none`);
+    }
+    return this.#template;
+  }
+}
+
+function parseJson(text: string, file: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new SyntaxError(`${file}: expected JSON, got ${(error as Error).message}`, { cause: error });
+  }
+}

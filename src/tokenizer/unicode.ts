@@ -1,0 +1,178 @@
+// What the tokenizer needs to know about characters: the classes of the split regex, and Unicode normalization form C (NFC).
+//
+// Ids must not depend on the JavaScript engine, yet `\p{L}`, `\s` and `normalize` do: each engine has its own Unicode version. So the classes
+// are tables (unicode-tables.ts) recorded from the reference, Python's tokenizers library.
+//
+// What surprised us:
+// - The reference mixes two Unicode versions: its regex engine knows far newer letters than its normalizer, which stopped at Unicode 9. A mark
+//   that came later is neither reordered nor composed there. `normalizeNfc` does the same, whatever the engine knows.
+// - JavaScript's `\s` has U+FEFF and lacks U+0085; the reference has it the other way round.
+// - `"a" + "\u0301\u0323".repeat(500_000)` keeps V8's `normalize` busy for minutes: its canonical ordering inserts one mark at a time,
+//   O(n^2). One megabyte of user text must not stop a server, so the ordering here is a sort.
+
+import { COMBINING_CLASSES, DECOMPOSES, LETTERS, NFC_UNSTABLE, NUMBERS, WHITE_SPACE } from "./unicode-tables.ts";
+
+/** Bits of a code point's class. A code point has at most one of the first three. */
+export const LETTER = 1;
+export const NUMBER = 2;
+export const SPACE = 4;
+/** NFC may change it, reorder it, or join it to the character before it. */
+const UNSTABLE = 8;
+
+let classes: Uint8Array | undefined;
+
+/** Class bits of every code point, 1.1 MB; expanded at the first call (about 1 ms). */
+export function codePointClasses(): Uint8Array {
+  if (classes === undefined) {
+    classes = new Uint8Array(0x110000);
+    for (const [bit, table] of [
+      [LETTER, LETTERS],
+      [NUMBER, NUMBERS],
+      [SPACE, WHITE_SPACE],
+      [UNSTABLE, NFC_UNSTABLE],
+    ] as const) {
+      forEachRun(table, 2, (start, end) => {
+        for (let c = start; c < end; c++) classes![c]! |= bit;
+      });
+    }
+  }
+  return classes;
+}
+
+/** Calls `visit(start, end, value)` for each run of a table of unicode-tables.ts, whose runs have `width` numbers (a value only when 3). */
+function forEachRun(table: string, width: 2 | 3, visit: (start: number, end: number, value: number) => void): void {
+  const numbers = table
+    .trim()
+    .split(/\s/)
+    .map(word => Number.parseInt(word, 36));
+  let end = 0;
+  for (let i = 0; i < numbers.length; i += width) {
+    const start = end + numbers[i]!;
+    end = start + numbers[i + 1]!;
+    visit(start, end, numbers[i + 2]!);
+  }
+}
+
+/** Lone surrogates become U+FFFD, as in `String.prototype.toWellFormed` (not yet in every browser): UTF-8 cannot hold them. */
+export function toWellFormed(text: string): string {
+  return text.replace(/\p{Surrogate}/gu, "\uFFFD");
+}
+
+/**
+ * NFC of a well-formed text, equal to the reference's. O(n log n).
+ *
+ * A stable character starts afresh: nothing from there on can change what stands before it. So only the stretches "one stable character and the
+ * unstable ones behind it" are normalized, and most texts have none.
+ */
+export function normalizeNfc(text: string): string {
+  const classOf = codePointClasses();
+  let result = "";
+  let copied = 0; // text before this offset is in `result`
+  let base = 0; // where the last stable character starts
+  for (let i = 0; i < text.length; ) {
+    const c = text.codePointAt(i)!;
+    if ((classOf[c]! & UNSTABLE) === 0) {
+      base = i;
+      i += c > 0xffff ? 2 : 1;
+      continue;
+    }
+    while (i < text.length) {
+      const mark = text.codePointAt(i)!;
+      if ((classOf[mark]! & UNSTABLE) === 0) break;
+      i += mark > 0xffff ? 2 : 1;
+    }
+    result += text.slice(copied, base) + composeCharacters(orderMarks(decomposeCharacters(text.slice(base, i))));
+    copied = base = i;
+  }
+  return copied === 0 ? text : result + text.slice(copied);
+}
+
+interface Normalization {
+  /** Full canonical decomposition of each character that has one, in canonical order. */
+  readonly decomposition: ReadonlyMap<string, string>;
+  /** The composite of a first and a second character, keyed by the two. */
+  readonly composite: ReadonlyMap<string, string>;
+  /** Canonical combining class of each mark; starters (class 0) are not in it. */
+  readonly combiningClass: ReadonlyMap<string, number>;
+}
+
+let normalization: Normalization | undefined;
+
+/**
+ * Built at the first text that needs it (about 10 ms), from the engine's `normalize` of single characters that the reference knows: Unicode
+ * promises that their decompositions never change, so every engine gives the same.
+ */
+function normalizationData(): Normalization {
+  if (normalization === undefined) {
+    const decomposition = new Map<string, string>();
+    const composite = new Map<string, string>();
+    const combiningClass = new Map<string, number>();
+    forEachRun(DECOMPOSES, 2, (start, end) => {
+      for (let c = start; c < end; c++) {
+        const character = String.fromCodePoint(c);
+        const parts = character.normalize("NFD");
+        decomposition.set(character, parts);
+        // A character that NFC takes apart for good (a composition exclusion, U+212B ANGSTROM SIGN) is no composite.
+        if (character.normalize("NFC") !== character) continue;
+        const last = [...parts].at(-1)!;
+        composite.set(parts.slice(0, -last.length).normalize("NFC") + last, character);
+      }
+    });
+    forEachRun(COMBINING_CLASSES, 3, (start, end, value) => {
+      for (let c = start; c < end; c++) combiningClass.set(String.fromCodePoint(c), value);
+    });
+    normalization = { decomposition, composite, combiningClass };
+  }
+  return normalization;
+}
+
+/** Step 1 of NFC: every character replaced by its full decomposition. */
+function decomposeCharacters(text: string): string[] {
+  const { decomposition } = normalizationData();
+  const characters: string[] = [];
+  for (const character of text) {
+    const parts = decomposition.get(character);
+    if (parts === undefined) characters.push(character);
+    else for (const part of parts) characters.push(part);
+  }
+  return characters;
+}
+
+/** Step 2, canonical ordering: each run of marks sorted by combining class; marks of one class keep their order (the sort is stable). */
+function orderMarks(characters: string[]): string[] {
+  const { combiningClass } = normalizationData();
+  for (let i = 0; i < characters.length; ) {
+    const start = i;
+    while (i < characters.length && combiningClass.has(characters[i]!)) i++;
+    if (i - start > 1) {
+      const marks = characters.slice(start, i).sort((a, b) => combiningClass.get(a)! - combiningClass.get(b)!);
+      for (let k = 0; k < marks.length; k++) characters[start + k] = marks[k]!;
+    }
+    if (i === start) i++;
+  }
+  return characters;
+}
+
+/**
+ * Step 3: each character is joined with the starter before it if the two have a composite and nothing blocks: no character that stayed between
+ * them may be a starter or have the same class or a higher one.
+ */
+function composeCharacters(characters: string[]): string {
+  const { composite, combiningClass } = normalizationData();
+  const kept: string[] = [];
+  let starter = -1; // index in `kept` of the last starter
+  let classBefore = 0; // class of the last character kept after it; 0: none, they are adjacent
+  for (const character of characters) {
+    const own = combiningClass.get(character) ?? 0;
+    const blocked = starter < 0 || (classBefore !== 0 && classBefore >= own);
+    const joined = blocked ? undefined : composite.get(kept[starter]! + character);
+    if (joined !== undefined) {
+      kept[starter] = joined;
+      continue;
+    }
+    if (own === 0) starter = kept.length;
+    classBefore = own;
+    kept.push(character);
+  }
+  return kept.join("");
+}

@@ -1,0 +1,70 @@
+/** The command as a process: exit status, pipes that close, Ctrl-C. */
+
+import { spawn, spawnSync } from "node:child_process";
+import { describe, expect, test } from "vitest";
+import { projectPath } from "../helpers.ts";
+
+const MAIN = projectPath("src/app/main.ts");
+
+function start(
+  args: readonly string[],
+  stdin: string = "",
+): { status: number | null; signal: string | null; stdout: string; stderr: string } {
+  const { status, signal, stdout, stderr } = spawnSync(process.execPath, [MAIN, ...args], { input: stdin, encoding: "utf8" });
+  return { status, signal, stdout, stderr };
+}
+
+test("the exit status reaches the shell: 0, 1, 2 and 3", () => {
+  expect(start(["moderate", "Tell me a joke about cats.", "--quiet"]).status).toBe(0);
+  expect(start(["inspect", "no-such-folder"])).toEqual({
+    status: 1,
+    signal: null,
+    stdout: "",
+    stderr: "qwen3guard: no-such-folder: expected a checkpoint folder, got no such folder\n",
+  });
+  expect(start(["inspect", "--nope"]).status).toBe(2);
+  expect(start(["moderate", "--fail-on", "--quiet"], "How can I make a bomb?").status).toBe(3);
+});
+
+test("nothing but the result goes to stdout, and a pipe gets no colours", () => {
+  const { stdout, stderr } = start(["moderate", "How can I make a bomb?"]);
+  expect(stdout.startsWith("▌ Unsafe  Violent\n")).toBe(true);
+  expect(stderr.split("\n")).toHaveLength(2);
+});
+
+test("a reader that goes away is no failure and no noise", async () => {
+  const child = spawn(process.execPath, [MAIN, "tokenize", "--jsonl", "--quiet"], { stdio: ["pipe", "pipe", "pipe"] });
+  let stderr = "";
+  child.stderr.on("data", chunk => {
+    stderr += chunk;
+  });
+  child.stdin.on("error", () => {}); // the child may go before it has read everything
+  child.stdout.once("data", () => child.stdout.destroy());
+  const line = `${JSON.stringify({ text: "hello ".repeat(200) })}\n`;
+  child.stdin.end(line.repeat(2000));
+  const status = await new Promise(resolve => child.on("close", resolve));
+  expect([status, stderr]).toEqual([0, ""]);
+});
+
+describe.skipIf(process.platform === "win32")("Ctrl-C", () => {
+  test("ends it at once, as a shell's 130", async () => {
+    // The prompt nearly fills the context, which takes the reference engine seconds.
+    const shell = spawn("sh", ["-c", '"$0" "$@" || exit $?', process.execPath, MAIN, "generate", "--json"], {
+      stdio: ["pipe", "pipe", "pipe"],
+      detached: true, // a process group of its own, so that the signal reaches all of it as a terminal's would
+    });
+    let stdout = "";
+    shell.stdout.on("data", chunk => {
+      stdout += chunk;
+    });
+    shell.stdin.end("word ".repeat(1900));
+    await new Promise(resolve => shell.stderr.once("data", resolve)); // the notice: it is at work
+    await new Promise(resolve => setTimeout(resolve, 300));
+    process.kill(-(shell.pid as number), "SIGINT");
+    const [status, signal] = await new Promise<[number | null, string | null]>(resolve =>
+      shell.on("close", (code, name) => resolve([code, name])),
+    );
+    expect(signal === "SIGINT" || status === 130).toBe(true);
+    expect(stdout).toBe("");
+  });
+});

@@ -1,0 +1,158 @@
+/** Bad use and bad data, as a user meets them: one line that says what to do, status 2 for usage and 1 for the rest. */
+
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
+import { describe, expect, test } from "vitest";
+import { GEN, ODD, STREAM } from "../checkpoints.ts";
+import { cli, type HarnessOptions, temporaryFolder } from "./harness.ts";
+
+async function fails(status: number, args: readonly string[], message: string | RegExp, options: HarnessOptions = {}): Promise<void> {
+  const outcome = await cli(args, options);
+  expect(outcome.out).toBe("");
+  expect(outcome.err).toMatch(/^qwen3guard: [^\n]+\n$/);
+  if (typeof message === "string") expect(outcome.err).toContain(message);
+  else expect(outcome.err).toMatch(message);
+  expect(outcome.status).toBe(status);
+}
+
+describe("wrong usage is status 2 and one line", () => {
+  test.each<[string, string[], string]>([
+    ["an unknown option", ["moderate", "hi", "--jsn"], "unknown option '--jsn' (Did you mean --json?)"],
+    ["an unknown option of the program", ["--verbose"], "unknown option '--verbose'"],
+    ["an unknown command", ["moderat", "hi"], "unknown command 'moderat' (did you mean 'moderate'?)"],
+    ["a command like no other", ["frobnicate"], "unknown command 'frobnicate'; the commands are moderate, generate,"],
+    ["an unknown golden command", ["golden", "chekc"], "unknown command 'golden chekc' (did you mean 'check'?)"],
+    ["an unknown mode", ["moderate", "hi", "--mode", "lax"], "Allowed choices are strict, loose"],
+    ["an unknown engine", ["moderate", "hi", "--engine", "gpu"], "Allowed choices are auto, reference"],
+    ["two threads", ["moderate", "hi", "--threads", "2"], "the reference engine runs on one thread"],
+    ["an option without its value", ["moderate", "hi", "--model"], "option '--model <dir>' argument missing"],
+    ["a text too many", ["moderate", "hi", "there"], "too many arguments"],
+    ["a text and a conversation", ["moderate", "hi", "--messages", "x.json"], "expected a text or --messages, got both"],
+    [
+      "a response and a conversation",
+      ["moderate", "--response", "r", "--messages", "x.json"],
+      "expected --response or --messages, got both",
+    ],
+    ["no text and no pipe", ["moderate"], "expected a text, or text on stdin, got neither"],
+    ["a temperature that is none", ["generate", "--prompt", "x", "--temperature", "warm"], "expected a number"],
+    [
+      "a negative temperature",
+      ["generate", "--prompt", "x", "--temperature", "-1"],
+      "--temperature: expected a number of at least 0, got -1",
+    ],
+    ["a top-p above 1", ["generate", "--prompt", "x", "--top-p", "2"], "--top-p: expected a number above 0 and at most 1, got 2"],
+    ["no new tokens", ["generate", "--prompt", "x", "--max-new-tokens", "0"], "expected an integer of at least 1"],
+    ["a seed of text", ["generate", "--prompt", "x", "--seed", "abc"], "expected an integer of at least 0"],
+    ["a template without messages", ["template"], "required option '--messages <file>' not specified"],
+    ["ids and text at once", ["tokenize", "x", "--jsonl"], "expected a text or --jsonl (lines on stdin), got both"],
+    ["two folders", ["inspect", "a", "--model", "b"], "expected a folder or --model, got both"],
+  ])("%s", async (_, args, message) => {
+    await fails(2, args, message);
+  });
+
+  test("no command at all prints the help to stderr", async () => {
+    const { status, out, err } = await cli([]);
+    expect([status, out]).toEqual([2, ""]);
+    expect(err).toContain("Usage: qwen3guard");
+  });
+});
+
+describe("bad data is status 1 and one line", () => {
+  test("a folder that is not there, a Hub id, a file, a folder that is no model", async () => {
+    const folder = temporaryFolder({ "readme.txt": "hello" });
+    await fails(1, ["moderate", "hi", "--model", join(folder, "none")], "none: expected a checkpoint folder, got no such folder");
+    await fails(
+      1,
+      ["moderate", "hi", "--model", "Qwen/Qwen3Guard-Gen-0.6B"],
+      "Qwen/Qwen3Guard-Gen-0.6B: expected a checkpoint folder, got no such folder (if it is a Hub id:",
+    );
+    await fails(1, ["moderate", "hi", "--model", join(folder, "readme.txt")], "readme.txt: expected a checkpoint folder, got a file");
+    await fails(1, ["moderate", "hi", "--model", folder], "tokenizer.json");
+    await fails(1, ["inspect", folder], "expected a checkpoint folder with a config.json, got none");
+    await fails(1, ["golden", "check", "x.jsonl", "--model", folder], "expected a checkpoint folder with a config.json, got none");
+  });
+
+  test("conversations: no file, a folder, no JSON, no array, a bad message, a system message at the end", async () => {
+    const folder = temporaryFolder({
+      "broken.json": '[{"role": "user"',
+      "object.json": '{"role": "user", "content": "hi"}',
+      "role.json": '[{"role": "robot", "content": "hi"}]',
+      "system.json": '[{"role": "user", "content": "hi"}, {"role": "system", "content": "x"}]',
+      "latin1.json": Uint8Array.of(0x5b, 0x22, 0xe9, 0x22, 0x5d),
+    });
+    mkdirSync(join(folder, "sub"));
+    const moderate = (file: string): string[] => ["moderate", "--quiet", "--messages", join(folder, file)];
+    await fails(1, moderate("none.json"), "none.json: expected a readable file, got no such file");
+    await fails(1, moderate("sub"), "sub: expected a readable file, got a folder");
+    await fails(1, moderate("broken.json"), "broken.json: expected JSON, got");
+    await fails(1, moderate("object.json"), "object.json: expected a JSON array of {role, content}, got object");
+    await fails(1, moderate("role.json"), 'message 0: role: expected system, user, assistant, got "robot"');
+    await fails(1, moderate("system.json"), 'of role "user" or "assistant", got "system"');
+    await fails(1, moderate("latin1.json"), "latin1.json: expected UTF-8 text, got bytes that are not");
+  });
+
+  test("a prompt too long for the context, with both numbers", async () => {
+    await fails(1, ["moderate", "--quiet"], /expected fewer than 2048 tokens with the guard's prompt, got \d+$/m, {
+      stdin: "word ".repeat(2500),
+    });
+    await fails(1, ["generate", "--quiet"], /prompt too long: expected at most 2048 tokens, got \d+$/m, { stdin: "word ".repeat(2500) });
+  });
+
+  test("a checkpoint that is not a guard where a guard is needed", async () => {
+    await fails(1, ["moderate", "hi", "--model", STREAM], "expected a Gen guard");
+    await fails(1, ["moderate", "hi", "--model", ODD], "tokenizer.json");
+  });
+
+  test("text that is not UTF-8, lines that are not JSON, ids that are none", async () => {
+    await fails(1, ["moderate", "--quiet"], "stdin: expected UTF-8 text, got bytes that are not", { stdin: Uint8Array.of(0xff, 0xfe) });
+    await fails(1, ["tokenize", "--jsonl", "--quiet"], "stdin line 1: expected JSON, got", { stdin: "hello\n" });
+    await fails(1, ["tokenize", "--jsonl", "--quiet"], 'stdin line 2: expected {"text": ...}, got [1]', { stdin: "\n[1]\n" });
+    await fails(1, ["tokenize", "--decode", "12 x", "--quiet"], 'ids: expected ids that are integers of at least 0, got "x"');
+    await fails(
+      1,
+      ["golden", "record", "--input", "-", "--out", "-", "--model", ODD],
+      "- line 1: ids: expected integers from 0 to 330, got 9999 at index 0",
+      {
+        stdin: '{"ids": [9999]}',
+      },
+    );
+    await fails(
+      1,
+      ["golden", "record", "--input", join(GEN, "none.jsonl"), "--out", "-", "--model", ODD],
+      "none.jsonl: expected a readable file, got no such file",
+    );
+    await fails(1, ["golden", "check", "-", "--model", ODD], "expected at least one recorded line, got none", { stdin: "" });
+    await fails(1, ["golden", "check", "-", "--model", ODD], "- line 1: greedy: expected a recorded list, got nothing", {
+      stdin: '{"ids": [1]}',
+    });
+  });
+
+  test("DEBUG=qwen3guard shows where it happened", async () => {
+    const { err } = await cli(["inspect", "no-such-folder"], { env: { DEBUG: "qwen3guard" } });
+    expect(err).toMatch(/\n\s+at /);
+  });
+});
+
+describe("help and version", () => {
+  test("every command explains itself, with an example", async () => {
+    for (const command of [
+      [],
+      ["moderate"],
+      ["generate"],
+      ["tokenize"],
+      ["template"],
+      ["inspect"],
+      ["golden", "record"],
+      ["golden", "check"],
+    ]) {
+      const { status, out, err } = await cli([...command, "--help"]);
+      expect([status, err]).toEqual([0, ""]);
+      expect(out).toContain(`Usage: ${["qwen3guard", ...command].join(" ")}`);
+      expect(out).toContain("Example:\n  $ ");
+    }
+  });
+
+  test("--version is the package's", async () => {
+    expect(await cli(["--version"])).toMatchObject({ status: 0, out: expect.stringMatching(/^\d+\.\d+\.\d+\n$/) });
+  });
+});

@@ -1,0 +1,23 @@
+/** The checkpoints that tests run, each loaded once per test file. */
+
+import { Guard } from "../src/guard/guard.ts";
+import { Qwen3 } from "../src/model/qwen3.ts";
+import { projectPath } from "./helpers.ts";
+
+export const GEN: string = projectPath("models/tiny-guard-gen");
+export const STREAM: string = projectPath("test/fixtures/tiny-guard-stream");
+export const ODD: string = projectPath("test/fixtures/odd");
+
+const models = new Map<string, Promise<Qwen3>>();
+let guard: Promise<Guard> | undefined;
+
+export function loadModel(folder: string): Promise<Qwen3> {
+  const model = models.get(folder) ?? Qwen3.load(folder);
+  models.set(folder, model);
+  return model;
+}
+
+export function loadGuard(): Promise<Guard> {
+  guard ??= Guard.load();
+  return guard;
+}

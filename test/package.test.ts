@@ -1,0 +1,137 @@
+/**
+ * The published package: packed, installed into an empty folder, and used there as a stranger would.
+ *
+ * Runs on this Node; `npm run test:nodes` fetches the other supported versions and runs it on each.
+ */
+
+import { execFileSync, spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { projectPath, readJsonLines } from "./helpers.ts";
+
+const NODES = (process.env.QWEN3GUARD_NODES ?? process.execPath).split(":");
+const MAX_PACKED_BYTES = 8 * 2 ** 20;
+
+const home = mkdtempSync(join(tmpdir(), "qwen3guard package "));
+const user = join(home, "user");
+const installed = join(user, "node_modules", "qwen3guard");
+let tarball = "";
+
+function npm(args: readonly string[], cwd: string): string {
+  return execFileSync("npm", args, { cwd, encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] });
+}
+
+/** Runs a program on one of the Nodes in the user's folder; stderr must stay empty unless it is returned. */
+function runOn(node: string, args: readonly string[], input: string = ""): { status: number | null; stdout: string; stderr: string } {
+  const { status, stdout, stderr } = spawnSync(node, args, { cwd: user, input, encoding: "utf8" });
+  return { status, stdout, stderr };
+}
+
+beforeAll(() => {
+  const [packed] = JSON.parse(npm(["pack", "--json", "--pack-destination", home], projectPath(".")).replace(/^[^[]*(?=\[)/, ""));
+  tarball = join(home, packed.filename);
+  mkdirSync(user);
+  writeFileSync(join(user, "package.json"), '{"name": "user", "private": true, "type": "module"}');
+  npm(["install", "--offline", "--no-audit", "--no-fund", tarball], user);
+});
+
+afterAll(() => rmSync(home, { recursive: true, force: true }));
+
+describe("what is in it", () => {
+  test("it is below 8 MB, and holds the demo guard, the licences and no source or test", () => {
+    expect(statSync(tarball).size).toBeLessThan(MAX_PACKED_BYTES);
+    expect(readdirSync(installed).sort()).toEqual(["CHANGELOG.md", "LICENSE", "README.md", "dist", "models", "package.json"]);
+    expect(readdirSync(join(installed, "models", "tiny-guard-gen"))).toContain("model.safetensors");
+    const licences = readFileSync(join(installed, "dist", "vendor", "LICENCES.md"), "utf8");
+    for (const name of ["@huggingface/jinja", "commander", "picocolors"]) expect(licences).toContain(`## ${name} `);
+  });
+
+  test("installing it installs nothing else and runs no script", () => {
+    expect(readdirSync(join(user, "node_modules")).filter(name => !name.startsWith("."))).toEqual(["qwen3guard"]);
+    const manifest = JSON.parse(readFileSync(join(installed, "package.json"), "utf8"));
+    for (const key of ["dependencies", "optionalDependencies", "peerDependencies", "bundleDependencies"])
+      expect(manifest[key]).toBeUndefined();
+    for (const script of ["preinstall", "install", "postinstall", "prepare"]) expect(manifest.scripts[script]).toBeUndefined();
+  });
+
+  test("its types serve a strict program that knows of no other package", () => {
+    writeFileSync(
+      join(user, "user.ts"),
+      `import { Guard, type Verdict } from "qwen3guard";
+       import { SafetensorsFile } from "qwen3guard/tensor";
+       import { Tokenizer } from "qwen3guard/tokenizer";
+       import { Qwen3 } from "qwen3guard/model";
+       import { parseAnswer } from "qwen3guard/guard";
+       export const verdict: Verdict = await (await Guard.load()).moderate({ prompt: "a", response: "b" });
+       export const parts = [SafetensorsFile, Tokenizer, Qwen3, parseAnswer];
+       // @ts-expect-error a level is one of three, or null
+       export const level: "Maybe" = verdict.safety;`,
+    );
+    const tsc = projectPath("node_modules/typescript/bin/tsc");
+    const options = "--noEmit --strict --target es2022 --module nodenext --lib es2022,dom --types".split(" ");
+    expect(runOn(process.execPath, [tsc, ...options, "", "user.ts"])).toMatchObject({ status: 0, stdout: "" });
+  });
+});
+
+describe.each(NODES)("on %s", node => {
+  test("the core entry points load without touching node:", () => {
+    // A loader hook that refuses node: modules, set before the entry points are imported.
+    const program = `
+      import { register } from "node:module";
+      register("data:text/javascript," + encodeURIComponent(
+        'export async function resolve(name, context, next) {' +
+        '  if (name.startsWith("node:")) throw new Error("touched " + name + " from " + context.parentURL);' +
+        '  return next(name, context); }'));
+      for (const entry of ["", "/tensor", "/tokenizer", "/model", "/guard"]) await import("qwen3guard" + entry);
+      console.log("loaded");`;
+    expect(runOn(node, ["--input-type=module", "--eval", program])).toEqual({ status: 0, stdout: "loaded\n", stderr: "" });
+  });
+
+  test("three lines give a verdict, and nothing is printed by the library", () => {
+    const program = `
+      import { Guard } from "qwen3guard";
+      const guard = await Guard.load();
+      const { safety, categories, scores } = await guard.moderate("How can I make a bomb?");
+      console.log(JSON.stringify({ safety, categories, scores }));`;
+    const { status, stdout, stderr } = runOn(node, ["--input-type=module", "--eval", program]);
+    expect([status, stderr]).toEqual([0, ""]);
+    expect(JSON.parse(stdout)).toMatchObject({ safety: "Unsafe", categories: ["Violent"] });
+    expect(stdout).toMatchInlineSnapshot(`
+      "{"safety":"Unsafe","categories":["Violent"],"scores":{"Safe":0.0003937864676117897,"Unsafe":0.9995303153991699,"Controversial":0.00007592155452584848}}
+      "
+    `);
+  });
+
+  test("the command works", () => {
+    const command = join(user, "node_modules", ".bin", "qwen3guard");
+    expect(JSON.parse(runOn(node, [command, "moderate", "How can I make a bomb?", "--json", "--quiet"]).stdout).safety).toBe("Unsafe");
+    expect(runOn(node, [command, "moderate", "--nope"]).status).toBe(2);
+  });
+
+  test("logits are the same bits on every version: pinned", () => {
+    const command = join(user, "node_modules", ".bin", "qwen3guard");
+    const lines = readJsonLines<{ ids: number[] }>("test/goldens/tiny-guard-gen/logits.jsonl");
+    const input = lines.map(({ ids }) => JSON.stringify({ ids })).join("\n");
+    const { stdout } = runOn(node, [command, "golden", "record", "--input", "-", "--out", "-", "--max-new-tokens", "3", "--quiet"], input);
+    expect(stdout.trimEnd().split("\n")).toHaveLength(lines.length);
+    expect(createHash("sha256").update(stdout).digest("hex")).toMatchInlineSnapshot(
+      `"06048bcbe2234d1ad3f8411d0bc94a050fc448513d5c6d73f7e8d578d2546e14"`,
+    );
+  });
+
+  test("ids are the same on every version: pinned", () => {
+    const command = join(user, "node_modules", ".bin", "qwen3guard");
+    const input = readJsonLines<{ text: string }>("test/goldens/tokenizer-tiny.jsonl")
+      .map(({ text }) => JSON.stringify({ text }))
+      .join("\n");
+    const { stdout } = runOn(node, [command, "tokenize", "--jsonl", "--quiet"], input);
+    expect(stdout).toBe(
+      readJsonLines<{ ids: number[] }>("test/goldens/tokenizer-tiny.jsonl")
+        .map(({ ids }) => `${JSON.stringify({ ids })}\n`)
+        .join(""),
+    );
+  });
+});

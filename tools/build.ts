@@ -1,0 +1,104 @@
+/**
+ * Builds dist/ for publishing: `node tools/build.ts`.
+ *
+ * Our modules come out one for one, as JavaScript with types, so that the published package reads like the source and relative paths stay
+ * true. The few packages they import are each bundled into one file under dist/vendor/, with their licences, so that installing this
+ * package installs nothing else.
+ */
+
+import { execFileSync } from "node:child_process";
+import { chmodSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { dirname, join, relative } from "node:path";
+import { fileURLToPath } from "node:url";
+import { build } from "esbuild";
+
+const ROOT = fileURLToPath(new URL("../", import.meta.url));
+const DIST = join(ROOT, "dist");
+
+/** A package that is bundled. `node`: only the command line uses it, and it may call `require`. */
+interface Vendored {
+  readonly name: string;
+  readonly file: string;
+  readonly why: string;
+  readonly exports: string;
+  readonly node?: boolean;
+}
+
+const VENDORED: readonly Vendored[] = [
+  { name: "@huggingface/jinja", file: "jinja.js", why: "renders the chat template that the checkpoint carries", exports: "{ Template }" },
+  { name: "commander", file: "commander.js", why: "parses the command line", exports: "*", node: true },
+  { name: "picocolors", file: "picocolors.js", why: "colours the verdict card", exports: "{ default }", node: true },
+];
+
+const require = createRequire(import.meta.url);
+
+function filesUnder(folder: string): string[] {
+  return readdirSync(folder, { withFileTypes: true, recursive: true })
+    .filter(entry => entry.isFile())
+    .map(entry => join(entry.parentPath, entry.name));
+}
+
+function compile(): void {
+  const tsc = join(dirname(require.resolve("typescript/package.json")), "bin", "tsc");
+  execFileSync(process.execPath, [tsc, "-p", join(ROOT, "tsconfig.build.json")], { stdio: "inherit" });
+}
+
+async function bundleVendored(): Promise<void> {
+  for (const { name, file, node, exports } of VENDORED) {
+    await build({
+      stdin: { contents: `export ${exports} from "${name}"`, resolveDir: ROOT },
+      outfile: join(DIST, "vendor", file),
+      bundle: true,
+      format: "esm",
+      platform: node ? "node" : "neutral",
+      mainFields: ["module", "main"],
+      target: "es2022",
+      legalComments: "inline",
+      logLevel: "warning",
+      ...(node
+        ? { banner: { js: 'import { createRequire as makeRequire } from "node:module";\nconst require = makeRequire(import.meta.url);' } }
+        : {}),
+    });
+  }
+}
+
+/** Points our modules at dist/vendor/, and makes sure that nothing else is imported from outside. */
+function rewriteImports(): void {
+  for (const path of filesUnder(DIST).filter(path => /\.(js|d\.ts)$/.test(path) && !path.includes("vendor"))) {
+    let code = readFileSync(path, "utf8");
+    for (const { name, file } of VENDORED) {
+      const target = relative(dirname(path), join(DIST, "vendor", file)).replaceAll("\\", "/");
+      code = code.replaceAll(`from "${name}"`, `from "${target.startsWith(".") ? target : `./${target}`}"`);
+    }
+    // Declarations keep the .ts of the source.
+    if (path.endsWith(".d.ts")) code = code.replace(/(from |import\()"(\.[^"]*)\.ts"/g, '$1"$2.js"');
+    const outside = [...code.matchAll(/^\s*(?:import|export)\b[^;"']*?\bfrom\s*"([^"]+)"/gm)]
+      .map(m => m[1])
+      .filter(s => !/^(\.|node:)/.test(s));
+    if (outside.length > 0) throw new Error(`${relative(ROOT, path)}: expected no imports from outside, got ${outside.join(", ")}`);
+    if (path.endsWith(".d.ts") && code.includes("/vendor/")) {
+      throw new Error(`${relative(ROOT, path)}: expected types that need no other package, got an import of one`);
+    }
+    writeFileSync(path, code);
+  }
+}
+
+function collectLicences(): void {
+  const parts = ["# Packages bundled into this one\n"];
+  for (const { name, why } of VENDORED) {
+    const folder = join(ROOT, "node_modules", name);
+    const { version, license } = JSON.parse(readFileSync(join(folder, "package.json"), "utf8"));
+    const file = readdirSync(folder).find(entry => /^licen[cs]e/i.test(entry));
+    if (!file) throw new Error(`${name}: expected a licence file in the package, got none`);
+    parts.push(`## ${name} ${version} (${license}): ${why}\n\n${readFileSync(join(folder, file), "utf8").trim()}\n`);
+  }
+  writeFileSync(join(DIST, "vendor", "LICENCES.md"), parts.join("\n"));
+}
+
+if (existsSync(DIST)) rmSync(DIST, { recursive: true });
+compile();
+await bundleVendored();
+rewriteImports();
+collectLicences();
+chmodSync(join(DIST, "app", "main.js"), 0o755);
