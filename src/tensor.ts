@@ -16,6 +16,7 @@ export {
   softmaxInto,
 } from "./tensor/reference.ts";
 export { SafetensorsFile, type TensorInfo } from "./tensor/safetensors.ts";
+export { SafetensorsError } from "./tensor/safetensors-error.ts";
 export { type NamedSources, SafetensorsCheckpoint } from "./tensor/safetensors-sharded.ts";
 export { safetensorsHeader, serializeSafetensors } from "./tensor/safetensors-writer.ts";
 export { Tensor, type TensorData } from "./tensor/tensor.ts";

@@ -11,13 +11,13 @@
  * array `["BF16", [4, 2], [0, 16]]`, a dtype as `{"BF16": null}`, unknown fields are skipped. We refuse three things that it accepts:
  *  - a tensor name that comes twice (it takes the last);
  *  - a dimension above 2^53 - 1, which no JavaScript number holds (possible only beside a dimension of 0);
- *  - a header whose names, shapes and metadata would take more than 48 MiB of memory.
+ *  - a header whose names, shapes and metadata would take more than 48 MiB of memory, or with one entry above 16 MiB.
  */
 
 import type { ByteSource } from "./bytes.ts";
 import { DTYPES, type Dtype, isDtype } from "./dtype.ts";
 import { quoteName, SafetensorsError } from "./safetensors-error.ts";
-import { type JsonReader, type Parse, parseJson, STARTS } from "./safetensors-json.ts";
+import { type JsonReader, parseJsonObject, STARTS } from "./safetensors-json.ts";
 import { tensorByteLength } from "./tensor.ts";
 
 export interface TensorInfo {
@@ -38,23 +38,40 @@ export interface SafetensorsHeader {
 /** The reference's limit. Its own header of the largest published models has a few MB. */
 export const MAX_HEADER_BYTES = 100_000_000;
 
+/** Of one tensor's entry, or of all metadata. Training logs and pictures in metadata were seen with a few MB. */
+const MAX_ENTRY_BYTES = 2 ** 24;
+
 /** The length that precedes the header. */
 export const LENGTH_BYTES = 8;
 
 /**
- * What one tensor costs in memory beside its name and dimensions, measured: an entry of the Map, the object, its array. Half of it for an
- * entry of the metadata.
+ * What a tensor costs in memory beside its name and dimensions: an entry of the Map, the object, its array. Measured (186 bytes with a short
+ * name, Node 24). An entry of the metadata costs less, and is charged more because it may be parsed more than once.
  */
-const TENSOR_MEMORY_BYTES = 400;
+const TENSOR_MEMORY_BYTES = 224;
+const METADATA_MEMORY_BYTES = 192;
 
 /** Reads and checks the header. Throws SafetensorsError where the file breaks a rule. */
 export async function readSafetensorsHeader(source: ByteSource): Promise<SafetensorsHeader> {
   const headerBytes = await readHeaderLength(source);
   const dataOffset = LENGTH_BYTES + headerBytes;
   const dataBytes = source.byteLength - dataOffset;
-  const header = await parseJson(source, LENGTH_BYTES, headerBytes, json => parseHeader(json, dataOffset, dataBytes));
-  checkContiguous(source.name, header.tensors, dataOffset, dataBytes);
-  return header;
+  const tensors = new Map<string, TensorInfo>();
+  let metadata: Map<string, string> | undefined;
+  const options = { what: "a header that is a JSON object", keepKeys: true, maxMemberBytes: MAX_ENTRY_BYTES };
+  await parseJsonObject(source, LENGTH_BYTES, headerBytes, options, (json, name) => {
+    if (name === "__metadata__") {
+      json.where = "__metadata__: ";
+      if (metadata !== undefined) json.fail("one __metadata__", "a second one");
+      metadata = parseMetadata(json);
+    } else {
+      json.where = `tensor ${quoteName(name)}: `;
+      if (tensors.has(name)) json.fail("one tensor of that name", "a second one");
+      tensors.set(name, parseTensor(json, name, dataOffset, dataBytes));
+    }
+  });
+  checkContiguous(source.name, tensors, dataOffset, dataBytes);
+  return { tensors, metadata: metadata ?? new Map() };
 }
 
 async function readHeaderLength(source: ByteSource): Promise<number> {
@@ -72,67 +89,45 @@ async function readHeaderLength(source: ByteSource): Promise<number> {
   return Number(headerBytes);
 }
 
-function* parseHeader(json: JsonReader, dataOffset: number, dataBytes: number): Parse<SafetensorsHeader> {
-  const tensors = new Map<string, TensorInfo>();
-  const metadata = new Map<string, string>();
-  let sawMetadata = false;
-  yield* json.object("a header that is a JSON object", Infinity, function* (name): Parse<void> {
-    if (name === "__metadata__") {
-      json.where = "__metadata__: ";
-      if (sawMetadata) json.fail("one __metadata__", "a second one");
-      sawMetadata = true;
-      yield* parseMetadata(json, metadata);
-    } else {
-      json.where = `tensor ${quoteName(name)}: `;
-      if (tensors.has(name)) json.fail("one tensor of that name", "a second one");
-      json.charge(TENSOR_MEMORY_BYTES);
-      tensors.set(name, yield* parseTensor(json, name, dataOffset, dataBytes));
-    }
-    json.where = "";
-  });
-  yield* json.end();
-  return { tensors, metadata };
-}
-
 /** Texts by name, or null. Of two equal names the last counts, as in the reference. */
-function* parseMetadata(json: JsonReader, metadata: Map<string, string>): Parse<void> {
-  if ((yield* json.peek()) === STARTS.null) return yield* json.literal("null");
-  yield* json.object("an object of strings, or null", Infinity, function* (key): Parse<void> {
-    json.charge(TENSOR_MEMORY_BYTES / 2);
-    metadata.set(key, yield* json.string("a string", Infinity));
-  });
+function parseMetadata(json: JsonReader): Map<string, string> {
+  const metadata = new Map<string, string>();
+  if (json.startsWith(STARTS.null)) json.literal("null");
+  else {
+    json.object("an object of strings, or null", true, key => {
+      json.charge(METADATA_MEMORY_BYTES);
+      metadata.set(key, json.text("a string"));
+    });
+  }
+  return metadata;
 }
 
 const FIELDS = ["dtype", "shape", "data_offsets"] as const;
 
-/** Longer than any field name or dtype: a longer text is none of them, and need not be kept. */
-const WORD_LENGTH = 16;
-
-function* parseTensor(json: JsonReader, name: string, dataOffset: number, dataBytes: number): Parse<TensorInfo> {
+function parseTensor(json: JsonReader, name: string, dataOffset: number, dataBytes: number): TensorInfo {
+  json.charge(TENSOR_MEMORY_BYTES);
   let dtype: Dtype | undefined;
   let shape: number[] | undefined;
   let offsets: number[] | undefined;
-  function* parseField(field: string): Parse<void> {
+  const parseField = (field: string): void => {
     if (field === "dtype") {
       if (dtype !== undefined) json.fail("one dtype", "a second one");
-      dtype = yield* parseDtype(json);
+      dtype = parseDtype(json);
     } else if (field === "shape") {
       if (shape !== undefined) json.fail("one shape", "a second one");
-      shape = yield* json.integers("a shape that is an array", Infinity);
+      shape = json.integers("a shape that is an array", Infinity);
     } else if (field === "data_offsets") {
       if (offsets !== undefined) json.fail("one data_offsets", "a second one");
-      offsets = yield* json.integers("data_offsets that are an array", 2);
-    } else yield* json.skip();
-  }
-  if ((yield* json.peek()) === STARTS.array) {
-    yield* json.array("an array", index => (index < FIELDS.length ? parseField(FIELDS[index]) : json.fail("three elements", "more")));
-  } else {
-    yield* json.object("an object with dtype, shape and data_offsets", WORD_LENGTH, parseField);
-  }
+      offsets = json.integers("data_offsets that are an array", 2);
+    } else json.skip();
+  };
+  if (json.startsWith(STARTS.array)) {
+    json.array("an array", index => (index < FIELDS.length ? parseField(FIELDS[index]) : json.fail("three elements", "more")));
+  } else json.object("an object with dtype, shape and data_offsets", false, parseField);
   if (dtype === undefined || shape === undefined || offsets === undefined) {
     return json.fail(FIELDS.join(", "), `no ${dtype === undefined ? "dtype" : shape === undefined ? "shape" : "data_offsets"}`);
   }
-  if (offsets.length !== 2) return json.fail("data_offsets [begin, end]", `${offsets.length} numbers`);
+  if (offsets.length !== 2) return json.fail("data_offsets [begin, end]", `${offsets.length} integers`);
 
   const [begin, end] = offsets;
   if (begin > end || end > dataBytes) json.fail(`data_offsets within the file's ${dataBytes} bytes of data`, `[${begin}, ${end}]`);
@@ -145,16 +140,16 @@ function* parseTensor(json: JsonReader, name: string, dataOffset: number, dataBy
 }
 
 /** A string; or, as the reference's deserializer also takes an enum, an object with the dtype as its one key and null as its value. */
-function* parseDtype(json: JsonReader): Parse<Dtype> {
+function parseDtype(json: JsonReader): Dtype {
   let word: string | undefined;
-  if ((yield* json.peek()) === STARTS.object) {
-    yield* json.object("an object", WORD_LENGTH, function* (key): Parse<void> {
+  if (json.startsWith(STARTS.object)) {
+    json.object("an object", false, key => {
       if (word !== undefined) json.fail("one dtype", "a second one");
       word = key;
-      yield* json.literal("null");
+      json.literal("null");
     });
     if (word === undefined) return json.fail("a dtype", "an empty object");
-  } else word = yield* json.string("a dtype in quotes", WORD_LENGTH);
+  } else word = json.word("a dtype in quotes");
   return isDtype(word) ? word : json.fail(`a dtype (${DTYPES.join(", ")})`, quoteName(word));
 }
 

@@ -8,92 +8,387 @@
  * It accepts what the reference accepts, Rust's serde_json, to the letter. What surprised us there, found by experiment:
  *  - 1e400 is refused even where nobody looks at it, and so is a lone surrogate escape; 1e-400 is fine.
  *  - More than 127 containers inside each other are refused, whatever they hold.
- *
- * The text is read through a small window, yet the parser is plain synchronous recursive descent: where a member of the outermost object
- * runs out of the window, it is dropped, more is read, and the member is parsed again from its first byte. Members have 100 bytes and the
- * window 64 KB, so that is rare; for a long member the window doubles, so it is cheap. (Generators that yield for more bytes were the
- * first version: five times slower, and twice the memory in frames and closures.)
  */
 
 import type { ByteSource } from "./bytes.ts";
-import { SafetensorsError } from "./safetensors-error.ts";
-
-/** Bytes of the window to begin with. An ordinary header (30 KB for 300 tensors) is one read. */
-const WINDOW_BYTES = 2 ** 16;
-
-/** What the window may grow to, and so the longest member. The longest that we know of, an index of 220,000 tensors, has 27 MB. */
-const MAX_MEMBER_BYTES = 2 ** 25;
+import { END, isSpace, TextWindow, WINDOW_BYTES } from "./safetensors-window.ts";
 
 /** Containers inside each other; see above. */
 const MAX_DEPTH = 127;
 
-/**
- * What is kept of one text may take about this much memory: 200,000 tensors, more than any published file has, or 24 MB of metadata. The
- * 100 MB of a header could otherwise hold four million tensors, and take gigabytes before the last byte shows that the file is bad.
- */
-const MEMORY_BYTES = 48 * 2 ** 20;
-
-/** What is charged for a byte of text that is kept, and for a number: twice what they mostly take, for the copies made on the way. */
-const TEXT_MEMORY_BYTES = 2;
-const NUMBER_MEMORY_BYTES = 16;
+/** What is charged for a number: more than it takes, for the copies as its array grows. The first few come with what holds the array. */
+const NUMBER_MEMORY_BYTES = 48;
+const FREE_NUMBERS = 8;
 
 /** A `word` longer than this in the file is none that a grammar knows. Six bytes are the longest escape. */
 const WORD_BYTES = 6 * 16;
 
 const MAX_U64 = 2n ** 64n - 1n;
 
-/** Thrown to leave the parser where the window ends and the text does not. */
-const OUT_OF_BYTES = Symbol("out of bytes");
+export interface ObjectOptions {
+  /** For messages: what is expected to be a JSON object. */
+  readonly what: string;
+  /** Whether the outermost keys are kept and accounted for; else they are words. */
+  readonly keepKeys: boolean;
+  /** The longest member of the outermost object. */
+  readonly maxMemberBytes: number;
+}
 
 /**
  * Reads `byteLength` bytes of `source` from `offset` on as one JSON object. `member` reads the value of each key; it may be called again
- * for the same key, and so must store nothing before it has read all of the value. Keys are kept and accounted for where `keepKeys`, else
- * they are words. Throws SafetensorsError at the first byte that does not fit.
+ * for the same key, and so must store nothing before it has read all of the value. Throws SafetensorsError at the first byte that does not fit.
  */
 export async function parseJsonObject(
   source: ByteSource,
   offset: number,
   byteLength: number,
-  what: string,
-  keepKeys: boolean,
+  { what, keepKeys, maxMemberBytes }: ObjectOptions,
   member: (json: JsonReader, key: string) => void,
 ): Promise<void> {
-  const json = new JsonReader(source.name, offset, byteLength);
-  const parse = async <T>(step: () => T): Promise<T> => {
-    for (;;) {
-      const result = json.attempt(step);
-      if (result !== OUT_OF_BYTES) return result as T;
-      const target = json.room();
-      await source.readInto(target, json.endOffset);
-      json.add(target.length);
-    }
-  };
-  await parse(() => json.enter(OPEN_BRACE, what));
-  let more = !(await parse(() => json.startsWith(CLOSE_BRACE)));
+  const json = new JsonReader(source, offset, byteLength, maxMemberBytes);
+  await json.step(() => json.enter(OPEN_BRACE, what));
+  let more = !(await json.step(() => json.startsWith(CLOSE_BRACE)));
   while (more) {
-    more = await parse(() => {
-      member(json, json.key(keepKeys));
-      return json.comma(CLOSE_BRACE);
-    });
+    await json.step(() => member(json, json.key(keepKeys)));
+    more = await json.step(() => json.comma(CLOSE_BRACE)); // a step of its own: what `member` stored must not be parsed again
   }
-  await parse(() => json.leave());
-  await parse(() => json.end());
+  await json.step(() => json.leave());
+  await json.step(() => json.end());
 }
 
-export class JsonReader {
-  /** What is being read, for messages: `tensor "a": `. Empty again at the next member. */
-  where: string = "";
-  private readonly file: string;
-  private window: Uint8Array;
-  private position = 0;
-  /** Of the bytes in the window. */
-  private end_ = 0;
-  /** Of the window's first byte, in the file. */
-  private windowOffset: number;
-  private readonly textEnd: number;
-  private depth = 0;
-  private memoryLeft = MEMORY_BYTES;
+export class JsonReader extends TextWindow {
   // ignoreBOM: U+FEFF is a character of the name, not a mark to drop.
   private readonly decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
-  private readonly encoder = new TextEncoder();
+  /** For texts with escapes; kept, because the collector is slow to see such buffers. */
+  private scratch: Uint8Array = new Uint8Array(0);
+
+  /** Whether the next token begins with this byte. */
+  startsWith(byte: number): boolean {
+    return this.peek() === byte;
+  }
+
+  /** `member` reads the value of each key. */
+  object(what: string, keepKeys: boolean, member: (key: string) => void): void {
+    this.enter(OPEN_BRACE, what);
+    if (!this.startsWith(CLOSE_BRACE)) {
+      do member(this.key(keepKeys));
+      while (this.comma(CLOSE_BRACE));
+    }
+    this.leave();
+  }
+
+  /** `element` reads each element. */
+  array(what: string, element: (index: number) => void): void {
+    this.enter(OPEN_BRACKET, what);
+    if (!this.startsWith(CLOSE_BRACKET)) {
+      let index = 0;
+      do element(index++);
+      while (this.comma(CLOSE_BRACKET));
+    }
+    this.leave();
+  }
+
+  /** An array of at most `maxCount` integers from 0 to 2^53 - 1. */
+  integers(what: string, maxCount: number): number[] {
+    const integers: number[] = [];
+    this.array(what, index => {
+      if (index === maxCount) this.fail(`${maxCount} integers`, "more");
+      if (index >= FREE_NUMBERS) this.charge(NUMBER_MEMORY_BYTES);
+      const value = this.number("an integer");
+      if (Number.isNaN(value)) this.fail("an integer from 0 to 2^53 - 1", "another number");
+      integers.push(value);
+    });
+    return integers.length <= FREE_NUMBERS ? integers.slice() : integers; // a copy as long as needed: an array that grew has room for 16 more
+  }
+
+  /** A string that is kept, and accounted for. */
+  text(what: string): string {
+    const { start, end, hasEscapes } = this.string(what);
+    const text = this.decode(start, end, hasEscapes);
+    // V8 takes one byte a character, or two as soon as one of them is beyond Latin-1.
+    this.charge(text.length === end - start ? text.length : 2 * text.length);
+    return text;
+  }
+
+  /** A string that is one of a few short ones, or else none of interest: a long one is checked and becomes "…". */
+  word(what: string): string {
+    const { start, end, hasEscapes } = this.string(what);
+    if (end - start <= WORD_BYTES) return this.decode(start, end, hasEscapes);
+    this.checkUtf8(start, end);
+    return "…";
+  }
+
+  /** `null`, `true` or `false`. */
+  literal(text: string): void {
+    let byte = this.peek();
+    for (const character of text) {
+      if (byte !== character.charCodeAt(0)) this.unexpected(text);
+      byte = this.next();
+    }
+  }
+
+  /** Any value, checked and dropped. */
+  skip(): void {
+    const byte = this.peek();
+    if (byte === OPEN_BRACE) this.object("an object", false, () => this.skip());
+    else if (byte === OPEN_BRACKET) this.array("an array", () => this.skip());
+    else if (byte === QUOTE) this.word("a string");
+    else if (byte === MINUS || isDigit(byte)) this.number("a number");
+    else if (byte === LOWER_N) this.literal("null");
+    else if (byte === LOWER_T) this.literal("true");
+    else if (byte === LOWER_F) this.literal("false");
+    else this.unexpected("a value");
+  }
+
+  enter(bracket: number, what: string): void {
+    if (!this.startsWith(bracket)) this.unexpected(what);
+    if (++this.depth > MAX_DEPTH) this.fail(`at most ${MAX_DEPTH} objects and arrays inside each other`, "more");
+    this.position++;
+  }
+
+  leave(): void {
+    this.position++;
+    this.depth--;
+  }
+
+  key(keep: boolean): string {
+    const key = keep ? this.text("a key in quotes") : this.word("a key in quotes");
+    if (!this.startsWith(COLON)) this.unexpected('":"');
+    this.position++;
+    return key;
+  }
+
+  /** True after a comma, which is consumed; false at the closing bracket, which is not. */
+  comma(closing: number): boolean {
+    if (this.startsWith(closing)) return false;
+    if (!this.startsWith(COMMA)) this.unexpected(`"," or "${String.fromCharCode(closing)}"`);
+    this.position++;
+    return true;
+  }
+
+  /** Nothing but white space up to the end. */
+  end(): void {
+    if (this.peek() !== END) this.unexpected("the end");
+  }
+
+  // Bytes and tokens.
+
+  /** The first byte of the next token, not consumed. */
+  private peek(): number {
+    let byte = this.byte();
+    while (isSpace(byte)) byte = this.next();
+    return byte;
+  }
+
+  private unexpected(expected: string): never {
+    const byte = this.byte();
+    const isVisible = byte > SPACE && byte < 0x7f;
+    const got = byte === END ? "the end" : isVisible ? `"${String.fromCharCode(byte)}"` : `byte 0x${byte.toString(16).padStart(2, "0")}`;
+    return this.fail(expected, got);
+  }
+
+  /** Consumes a string and says where in the window its characters lie. Escapes are checked, UTF-8 is not yet. */
+  private string(what: string): { start: number; end: number; hasEscapes: boolean } {
+    if (!this.startsWith(QUOTE)) this.unexpected(what);
+    const start = this.position + 1;
+    let hasEscapes = false;
+    let byte = this.next();
+    while (byte !== QUOTE) {
+      if (byte === BACKSLASH) {
+        hasEscapes = true;
+        this.escape();
+        byte = this.byte();
+      } else if (byte === END) this.unexpected("a closing quote");
+      else if (byte < SPACE) this.unexpected("an escape in place of a control character");
+      else byte = this.next();
+    }
+    return { start, end: this.position++, hasEscapes };
+  }
+
+  /** Consumes a backslash and what belongs to it. Gives the code point that they stand for. */
+  private escape(): number {
+    const byte = this.next();
+    const simple = ESCAPES.get(byte);
+    if (simple !== undefined) {
+      this.position++;
+      return simple;
+    }
+    if (byte !== LOWER_U) this.unexpected('one of "\\/bfnrtu after a backslash');
+    const first = this.hex();
+    if (first < 0xd800 || first > 0xdfff) return first;
+    // Half of a pair: it must be the first half, and the second must follow at once.
+    if (first < 0xdc00 && this.byte() === BACKSLASH && this.next() === LOWER_U) {
+      const second = this.hex();
+      if (second >= 0xdc00 && second <= 0xdfff) return 0x10000 + ((first - 0xd800) << 10) + (second - 0xdc00);
+    }
+    return this.fail("a pair of surrogate escapes", "one alone");
+  }
+
+  /** Consumes a `u` and four hexadecimal digits. */
+  private hex(): number {
+    let value = 0;
+    for (let i = 0; i < 4; i++) {
+      const byte = this.next();
+      const letter = byte | 0x20; // lower case
+      const digit = isDigit(byte) ? byte - ZERO : letter >= LOWER_A && letter <= LOWER_F ? letter - LOWER_A + 10 : -1;
+      if (digit < 0) this.unexpected("four hexadecimal digits");
+      value = value * 16 + digit;
+    }
+    this.position++;
+    return value;
+  }
+
+  /** The text from `start` to `end` of the window. */
+  private decode(start: number, end: number, hasEscapes: boolean): string {
+    let bytes = this.window.subarray(start, end);
+    if (hasEscapes) {
+      // As UTF-8 rather than piece by piece: a string of a million escapes is then as cheap as any other.
+      if (this.scratch.length < bytes.length) this.scratch = new Uint8Array(bytes.length);
+      const unescaped = this.scratch;
+      const after = this.position;
+      let length = 0;
+      this.position = start;
+      while (this.position < end) {
+        if (this.window[this.position] !== BACKSLASH) unescaped[length++] = this.window[this.position++];
+        else length = putUtf8(unescaped, length, this.escape());
+      }
+      this.position = after;
+      bytes = unescaped.subarray(0, length);
+    }
+    try {
+      return this.decoder.decode(bytes);
+    } catch {
+      return this.fail("UTF-8", "other bytes in the string that ends");
+    }
+  }
+
+  /** As `decode`, without keeping the text or ever having all of it. */
+  private checkUtf8(start: number, end: number): void {
+    try {
+      for (let at = start; at < end; at += WINDOW_BYTES) {
+        this.decoder.decode(this.window.subarray(at, Math.min(at + WINDOW_BYTES, end)), { stream: true });
+      }
+      this.decoder.decode();
+    } catch {
+      this.fail("UTF-8", "other bytes in the string that ends");
+    }
+  }
+
+  /** A number: its value if it is an integer from 0 to 2^53 - 1 without sign, fraction and exponent, NaN for any other. */
+  private number(what: string): number {
+    let byte = this.peek();
+    if (byte !== MINUS && !isDigit(byte)) this.unexpected(what);
+    let isInteger = byte !== MINUS;
+    if (byte === MINUS) byte = this.next();
+    if (!isDigit(byte)) this.unexpected("a digit");
+
+    const start = this.position;
+    const hasLeadingZero = byte === ZERO;
+    let value = 0;
+    for (; isDigit(byte) && this.position - start < 15; byte = this.next()) value = value * 10 + byte - ZERO;
+    if (hasLeadingZero && this.position - start > 1) this.fail("a number without a leading zero", "one");
+    if (!isDigit(byte) && byte !== POINT && byte !== LOWER_E && byte !== UPPER_E) return isInteger ? value : Number.NaN;
+
+    // The long way, as serde_json goes it: the digits that fit 64 bits count, the others only move the decimal point.
+    let significand = BigInt(value);
+    let exponent = 0;
+    const append = (digit: number): boolean => {
+      const longer = significand * 10n + BigInt(digit - ZERO);
+      if (longer > MAX_U64) return false;
+      significand = longer;
+      return true;
+    };
+    for (; isDigit(byte); byte = this.next()) {
+      if (exponent > 0 || !append(byte)) exponent++;
+    }
+    if (exponent > 0) isInteger = false;
+    if (byte === POINT) {
+      isInteger = false;
+      byte = this.next();
+      if (!isDigit(byte)) this.unexpected("a digit after the decimal point");
+      for (let fits = true; isDigit(byte); byte = this.next()) {
+        fits &&= append(byte);
+        if (fits) exponent--;
+      }
+    }
+    if (byte === LOWER_E || byte === UPPER_E) {
+      isInteger = false;
+      byte = this.next();
+      const sign = byte === MINUS ? -1 : 1;
+      if (byte === MINUS || byte === PLUS) byte = this.next();
+      if (!isDigit(byte)) this.unexpected("a digit of the exponent");
+      let written = 0;
+      for (; isDigit(byte); byte = this.next()) written = Math.min(written * 10 + byte - ZERO, 2 ** 40);
+      exponent += sign * written;
+    }
+    const float = Number(significand);
+    const isFinite64 = float === 0 || exponent <= 0 || (exponent <= 308 && float * Number(`1e${exponent}`) < Infinity);
+    if (!isFinite64) this.fail("a number within the range of float64", "a larger one");
+    return isInteger && Number.isSafeInteger(float) ? float : Number.NaN;
+  }
+}
+
+/** Writes a code point as UTF-8 from `at` on; gives the place after it. */
+function putUtf8(target: Uint8Array, at: number, code: number): number {
+  if (code < 0x80) target[at++] = code;
+  else {
+    if (code < 0x800) target[at++] = 0xc0 | (code >> 6);
+    else {
+      if (code < 0x10000) target[at++] = 0xe0 | (code >> 12);
+      else {
+        target[at++] = 0xf0 | (code >> 18);
+        target[at++] = 0x80 | ((code >> 12) & 0x3f);
+      }
+      target[at++] = 0x80 | ((code >> 6) & 0x3f);
+    }
+    target[at++] = 0x80 | (code & 0x3f);
+  }
+  return at;
+}
+
+const TAB = 0x09;
+const NEWLINE = 0x0a;
+const RETURN = 0x0d;
+const SPACE = 0x20;
+const QUOTE = 0x22;
+const PLUS = 0x2b;
+const COMMA = 0x2c;
+const MINUS = 0x2d;
+const POINT = 0x2e;
+const ZERO = 0x30;
+const COLON = 0x3a;
+const UPPER_E = 0x45;
+const OPEN_BRACKET = 0x5b;
+const BACKSLASH = 0x5c;
+const CLOSE_BRACKET = 0x5d;
+const LOWER_A = 0x61;
+const LOWER_E = 0x65;
+const LOWER_F = 0x66;
+const LOWER_N = 0x6e;
+const LOWER_T = 0x74;
+const LOWER_U = 0x75;
+const OPEN_BRACE = 0x7b;
+const CLOSE_BRACE = 0x7d;
+
+/** What may follow a backslash, besides `u`, and what it stands for. */
+const ESCAPES: ReadonlyMap<number, number> = new Map([
+  [QUOTE, QUOTE],
+  [BACKSLASH, BACKSLASH],
+  [0x2f, 0x2f], // a slash
+  [0x62, 0x08], // b
+  [LOWER_F, 0x0c],
+  [LOWER_N, NEWLINE],
+  [0x72, RETURN], // r
+  [LOWER_T, TAB],
+]);
+
+/** For grammars that branch on the first byte of a value. */
+export const STARTS: { readonly object: number; readonly array: number; readonly null: number } = {
+  object: OPEN_BRACE,
+  array: OPEN_BRACKET,
+  null: LOWER_N,
+};
+
+function isDigit(byte: number): boolean {
+  return byte >= ZERO && byte <= 0x39;
 }

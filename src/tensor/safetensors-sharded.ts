@@ -15,7 +15,7 @@ import type { ByteSource } from "./bytes.ts";
 import { SafetensorsFile } from "./safetensors.ts";
 import { quoteName, SafetensorsError } from "./safetensors-error.ts";
 import { MAX_HEADER_BYTES, type TensorInfo } from "./safetensors-header.ts";
-import { type JsonReader, type Parse, parseJson } from "./safetensors-json.ts";
+import { type JsonReader, parseJsonObject } from "./safetensors-json.ts";
 import type { Tensor } from "./tensor.ts";
 
 /** A folder, as far as reading weights goes. */
@@ -34,6 +34,9 @@ const INDEX_FILE = "model.safetensors.index.json";
  * which a folder that is a URL would take apart (`%2e%2e` is `..` there).
  */
 const SHARD_NAME = /^(?!\.{1,2}$)[^/\\:%?#\p{Cc}]{1,255}$/u;
+
+/** The largest that we know of names 222,747 tensors in 27 MB. */
+const MAX_WEIGHT_MAP_BYTES = 2 ** 25;
 
 /** What one entry of the index costs in memory beside its name. */
 const ENTRY_MEMORY_BYTES = 64;
@@ -137,38 +140,31 @@ async function readIndex(source: ByteSource): Promise<Map<string, string>> {
     if (source.byteLength > MAX_HEADER_BYTES) {
       throw new SafetensorsError(`${source.name}: expected at most ${MAX_HEADER_BYTES} bytes, got ${source.byteLength}`);
     }
-    return await parseJson(source, 0, source.byteLength, parseIndex);
+    let shardOf: Map<string, string> | undefined;
+    const options = { what: "an index that is a JSON object", keepKeys: false, maxMemberBytes: MAX_WEIGHT_MAP_BYTES };
+    await parseJsonObject(source, 0, source.byteLength, options, (json, key) => {
+      if (key !== "weight_map") json.skip();
+      else if (shardOf !== undefined) json.fail("one weight_map", "a second one");
+      else shardOf = parseWeightMap(json);
+    });
+    if (shardOf === undefined) throw new SafetensorsError(`${source.name}: expected a weight_map, got none`);
+    return shardOf;
   } finally {
     await source.close();
   }
 }
 
-function* parseIndex(json: JsonReader): Parse<Map<string, string>> {
-  let shardOf: Map<string, string> | undefined;
-  const weightMap = "weight_map";
-  yield* json.object("an index that is a JSON object", weightMap.length + 1, function* (key): Parse<void> {
-    if (key !== weightMap) return yield* json.skip();
-    if (shardOf !== undefined) json.fail("one weight_map", "a second one");
-    shardOf = yield* parseWeightMap(json);
-  });
-  yield* json.end();
-  return shardOf ?? json.fail("a weight_map", "none");
-}
-
-function* parseWeightMap(json: JsonReader): Parse<Map<string, string>> {
+function parseWeightMap(json: JsonReader): Map<string, string> {
   const shardOf = new Map<string, string>();
   const shards = new Map<string, string>();
-  yield* json.object("a weight_map that is an object", Infinity, function* (tensor): Parse<void> {
+  json.object("a weight_map that is an object", true, tensor => {
     json.where = `tensor ${quoteName(tensor)}: `;
     if (shardOf.has(tensor)) json.fail("one tensor of that name", "a second one");
     json.charge(ENTRY_MEMORY_BYTES);
-    const shard = yield* json.string("a shard's name in quotes", 256);
-    if (!SHARD_NAME.test(shard)) json.fail("a shard's name, a file of this folder,", quoteName(shard));
+    const shard = json.text("a shard's name in quotes");
+    if (!SHARD_NAME.test(shard)) json.fail("a shard's name that stays in this folder", quoteName(shard));
     // The same few names come again and again: one copy of each.
-    if (!shards.has(shard)) {
-      json.charge(ENTRY_MEMORY_BYTES + 2 * shard.length);
-      shards.set(shard, shard);
-    }
+    if (!shards.has(shard)) shards.set(shard, shard);
     shardOf.set(tensor, shards.get(shard)!);
     json.where = "";
   });

@@ -78,13 +78,11 @@ export class Tensor {
     const size = Data.BYTES_PER_ELEMENT;
     if (size > 1) requireLittleEndian();
     const aligned = bytes.byteOffset % size === 0 ? bytes : bytes.slice();
-    // A length that is no multiple of the element size is cut here and refused by the constructor, which compares byte lengths.
-    return new Tensor(
-      name,
-      dtype,
-      shape,
-      new Data(aligned.buffer as ArrayBuffer, aligned.byteOffset, Math.floor(aligned.byteLength / size)),
-    );
+    if (bytes.byteLength % size !== 0) {
+      throw new RangeError(`tensor "${name}": expected whole elements of ${dtype}, got ${bytes.byteLength} bytes`);
+    }
+    const data = new Data(aligned.buffer as ArrayBuffer, aligned.byteOffset, aligned.byteLength / size);
+    return new Tensor(name, dtype, shape, data);
   }
 
   /** The elements as little-endian bytes, as a safetensors file stores them. A view, no copy. */

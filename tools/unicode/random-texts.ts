@@ -64,7 +64,9 @@ function runBorders(table: string, width: number): number[] {
     .trim()
     .split(/\s/)
     .forEach((word, i) => {
-      if (i % width < 2) borders.push((end += Number.parseInt(word, 36)));
+      if (i % width === 2) return; // a combining class
+      end += Number.parseInt(word, 36);
+      borders.push(end);
     });
   return borders;
 }

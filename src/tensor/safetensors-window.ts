@@ -1,0 +1,117 @@
+/**
+ * A text in a file, seen through a small window, for a parser that may run out of it.
+ *
+ * In: a range of a ByteSource. Out: bytes, one at a time, to a synchronous parser that works in steps. Where the window ends and the text
+ * does not, the step is dropped, more is read, and the step is done again from its first byte. Steps take 100 bytes and the window 64 KB, so
+ * that is rare; for a long step the window grows fourfold, so it is cheap. (Generators that yield for more bytes were the first version:
+ * five times slower, and twice the memory in frames and closures.)
+ */
+
+import type { ByteSource } from "./bytes.ts";
+import { SafetensorsError } from "./safetensors-error.ts";
+
+/** Bytes of the window to begin with. An ordinary header (30 KB for 300 tensors) is one read. */
+export const WINDOW_BYTES: number = 2 ** 16;
+
+const WINDOW_GROWTH = 4;
+
+/**
+ * What is kept of one text may take about this much memory: 160,000 tensors, more than any published file has. The 100 MB of a header could
+ * otherwise hold four million, and take gigabytes before the last byte shows that the file is bad.
+ */
+const MEMORY_BYTES = 48 * 2 ** 20;
+
+/** What stands for the byte behind the last one. */
+export const END = -1;
+
+/** Thrown to leave the parser where the window ends and the text does not. */
+const OUT_OF_BYTES: unique symbol = Symbol("out of bytes");
+
+export class TextWindow {
+  /** What is being read, for messages: `tensor "a": `. Empty again at the next step. */
+  where: string = "";
+  protected window: Uint8Array;
+  /** Of the next byte, in the window. */
+  protected position: number = 0;
+  /** Containers that are open at the position. Kept here because a dropped step must not count. */
+  protected depth: number = 0;
+  private readonly source: ByteSource;
+  /** How many bytes of the window hold text. */
+  private loaded = 0;
+  /** Of the window's first byte, in the file. */
+  private windowOffset: number;
+  /** Of the text's end, in the file. */
+  private readonly textEnd: number;
+  private readonly maxStepBytes: number;
+  private memoryLeft = MEMORY_BYTES;
+
+  constructor(source: ByteSource, offset: number, byteLength: number, maxStepBytes: number) {
+    this.source = source;
+    this.window = new Uint8Array(Math.min(WINDOW_BYTES, byteLength));
+    this.windowOffset = offset;
+    this.textEnd = offset + byteLength;
+    this.maxStepBytes = maxStepBytes;
+  }
+
+  /** Parses a part of the text. `parse` may be called several times, and so must store nothing before it has read all of its part. */
+  async step<T>(parse: () => T): Promise<T> {
+    for (;;) {
+      while (this.position < this.loaded && isSpace(this.window[this.position])) this.position++; // of which there may be any amount
+      const { position, depth, memoryLeft } = this;
+      this.where = "";
+      try {
+        return parse();
+      } catch (error) {
+        if (error !== OUT_OF_BYTES) throw error;
+      }
+      Object.assign(this, { position, depth, memoryLeft });
+      await this.load();
+    }
+  }
+
+  /** Throws SafetensorsError: `<file>: <where>expected …, got …`. */
+  fail(expected: string, got: string): never {
+    const offset = this.windowOffset + this.position;
+    throw new SafetensorsError(`${this.source.name}: ${this.where}expected ${expected}, got ${got} at byte ${offset}`);
+  }
+
+  /** Accounts for memory that something kept will take. */
+  charge(bytes: number): void {
+    this.memoryLeft -= bytes;
+    if (this.memoryLeft < 0) this.fail(`names, shapes and metadata that fit ${MEMORY_BYTES / 2 ** 20} MiB of memory`, "more");
+  }
+
+  /** The byte at the position; END behind the last one. */
+  protected byte(): number {
+    if (this.position < this.loaded) return this.window[this.position];
+    if (this.windowOffset + this.loaded < this.textEnd) throw OUT_OF_BYTES;
+    return END;
+  }
+
+  /** Consumes a byte and gives the one after it. */
+  protected next(): number {
+    this.position++;
+    return this.byte();
+  }
+
+  /** Drops what is before the position and reads more behind what is left, in a larger window where nothing was dropped. */
+  private async load(): Promise<void> {
+    const kept = this.window.subarray(this.position, this.loaded);
+    if (kept.length === this.window.length) {
+      if (kept.length >= this.maxStepBytes) this.fail(`entries of at most ${this.maxStepBytes / 2 ** 20} MiB`, "a larger one");
+      this.window = new Uint8Array(Math.min(WINDOW_GROWTH * kept.length, this.maxStepBytes));
+    }
+    this.window.set(kept);
+    this.windowOffset += this.position;
+    this.position = 0;
+    const offset = this.windowOffset + kept.length;
+    const free = this.window.subarray(kept.length).subarray(0, this.textEnd - offset);
+    await this.source.readInto(free, offset);
+    this.loaded = kept.length + free.length;
+  }
+}
+
+/** JSON's white space: space, tab, line feed, carriage return. */
+export function isSpace(byte: number): boolean {
+  return byte === 0x20 || byte === 0x09 || byte === 0x0a || byte === 0x0d;
+}

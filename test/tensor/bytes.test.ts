@@ -1,0 +1,93 @@
+import { execFileSync } from "node:child_process";
+import { mkdtemp, rm, truncate, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { bytesFromFile } from "../../src/tensor/bytes.node.ts";
+import { type ByteSource, bytesFromBlob, bytesFromBuffer } from "../../src/tensor/bytes.ts";
+
+const bytes = Uint8Array.from({ length: 1000 }, (_, i) => i * 7);
+let folder: string;
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), "bytes-"));
+  await writeFile(join(folder, "file"), bytes);
+});
+afterAll(() => rm(folder, { recursive: true }));
+
+const sources: Record<string, () => Promise<ByteSource>> = {
+  ArrayBuffer: async () => bytesFromBuffer(bytes.slice().buffer),
+  "Uint8Array in the middle of a buffer": async () => {
+    const outer = new Uint8Array(1100).fill(255);
+    outer.set(bytes, 50);
+    return bytesFromBuffer(outer.subarray(50, 1050));
+  },
+  Blob: async () => bytesFromBlob(new Blob([bytes.subarray(0, 300), bytes.subarray(300)])),
+  file: () => bytesFromFile(join(folder, "file")),
+};
+
+describe.each(Object.entries(sources))("%s", (_, open) => {
+  test("gives any range, the empty one at the end included", async () => {
+    const source = await open();
+    expect(source.byteLength).toBe(1000);
+    for (const [offset, count] of [
+      [0, 1000],
+      [0, 0],
+      [1000, 0],
+      [999, 1],
+      [123, 456],
+    ]) {
+      const target = new Uint8Array(count);
+      await source.readInto(target, offset);
+      expect(target).toEqual(bytes.slice(offset, offset + count));
+    }
+    await source.close();
+  });
+
+  test.each([-1, 1001, 999.5, Number.NaN, 2 ** 53, Infinity])("refuses to read from %d on", async offset => {
+    const source = await open();
+    await expect(source.readInto(new Uint8Array(0), offset)).rejects.toThrow(RangeError);
+    await source.close();
+  });
+
+  test("refuses to read across the end", async () => {
+    const source = await open();
+    await expect(source.readInto(new Uint8Array(2), 999)).rejects.toThrow(/expected a range within 1000 bytes, got 2 bytes from 999 on/);
+    await source.close();
+  });
+});
+
+test("a file that is truncated while open is an error, not zeros", async () => {
+  const path = join(folder, "shrinks");
+  await writeFile(path, bytes);
+  const source = await bytesFromFile(path);
+  await truncate(path, 600);
+  await expect(source.readInto(new Uint8Array(1000), 0)).rejects.toThrow(/expected 1000 bytes from 0 on, got 600/);
+  await source.close();
+});
+
+test("a large Blob is read in pieces", async () => {
+  const large = new Uint8Array(40 * 2 ** 20);
+  for (let i = 0; i < large.length; i += 4096) large[i] = i / 4096;
+  const target = new Uint8Array(large.length - 5);
+  await bytesFromBlob(new Blob([large])).readInto(target, 5);
+  expect(Buffer.compare(target, large.subarray(5))).toBe(0);
+});
+
+test("a directory is refused", async () => {
+  await expect(bytesFromFile(folder)).rejects.toThrow(/expected a regular file, got a directory/);
+});
+
+test("a missing file is the system's ENOENT", async () => {
+  await expect(bytesFromFile(join(folder, "none"))).rejects.toMatchObject({ code: "ENOENT" });
+});
+
+test.skipIf(process.platform === "win32")("a pipe without a writer is refused and not waited for", async () => {
+  const pipe = join(folder, "pipe");
+  execFileSync("mkfifo", [pipe]);
+  await expect(bytesFromFile(pipe)).rejects.toThrow(/expected a regular file, got a pipe/);
+});
+
+test.skipIf(process.platform === "win32")("a device is refused", async () => {
+  await expect(bytesFromFile("/dev/zero")).rejects.toThrow(/expected a regular file, got a device/);
+});

@@ -1,0 +1,37 @@
+/** Safetensors files for tests, made by hand so that each can be wrong in one way. */
+
+import { type ByteSource, bytesFromBuffer } from "../../src/tensor/bytes.ts";
+import { SafetensorsFile } from "../../src/tensor/safetensors.ts";
+
+/** A file with this header, as text or bytes, and this many bytes of data: 0, 1, 2, ... */
+export function fileBytes(header: string | Uint8Array, dataBytes: number = 0, headerBytes?: bigint): Uint8Array<ArrayBuffer> {
+  const json = typeof header === "string" ? new TextEncoder().encode(header) : header;
+  const file = new Uint8Array(8 + json.length + dataBytes);
+  new DataView(file.buffer).setBigUint64(0, headerBytes ?? BigInt(json.length), true);
+  file.set(json, 8);
+  for (let i = 0; i < dataBytes; i++) file[8 + json.length + i] = i;
+  return file;
+}
+
+export function openBytes(bytes: Uint8Array): Promise<SafetensorsFile> {
+  return SafetensorsFile.open(bytesFromBuffer(bytes, "attack.safetensors"));
+}
+
+/** A source that counts how often it is closed, and what is read of it. */
+export function watched(source: ByteSource): ByteSource & { closed: number; reads: { offset: number; byteLength: number }[] } {
+  const watch = {
+    name: source.name,
+    byteLength: source.byteLength,
+    closed: 0,
+    reads: [] as { offset: number; byteLength: number }[],
+    readInto: async (target: Uint8Array, offset: number): Promise<void> => {
+      watch.reads.push({ offset, byteLength: target.byteLength });
+      await source.readInto(target, offset);
+    },
+    close: async (): Promise<void> => {
+      watch.closed++;
+      await source.close();
+    },
+  };
+  return watch;
+}

@@ -1,0 +1,154 @@
+import { access } from "node:fs/promises";
+import { join } from "node:path";
+import { describe, expect, test } from "vitest";
+import { bytesFromFile } from "../../src/tensor/bytes.node.ts";
+import { type ByteSource, bytesFromBuffer } from "../../src/tensor/bytes.ts";
+import { type NamedSources, SafetensorsCheckpoint } from "../../src/tensor/safetensors-sharded.ts";
+import { fileBytes, watched } from "./safetensors-files.ts";
+
+const root = join(import.meta.dirname, "../..");
+
+function folderOf(path: string): NamedSources {
+  return {
+    name: path,
+    open: async file =>
+      access(join(path, file)).then(
+        () => bytesFromFile(join(path, file)),
+        () => undefined,
+      ),
+  };
+}
+
+/** A folder in memory, which remembers what was opened. */
+function memory(files: Record<string, string | Uint8Array>): NamedSources & { opened: ReturnType<typeof watched>[] } {
+  const opened: ReturnType<typeof watched>[] = [];
+  return {
+    name: "attack",
+    opened,
+    open: async (file): Promise<ByteSource | undefined> => {
+      const content = Object.hasOwn(files, file) ? files[file] : undefined;
+      if (content === undefined) return undefined;
+      const source = watched(bytesFromBuffer(typeof content === "string" ? new TextEncoder().encode(content) : content, `attack/${file}`));
+      opened.push(source);
+      return source;
+    },
+  };
+}
+
+const INDEX = "model.safetensors.index.json";
+const shard = (...names: string[]): Uint8Array =>
+  fileBytes(`{${names.map((name, i) => `"${name}":{"dtype":"U8","shape":[1],"data_offsets":[${i},${i + 1}]}`)}}`, names.length);
+const index = (map: Record<string, string>): string => JSON.stringify({ metadata: { total_size: 1 }, weight_map: map });
+
+describe("real checkpoints", () => {
+  test("shards of the odd fixture", async () => {
+    const checkpoint = await SafetensorsCheckpoint.open(folderOf(join(root, "test/fixtures/odd")));
+    expect(checkpoint.tensors.size).toBe(36);
+    // The index's total_size.
+    expect([...checkpoint.tensors.values()].reduce((sum, info) => sum + info.byteLength, 0)).toBe(344_592);
+    const all = await checkpoint.readAll();
+    expect([...all.keys()]).toEqual([...checkpoint.tensors.keys()]);
+    const embedding = all.get("model.embed_tokens.weight")!;
+    expect(embedding.shape).toEqual([331, 52]);
+    expect((await checkpoint.readRows("model.embed_tokens.weight", 7, 9)).data).toEqual(embedding.rows(7, 9).data);
+    const bytes = new Uint8Array(8);
+    await checkpoint.readInto("model.embed_tokens.weight", bytes, 16);
+    expect(bytes).toEqual(embedding.bytes().slice(16, 24));
+    await expect(checkpoint.read("model.embed")).rejects.toThrow(/tensor "model.embed": expected a tensor of the checkpoint/);
+    await checkpoint.close();
+  });
+
+  test("the single file of the demo guard", async () => {
+    const checkpoint = await SafetensorsCheckpoint.open(folderOf(join(root, "models/tiny-guard-gen")));
+    expect(checkpoint.tensors.get("model.norm.weight")?.dtype).toBe("BF16");
+    for (const value of (await checkpoint.read("model.norm.weight")).toFloat32()) expect(Number.isFinite(value)).toBe(true);
+    await checkpoint.close();
+  });
+});
+
+describe("which files", () => {
+  test("model.safetensors wins over an index", async () => {
+    const folder = memory({ "model.safetensors": shard("a"), [INDEX]: index({ b: "s" }), s: shard("b") });
+    const checkpoint = await SafetensorsCheckpoint.open(folder);
+    expect([...checkpoint.tensors.keys()]).toEqual(["a"]);
+  });
+
+  test("each shard is opened once, and closed once", async () => {
+    const folder = memory({ [INDEX]: index({ a: "1", b: "2", c: "1" }), 1: shard("a", "c"), 2: shard("b") });
+    const checkpoint = await SafetensorsCheckpoint.open(folder);
+    expect(folder.opened.map(source => source.name)).toEqual([`attack/${INDEX}`, "attack/1", "attack/2"]);
+    await checkpoint.close();
+    expect(folder.opened.map(source => source.closed)).toEqual([1, 1, 1]);
+  });
+
+  test("a tensor that a shard holds and the index does not name is not part of the checkpoint", async () => {
+    const folder = memory({ [INDEX]: index({ a: "1", b: "2" }), 1: shard("a", "stale"), 2: shard("b", "a") });
+    const checkpoint = await SafetensorsCheckpoint.open(folder);
+    expect([...checkpoint.tensors.keys()]).toEqual(["a", "b"]);
+    expect((await checkpoint.read("a")).data).toEqual(Uint8Array.of(0)); // the one of shard 1
+  });
+});
+
+describe("attacks on the index", () => {
+  const map = (weightMap: string): Record<string, string | Uint8Array> => ({ [INDEX]: `{"weight_map":${weightMap}}`, s: shard("a") });
+  test.each<[string, Record<string, string | Uint8Array>, RegExp]>([
+    ["no weights at all", {}, /attack: expected model.safetensors or model.safetensors.index.json, got neither/],
+    ["no object", { [INDEX]: "[]" }, /expected an index that is a JSON object, got "\["/],
+    ["no JSON", { [INDEX]: "<html>" }, /expected an index that is a JSON object, got "<"/],
+    ["an empty file", { [INDEX]: "" }, /got the end/],
+    ["no weight_map", { [INDEX]: '{"metadata":{}}' }, /expected a weight_map, got none/],
+    ["two weight_maps", { [INDEX]: '{"weight_map":{},"weight_map":{}}' }, /expected one weight_map, got a second one/],
+    ["a weight_map that is an array", map('["s"]'), /expected a weight_map that is an object/],
+    ["a shard that is a number", map('{"a":1}'), /tensor "a": expected a shard's name in quotes, got "1"/],
+    ["a tensor in two shards", map('{"a":"s","a":"t"}'), /tensor "a": expected one tensor of that name, got a second one/],
+    [
+      "a shard that is not there",
+      map('{"a":"t"}'),
+      /expected the shard "t" that attack\/model.safetensors.index.json names, got no such file/,
+    ],
+    ["a tensor that is not in its shard", map('{"b":"s"}'), /attack\/s: tensor "b": expected it here/],
+  ])("%s", async (_, files, message) => {
+    const folder = memory(files);
+    await expect(SafetensorsCheckpoint.open(folder)).rejects.toMatchObject({
+      name: "SafetensorsError",
+      message: expect.stringMatching(message),
+    });
+    for (const source of folder.opened) expect(source.closed).toBe(1);
+  });
+
+  const escapes = [
+    "",
+    ".",
+    "..",
+    "../s",
+    "a/s",
+    "/etc/passwd",
+    "..\\s",
+    "C:s",
+    "s\0",
+    "s\n",
+    "%2e%2e",
+    "s?x",
+    "s#x",
+    "data:,{}",
+    "s".repeat(300),
+  ];
+  test.each(escapes)("a shard named %j leaves the folder or is no file name", async name => {
+    const folder = memory({ [INDEX]: index({ a: name }), [name]: shard("a") });
+    await expect(SafetensorsCheckpoint.open(folder)).rejects.toThrow(/expected a shard's name that stays in this folder, got/);
+    expect(folder.opened).toHaveLength(1);
+  });
+
+  test("a bad third shard closes the first two", async () => {
+    const folder = memory({ [INDEX]: index({ a: "1", b: "2", c: "3" }), 1: shard("a"), 2: shard("b"), 3: "not safetensors" });
+    await expect(SafetensorsCheckpoint.open(folder)).rejects.toThrow(/attack\/3: expected a header/);
+    expect(folder.opened.map(source => source.closed)).toEqual([1, 1, 1, 1]);
+  });
+
+  test("200,000 tensors in an index are read", async () => {
+    const names = Array.from({ length: 200_000 }, (_, i) => `model.layers.${i}.mlp.experts.gate_proj.weight`);
+    const entries = names.map(name => `${JSON.stringify(name)}: "model-00001-of-00163.safetensors"`).join(",\n    ");
+    const folder = memory({ [INDEX]: `{\n  "weight_map": {\n    ${entries}\n  }\n}` });
+    await expect(SafetensorsCheckpoint.open(folder)).rejects.toThrow(/expected the shard "model-00001-of-00163.safetensors"/);
+  });
+});
