@@ -1,15 +1,10 @@
 /** `import ... from "qwen3guard/model"`: ids -> logits, ids -> ids. */
 
-export {
-  type CheckpointFiles,
-  type CheckpointSource,
-  filesFromBlobs,
-  filesFromUrl,
-  openCheckpointFiles,
-} from "./model/checkpoint-files.ts";
+export { type CheckpointFiles, filesFromBlobs, filesFromUrl } from "./model/checkpoint-files.ts";
 export { type GuardHeadsConfig, parseConfig, type Qwen3Config } from "./model/config.ts";
 export type { LogitsWanted, TapListener } from "./model/forward.ts";
 export type { FinishReason, GenerateOptions, Generation, GenerationStep } from "./model/generate.ts";
+export { type CheckpointSource, openCheckpointFiles } from "./model/open-checkpoint.ts";
 export { Qwen3 } from "./model/qwen3.ts";
 export { createSampler, type Sampler, type SamplingOptions } from "./model/sampling.ts";
 export type { ForwardOptions, Session } from "./model/session.ts";

@@ -2,7 +2,8 @@
 
 import { stat } from "node:fs/promises";
 import { DEMO_GUARD } from "../guard/demo-guard.ts";
-import { type CheckpointFiles, openCheckpointFiles } from "../model/checkpoint-files.ts";
+import type { CheckpointFiles } from "../model/checkpoint-files.ts";
+import { openCheckpointFiles } from "../model/open-checkpoint.ts";
 import type { Terminal } from "./io.ts";
 
 export interface ModelOptions {

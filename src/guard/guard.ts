@@ -10,7 +10,7 @@
  * "unparsed": flagged, never Safe.
  */
 
-import { type CheckpointSource, openCheckpointFiles } from "../model/checkpoint-files.ts";
+import { type CheckpointSource, openCheckpointFiles } from "../model/open-checkpoint.ts";
 import { Qwen3 } from "../model/qwen3.ts";
 import { softmaxInto } from "../tensor/reference.ts";
 import type { ChatMessage } from "../tokenizer/chat-template.ts";
@@ -73,7 +73,7 @@ export class Guard {
   readonly tokenizer: Tokenizer;
   readonly model: Qwen3;
   readonly name: string;
-  private readonly tasks: { readonly user: Task; readonly assistant: Task };
+  readonly #tasks: { readonly user: Task; readonly assistant: Task };
 
   /** Throws Error where model or tokenizer are not those of a Gen guard. `name` stands in verdicts and messages. */
   constructor(model: Qwen3, tokenizer: Tokenizer, name: string) {
@@ -93,7 +93,7 @@ export class Guard {
     this.name = name;
     // Any conversation shows the policy; these two take the template's two branches.
     const user = [{ role: "user", content: "-" }];
-    this.tasks = { user: this.readTask(user), assistant: this.readTask([...user, { role: "assistant", content: "-" }]) };
+    this.#tasks = { user: this.#readTask(user), assistant: this.#readTask([...user, { role: "assistant", content: "-" }]) };
   }
 
   /**
@@ -115,7 +115,7 @@ export class Guard {
     const started = performance.now();
     const mode = checkMode(options.mode ?? "strict");
     const messages = toConversation(input);
-    const { policy, labels } = messages[messages.length - 1].role === "user" ? this.tasks.user : this.tasks.assistant;
+    const { policy, labels } = messages[messages.length - 1].role === "user" ? this.#tasks.user : this.#tasks.assistant;
     const prompt = this.encode(messages);
 
     const ids: number[] = [];
@@ -163,7 +163,7 @@ export class Guard {
     return ids;
   }
 
-  private readTask(messages: readonly ChatMessage[]): Task {
+  #readTask(messages: readonly ChatMessage[]): Task {
     const policy = readPolicy(this.tokenizer.applyChatTemplate(messages), this.name);
     return { policy, labels: deriveLabels(this.tokenizer, policy, this.name) };
   }

@@ -2,7 +2,7 @@
  * The files of a checkpoint, wherever they are: a folder, a URL, Blobs that a user picked.
  *
  * In: one of these. Out: `CheckpointFiles`, from which the tokenizer reads texts and the model reads bytes. Only web-standard types cross
- * this border; the one place that needs Node's file system is loaded when a folder is named, and not before.
+ * this border; a folder's files are in checkpoint-folder.node.ts.
  */
 
 import { type ByteSource, bytesFromBlob } from "../tensor/bytes.ts";
@@ -16,21 +16,8 @@ export interface CheckpointFiles {
   readText(file: string): Promise<string | undefined>;
 }
 
-/** Where a checkpoint comes from: a folder's path (Node), the URL of a folder, or files already at hand. */
-export type CheckpointSource = string | URL | CheckpointFiles;
-
 /** The real tokenizer.json has 11 MB; nothing that is read as one text may be much larger. */
 export const MAX_TEXT_BYTES: number = 64 * 2 ** 20;
-
-/** Opens a source. A string is a folder for Node; in a browser give a URL or `filesFromBlobs`. */
-export async function openCheckpointFiles(source: CheckpointSource): Promise<CheckpointFiles> {
-  if (typeof source === "string" || (source instanceof URL && source.protocol === "file:")) {
-    // Not a static import: the module needs `node:fs`, and this one must load in a browser.
-    const { filesFromFolder } = await import("./checkpoint-folder.node.ts");
-    return filesFromFolder(source);
-  }
-  return source instanceof URL ? filesFromUrl(source) : source;
-}
 
 /** Files by name, for a browser's file picker or drag and drop. */
 export function filesFromBlobs(blobs: ReadonlyMap<string, Blob>, name: string = "checkpoint"): CheckpointFiles {

@@ -9,8 +9,8 @@
 import { addInto, attentionInto, embedInto, linearInto, rmsNormInto, ropeInto, siluMulInto } from "../tensor/reference.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import type { Qwen3Config } from "./config.ts";
+import type { LayerCache } from "./kv-cache.ts";
 import type { RotaryTable } from "./rope.ts";
-import type { LayerCache } from "./session.ts";
 import type { GuardHeadWeights, Qwen3Weights } from "./weights.ts";
 
 /** What all sessions of one model share. */

@@ -5,9 +5,10 @@
  */
 
 import { SafetensorsCheckpoint } from "../tensor/safetensors-sharded.ts";
-import { type CheckpointSource, openCheckpointFiles, readJson } from "./checkpoint-files.ts";
+import { readJson } from "./checkpoint-files.ts";
 import { parseConfig, type Qwen3Config } from "./config.ts";
 import { type FinishReason, type GenerateOptions, type Generation, type GenerationStep, generateSteps } from "./generate.ts";
+import { type CheckpointSource, openCheckpointFiles } from "./open-checkpoint.ts";
 import { RotaryTable } from "./rope.ts";
 import { Session } from "./session.ts";
 import { loadWeights, type Qwen3Weights } from "./weights.ts";

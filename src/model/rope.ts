@@ -22,10 +22,10 @@ export class RotaryTable {
   readonly inverseFrequencies: Float32Array;
   cos: Float32Array = new Float32Array(0);
   sin: Float32Array = new Float32Array(0);
-  private readonly maxPositions: number;
+  readonly #maxPositions: number;
 
   constructor(theta: number, headDim: number, maxPositions: number) {
-    this.maxPositions = maxPositions;
+    this.#maxPositions = maxPositions;
     this.inverseFrequencies = inverseFrequencies(theta, headDim);
     const largest = this.inverseFrequencies.reduce((a, b) => Math.max(a, b)) * maxPositions;
     if (!(largest <= MAX_ANGLE))
@@ -37,7 +37,7 @@ export class RotaryTable {
     const half = this.inverseFrequencies.length;
     const have = this.cos.length / half;
     if (positions <= have) return;
-    const want = Math.min(this.maxPositions, Math.max(positions, 2 * have));
+    const want = Math.min(this.#maxPositions, Math.max(positions, 2 * have));
     const cos = new Float32Array(want * half);
     const sin = new Float32Array(want * half);
     cos.set(this.cos);

@@ -2,20 +2,15 @@
  * One running sequence: the only owner of the position.
  *
  * In: ids. Out: logits. A session holds the key/value cache of the ids it has seen; weights and rotary table are the model's and shared by
- * all its sessions. The cache grows with use, doubling, so that a short prompt costs little memory whatever the context allows.
+ * all its sessions.
  */
 
 import type { Qwen3Config } from "./config.ts";
 import { type ForwardModel, forward, type LogitsWanted, type TapListener } from "./forward.ts";
+import { KvCache } from "./kv-cache.ts";
 
 /** Prompts are run in pieces of this many ids: bounds the scratch memory, and is how often a long prompt can be interrupted. */
 const PREFILL_CHUNK = 256;
-
-/** Keys (after norm and rotation) and values of one layer: [capacity, numKvHeads * headDim], the first `position` rows in use. */
-export interface LayerCache {
-  keys: Float32Array;
-  values: Float32Array;
-}
 
 export interface ForwardOptions {
   /** "last" (default): [vocab] of the last id; "all": [T, vocab]; "none": an empty array, and the output head is not run. */
@@ -25,20 +20,18 @@ export interface ForwardOptions {
 }
 
 export class Session {
-  /** The layers' caches; grown by `forward`. */
-  readonly cache: readonly LayerCache[];
-  private readonly model: ForwardModel;
-  private length = 0;
-  private capacity = 0;
+  readonly #model: ForwardModel;
+  readonly #cache: KvCache;
+  #position = 0;
 
   constructor(model: ForwardModel) {
-    this.model = model;
-    this.cache = model.weights.layers.map(() => ({ keys: new Float32Array(0), values: new Float32Array(0) }));
+    this.#model = model;
+    this.#cache = new KvCache(model.config);
   }
 
   /** How many ids the cache holds: the position of the next id. */
   get position(): number {
-    return this.length;
+    return this.#position;
   }
 
   /**
@@ -46,15 +39,16 @@ export class Session {
    * Throws RangeError for an empty list, an id outside the vocabulary, a sequence beyond the context, or logits that are not finite.
    */
   forward(ids: ArrayLike<number>, options: ForwardOptions = {}): Float32Array {
-    const { config } = this.model;
-    checkIds(ids, config, this.length);
-    this.reserve(this.length + ids.length);
-    const logits = forward(this.model, this.cache, this.length, ids, options.logits ?? "last", options.tap);
+    const { config } = this.#model;
+    checkIds(ids, config, this.#position);
+    this.#model.rope.ensure(this.#position + ids.length);
+    this.#cache.reserve(this.#position + ids.length);
+    const logits = forward(this.#model, this.#cache.layers, this.#position, ids, options.logits ?? "last", options.tap);
     for (let i = 0; i < logits.length; i++) {
       if (!Number.isFinite(logits[i]))
         throw new RangeError(`logits: expected finite numbers, got ${logits[i]} (the weights or the sums overflow)`);
     }
-    this.length += ids.length;
+    this.#position += ids.length;
     return logits;
   }
 
@@ -63,7 +57,7 @@ export class Session {
    * The same bits as one `forward`. Throws the signal's reason when it is aborted; the session then stands where the last piece ended.
    */
   async prefill(ids: ArrayLike<number>, signal?: AbortSignal): Promise<Float32Array> {
-    checkIds(ids, this.model.config, this.length);
+    checkIds(ids, this.#model.config, this.#position);
     const all = Int32Array.from(ids);
     for (let start = 0; ; start += PREFILL_CHUNK) {
       signal?.throwIfAborted();
@@ -76,26 +70,10 @@ export class Session {
 
   /** Forgets everything from `position` on. */
   truncate(position: number): void {
-    if (!Number.isInteger(position) || position < 0 || position > this.length) {
-      throw new RangeError(`truncate: expected a position from 0 to ${this.length}, got ${position}`);
+    if (!Number.isInteger(position) || position < 0 || position > this.#position) {
+      throw new RangeError(`truncate: expected a position from 0 to ${this.#position}, got ${position}`);
     }
-    this.length = position;
-  }
-
-  private reserve(positions: number): void {
-    this.model.rope.ensure(positions);
-    if (positions <= this.capacity) return;
-    const { numKvHeads, headDim, maxPositionEmbeddings } = this.model.config;
-    const capacity = Math.min(maxPositionEmbeddings, Math.max(positions, 2 * this.capacity));
-    const size = capacity * numKvHeads * headDim;
-    for (const layer of this.cache) {
-      const { keys, values } = layer;
-      layer.keys = new Float32Array(size);
-      layer.keys.set(keys);
-      layer.values = new Float32Array(size);
-      layer.values.set(values);
-    }
-    this.capacity = capacity;
+    this.#position = position;
   }
 }
 

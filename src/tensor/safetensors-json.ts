@@ -58,13 +58,13 @@ export async function parseJsonObject(
 
 export class JsonReader extends TextWindow {
   // ignoreBOM: U+FEFF is a character of the name, not a mark to drop.
-  private readonly decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+  readonly #decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
   /** For texts with escapes; kept, because the collector is slow to see such buffers. */
-  private scratch: Uint8Array = new Uint8Array(0);
+  #scratch: Uint8Array = new Uint8Array(0);
 
   /** Whether the next token begins with this byte. */
   startsWith(byte: number): boolean {
-    return this.peek() === byte;
+    return this.#peek() === byte;
   }
 
   /** `member` reads the value of each key. */
@@ -94,7 +94,7 @@ export class JsonReader extends TextWindow {
     this.array(what, index => {
       if (index === maxCount) this.fail(`${maxCount} integers`, "more");
       if (index >= FREE_NUMBERS) this.charge(NUMBER_MEMORY_BYTES);
-      const value = this.number("an integer");
+      const value = this.#number("an integer");
       if (Number.isNaN(value)) this.fail("an integer from 0 to 2^53 - 1", "another number");
       integers.push(value);
     });
@@ -103,8 +103,8 @@ export class JsonReader extends TextWindow {
 
   /** A string that is kept, and accounted for. */
   text(what: string): string {
-    const { start, end, hasEscapes } = this.string(what);
-    const text = this.decode(start, end, hasEscapes);
+    const { start, end, hasEscapes } = this.#string(what);
+    const text = this.#decode(start, end, hasEscapes);
     // V8 takes one byte a character, or two as soon as one of them is beyond Latin-1.
     this.charge(text.length === end - start ? text.length : 2 * text.length);
     return text;
@@ -112,36 +112,36 @@ export class JsonReader extends TextWindow {
 
   /** A string that is one of a few short ones, or else none of interest: a long one is checked and becomes "…". */
   word(what: string): string {
-    const { start, end, hasEscapes } = this.string(what);
-    if (end - start <= WORD_BYTES) return this.decode(start, end, hasEscapes);
-    this.checkUtf8(start, end);
+    const { start, end, hasEscapes } = this.#string(what);
+    if (end - start <= WORD_BYTES) return this.#decode(start, end, hasEscapes);
+    this.#checkUtf8(start, end);
     return "…";
   }
 
   /** `null`, `true` or `false`. */
   literal(text: string): void {
-    let byte = this.peek();
+    let byte = this.#peek();
     for (const character of text) {
-      if (byte !== character.charCodeAt(0)) this.unexpected(text);
+      if (byte !== character.charCodeAt(0)) this.#unexpected(text);
       byte = this.next();
     }
   }
 
   /** Any value, checked and dropped. */
   skip(): void {
-    const byte = this.peek();
+    const byte = this.#peek();
     if (byte === OPEN_BRACE) this.object("an object", false, () => this.skip());
     else if (byte === OPEN_BRACKET) this.array("an array", () => this.skip());
     else if (byte === QUOTE) this.word("a string");
-    else if (byte === MINUS || isDigit(byte)) this.number("a number");
+    else if (byte === MINUS || isDigit(byte)) this.#number("a number");
     else if (byte === LOWER_N) this.literal("null");
     else if (byte === LOWER_T) this.literal("true");
     else if (byte === LOWER_F) this.literal("false");
-    else this.unexpected("a value");
+    else this.#unexpected("a value");
   }
 
   enter(bracket: number, what: string): void {
-    if (!this.startsWith(bracket)) this.unexpected(what);
+    if (!this.startsWith(bracket)) this.#unexpected(what);
     if (++this.depth > MAX_DEPTH) this.fail(`at most ${MAX_DEPTH} objects and arrays inside each other`, "more");
     this.position++;
   }
@@ -153,7 +153,7 @@ export class JsonReader extends TextWindow {
 
   key(keep: boolean): string {
     const key = keep ? this.text("a key in quotes") : this.word("a key in quotes");
-    if (!this.startsWith(COLON)) this.unexpected('":"');
+    if (!this.startsWith(COLON)) this.#unexpected('":"');
     this.position++;
     return key;
   }
@@ -161,26 +161,26 @@ export class JsonReader extends TextWindow {
   /** True after a comma, which is consumed; false at the closing bracket, which is not. */
   comma(closing: number): boolean {
     if (this.startsWith(closing)) return false;
-    if (!this.startsWith(COMMA)) this.unexpected(`"," or "${String.fromCharCode(closing)}"`);
+    if (!this.startsWith(COMMA)) this.#unexpected(`"," or "${String.fromCharCode(closing)}"`);
     this.position++;
     return true;
   }
 
   /** Nothing but white space up to the end. */
   end(): void {
-    if (this.peek() !== END) this.unexpected("the end");
+    if (this.#peek() !== END) this.#unexpected("the end");
   }
 
   // Bytes and tokens.
 
   /** The first byte of the next token, not consumed. */
-  private peek(): number {
+  #peek(): number {
     let byte = this.byte();
     while (isSpace(byte)) byte = this.next();
     return byte;
   }
 
-  private unexpected(expected: string): never {
+  #unexpected(expected: string): never {
     const byte = this.byte();
     const isVisible = byte > SPACE && byte < 0x7f;
     const got = byte === END ? "the end" : isVisible ? `"${String.fromCharCode(byte)}"` : `byte 0x${byte.toString(16).padStart(2, "0")}`;
@@ -188,50 +188,50 @@ export class JsonReader extends TextWindow {
   }
 
   /** Consumes a string and says where in the window its characters lie. Escapes are checked, UTF-8 is not yet. */
-  private string(what: string): { start: number; end: number; hasEscapes: boolean } {
-    if (!this.startsWith(QUOTE)) this.unexpected(what);
+  #string(what: string): { start: number; end: number; hasEscapes: boolean } {
+    if (!this.startsWith(QUOTE)) this.#unexpected(what);
     const start = this.position + 1;
     let hasEscapes = false;
     let byte = this.next();
     while (byte !== QUOTE) {
       if (byte === BACKSLASH) {
         hasEscapes = true;
-        this.escape();
+        this.#escape();
         byte = this.byte();
-      } else if (byte === END) this.unexpected("a closing quote");
-      else if (byte < SPACE) this.unexpected("an escape in place of a control character");
+      } else if (byte === END) this.#unexpected("a closing quote");
+      else if (byte < SPACE) this.#unexpected("an escape in place of a control character");
       else byte = this.next();
     }
     return { start, end: this.position++, hasEscapes };
   }
 
   /** Consumes a backslash and what belongs to it. Gives the code point that they stand for. */
-  private escape(): number {
+  #escape(): number {
     const byte = this.next();
     const simple = ESCAPES.get(byte);
     if (simple !== undefined) {
       this.position++;
       return simple;
     }
-    if (byte !== LOWER_U) this.unexpected('one of "\\/bfnrtu after a backslash');
-    const first = this.hex();
+    if (byte !== LOWER_U) this.#unexpected('one of "\\/bfnrtu after a backslash');
+    const first = this.#hex();
     if (first < 0xd800 || first > 0xdfff) return first;
     // Half of a pair: it must be the first half, and the second must follow at once.
     if (first < 0xdc00 && this.byte() === BACKSLASH && this.next() === LOWER_U) {
-      const second = this.hex();
+      const second = this.#hex();
       if (second >= 0xdc00 && second <= 0xdfff) return 0x10000 + ((first - 0xd800) << 10) + (second - 0xdc00);
     }
     return this.fail("a pair of surrogate escapes", "one alone");
   }
 
   /** Consumes a `u` and four hexadecimal digits. */
-  private hex(): number {
+  #hex(): number {
     let value = 0;
     for (let i = 0; i < 4; i++) {
       const byte = this.next();
       const letter = byte | 0x20; // lower case
       const digit = isDigit(byte) ? byte - ZERO : letter >= LOWER_A && letter <= LOWER_F ? letter - LOWER_A + 10 : -1;
-      if (digit < 0) this.unexpected("four hexadecimal digits");
+      if (digit < 0) this.#unexpected("four hexadecimal digits");
       value = value * 16 + digit;
     }
     this.position++;
@@ -239,48 +239,48 @@ export class JsonReader extends TextWindow {
   }
 
   /** The text from `start` to `end` of the window. */
-  private decode(start: number, end: number, hasEscapes: boolean): string {
+  #decode(start: number, end: number, hasEscapes: boolean): string {
     let bytes = this.window.subarray(start, end);
     if (hasEscapes) {
       // As UTF-8 rather than piece by piece: a string of a million escapes is then as cheap as any other.
-      if (this.scratch.length < bytes.length) this.scratch = new Uint8Array(bytes.length);
-      const unescaped = this.scratch;
+      if (this.#scratch.length < bytes.length) this.#scratch = new Uint8Array(bytes.length);
+      const unescaped = this.#scratch;
       const after = this.position;
       let length = 0;
       this.position = start;
       while (this.position < end) {
         if (this.window[this.position] !== BACKSLASH) unescaped[length++] = this.window[this.position++];
-        else length = putUtf8(unescaped, length, this.escape());
+        else length = putUtf8(unescaped, length, this.#escape());
       }
       this.position = after;
       bytes = unescaped.subarray(0, length);
     }
     try {
-      return this.decoder.decode(bytes);
+      return this.#decoder.decode(bytes);
     } catch {
       return this.fail("UTF-8", "other bytes in the string that ends");
     }
   }
 
   /** As `decode`, without keeping the text or ever having all of it. */
-  private checkUtf8(start: number, end: number): void {
+  #checkUtf8(start: number, end: number): void {
     try {
       for (let at = start; at < end; at += WINDOW_BYTES) {
-        this.decoder.decode(this.window.subarray(at, Math.min(at + WINDOW_BYTES, end)), { stream: true });
+        this.#decoder.decode(this.window.subarray(at, Math.min(at + WINDOW_BYTES, end)), { stream: true });
       }
-      this.decoder.decode();
+      this.#decoder.decode();
     } catch {
       this.fail("UTF-8", "other bytes in the string that ends");
     }
   }
 
   /** A number: its value if it is an integer from 0 to 2^53 - 1 without sign, fraction and exponent, NaN for any other. */
-  private number(what: string): number {
-    let byte = this.peek();
-    if (byte !== MINUS && !isDigit(byte)) this.unexpected(what);
+  #number(what: string): number {
+    let byte = this.#peek();
+    if (byte !== MINUS && !isDigit(byte)) this.#unexpected(what);
     let isInteger = byte !== MINUS;
     if (byte === MINUS) byte = this.next();
-    if (!isDigit(byte)) this.unexpected("a digit");
+    if (!isDigit(byte)) this.#unexpected("a digit");
 
     const start = this.position;
     const hasLeadingZero = byte === ZERO;
@@ -305,7 +305,7 @@ export class JsonReader extends TextWindow {
     if (byte === POINT) {
       isInteger = false;
       byte = this.next();
-      if (!isDigit(byte)) this.unexpected("a digit after the decimal point");
+      if (!isDigit(byte)) this.#unexpected("a digit after the decimal point");
       for (let fits = true; isDigit(byte); byte = this.next()) {
         fits &&= append(byte);
         if (fits) exponent--;
@@ -316,7 +316,7 @@ export class JsonReader extends TextWindow {
       byte = this.next();
       const sign = byte === MINUS ? -1 : 1;
       if (byte === MINUS || byte === PLUS) byte = this.next();
-      if (!isDigit(byte)) this.unexpected("a digit of the exponent");
+      if (!isDigit(byte)) this.#unexpected("a digit of the exponent");
       let written = 0;
       for (; isDigit(byte); byte = this.next()) written = Math.min(written * 10 + byte - ZERO, 2 ** 40);
       exponent += sign * written;

@@ -49,12 +49,12 @@ export class SafetensorsCheckpoint {
   readonly metadata: ReadonlyMap<string, string>;
   /** The opened files, each once: one, or the shards. */
   readonly files: readonly SafetensorsFile[];
-  private readonly fileOf: ReadonlyMap<string, SafetensorsFile>;
+  readonly #fileOf: ReadonlyMap<string, SafetensorsFile>;
 
   private constructor(name: string, files: readonly SafetensorsFile[], fileOf: ReadonlyMap<string, SafetensorsFile>) {
     this.name = name;
     this.files = files;
-    this.fileOf = fileOf;
+    this.#fileOf = fileOf;
     this.tensors = new Map([...fileOf].map(([tensor, file]) => [tensor, file.tensors.get(tensor)!]));
     this.metadata = new Map(files.toReversed().flatMap(file => [...file.metadata]));
   }
@@ -95,12 +95,12 @@ export class SafetensorsCheckpoint {
 
   /** As `SafetensorsFile.read`. */
   async read(name: string): Promise<Tensor> {
-    return this.file(name).read(name);
+    return this.#file(name).read(name);
   }
 
   /** As `SafetensorsFile.readRows`. */
   async readRows(name: string, start: number, end: number): Promise<Tensor> {
-    return this.file(name).readRows(name, start, end);
+    return this.#file(name).readRows(name, start, end);
   }
 
   /** Reads every tensor, in the order of `tensors`. */
@@ -112,15 +112,15 @@ export class SafetensorsCheckpoint {
 
   /** As `SafetensorsFile.readInto`. */
   async readInto(name: string, target: Uint8Array, byteOffset: number = 0): Promise<void> {
-    await this.file(name).readInto(name, target, byteOffset);
+    await this.#file(name).readInto(name, target, byteOffset);
   }
 
   async close(): Promise<void> {
     await Promise.all(this.files.map(file => file.close()));
   }
 
-  private file(name: string): SafetensorsFile {
-    const file = this.fileOf.get(name);
+  #file(name: string): SafetensorsFile {
+    const file = this.#fileOf.get(name);
     if (file === undefined)
       throw new RangeError(`${this.name}: tensor ${quoteName(name)}: expected a tensor of the checkpoint, got no such name`);
     return file;

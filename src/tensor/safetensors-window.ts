@@ -35,56 +35,59 @@ export class TextWindow {
   protected position: number = 0;
   /** Containers that are open at the position. Kept here because a dropped step must not count. */
   protected depth: number = 0;
-  private readonly source: ByteSource;
+  readonly #source: ByteSource;
   /** How many bytes of the window hold text. */
-  private loaded = 0;
+  #loaded = 0;
   /** Of the window's first byte, in the file. */
-  private windowOffset: number;
+  #windowOffset: number;
   /** Of the text's end, in the file. */
-  private readonly textEnd: number;
-  private readonly maxStepBytes: number;
-  private memoryLeft = MEMORY_BYTES;
+  readonly #textEnd: number;
+  readonly #maxStepBytes: number;
+  #memoryLeft = MEMORY_BYTES;
 
   constructor(source: ByteSource, offset: number, byteLength: number, maxStepBytes: number) {
-    this.source = source;
+    this.#source = source;
     this.window = new Uint8Array(Math.min(WINDOW_BYTES, byteLength));
-    this.windowOffset = offset;
-    this.textEnd = offset + byteLength;
-    this.maxStepBytes = maxStepBytes;
+    this.#windowOffset = offset;
+    this.#textEnd = offset + byteLength;
+    this.#maxStepBytes = maxStepBytes;
   }
 
   /** Parses a part of the text. `parse` may be called several times, and so must store nothing before it has read all of its part. */
   async step<T>(parse: () => T): Promise<T> {
     for (;;) {
-      while (this.position < this.loaded && isSpace(this.window[this.position])) this.position++; // of which there may be any amount
-      const { position, depth, memoryLeft } = this;
+      while (this.position < this.#loaded && isSpace(this.window[this.position])) this.position++; // of which there may be any amount
+      const { position, depth } = this;
+      const memoryLeft = this.#memoryLeft;
       this.where = "";
       try {
         return parse();
       } catch (error) {
         if (error !== OUT_OF_BYTES) throw error;
       }
-      Object.assign(this, { position, depth, memoryLeft });
-      await this.load();
+      this.position = position;
+      this.depth = depth;
+      this.#memoryLeft = memoryLeft;
+      await this.#load();
     }
   }
 
   /** Throws SafetensorsError: `<file>: <where>expected …, got …`. */
   fail(expected: string, got: string): never {
-    const offset = this.windowOffset + this.position;
-    throw new SafetensorsError(`${this.source.name}: ${this.where}expected ${expected}, got ${got} at byte ${offset}`);
+    const offset = this.#windowOffset + this.position;
+    throw new SafetensorsError(`${this.#source.name}: ${this.where}expected ${expected}, got ${got} at byte ${offset}`);
   }
 
   /** Accounts for memory that something kept will take. */
   charge(bytes: number): void {
-    this.memoryLeft -= bytes;
-    if (this.memoryLeft < 0) this.fail(`names, shapes and metadata that fit ${MEMORY_BYTES / 2 ** 20} MiB of memory`, "more");
+    this.#memoryLeft -= bytes;
+    if (this.#memoryLeft < 0) this.fail(`names, shapes and metadata that fit ${MEMORY_BYTES / 2 ** 20} MiB of memory`, "more");
   }
 
   /** The byte at the position; END behind the last one. */
   protected byte(): number {
-    if (this.position < this.loaded) return this.window[this.position];
-    if (this.windowOffset + this.loaded < this.textEnd) throw OUT_OF_BYTES;
+    if (this.position < this.#loaded) return this.window[this.position];
+    if (this.#windowOffset + this.#loaded < this.#textEnd) throw OUT_OF_BYTES;
     return END;
   }
 
@@ -95,19 +98,19 @@ export class TextWindow {
   }
 
   /** Drops what is before the position and reads more behind what is left, in a larger window where nothing was dropped. */
-  private async load(): Promise<void> {
-    const kept = this.window.subarray(this.position, this.loaded);
+  async #load(): Promise<void> {
+    const kept = this.window.subarray(this.position, this.#loaded);
     if (kept.length === this.window.length) {
-      if (kept.length >= this.maxStepBytes) this.fail(`entries of at most ${this.maxStepBytes / 2 ** 20} MiB`, "a larger one");
-      this.window = new Uint8Array(Math.min(WINDOW_GROWTH * kept.length, this.maxStepBytes));
+      if (kept.length >= this.#maxStepBytes) this.fail(`entries of at most ${this.#maxStepBytes / 2 ** 20} MiB`, "a larger one");
+      this.window = new Uint8Array(Math.min(WINDOW_GROWTH * kept.length, this.#maxStepBytes));
     }
     this.window.set(kept);
-    this.windowOffset += this.position;
+    this.#windowOffset += this.position;
     this.position = 0;
-    const offset = this.windowOffset + kept.length;
-    const free = this.window.subarray(kept.length).subarray(0, this.textEnd - offset);
-    await this.source.readInto(free, offset);
-    this.loaded = kept.length + free.length;
+    const offset = this.#windowOffset + kept.length;
+    const free = this.window.subarray(kept.length).subarray(0, this.#textEnd - offset);
+    await this.#source.readInto(free, offset);
+    this.#loaded = kept.length + free.length;
   }
 }
 

@@ -16,13 +16,13 @@ export class SafetensorsFile {
   readonly name: string;
   readonly tensors: ReadonlyMap<string, TensorInfo>;
   readonly metadata: ReadonlyMap<string, string>;
-  private readonly source: ByteSource;
+  readonly #source: ByteSource;
 
   private constructor(source: ByteSource, header: SafetensorsHeader) {
     this.name = source.name;
     this.tensors = header.tensors;
     this.metadata = header.metadata;
-    this.source = source;
+    this.#source = source;
   }
 
   /** Takes the source over: it is closed with the file, or at once where this fails. Throws SafetensorsError where the file is bad. */
@@ -37,7 +37,7 @@ export class SafetensorsFile {
 
   /** Reads a tensor into memory of its own. Throws RangeError where there is none of that name. */
   async read(name: string): Promise<Tensor> {
-    const { dtype, shape, byteLength } = this.info(name);
+    const { dtype, shape, byteLength } = this.#info(name);
     const bytes = new Uint8Array(byteLength);
     await this.readInto(name, bytes);
     return Tensor.fromBytes(name, dtype, shape, bytes);
@@ -45,7 +45,7 @@ export class SafetensorsFile {
 
   /** Reads rows [start, end) of the first dimension, and no other byte. Throws RangeError where they are not there. */
   async readRows(name: string, start: number, end: number): Promise<Tensor> {
-    const { dtype, shape } = this.info(name);
+    const { dtype, shape } = this.#info(name);
     const range = rowRange(name, dtype, shape, start, end);
     const bytes = new Uint8Array(range.byteLength);
     await this.readInto(name, bytes, range.byteOffset);
@@ -61,19 +61,19 @@ export class SafetensorsFile {
 
   /** Fills `target` with the tensor's raw bytes (little-endian) from its byte `byteOffset` on. Throws RangeError where it has fewer. */
   async readInto(name: string, target: Uint8Array, byteOffset: number = 0): Promise<void> {
-    const info = this.info(name);
+    const info = this.#info(name);
     if (!(Number.isSafeInteger(byteOffset) && byteOffset >= 0 && target.byteLength <= info.byteLength - byteOffset)) {
       const got = `${target.byteLength} bytes from ${byteOffset} on`;
       throw new RangeError(`${this.name}: tensor ${quoteName(name)}: expected a range within ${info.byteLength} bytes, got ${got}`);
     }
-    await this.source.readInto(target, info.byteOffset + byteOffset);
+    await this.#source.readInto(target, info.byteOffset + byteOffset);
   }
 
   close(): Promise<void> {
-    return this.source.close();
+    return this.#source.close();
   }
 
-  private info(name: string): TensorInfo {
+  #info(name: string): TensorInfo {
     const info = this.tensors.get(name);
     if (info === undefined)
       throw new RangeError(`${this.name}: tensor ${quoteName(name)}: expected a tensor of the file, got no such name`);

@@ -1,7 +1,9 @@
-// Added tokens: texts such as `<|im_end|>` or `<think>` that are one id wherever they stand in raw text, before normalization and BPE.
-//
-// Matching is leftmost-longest, as in the reference: at the first place where any token matches, the longest one that does; then on behind it.
-// What surprised us: `special` says only whether decoding may skip a token. A token with `special: false` is matched in raw text all the same.
+/**
+ * Added tokens: texts such as `<|im_end|>` or `<think>` that are one id wherever they stand in raw text, before normalization and BPE.
+ *
+ * Matching is leftmost-longest, as in the reference: at the first place where any token matches, the longest one that does; then on behind it.
+ * What surprised us: `special` says only whether decoding may skip a token. A token with `special: false` is matched in raw text all the same.
+ */
 
 export interface AddedToken {
   readonly id: number;

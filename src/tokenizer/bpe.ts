@@ -1,11 +1,13 @@
-// Byte pair encoding: bytes of one piece in, ids out.
-//
-// A piece starts as one symbol a byte. Of all adjacent pairs that have a merge, the one of lowest rank (learned first; the leftmost of equals) is
-// joined into one symbol, and again, until no pair has a merge. Two ways, with the same result:
-// - `mergeByScan` looks at every pair before each merge: O(n^2), and the fastest for the few bytes of a word;
-// - `mergeByHeap` keeps the pairs in a priority queue and the symbols in a linked list: O(n log n), for a megabyte without a space.
-//
-// Ids are merged, never strings: `MergeTable` maps a pair of ids to the rank and the id of its merge.
+/**
+ * Byte pair encoding: bytes of one piece in, ids out.
+ *
+ * A piece starts as one symbol a byte. Of all adjacent pairs that have a merge, the one of lowest rank (learned first; the leftmost of equals) is
+ * joined into one symbol, and again, until no pair has a merge. Two ways, with the same result:
+ * - `mergeByScan` looks at every pair before each merge: O(n^2), and the fastest for the few bytes of a word;
+ * - `mergeByHeap` keeps the pairs in a priority queue and the symbols in a linked list: O(n log n), for a megabyte without a space.
+ *
+ * Ids are merged, never strings: `MergeTable` maps a pair of ids to the rank and the id of its merge.
+ */
 
 import { utf8Into } from "./byte-level.ts";
 

@@ -1,8 +1,10 @@
-// GPT-2's byte alphabet: a vocabulary of byte strings, written in JSON as ordinary text.
-//
-// Each of the 256 bytes has one printable character: the printable ones of Latin-1 stand for themselves, the other 68 (controls, space, DEL,
-// no-break space, soft hyphen) get U+0100, U+0101, ... in order. So a space shows as "Ġ" (U+0120) and a line feed as "Ċ" (U+010A).
-// Source: the encoder of the GPT-2 release (2019), kept by every byte-level BPE since.
+/**
+ * GPT-2's byte alphabet: a vocabulary of byte strings, written in JSON as ordinary text.
+ *
+ * Each of the 256 bytes has one printable character: the printable ones of Latin-1 stand for themselves, the other 68 (controls, space, DEL,
+ * no-break space, soft hyphen) get U+0100, U+0101, ... in order. So a space shows as "Ġ" (U+0120) and a line feed as "Ċ" (U+010A).
+ * Source: the encoder of the GPT-2 release (2019), kept by every byte-level BPE since.
+ */
 
 function isPrintableLatin1(byte: number): boolean {
   return (byte >= 0x21 && byte <= 0x7e) || (byte >= 0xa1 && byte <= 0xac) || byte >= 0xae;

@@ -1,17 +1,19 @@
-// Cuts text into the pieces that BPE then works on alone: the split regex of Qwen's tokenizer.json as a hand-written scanner.
-//
-//     (?i:'s|'t|'re|'ve|'m|'ll|'d)          1  a contraction
-//     [^\r\n\p{L}\p{N}]?\p{L}+              2  letters, with one character of space or punctuation before them
-//     \p{N}                                 3  one digit
-//      ?[^\s\p{L}\p{N}]+[\r\n]*             4  punctuation, with one space before it and line ends behind it
-//     \s*[\r\n]+                            5  white space up to the last line end in it
-//     \s+(?!\S)                             6  white space, but its last character is left to a word behind it
-//     \s+                                   7  white space
-//
-// Why not JavaScript's own regex: its character classes differ from the reference's and change with the engine (see unicode.ts), and its
-// backtracking would visit a long run of spaces again and again. The scanner is linear.
-//
-// Every character is a letter, a number, white space or none of these, and some alternative takes each of them, so the pieces cover the text.
+/**
+ * Cuts text into the pieces that BPE then works on alone: the split regex of Qwen's tokenizer.json as a hand-written scanner.
+ *
+ *     (?i:'s|'t|'re|'ve|'m|'ll|'d)          1  a contraction
+ *     [^\r\n\p{L}\p{N}]?\p{L}+              2  letters, with one character of space or punctuation before them
+ *     \p{N}                                 3  one digit
+ *      ?[^\s\p{L}\p{N}]+[\r\n]*             4  punctuation, with one space before it and line ends behind it
+ *     \s*[\r\n]+                            5  white space up to the last line end in it
+ *     \s+(?!\S)                             6  white space, but its last character is left to a word behind it
+ *     \s+                                   7  white space
+ *
+ * Why not JavaScript's own regex: its character classes differ from the reference's and change with the engine (see unicode.ts), and its
+ * backtracking would visit a long run of spaces again and again. The scanner is linear.
+ *
+ * Every character is a letter, a number, white space or none of these, and some alternative takes each of them, so the pieces cover the text.
+ */
 
 import { codePointClasses, LETTER, NUMBER, SPACE } from "./unicode.ts";
 

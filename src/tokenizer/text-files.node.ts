@@ -1,30 +1,28 @@
-// The text files of a folder on disk, for Node. Browsers give `Tokenizer.load` their own `TextFiles`.
+/** The text files of a folder on disk, for Node. Browsers give `Tokenizer.load` their own `TextFiles`. */
 
-import { readFile } from "node:fs/promises";
+import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
-import type { TextFiles } from "./tokenizer.ts";
 
-export class FolderTextFiles implements TextFiles {
-  readonly name: string;
+/** The real tokenizer.json has 11 MB; nothing that is read as one text may be much larger. */
+const MAX_BYTES = 64 * 2 ** 20;
 
-  constructor(folder: string) {
-    this.name = folder;
-  }
-
-  /** Undefined when the folder has no such file. Errors: TypeError for what is not UTF-8, and the file system's own. */
-  async readText(file: string): Promise<string | undefined> {
-    const path = join(this.name, file);
-    let bytes: Uint8Array;
+/** A `TextFiles`. `readText` gives undefined where there is no such file, TypeError for what is no text, and the file system's own errors. */
+export function folderTextFiles(folder: string): { name: string; readText(file: string): Promise<string | undefined> } {
+  const readText = async (file: string): Promise<string | undefined> => {
+    const path = join(folder, file);
+    const found = await stat(path).catch((error: NodeJS.ErrnoException) => {
+      if (error.code === "ENOENT" || error.code === "ENOTDIR") return undefined;
+      throw error;
+    });
+    if (found === undefined) return undefined;
+    if (!found.isFile()) throw new TypeError(`${path}: expected a regular file`);
+    if (found.size > MAX_BYTES) throw new RangeError(`${path}: expected at most ${MAX_BYTES} bytes, got ${found.size}`);
     try {
-      bytes = await readFile(path);
+      return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(await readFile(path));
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+      if (error instanceof TypeError) throw new TypeError(`${path}: expected UTF-8 text, got other bytes`);
       throw error;
     }
-    try {
-      return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
-    } catch {
-      throw new TypeError(`${path}: expected UTF-8 text, got other bytes`);
-    }
-  }
+  };
+  return { name: folder, readText };
 }

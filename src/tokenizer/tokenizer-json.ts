@@ -1,8 +1,10 @@
-// Reads a tokenizer.json (the format of the tokenizers library): everything is checked here, once, so that encoding and decoding need not.
-//
-// The format can describe many tokenizers; this project implements the one that Qwen uses: NFC, the split regex of pre-tokenizer.ts, byte-level BPE
-// without extras, added tokens that match raw text exactly. Each other part is refused by name: a tokenizer that is nearly right would give wrong ids in silence.
-// The file is input from outside: every shape is checked before it is used, and nothing is allocated from a number it holds.
+/**
+ * Reads a tokenizer.json (the format of the tokenizers library): everything is checked here, once, so that encoding and decoding need not.
+ *
+ * The format can describe many tokenizers; this project implements the one that Qwen uses: NFC, the split regex of pre-tokenizer.ts, byte-level BPE
+ * without extras, added tokens that match raw text exactly. Each other part is refused by name: a tokenizer that is nearly right would give wrong ids in silence.
+ * The file is input from outside: every shape is checked before it is used, and nothing is allocated from a number it holds.
+ */
 
 import type { AddedToken } from "./added-tokens.ts";
 import { MergeTable } from "./bpe.ts";

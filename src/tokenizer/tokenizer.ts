@@ -1,16 +1,18 @@
-// Text <-> ids for the tokenizer of Qwen3: the public face of this room.
-//
-//     text --added tokens cut out--> stretches --NFC--> --split--> pieces --bytes, merges--> ids          encode
-//     ids --entries--> bytes --UTF-8--> text                                                             decode
-//     messages --chat template--> text --> ids                                                           encodeChat
-//
-// Reading order: this file; pre-tokenizer.ts (the split); byte-level.ts and bpe.ts (the merges); added-tokens.ts; chat-template.ts (why users cannot
-// forge control tokens); unicode.ts; tokenizer-json.ts (what is refused, and why).
-//
-// The reference is Python's tokenizers library reading the same tokenizer.json; ids equal its ids with `add_special_tokens=False`. What differs:
-// - A lone surrogate, which Python refuses to encode, is encoded as U+FFFD.
-// - `encodeChat` does not let contents become control tokens; `{ reference: true }` does, as the reference would.
-// - Templates run in JavaScript: their `trim` follows JavaScript's idea of white space (U+FEFF is, U+0085 and U+001C..U+001F are not).
+/**
+ * Text <-> ids for the tokenizer of Qwen3: the public face of this room.
+ *
+ *     text --added tokens cut out--> stretches --NFC--> --split--> pieces --bytes, merges--> ids          encode
+ *     ids --entries--> bytes --UTF-8--> text                                                             decode
+ *     messages --chat template--> text --> ids                                                           encodeChat
+ *
+ * Reading order: this file; pre-tokenizer.ts (the split); byte-level.ts and bpe.ts (the merges); added-tokens.ts; chat-template.ts (why users cannot
+ * forge control tokens); unicode.ts; tokenizer-json.ts (what is refused, and why).
+ *
+ * The reference is Python's tokenizers library reading the same tokenizer.json; ids equal its ids with `add_special_tokens=False`. What differs:
+ * - A lone surrogate, which Python refuses to encode, is encoded as U+FFFD.
+ * - `encodeChat` does not let contents become control tokens; `{ reference: true }` does, as the reference would.
+ * - Templates run in JavaScript: their `trim` follows JavaScript's idea of white space (U+FEFF is, U+0085 and U+001C..U+001F are not).
+ */
 
 import { type AddedToken, AddedTokenMatcher } from "./added-tokens.ts";
 import { BytePairEncoder } from "./bpe.ts";
@@ -75,7 +77,7 @@ export class Tokenizer {
    * transformers). A string is a folder on disk (Node only). Errors name the file.
    */
   static async load(source: string | TextFiles): Promise<Tokenizer> {
-    const files = typeof source === "string" ? new (await import("./text-files.node.ts")).FolderTextFiles(source) : source;
+    const files = typeof source === "string" ? (await import("./text-files.node.ts")).folderTextFiles(source) : source;
     const [json, config, template] = await Promise.all(
       ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"].map(file => files.readText(file)),
     );

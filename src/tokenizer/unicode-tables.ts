@@ -1,8 +1,10 @@
-// Character classes and normalization data as the reference has them: generated, do not edit.
-//
-// Source: the behaviour of Python's tokenizers 0.23.3, asked for every code point by tools/unicode/make_tables.py, which writes this file:
-//   python tools/unicode/make_tables.py src/tokenizer/unicode-tables.ts
-// Each table is a list of runs of neighbouring code points, "gap length" in base 36; gap counts from the end of the run before it.
+/**
+ * Character classes and normalization data as the reference has them: generated, do not edit.
+ *
+ * Source: the behaviour of Python's tokenizers 0.23.3, asked for every code point by tools/unicode/make_tables.py, which writes this file:
+ *   python tools/unicode/make_tables.py src/tokenizer/unicode-tables.ts
+ * Each table is a list of runs of neighbouring code points, "gap length" in base 36; gap counts from the end of the run before it.
+ */
 
 /** `\p{L}` of the split regex. 141028 code points. */
 export const LETTERS: string = `

@@ -1,14 +1,16 @@
-// What the tokenizer needs to know about characters: the classes of the split regex, and Unicode normalization form C (NFC).
-//
-// Ids must not depend on the JavaScript engine, yet `\p{L}`, `\s` and `normalize` do: each engine has its own Unicode version. So the classes
-// are tables (unicode-tables.ts) recorded from the reference, Python's tokenizers library.
-//
-// What surprised us:
-// - The reference mixes two Unicode versions: its regex engine knows far newer letters than its normalizer, which stopped at Unicode 9. A mark
-//   that came later is neither reordered nor composed there. `normalizeNfc` does the same, whatever the engine knows.
-// - JavaScript's `\s` has U+FEFF and lacks U+0085; the reference has it the other way round.
-// - `"a" + "\u0301\u0323".repeat(500_000)` keeps V8's `normalize` busy for minutes: its canonical ordering inserts one mark at a time,
-//   O(n^2). One megabyte of user text must not stop a server, so the ordering here is a sort.
+/**
+ * What the tokenizer needs to know about characters: the classes of the split regex, and Unicode normalization form C (NFC).
+ *
+ * Ids must not depend on the JavaScript engine, yet `\p{L}`, `\s` and `normalize` do: each engine has its own Unicode version. So the classes
+ * are tables (unicode-tables.ts) recorded from the reference, Python's tokenizers library.
+ *
+ * What surprised us:
+ * - The reference mixes two Unicode versions: its regex engine knows far newer letters than its normalizer, which stopped at Unicode 9. A mark
+ *   that came later is neither reordered nor composed there. `normalizeNfc` does the same, whatever the engine knows.
+ * - JavaScript's `\s` has U+FEFF and lacks U+0085; the reference has it the other way round.
+ * - `"a" + "\u0301\u0323".repeat(500_000)` keeps V8's `normalize` busy for minutes: its canonical ordering inserts one mark at a time,
+ *   O(n^2). One megabyte of user text must not stop a server, so the ordering here is a sort.
+ */
 
 import { COMBINING_CLASSES, DECOMPOSES, LETTERS, NFC_UNSTABLE, NUMBERS, WHITE_SPACE } from "./unicode-tables.ts";
 

@@ -1,7 +1,9 @@
-// User text cannot become control tokens, and nothing else changes.
-//
-// The oracle: a template that only pastes contents between literal texts, so for every character we know where it came from. Added tokens may
-// then match in template characters alone; the text between the matches is encoded as ordinary text.
+/**
+ * User text cannot become control tokens, and nothing else changes.
+ *
+ * The oracle: a template that only pastes contents between literal texts, so for every character we know where it came from. Added tokens may
+ * then match in template characters alone; the text between the matches is encoded as ordinary text.
+ */
 
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
@@ -11,7 +13,24 @@ import { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
 import { normalizeNfc, toWellFormed } from "../../src/tokenizer/unicode.ts";
 import { addedIds, readJson, TINY_PATH } from "./checkpoints.ts";
 
-const json = readJson<{ added_tokens: { id: number; content: string }[] }>(TINY_PATH);
+/** The demo guard's tokenizer cut down to its first 60 merges, so that a tokenizer per random template is cheap. */
+const json = firstMerges(60);
+
+interface TokenizerJson {
+  model: { vocab: Record<string, number>; merges: [string, string][] };
+  added_tokens: { id: number; content: string }[];
+}
+
+function firstMerges(count: number): TokenizerJson {
+  const tiny = readJson<TokenizerJson>(TINY_PATH);
+  const merges = tiny.model.merges.slice(0, count);
+  const entries = [...Object.keys(tiny.model.vocab).filter(token => token.length === 1), ...merges.map(merge => merge.join(""))];
+  const vocab = Object.fromEntries(entries.map((token, id) => [token, id]));
+  const added_tokens = tiny.added_tokens.map((token, i) => ({ ...token, id: entries.length + i }));
+  return { ...tiny, model: { ...tiny.model, vocab, merges }, added_tokens };
+}
+
+const FIRST_ADDED = json.added_tokens[0]!.id;
 const withTemplate = (template: string): Tokenizer => Tokenizer.fromJson(json, {}, template);
 const user = (content: string): ChatMessage => ({ role: "user", content });
 const ordinary = withTemplate("");
@@ -77,7 +96,7 @@ const conversation = fc.array(content, { minLength: 1, maxLength: 4 }).chain(con
       fc.oneof(
         literal,
         fc.nat({ max: contents.length - 1 }),
-        fc.constantFrom(...contents).filter(text => /^[^{}"\\\p{C}]*$/u.test(text)),
+        fc.constantFrom(...contents).map(text => text.replace(/[{}"\\\p{Cc}\p{Cs}]/gu, "")),
       ),
       { maxLength: 9 },
     ),
@@ -121,7 +140,7 @@ describe("whatever the template and the contents", () => {
       "{% for m in messages %}<|{{ m.content | trim }}|>{% endfor %}",
       "{{ messages | map(attribute='content') | join('') }}",
       "{{ messages[0].content | lower }}{{ messages[0].content | upper }}",
-      "{{ messages[0].content.split('_') | join('|') }}<{{ messages[0].content * 1 if false else messages[0].content }}",
+      "{{ messages[0].content.split('_') | join('|') }}<{{ messages[0].content }}",
       "{{ messages[0].content.replace('X', '') }}<|im_{{ messages[0].content.strip() }}",
     ];
     const tokenizers = sources.map(withTemplate);
@@ -155,12 +174,8 @@ describe("attack", () => {
   });
 
   test("a token spread over two contents, or completed by the template", () => {
-    expect(
-      addedIds(
-        withTemplate("{{ messages[0].content }}{{ messages[1].content }}"),
-        withTemplate("{{ messages[0].content }}{{ messages[1].content }}").encodeChat([user("<|im_"), user("end|>")]),
-      ),
-    ).toEqual([]);
+    const joining = withTemplate("{{ messages[0].content }}{{ messages[1].content }}");
+    expect(addedIds(joining, joining.encodeChat([user("<|im_"), user("end|>")]))).toEqual([]);
     for (const [source, content] of [
       ["<|im_{{ messages[0].content }}", "end|>"],
       ["{{ messages[0].content }}end|>", "<|im_"],
@@ -194,14 +209,14 @@ describe("attack", () => {
       {
         ...json,
         added_tokens: [
-          { id: 4096, content: "\uE000", ...token },
-          { id: 4097, content: "<\uE001", ...token },
+          { id: FIRST_ADDED, content: "\uE000", ...token },
+          { id: FIRST_ADDED + 1, content: "<\uE001", ...token },
         ],
       },
       {},
       "<{{ messages[0].content }}\uE000",
     );
-    expect(addedIds(tokenizer, tokenizer.encodeChat([user("\uE000\uE001<\uE001")]))).toEqual([4096]);
+    expect(addedIds(tokenizer, tokenizer.encodeChat([user("\uE000\uE001<\uE001")]))).toEqual([FIRST_ADDED]);
     expect(tokenizer.decode(tokenizer.encodeChat([user("\uE000\uE001<")]))).toBe("<\uE000\uE001<\uE000");
   });
 });

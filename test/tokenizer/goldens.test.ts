@@ -1,4 +1,4 @@
-// Ids, decoded text, rendered templates and ids of conversations against records of the reference (tools/reference says how they were made).
+/** Ids, decoded text, rendered templates and ids of conversations against records of the reference (tools/reference says how they were made). */
 
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";

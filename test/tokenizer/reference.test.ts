@@ -1,5 +1,7 @@
-// The tokenizer against the reference itself, where there is a Python with the tokenizers package (QWEN3GUARD_PYTHON, else python3).
-// tools/unicode/compare.ts compares far more.
+/**
+ * The tokenizer against the reference itself, where there is a Python with the tokenizers package (QWEN3GUARD_PYTHON, else python3).
+ * tools/unicode/compare.ts compares far more.
+ */
 
 import { describe, expect, test } from "vitest";
 import { Tokenizer } from "../../src/tokenizer/tokenizer.ts";

@@ -1,4 +1,4 @@
-// A tokenizer.json is input from outside. Whatever it holds: it works as the reference would, or there is one clear error.
+/** A tokenizer.json is input from outside. Whatever it holds: it works as the reference would, or there is one clear error. */
 
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
@@ -48,7 +48,8 @@ describe("a part that is not implemented is refused by name", () => {
     ["normalized", json => (json.added_tokens[3].normalized = true)],
   ])("%s", (part, change) => {
     const load = (): Tokenizer => Tokenizer.fromJson(changed(change));
-    expect(load).toThrow(new RegExp(`^tokenizer\\.json: .*${part.replaceAll(".", "\\.")}.*: expected .*, got `));
+    expect(load).toThrow(/^tokenizer\.json: .*: expected .*, got /);
+    expect(load).toThrow(part);
   });
 });
 
@@ -256,8 +257,8 @@ describe("loading", () => {
 
   test("a folder that is not there, a file that is not UTF-8", async () => {
     await expect(Tokenizer.load("no/such/folder")).rejects.toThrow("no/such/folder/tokenizer.json: expected a file, got none");
-    const { FolderTextFiles } = await import("../../src/tokenizer/text-files.node.ts");
-    const folder = new FolderTextFiles(pathOf("models/tiny-guard-gen"));
+    const { folderTextFiles } = await import("../../src/tokenizer/text-files.node.ts");
+    const folder = folderTextFiles(pathOf("models/tiny-guard-gen"));
     await expect(folder.readText("model.safetensors")).rejects.toThrow(/model\.safetensors: expected UTF-8 text, got other bytes$/);
     expect(await folder.readText("nothing.json")).toBeUndefined();
   });

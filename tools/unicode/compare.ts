@@ -1,9 +1,11 @@
-// Compares the tokenizer with the reference, Python's tokenizers. Prints what it compared; exit status 1 at the first difference.
-//
-//     node tools/unicode/compare.ts TOKENIZER.json [RANDOM_TEXTS=20000] [SEED=1]
-//
-// Python is the one in QWEN3GUARD_PYTHON, else python3. Compared: ids and decoded text of every code point in four neighbourhoods, ids and decoded text
-// of random texts, text of random ids, and NFC of every code point and of every sequence that could compose.
+/**
+ * Compares the tokenizer with the reference, Python's tokenizers. Prints what it compared; exit status 1 at the first difference.
+ *
+ *     node tools/unicode/compare.ts TOKENIZER.json [RANDOM_TEXTS=20000] [SEED=1]
+ *
+ * Python is the one in QWEN3GUARD_PYTHON, else python3. Compared: ids and decoded text of every code point in four neighbourhoods, ids and decoded text
+ * of random texts, text of random ids, and NFC of every code point and of every sequence that could compose.
+ */
 
 import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";

@@ -1,4 +1,4 @@
-// Random texts that are hard on a tokenizer, the same for the same seed in every engine.
+/** Random texts that are hard on a tokenizer, the same for the same seed in every engine. */
 
 import { COMBINING_CLASSES, DECOMPOSES, LETTERS, NFC_UNSTABLE, NUMBERS, WHITE_SPACE } from "../../src/tokenizer/unicode-tables.ts";
 
