@@ -4,7 +4,7 @@
  */
 
 import { execFileSync } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
@@ -14,9 +14,11 @@ const folder = mkdtempSync(join(tmpdir(), "nodes-"));
 try {
   const binaries = VERSIONS.map(version => {
     const prefix = join(folder, version);
-    execFileSync("npm", ["install", "--prefix", prefix, "--no-audit", "--no-fund", "--allow-scripts=node", `node@${version}`], {
-      stdio: "inherit",
-    });
+    mkdirSync(prefix);
+    // npm 11 asks which packages may run their install script; this one fetches its binary in it. Older ones do not ask.
+    const manifest = { private: true, dependencies: { node: version }, allowScripts: { node: true } };
+    writeFileSync(join(prefix, "package.json"), JSON.stringify(manifest));
+    execFileSync("npm", ["install", "--no-audit", "--no-fund"], { cwd: prefix, stdio: "inherit" });
     return join(prefix, "node_modules", "node", "bin", "node");
   });
   for (const binary of binaries) console.log(execFileSync(binary, ["--version"], { encoding: "utf8" }).trim());
