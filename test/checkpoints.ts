@@ -2,6 +2,7 @@
 
 import { Guard } from "../src/guard/guard.ts";
 import { Qwen3 } from "../src/model/qwen3.ts";
+import type { EngineOptions } from "../src/tensor/engine-choice.ts";
 import { projectPath } from "./helpers.ts";
 
 export const GEN: string = projectPath("models/tiny-guard-gen");
@@ -11,9 +12,11 @@ export const ODD: string = projectPath("test/fixtures/odd");
 const models = new Map<string, Promise<Qwen3>>();
 let guard: Promise<Guard> | undefined;
 
-export function loadModel(folder: string): Promise<Qwen3> {
-  const model = models.get(folder) ?? Qwen3.load(folder);
-  models.set(folder, model);
+/** On the engine that a user gets, unless the options say otherwise. */
+export function loadModel(folder: string, options: EngineOptions = {}): Promise<Qwen3> {
+  const key = JSON.stringify([folder, options]);
+  const model = models.get(key) ?? Qwen3.load(folder, options);
+  models.set(key, model);
   return model;
 }
 

@@ -88,7 +88,11 @@ describe.each(NODES)("on %s", node => {
       for (const entry of ["", "/tensor", "/tokenizer", "/model", "/guard"]) await import("qwen3guard" + entry);
       console.log("loaded");`;
     // Node 26 deprecates the hook that 20 needs.
-    expect(runOn(node, ["--no-deprecation", "--input-type=module", "--eval", program])).toEqual({ status: 0, stdout: "loaded\n", stderr: "" });
+    expect(runOn(node, ["--no-deprecation", "--input-type=module", "--eval", program])).toEqual({
+      status: 0,
+      stdout: "loaded\n",
+      stderr: "",
+    });
   });
 
   test("three lines give a verdict, and nothing is printed by the library", () => {

@@ -4,11 +4,23 @@ import { stat } from "node:fs/promises";
 import { DEMO_GUARD } from "../guard/demo-guard.ts";
 import type { CheckpointFiles } from "../model/checkpoint-files.ts";
 import { openCheckpointFiles } from "../model/open-checkpoint.ts";
-import type { Terminal } from "./io.ts";
+import { type EngineOptions, MAX_THREADS } from "../tensor/engine-choice.ts";
+import { type Terminal, UsageError } from "./io.ts";
 
 export interface ModelOptions {
   readonly model?: string;
+  readonly engine?: "auto" | "wasm" | "reference";
+  readonly threads?: number;
   readonly quiet?: boolean;
+}
+
+/** The engine that `--engine` and `--threads` ask for; a combination that cannot be is wrong usage. */
+export function engineOptions({ engine = "auto", threads }: ModelOptions): EngineOptions {
+  if (engine === "reference" && threads !== undefined && threads !== 1) {
+    throw new UsageError(`--threads: expected 1, since the reference engine has one, got ${threads}`);
+  }
+  if (threads !== undefined && threads > MAX_THREADS) throw new UsageError(`--threads: expected at most ${MAX_THREADS}, got ${threads}`);
+  return { engine, ...(threads === undefined ? {} : { threads }) };
 }
 
 /** Throws Error where the folder is none, telling a Hub id from a path. */

@@ -12,6 +12,8 @@
 
 import { type CheckpointSource, openCheckpointFiles } from "../model/open-checkpoint.ts";
 import { Qwen3 } from "../model/qwen3.ts";
+import { SessionPool } from "../model/session-pool.ts";
+import type { EngineOptions } from "../tensor/engine-choice.ts";
 import { softmaxInto } from "../tensor/reference.ts";
 import type { ChatMessage } from "../tokenizer/chat-template.ts";
 import { Tokenizer } from "../tokenizer/tokenizer.ts";
@@ -73,6 +75,7 @@ export class Guard {
   readonly tokenizer: Tokenizer;
   readonly model: Qwen3;
   readonly name: string;
+  readonly #sessions: SessionPool;
   readonly #tasks: { readonly user: Task; readonly assistant: Task };
 
   /** Throws Error where model or tokenizer are not those of a Gen guard. `name` stands in verdicts and messages. */
@@ -89,6 +92,7 @@ export class Guard {
       );
     }
     this.model = model;
+    this.#sessions = new SessionPool(() => model.newSession());
     this.tokenizer = tokenizer;
     this.name = name;
     // Any conversation shows the policy; these two take the template's two branches.
@@ -100,10 +104,10 @@ export class Guard {
    * Loads a checkpoint: a folder's path (Node), a URL, or files at hand. Without a source: the embedded demo guard, which is for trying out
    * and testing, not for protection. Throws Error, TypeError or RangeError, `<file>: expected ..., got ...`.
    */
-  static async load(source: CheckpointSource = DEMO_GUARD): Promise<Guard> {
+  static async load(source: CheckpointSource = DEMO_GUARD, options: EngineOptions = {}): Promise<Guard> {
     const files = await openCheckpointFiles(source);
     const tokenizer = await Tokenizer.load(files);
-    const model = await Qwen3.load(files);
+    const model = await Qwen3.load(files, options);
     return new Guard(model, tokenizer, files.name.replace(/^.*[/\\]/, "") || files.name);
   }
 
@@ -118,17 +122,24 @@ export class Guard {
     const { policy, labels } = messages[messages.length - 1].role === "user" ? this.#tasks.user : this.#tasks.assistant;
     const prompt = this.encode(messages);
 
+    const session = this.#sessions.acquire(prompt);
+    const cachedTokens = session.position;
     const ids: number[] = [];
     let scores: Record<SafetyLevel, number> | null = null;
     let categoryScores: Record<string, number> | null = null;
     let refusalScore: number | null = null;
     const generation = { maxNewTokens: options.maxNewTokens ?? 128, ...(options.signal ? { signal: options.signal } : {}) };
-    for await (const { id, logits } of this.model.generateSteps(prompt, generation)) {
-      if (ids.length === labels.level.lead.length && endsWith(ids, labels.level.lead)) scores = probabilities(logits, labels.level);
-      if (categoryScores === null && endsWith(ids, labels.category.lead)) categoryScores = probabilities(logits, labels.category);
-      if (labels.refusal && refusalScore === null && endsWith(ids, labels.refusal.lead))
-        refusalScore = probabilities(logits, labels.refusal).Yes;
-      ids.push(id);
+    try {
+      for await (const { id, logits } of this.model.generateSteps(prompt.subarray(cachedTokens), generation, session)) {
+        if (ids.length === labels.level.lead.length && endsWith(ids, labels.level.lead)) scores = probabilities(logits, labels.level);
+        if (categoryScores === null && endsWith(ids, labels.category.lead)) categoryScores = probabilities(logits, labels.category);
+        if (labels.refusal && refusalScore === null && endsWith(ids, labels.refusal.lead)) {
+          refusalScore = probabilities(logits, labels.refusal).Yes;
+        }
+        ids.push(id);
+      }
+    } finally {
+      this.#sessions.release(session);
     }
 
     const text = this.tokenizer.decode(ids, { skipSpecialTokens: true });
@@ -145,7 +156,7 @@ export class Guard {
       text,
       model: this.name,
       // Every id costs one pass: the prompt gives the first, and each id but the last is fed back for the next.
-      usage: { promptTokens: prompt.length, cachedTokens: 0, completionTokens: ids.length, passes: ids.length },
+      usage: { promptTokens: prompt.length, cachedTokens, completionTokens: ids.length, passes: ids.length },
       ms: performance.now() - started,
       ...(answer ? {} : { error: "unparsed" as const }),
     };
@@ -161,6 +172,11 @@ export class Guard {
       );
     }
     return ids;
+  }
+
+  /** Ends the threads and gives the memory back; the guard must not be used afterwards. */
+  close(): void {
+    this.model.close();
   }
 
   #readTask(messages: readonly ChatMessage[]): Task {

@@ -4,6 +4,8 @@
  * In: where the checkpoint is. Out: a model whose sessions run it (`forward.ts` is the arithmetic, `session.ts` the position).
  */
 
+import type { Engine } from "../tensor/engine.ts";
+import { createEngine, type EngineOptions } from "../tensor/engine-choice.ts";
 import { SafetensorsCheckpoint } from "../tensor/safetensors-sharded.ts";
 import { readJson } from "./checkpoint-files.ts";
 import { parseConfig, type Qwen3Config } from "./config.ts";
@@ -11,34 +13,48 @@ import { type FinishReason, type GenerateOptions, type Generation, type Generati
 import { type CheckpointSource, openCheckpointFiles } from "./open-checkpoint.ts";
 import { RotaryTable } from "./rope.ts";
 import { Session } from "./session.ts";
-import { loadWeights, type Qwen3Weights } from "./weights.ts";
+import { checkShapes, loadWeights, type Qwen3Weights } from "./weights.ts";
 
 export class Qwen3 {
+  readonly engine: Engine;
   readonly config: Qwen3Config;
   readonly weights: Qwen3Weights;
   readonly rope: RotaryTable;
 
-  constructor(config: Qwen3Config, weights: Qwen3Weights) {
+  /** The weights must be of the engine. */
+  constructor(engine: Engine, config: Qwen3Config, weights: Qwen3Weights) {
+    this.engine = engine;
     this.config = config;
     this.weights = weights;
-    this.rope = new RotaryTable(config.ropeTheta, config.headDim, config.maxPositionEmbeddings);
+    this.rope = new RotaryTable(engine, config.ropeTheta, config.headDim, config.maxPositionEmbeddings);
   }
 
   /**
    * Loads config.json, generation_config.json (where there is one) and the safetensors file or shards.
    * Throws what the parts throw, each message with file, expected and got; nothing is kept open.
    */
-  static async load(source: CheckpointSource): Promise<Qwen3> {
+  static async load(source: CheckpointSource, options: EngineOptions = {}): Promise<Qwen3> {
     const files = await openCheckpointFiles(source);
     const configJson = await readJson(files, "config.json");
     if (configJson === undefined) throw new Error(`${files.name}: expected a checkpoint folder with a config.json, got none`);
     const config = parseConfig(configJson, await readJson(files, "generation_config.json"), files.name);
     const checkpoint = await SafetensorsCheckpoint.open(files);
+    let engine: Engine | undefined;
     try {
-      return new Qwen3(config, await loadWeights(checkpoint, config));
+      checkShapes(checkpoint, config);
+      engine = await createEngine(options);
+      return new Qwen3(engine, config, await loadWeights(checkpoint, config, engine));
+    } catch (error) {
+      engine?.close();
+      throw error;
     } finally {
       await checkpoint.close();
     }
+  }
+
+  /** Ends the engine's threads and gives its memory back. */
+  close(): void {
+    this.engine.close();
   }
 
   /** A new sequence, at position 0. Sessions share the weights and are independent of each other. */
@@ -57,13 +73,21 @@ export class Qwen3 {
     }
   }
 
-  /** The same, id by id with the logits; the generator's return value is the finish reason. */
-  generateSteps(
+  /**
+   * The same, id by id with the logits; the generator's return value is the finish reason. With a `session` the prompt is run behind what the
+   * session holds, and the session stays open.
+   */
+  async *generateSteps(
     prompt: ArrayLike<number>,
     options: GenerateOptions = {},
-    session: Session = this.newSession(),
+    session?: Session,
   ): AsyncGenerator<GenerationStep, FinishReason, undefined> {
     const stopIds = options.stopIds ?? this.config.stopIds;
-    return generateSteps(session, prompt, this.config.maxPositionEmbeddings, { ...options, stopIds });
+    const used = session ?? this.newSession();
+    try {
+      return yield* generateSteps(used, prompt, this.config.maxPositionEmbeddings, { ...options, stopIds });
+    } finally {
+      if (!session) used.close();
+    }
   }
 }

@@ -9,6 +9,7 @@
  */
 
 import { MAX_ANGLE, pow64, sinCos64 } from "../tensor/elementary.ts";
+import type { Engine, FloatBuffer } from "../tensor/engine.ts";
 
 const f = Math.fround;
 
@@ -20,16 +21,20 @@ export function inverseFrequencies(theta: number, headDim: number): Float32Array
 /** cos and sin of position * inverse frequency, [positions, headDim / 2], computed as far as they were asked for. */
 export class RotaryTable {
   readonly inverseFrequencies: Float32Array;
-  cos: Float32Array = new Float32Array(0);
-  sin: Float32Array = new Float32Array(0);
+  cos: FloatBuffer;
+  sin: FloatBuffer;
+  readonly #engine: Pick<Engine, "buffer" | "free">;
   readonly #maxPositions: number;
 
-  constructor(theta: number, headDim: number, maxPositions: number) {
+  constructor(engine: Pick<Engine, "buffer" | "free">, theta: number, headDim: number, maxPositions: number) {
+    this.#engine = engine;
     this.#maxPositions = maxPositions;
     this.inverseFrequencies = inverseFrequencies(theta, headDim);
     const largest = this.inverseFrequencies.reduce((a, b) => Math.max(a, b)) * maxPositions;
     if (!(largest <= MAX_ANGLE))
       throw new RangeError(`rotary table: expected angles up to ${MAX_ANGLE}, got ${largest} (rope_theta ${theta})`);
+    this.cos = engine.buffer(0, 1);
+    this.sin = engine.buffer(0, 1);
   }
 
   /** Makes sure that positions below `positions` (at most `maxPositions`) are in the tables. */
@@ -38,17 +43,19 @@ export class RotaryTable {
     const have = this.cos.length / half;
     if (positions <= have) return;
     const want = Math.min(this.#maxPositions, Math.max(positions, 2 * have));
-    const cos = new Float32Array(want * half);
-    const sin = new Float32Array(want * half);
-    cos.set(this.cos);
-    sin.set(this.sin);
+    const [cos, sin] = [this.#engine.buffer(want, half), this.#engine.buffer(want, half)];
+    const [cosData, sinData] = [cos.data, sin.data];
+    cosData.set(this.cos.data);
+    sinData.set(this.sin.data);
     for (let p = have; p < want; p++) {
       for (let i = 0; i < half; i++) {
         const value = sinCos64(f(p * this.inverseFrequencies[i]));
-        cos[p * half + i] = value.cos;
-        sin[p * half + i] = value.sin;
+        cosData[p * half + i] = value.cos;
+        sinData[p * half + i] = value.sin;
       }
     }
+    this.#engine.free(this.cos);
+    this.#engine.free(this.sin);
     this.cos = cos;
     this.sin = sin;
   }

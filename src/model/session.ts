@@ -5,50 +5,59 @@
  * all its sessions.
  */
 
+import type { KvCache } from "../tensor/engine.ts";
 import type { Qwen3Config } from "./config.ts";
-import { type ForwardModel, forward, type LogitsWanted, type TapListener } from "./forward.ts";
-import { KvCache } from "./kv-cache.ts";
+import { type ForwardModel, forward, type TapListener } from "./forward.ts";
 
 /** Prompts are run in pieces of this many ids: bounds the scratch memory, and is how often a long prompt can be interrupted. */
 const PREFILL_CHUNK = 256;
 
 export interface ForwardOptions {
-  /** "last" (default): [vocab] of the last id; "all": [T, vocab]; "none": an empty array, and the output head is not run. */
-  readonly logits?: LogitsWanted;
+  /** The logits of how many of the last ids: 1 by default, "all", or 0, which leaves out the output head. */
+  readonly logits?: number | "all";
   /** Receives every named intermediate (CONTRACTS: Taps) as it is computed. */
   readonly tap?: TapListener;
 }
 
+/** Gives a cache's memory back when its session was forgotten without `close`. */
+const forgotten = new FinalizationRegistry<KvCache>(cache => cache.free());
+
 export class Session {
   readonly #model: ForwardModel;
   readonly #cache: KvCache;
-  #position = 0;
+  /** The ids that the cache holds, as far as `position`. */
+  readonly #ids: number[] = [];
 
   constructor(model: ForwardModel) {
+    const { numHiddenLayers: numLayers, numHeads, numKvHeads, headDim, maxPositionEmbeddings: maxPositions } = model.config;
     this.#model = model;
-    this.#cache = new KvCache(model.config);
+    this.#cache = model.engine.newCache({ numLayers, numHeads, numKvHeads, headDim, maxPositions });
+    forgotten.register(this, this.#cache, this);
   }
 
   /** How many ids the cache holds: the position of the next id. */
   get position(): number {
-    return this.#position;
+    return this.#ids.length;
   }
 
   /**
-   * Runs T ids at the session's position, prefill and step alike, and moves the position by T.
+   * Runs T ids at the session's position, prefill and step alike, and moves the position by T. Returns [wanted, vocab] logits.
    * Throws RangeError for an empty list, an id outside the vocabulary, a sequence beyond the context, or logits that are not finite.
    */
   forward(ids: ArrayLike<number>, options: ForwardOptions = {}): Float32Array {
-    const { config } = this.#model;
-    checkIds(ids, config, this.#position);
-    this.#model.rope.ensure(this.#position + ids.length);
-    this.#cache.reserve(this.#position + ids.length);
-    const logits = forward(this.#model, this.#cache.layers, this.#position, ids, options.logits ?? "last", options.tap);
+    checkIds(ids, this.#model.config, this.position);
+    const wanted = options.logits === "all" ? ids.length : (options.logits ?? 1);
+    if (!Number.isInteger(wanted) || wanted < 0 || wanted > ids.length) {
+      throw new RangeError(`logits: expected "all" or an integer from 0 to ${ids.length}, got ${wanted}`);
+    }
+    this.#model.rope.ensure(this.position + ids.length);
+    this.#cache.reserve(this.position + ids.length);
+    const logits = forward(this.#model, this.#cache, this.position, ids, wanted, options.tap);
     for (let i = 0; i < logits.length; i++) {
       if (!Number.isFinite(logits[i]))
         throw new RangeError(`logits: expected finite numbers, got ${logits[i]} (the weights or the sums overflow)`);
     }
-    this.#position += ids.length;
+    for (let i = 0; i < ids.length; i++) this.#ids.push(ids[i]);
     return logits;
   }
 
@@ -57,23 +66,36 @@ export class Session {
    * The same bits as one `forward`. Throws the signal's reason when it is aborted; the session then stands where the last piece ended.
    */
   async prefill(ids: ArrayLike<number>, signal?: AbortSignal): Promise<Float32Array> {
-    checkIds(ids, this.#model.config, this.#position);
+    checkIds(ids, this.#model.config, this.position);
     const all = Int32Array.from(ids);
     for (let start = 0; ; start += PREFILL_CHUNK) {
       signal?.throwIfAborted();
       const chunk = all.subarray(start, start + PREFILL_CHUNK);
       if (start + chunk.length === all.length) return this.forward(chunk);
-      this.forward(chunk, { logits: "none" });
+      this.forward(chunk, { logits: 0 });
       await nextTurn();
     }
   }
 
   /** Forgets everything from `position` on. */
   truncate(position: number): void {
-    if (!Number.isInteger(position) || position < 0 || position > this.#position) {
-      throw new RangeError(`truncate: expected a position from 0 to ${this.#position}, got ${position}`);
+    if (!Number.isInteger(position) || position < 0 || position > this.position) {
+      throw new RangeError(`truncate: expected a position from 0 to ${this.position}, got ${position}`);
     }
-    this.#position = position;
+    this.#ids.length = position;
+  }
+
+  /** How many ids from the first on the session holds that `ids` begins with. */
+  commonPrefix(ids: ArrayLike<number>): number {
+    let i = 0;
+    while (i < ids.length && i < this.#ids.length && ids[i] === this.#ids[i]) i++;
+    return i;
+  }
+
+  /** Gives the cache's memory back at once; the session must not be used afterwards. Otherwise it goes with the garbage. */
+  close(): void {
+    forgotten.unregister(this);
+    this.#cache.free();
   }
 }
 

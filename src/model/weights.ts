@@ -1,44 +1,44 @@
 /**
  * The weights of one checkpoint, named as in the checkpoint, checked before the first byte is read.
  *
- * In: an open safetensors checkpoint and the config. Out: `Qwen3Weights`, immutable and shared by all sessions. Matrices stay in the dtype
- * they are stored in and are widened where they are used; the small norm gains are widened once, here.
+ * In: an open safetensors checkpoint, the config, the engine that will compute. Out: `Qwen3Weights`, immutable and shared by all sessions.
+ * Matrices stay in the dtype they are stored in and are widened where they are used; the small norm gains are widened once, here.
  */
 
 import type { Dtype } from "../tensor/dtype.ts";
+import type { Engine, FloatBuffer, Matrix } from "../tensor/engine.ts";
 import type { SafetensorsCheckpoint } from "../tensor/safetensors-sharded.ts";
-import type { Tensor } from "../tensor/tensor.ts";
 import type { Qwen3Config } from "./config.ts";
 
 /** One transformer block. Matrices are [outputs, inputs]. */
 export interface LayerWeights {
-  readonly inputLayernorm: Float32Array; // [hidden]
-  readonly qProj: Tensor; // [heads * headDim, hidden]
-  readonly kProj: Tensor; // [kvHeads * headDim, hidden]
-  readonly vProj: Tensor; // [kvHeads * headDim, hidden]
-  readonly qNorm: Float32Array; // [headDim]
-  readonly kNorm: Float32Array; // [headDim]
-  readonly oProj: Tensor; // [hidden, heads * headDim]
-  readonly postAttentionLayernorm: Float32Array; // [hidden]
-  readonly gateProj: Tensor; // [intermediate, hidden]
-  readonly upProj: Tensor; // [intermediate, hidden]
-  readonly downProj: Tensor; // [hidden, intermediate]
+  readonly inputLayernorm: FloatBuffer; // [hidden]
+  readonly qProj: Matrix; // [heads * headDim, hidden]
+  readonly kProj: Matrix; // [kvHeads * headDim, hidden]
+  readonly vProj: Matrix; // [kvHeads * headDim, hidden]
+  readonly qNorm: FloatBuffer; // [headDim]
+  readonly kNorm: FloatBuffer; // [headDim]
+  readonly oProj: Matrix; // [hidden, heads * headDim]
+  readonly postAttentionLayernorm: FloatBuffer; // [hidden]
+  readonly gateProj: Matrix; // [intermediate, hidden]
+  readonly upProj: Matrix; // [intermediate, hidden]
+  readonly downProj: Matrix; // [hidden, intermediate]
 }
 
 /** One of the two pairs of classification heads of a Stream checkpoint: for the answer, or for the question ("query"). */
 export interface GuardHeadWeights {
-  readonly pre: Tensor; // risk_level_category_pre [inner, hidden]
-  readonly layernorm: Float32Array; // risk_level_category_layernorm [inner]
-  readonly riskLevel: Tensor; // risk_level_head [risk levels, inner]
-  readonly category: Tensor; // category_head [categories, inner]
+  readonly pre: Matrix; // risk_level_category_pre [inner, hidden]
+  readonly layernorm: FloatBuffer; // risk_level_category_layernorm [inner]
+  readonly riskLevel: Matrix; // risk_level_head [risk levels, inner]
+  readonly category: Matrix; // category_head [categories, inner]
 }
 
 export interface Qwen3Weights {
-  readonly embedTokens: Tensor; // [vocab, hidden]
+  readonly embedTokens: Matrix; // [vocab, hidden]
   readonly layers: readonly LayerWeights[];
-  readonly norm: Float32Array; // [hidden]
+  readonly norm: FloatBuffer; // [hidden]
   /** The output head [vocab, hidden]; the embedding table itself where the config ties them. */
-  readonly lmHead: Tensor;
+  readonly lmHead: Matrix;
   readonly guardHeads?: { readonly response: GuardHeadWeights; readonly query: GuardHeadWeights };
 }
 
@@ -95,11 +95,20 @@ export function checkShapes(checkpoint: Pick<SafetensorsCheckpoint, "name" | "te
   }
 }
 
-/** Checks the checkpoint against its config, and only then reads it. */
-export async function loadWeights(checkpoint: SafetensorsCheckpoint, config: Qwen3Config): Promise<Qwen3Weights> {
-  checkShapes(checkpoint, config);
-  const matrix = (name: string): Promise<Tensor> => checkpoint.read(`${name}.weight`);
-  const gain = async (name: string): Promise<Float32Array> => (await matrix(name)).toFloat32();
+/** Reads a checkpoint that `checkShapes` has found good. */
+export async function loadWeights(checkpoint: SafetensorsCheckpoint, config: Qwen3Config, engine: Engine): Promise<Qwen3Weights> {
+  const matrix = (name: string): Promise<Matrix> => {
+    const { dtype, shape } = checkpoint.tensors.get(`${name}.weight`)!;
+    const [outputs, inputs] = shape;
+    const readInto = (target: Uint8Array, byteOffset: number): Promise<void> => checkpoint.readInto(`${name}.weight`, target, byteOffset);
+    return engine.loadMatrix({ name, dtype, shape: [outputs, inputs], readInto });
+  };
+  const gain = async (name: string): Promise<FloatBuffer> => {
+    const values = (await checkpoint.read(`${name}.weight`)).toFloat32();
+    const buffer = engine.buffer(1, values.length);
+    buffer.data.set(values);
+    return buffer;
+  };
   const guardHead = async (prefix: string): Promise<GuardHeadWeights> => ({
     pre: await matrix(`${prefix}risk_level_category_pre`),
     layernorm: await gain(`${prefix}risk_level_category_layernorm`),

@@ -14,21 +14,37 @@ const f = Math.fround;
 
 // ---------------------------------------------------------------------------------------------------------------------------------- exp32
 
-/** Above this exp is beyond the largest float32. */
-const EXP32_HIGH = f(88.72283);
-/** Below this exp is under the smallest normal float32; results there are flushed to 0, so that no kernel ever meets a denormal. */
-const EXP32_LOW = f(-87.33654);
-const LOG2_E = f(Math.LOG2E);
-/** ln 2 in two pieces (Cody and Waite): the first has nine significant bits, so that n * LN2_HIGH is exact for every n that occurs. */
-const LN2_HIGH = f(0.693359375);
-const LN2_LOW = f(-2.1219444e-4);
-/** Minimax coefficients for (exp(r) - 1 - r) / r^2 on |r| <= ln2 / 2, from Cephes' expf (Moshier, 1984-1992). */
-const P0 = f(1.98756915e-4);
-const P1 = f(1.3981999507e-3);
-const P2 = f(8.3334519073e-3);
-const P3 = f(4.1665795894e-2);
-const P4 = f(1.6666665459e-1);
-const P5 = f(5.0000001201e-1);
+/** The numbers of `exp32`, all float32; the vector form reads them here too. */
+export const exp32Constants = {
+  /** Above this exp is beyond the largest float32. */
+  high: f(88.72283),
+  /** Below this exp is under the smallest normal float32; results there are flushed to 0, so that no kernel ever meets a denormal. */
+  low: f(-87.33654),
+  log2E: f(Math.LOG2E),
+  /** ln 2 in two pieces (Cody and Waite): the first has nine significant bits, so that n * ln2High is exact for every n that occurs. */
+  ln2High: f(0.693359375),
+  ln2Low: f(-2.1219444e-4),
+  /** Minimax coefficients for (exp(r) - 1 - r) / r^2 on |r| <= ln2 / 2, from Cephes' expf (Moshier, 1984-1992). */
+  p0: f(1.98756915e-4),
+  p1: f(1.3981999507e-3),
+  p2: f(8.3334519073e-3),
+  p3: f(4.1665795894e-2),
+  p4: f(1.6666665459e-1),
+  p5: f(5.0000001201e-1),
+} as const;
+const {
+  high: EXP32_HIGH,
+  low: EXP32_LOW,
+  log2E: LOG2_E,
+  ln2High: LN2_HIGH,
+  ln2Low: LN2_LOW,
+  p0: P0,
+  p1: P1,
+  p2: P2,
+  p3: P3,
+  p4: P4,
+  p5: P5,
+} = exp32Constants;
 /** Adding and subtracting 1.5 * 2^23 rounds a float32 of moderate size to an integer, ties to even: what `f32x4.nearest` does. */
 const ROUNDER = f(12582912);
 

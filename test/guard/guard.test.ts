@@ -33,9 +33,8 @@ test.each(goldens.slice(0, 16).map((golden, i) => [i, golden.messages.at(-1)?.co
     expect(verdict.safety).toBe(golden.verdict.safety);
     expect(verdict.categories).toEqual(golden.verdict.categories.filter(name => name !== "None"));
     expect(verdict.refusal).toBe(golden.verdict.refusal ?? null);
-    expect(verdict.usage).toEqual({
+    expect(verdict.usage).toMatchObject({
       promptTokens: golden.prompt_ids.length,
-      cachedTokens: 0,
       completionTokens: golden.ids.length,
       passes: golden.ids.length,
     });
@@ -113,6 +112,33 @@ describe("forms of input and modes", () => {
   });
 });
 
+describe("the prefix cache", () => {
+  test("finds what prompts share, and a verdict is the same bits cold and warm", async () => {
+    const warm = await Guard.load();
+    const cached: number[] = [];
+    for (const { messages } of [...goldens.slice(0, 20), ...goldens.slice(10, 16).reverse()]) {
+      const cold = new Guard(warm.model, warm.tokenizer, warm.name);
+      const [expected, got] = [await cold.moderate(messages), await warm.moderate(messages)];
+      const { usage, ms, ...rest } = got;
+      expect(rest).toEqual((({ usage: _, ms: __, ...others }) => others)(expected));
+      expect(expected.usage.cachedTokens).toBe(0);
+      expect(usage.promptTokens).toBe(expected.usage.promptTokens);
+      cached.push(usage.cachedTokens);
+    }
+    expect(cached[0]).toBe(0);
+    // From the second of its kind on, a prompt begins with the whole policy; a repeated one leaves only its last id to run.
+    expect(Math.min(...cached.slice(1, 13))).toBeGreaterThan(140);
+    warm.close();
+  });
+
+  test("judging many at once disturbs none", async () => {
+    const guard = await loadGuard();
+    const some = goldens.slice(0, 12);
+    const verdicts = await Promise.all(some.map(({ messages }) => guard.moderate(messages)));
+    expect(verdicts.map(({ text }) => text)).toEqual(some.map(({ text }) => text));
+  });
+});
+
 describe("checkpoints that are no Gen guard are refused", () => {
   test("Stream, by its architecture", async () => {
     await expect(Guard.load(STREAM)).rejects.toThrow("tiny-guard-stream: expected a Gen guard (Qwen3ForCausalLM), got Qwen3ForGuardModel");
@@ -124,7 +150,9 @@ describe("checkpoints that are no Gen guard are refused", () => {
 
   test("an ordinary chat template", async () => {
     const tokenizer = await Tokenizer.load(STREAM);
-    expect(() => new Guard(new Qwen3({ ...gen.config }, gen.weights), tokenizer, "chat")).toThrow("chat: expected a guard's chat template");
+    expect(() => new Guard(new Qwen3(gen.engine, gen.config, gen.weights), tokenizer, "chat")).toThrow(
+      "chat: expected a guard's chat template",
+    );
   });
 
   test("a tokenizer with more ids than the model", async () => {

@@ -63,8 +63,8 @@ describe.each([
     const [a, b] = [model.newSession(), model.newSession()];
     const reversed = [...IDS].reverse();
     for (let i = 0; i < 10; i++) {
-      a.forward([IDS[i]], { logits: "none" });
-      b.forward([reversed[i]], { logits: "none" });
+      a.forward([IDS[i]], { logits: 0 });
+      b.forward([reversed[i]], { logits: 0 });
     }
     expectSameBits(a.forward(IDS.slice(10)), model.newSession().forward(IDS));
     expectSameBits(b.forward(reversed.slice(10)), model.newSession().forward(reversed));
@@ -75,7 +75,7 @@ describe.each([
     const vocab = model.config.vocabSize;
     const all = model.newSession().forward(IDS, { logits: "all", tap: () => {} });
     expectSameBits(model.newSession().forward(IDS), all.slice(-vocab));
-    expect(model.newSession().forward(IDS, { logits: "none" }).length).toBe(0);
+    expect(model.newSession().forward(IDS, { logits: 0 }).length).toBe(0);
   });
 });
 
@@ -83,4 +83,75 @@ test("a prompt longer than a piece of prefill is the same bits as one pass", asy
   const model = await loadModel(GEN);
   const ids = Array.from({ length: 600 }, (_, i) => (i * 131) % 4000);
   expectSameBits(await model.newSession().prefill(ids), model.newSession().forward(ids));
+});
+
+describe("engines and threads", () => {
+  const ENGINES = [
+    { engine: "wasm", threads: 1 },
+    { engine: "wasm", threads: 2 },
+    { engine: "wasm", threads: 3 },
+  ] as const;
+
+  test.each([
+    ["tiny-guard-gen", GEN],
+    ["odd", ODD],
+  ])("%s: every intermediate of the fast engine is the reference's", async (_, folder) => {
+    const taps = new Map<string, Float32Array>();
+    const ids = Array.from({ length: 70 }, (_, i) => (i * 53 + 7) % 331);
+    const whole = (await loadModel(folder, { engine: "reference" })).newSession().forward(ids, {
+      logits: "all",
+      tap: (name, data) => taps.set(name, data.slice()),
+    });
+    for (const options of ENGINES) {
+      let seen = 0;
+      const logits = (await loadModel(folder, options)).newSession().forward(ids, {
+        logits: "all",
+        tap: (name, data) => {
+          expectSameBits(data, taps.get(name) as Float32Array);
+          seen++;
+        },
+      });
+      expect(seen).toBe(taps.size);
+      expectSameBits(logits, whole);
+    }
+  });
+
+  test("200 random cases of engine, threads, chunking, turns and cache state give the reference's bits", async () => {
+    for (const folder of [ODD, GEN]) {
+      const vocab = (await loadModel(folder)).config.vocabSize;
+      const models = await Promise.all(ENGINES.map(options => loadModel(folder, options)));
+      const reference = (await loadModel(folder, { engine: "reference" })).newSession();
+      const sessions = models.flatMap(model => [model.newSession(), model.newSession()]);
+      const truth = new Map<string, Float32Array>();
+      const expected = (ids: readonly number[]): Float32Array => {
+        const key = ids.join();
+        const known = truth.get(key);
+        if (known) return known;
+        reference.truncate(Math.min(reference.commonPrefix(ids), ids.length - 1));
+        const logits = reference.forward(ids.slice(reference.position));
+        truth.set(key, logits);
+        return logits;
+      };
+      fc.assert(
+        fc.property(
+          fc.nat(sessions.length - 1), // which engine and session takes the turn, with whatever its cache holds from its last one
+          fc.nat(3), // sequences share long beginnings
+          fc.integer({ min: 1, max: 60 }),
+          fc.array(fc.integer({ min: 1, max: 20 }), { maxLength: 5 }),
+          (which, family, length, chunks) => {
+            const ids = Array.from({ length }, (_, i) => (i * 37 + (i > 25 ? family * 11 : 3)) % vocab);
+            const session = sessions[which];
+            session.truncate(Math.min(session.commonPrefix(ids), length - 1));
+            let logits = new Float32Array(0);
+            for (const size of [...chunks, length]) {
+              if (session.position < length)
+                logits = session.forward(ids.slice(session.position, session.position + size)) as Float32Array<ArrayBuffer>;
+            }
+            expectSameBits(logits, expected(ids));
+          },
+        ),
+        { seed: 7, numRuns: 100 },
+      );
+    }
+  });
 });

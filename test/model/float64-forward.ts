@@ -4,15 +4,24 @@
  */
 
 import type { Qwen3 } from "../../src/model/qwen3.ts";
+import type { FloatBuffer, Matrix } from "../../src/tensor/engine.ts";
+import { ReferenceMatrix } from "../../src/tensor/reference-engine.ts";
 import type { Tensor } from "../../src/tensor/tensor.ts";
 
+/** The weights as the checkpoint has them: the model must be on the reference engine. */
+function tensorOf(matrix: Matrix): Tensor {
+  if (!(matrix instanceof ReferenceMatrix)) throw new TypeError("expected a model on the reference engine");
+  return matrix.tensor;
+}
+
 /** y [rows, outputs] = x [rows, inputs] times weight^T. */
-function linear(x: Float64Array, weight: Tensor): Float64Array {
+function linear(x: Float64Array, weight: Matrix): Float64Array {
   const [outputs, inputs] = weight.shape;
+  const tensor = tensorOf(weight);
   const rows = x.length / inputs;
   const y = new Float64Array(rows * outputs);
   for (let n = 0; n < outputs; n++) {
-    const w = weight.rows(n, n + 1).toFloat32();
+    const w = tensor.rows(n, n + 1).toFloat32();
     for (let t = 0; t < rows; t++) {
       let [s0, s1] = [0, 0];
       const row = t * inputs;
@@ -28,7 +37,7 @@ function linear(x: Float64Array, weight: Tensor): Float64Array {
 }
 
 /** RMSNorm of each row of gain's length. */
-function norm(x: Float64Array, gain: Float32Array, eps: number): Float64Array {
+function norm(x: Float64Array, { data: gain }: FloatBuffer, eps: number): Float64Array {
   const size = gain.length;
   const y = new Float64Array(x.length);
   for (let row = 0; row < x.length; row += size) {
@@ -57,7 +66,12 @@ export function float64Logits({ config, weights }: Qwen3, ids: readonly number[]
 
   let x: Float64Array = new Float64Array(T * hiddenSize);
   ids.forEach((id, t) => {
-    x.set(weights.embedTokens.rows(id, id + 1).toFloat32(), t * hiddenSize);
+    x.set(
+      tensorOf(weights.embedTokens)
+        .rows(id, id + 1)
+        .toFloat32(),
+      t * hiddenSize,
+    );
   });
   for (const layer of weights.layers) {
     const h = norm(x, layer.inputLayernorm, eps);

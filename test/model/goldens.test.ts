@@ -115,7 +115,7 @@ describe("the Stream heads", () => {
       "test/goldens/tiny-guard-stream/stream.jsonl",
     )) {
       const taps = new Map<string, Float32Array>();
-      model.newSession().forward(golden.ids, { logits: "none", tap: (name, data) => taps.set(name, data.slice()) });
+      model.newSession().forward(golden.ids, { logits: 0, tap: (name, data) => taps.set(name, data.slice()) });
       const check = (row: number, prefix: string, levels: readonly string[], categories: readonly string[], expected: Reading): void => {
         const [level, levelProbability] = best(taps.get(`${prefix}risk_level`) as Float32Array, row, levels);
         const [category, categoryProbability] = best(taps.get(`${prefix}category`) as Float32Array, row, categories);

@@ -2,7 +2,7 @@
 
 import { Qwen3 } from "../../model/qwen3.ts";
 import { Tokenizer } from "../../tokenizer/tokenizer.ts";
-import { checkpointFiles, type ModelOptions } from "../checkpoint-option.ts";
+import { checkpointFiles, engineOptions, type ModelOptions } from "../checkpoint-option.ts";
 import { type Terminal, textArgument, UsageError } from "../io.ts";
 import { readMessages } from "../messages.ts";
 
@@ -24,10 +24,11 @@ export async function generateCommand(options: GenerateCommandOptions, terminal:
   const messages = options.messages === undefined ? undefined : await readMessages(options.messages, terminal);
   const raw = messages ? "" : await textArgument(options.prompt, terminal, "generate");
 
+  const engine = engineOptions(options);
   const files = await checkpointFiles(options, terminal);
   const tokenizer = await Tokenizer.load(files);
   const prompt = messages ? tokenizer.encodeChat(messages) : tokenizer.encode(raw);
-  const model = await Qwen3.load(files);
+  const model = await Qwen3.load(files, engine);
 
   const ids: number[] = [];
   const decoder = tokenizer.decodeStream({ skipSpecialTokens: true });

@@ -14,7 +14,7 @@ import { serializeSafetensors } from "../../tensor/safetensors-writer.ts";
 import { Tensor } from "../../tensor/tensor.ts";
 import type { ChatMessage } from "../../tokenizer/chat-template.ts";
 import { Tokenizer } from "../../tokenizer/tokenizer.ts";
-import { checkpointFiles, type ModelOptions } from "../checkpoint-option.ts";
+import { checkpointFiles, engineOptions, type ModelOptions } from "../checkpoint-option.ts";
 import { fileError, parseJson, type Terminal } from "../io.ts";
 import { jsonLines } from "../json-lines.ts";
 import { checkIds } from "./tokenize.ts";
@@ -32,8 +32,9 @@ export async function goldenRecordCommand(
   options: ModelOptions & { input: string; out: string; maxNewTokens: number; taps?: string },
   terminal: Terminal,
 ): Promise<void> {
+  const engine = engineOptions(options);
   const files = await checkpointFiles(options, terminal);
-  const model = await Qwen3.load(files);
+  const model = await Qwen3.load(files, engine);
   // A checkpoint without a tokenizer will do as long as lines hold ids.
   const hasTokenizer = (await files.readText("tokenizer.json")) !== undefined;
   const tokenizer = hasTokenizer ? await Tokenizer.load(files) : undefined;
@@ -57,7 +58,8 @@ export async function goldenRecordCommand(
 
 /** Returns whether nothing differs. */
 export async function goldenCheckCommand(file: string, options: ModelOptions & { json?: boolean }, terminal: Terminal): Promise<boolean> {
-  const model = await Qwen3.load(await checkpointFiles(options, terminal));
+  const engine = engineOptions(options);
+  const model = await Qwen3.load(await checkpointFiles(options, terminal), engine);
   const differ: { line: number; what: string; expected: unknown; got: unknown }[] = [];
   let checked = 0;
   for await (const { line, number, name } of jsonLines(inputChunks(file, terminal), file)) {

@@ -2,7 +2,7 @@
 
 import type { ModerationInput } from "../../guard/conversation.ts";
 import { Guard, type Mode } from "../../guard/guard.ts";
-import { checkpointFiles, type ModelOptions } from "../checkpoint-option.ts";
+import { checkpointFiles, engineOptions, type ModelOptions } from "../checkpoint-option.ts";
 import { type Terminal, textArgument, UsageError } from "../io.ts";
 import { readMessages } from "../messages.ts";
 import { verdictCard } from "../verdict-card.ts";
@@ -17,7 +17,8 @@ export interface ModerateCommandOptions extends ModelOptions {
 /** Returns whether it is flagged. */
 export async function moderateCommand(text: string | undefined, options: ModerateCommandOptions, terminal: Terminal): Promise<boolean> {
   const input = await readInput(text, options, terminal);
-  const guard = await Guard.load(await checkpointFiles(options, terminal));
+  const engine = engineOptions(options);
+  const guard = await Guard.load(await checkpointFiles(options, terminal), engine);
   const verdict = await guard.moderate(input, { mode: options.mode });
   await terminal.out(options.json ? `${JSON.stringify(verdict)}\n` : verdictCard(verdict, input, terminal));
   return verdict.flagged;

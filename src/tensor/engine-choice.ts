@@ -1,0 +1,54 @@
+/**
+ * Which engine computes, and with how many threads: the one place that decides.
+ */
+
+import type { Engine } from "./engine.ts";
+import { ReferenceEngine } from "./reference-engine.ts";
+import { WasmEngine } from "./wasm/wasm-engine.ts";
+
+/** More than any machine needs: memory is what limits long before. */
+export const MAX_THREADS = 64;
+
+export interface EngineOptions {
+  /** "auto" (default): the fast engine where there is WebAssembly SIMD, else the readable one. */
+  readonly engine?: "auto" | "wasm" | "reference";
+  /** Threads of the fast engine; by default one for each physical core on Node, one elsewhere. The reference engine has one. */
+  readonly threads?: number;
+}
+
+/** Throws RangeError for options that cannot be honoured, and what the engine named throws where it cannot run here. */
+export async function createEngine(options: EngineOptions = {}): Promise<Engine> {
+  const { engine = "auto", threads } = options;
+  if (!["auto", "wasm", "reference"].includes(engine)) throw new RangeError(`engine: expected auto, wasm or reference, got ${engine}`);
+  if (threads !== undefined && (!Number.isInteger(threads) || threads < 1 || threads > MAX_THREADS)) {
+    throw new RangeError(`threads: expected an integer from 1 to ${MAX_THREADS}, got ${threads}`);
+  }
+  if (engine === "reference" || (engine === "auto" && !hasWasmSimd())) {
+    if (threads !== undefined && threads !== 1)
+      throw new RangeError(`threads: expected 1, since the reference engine has one, got ${threads}`);
+    return new ReferenceEngine();
+  }
+  if (!hasWasmSimd())
+    throw new Error("engine: expected WebAssembly with SIMD for the wasm engine, got a machine without it (reference works)");
+  const node = isNode() && typeof SharedArrayBuffer === "function" ? await import("./wasm/worker-start.node.ts") : undefined;
+  if (!node && threads !== undefined && threads > 1)
+    throw new RangeError(`threads: expected 1, since there is no shared memory here, got ${threads}`);
+  if (!node) return WasmEngine.create();
+  const startWorker = node.startNodeWorker;
+  if (threads !== undefined) return WasmEngine.create({ threads, startWorker });
+  try {
+    return await WasmEngine.create({ threads: node.physicalCores(), startWorker });
+  } catch {
+    return WasmEngine.create(); // nobody asked for workers, and here none may be started
+  }
+}
+
+/** A module with one SIMD instruction: (func (result v128) i32.const 0 i8x16.splat). */
+export function hasWasmSimd(): boolean {
+  const module = [0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 8, 1, 6, 0, 65, 0, 253, 15, 11];
+  return typeof WebAssembly === "object" && WebAssembly.validate(Uint8Array.from(module));
+}
+
+function isNode(): boolean {
+  return (globalThis as { process?: { versions?: { node?: string } } }).process?.versions?.node !== undefined;
+}

@@ -1,0 +1,107 @@
+/**
+ * Memory of an engine: one WebAssembly.Memory, and who has which part of it.
+ *
+ * In: sizes in bytes. Out: byte addresses, and views on them. A memory only grows, and growing kills the views of an unshared one, so views are
+ * made here at each use and kept nowhere.
+ */
+
+import { MAX_PAGES, PAGE_BYTES } from "./kernels.ts";
+
+/** A cache line, and a whole number of vectors. */
+const ALIGNMENT = 64;
+
+interface Block {
+  readonly address: number;
+  readonly bytes: number;
+}
+
+export class Heap {
+  readonly memory: WebAssembly.Memory;
+  readonly #limit: number;
+  /** In order of address; neighbours are always merged. */
+  #free: Block[] = [];
+  #used = new Map<number, number>();
+  #end: number;
+
+  /** The first `reserved` bytes are not given out. `limit`: most bytes that the memory may grow to. */
+  constructor(shared: boolean, reserved: number, limit: number = MAX_PAGES * PAGE_BYTES) {
+    this.memory = new WebAssembly.Memory({
+      initial: Math.ceil(reserved / PAGE_BYTES),
+      maximum: MAX_PAGES,
+      ...(shared ? { shared: true } : {}),
+    });
+    this.#limit = limit;
+    this.#end = roundUp(reserved);
+  }
+
+  /** Bytes given out. */
+  get usedBytes(): number {
+    let sum = 0;
+    for (const bytes of this.#used.values()) sum += bytes;
+    return sum;
+  }
+
+  /** An address with room for so many bytes. Throws RangeError with both numbers where the memory cannot hold them. What is there is not cleared. */
+  allocate(bytes: number): number {
+    const size = roundUp(Math.max(bytes, 1));
+    const index = this.#free.findIndex(block => block.bytes >= size);
+    if (index >= 0) {
+      const { address, bytes: found } = this.#free[index];
+      if (found === size) this.#free.splice(index, 1);
+      else this.#free[index] = { address: address + size, bytes: found - size };
+      this.#used.set(address, size);
+      return address;
+    }
+    const address = this.#end;
+    this.#grow(address + size, size);
+    this.#end = address + size;
+    this.#used.set(address, size);
+    return address;
+  }
+
+  free(address: number): void {
+    const bytes = this.#used.get(address);
+    if (bytes === undefined) throw new RangeError(`heap: expected an address that was allocated, got ${address}`);
+    this.#used.delete(address);
+    const at = this.#free.findIndex(block => block.address > address);
+    const index = at < 0 ? this.#free.length : at;
+    this.#free.splice(index, 0, { address, bytes });
+    this.#merge(index);
+    if (index > 0) this.#merge(index - 1);
+  }
+
+  floats(address: number, length: number): Float32Array {
+    return new Float32Array(this.memory.buffer, address, length);
+  }
+
+  bytes(address: number, length: number): Uint8Array {
+    return new Uint8Array(this.memory.buffer, address, length);
+  }
+
+  #merge(index: number): void {
+    const [block, next] = [this.#free[index], this.#free[index + 1]];
+    if (next && block.address + block.bytes === next.address)
+      this.#free.splice(index, 2, { address: block.address, bytes: block.bytes + next.bytes });
+  }
+
+  #grow(end: number, size: number): void {
+    const have = this.memory.buffer.byteLength;
+    if (end <= have) return;
+    const refuse = (): never => {
+      const megabytes = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(1)} MB`;
+      throw new RangeError(
+        `memory: expected room for ${megabytes(size)} beside ${megabytes(this.usedBytes)} in use, got a limit of ${megabytes(this.#limit)}`,
+      );
+    };
+    if (end > this.#limit) refuse();
+    try {
+      this.memory.grow(Math.ceil((end - have) / PAGE_BYTES));
+    } catch {
+      refuse();
+    }
+  }
+}
+
+function roundUp(bytes: number): number {
+  return Math.ceil(bytes / ALIGNMENT) * ALIGNMENT;
+}

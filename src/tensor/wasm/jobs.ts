@@ -1,0 +1,329 @@
+/**
+ * Jobs: what threads do together. Each is cut into items that touch different outputs, so that who does which item cannot change a bit.
+ *
+ * In: an instance of the kernels, the job's arguments (addresses and sizes), which item, and a scratch of the thread's own. Out: the item's part
+ * of the result, in memory. The same code runs on the main thread and on workers.
+ */
+
+import { SUM_BLOCK } from "../reference.ts";
+import type { Kernels } from "./kernels.ts";
+import { PANEL, TILE_ROWS, WEIGHT_BYTES, type WeightDtype } from "./linear-kernels.ts";
+
+/** What a job's item needs of the thread that runs it. */
+export interface JobContext {
+  readonly kernels: Kernels;
+  readonly memory: WebAssembly.Memory;
+  /** Address of this thread's scratch. */
+  readonly scratch: number;
+}
+
+type Job = (context: JobContext, args: readonly number[], item: number) => void;
+
+const FLOAT_BYTES = 4;
+const PANEL_ROW_BYTES = PANEL * FLOAT_BYTES;
+const DTYPES: readonly WeightDtype[] = ["BF16", "F16", "F32"];
+/** Query rows that one item of attention takes: their scores stay in the second-level cache while a head's keys pass by. */
+export const ATTENTION_ROWS = 32;
+/** Panels of one item where one row is multiplied: enough work to be worth handing out. */
+export const ROW_PANELS = 4;
+
+const WIDENED_BYTES = SUM_BLOCK * PANEL_ROW_BYTES;
+
+export function dtypeCode(dtype: WeightDtype): number {
+  return DTYPES.indexOf(dtype);
+}
+
+export function tilesOf(rows: number): number {
+  return Math.ceil(rows / TILE_ROWS);
+}
+
+/** Scratch that an item of `linearMany` takes. */
+export function linearScratchBytes(rows: number): number {
+  return WIDENED_BYTES + 2 * tilesOf(rows) * TILE_ROWS * PANEL_ROW_BYTES;
+}
+
+/** Scratch that an item of `attentionMany` (or of `attentionRow`) takes, `positions` keys in all. */
+export function attentionScratchBytes(positions: number, headDim: number): number {
+  const padded = roundUp(positions, PANEL);
+  const [rows, dims] = [ATTENTION_ROWS, roundUp(headDim, PANEL)];
+  return FLOAT_BYTES * (rows * padded + TILE_ROWS * padded + rows * headDim + TILE_ROWS * dims * 2 + rows * PANEL + PANEL);
+}
+
+export function roundUp(value: number, unit: number): number {
+  return Math.ceil(value / unit) * unit;
+}
+
+/** Packs a tile of four rows: block by block of SUM_BLOCK inputs, [blocks][tiles][inputs][4]. Args: x, out, inputs, rows, row stride in bytes. */
+function packTile({ kernels }: JobContext, [x, out, inputs, rows, stride]: readonly number[], tile: number): void {
+  const tiles = tilesOf(rows);
+  const row = (i: number): number => x + Math.min(tile * TILE_ROWS + i, rows - 1) * stride;
+  for (let block = 0; block < inputs; block += SUM_BLOCK) {
+    const count = Math.min(SUM_BLOCK, inputs - block);
+    const at = block * FLOAT_BYTES;
+    const target = out + TILE_ROWS * FLOAT_BYTES * (block * tiles + tile * count);
+    kernels.pack(row(0) + at, row(1) + at, row(2) + at, row(3) + at, target, count);
+  }
+}
+
+/** One panel of 16 outputs for all rows. Args: dtype, weights, inputs, outputs, packed x, out, rows. Rows of `out` are there in whole tiles. */
+function linearMany({ kernels, memory, scratch }: JobContext, args: readonly number[], panel: number): void {
+  const [code, weights, inputs, outputs, packed, out, rows] = args;
+  const dtype = DTYPES[code];
+  const tiles = tilesOf(rows);
+  const widened = scratch;
+  const sums = widened + WIDENED_BYTES;
+  const edge = sums + tiles * TILE_ROWS * PANEL_ROW_BYTES;
+  const panelWeights = weights + panel * inputs * PANEL * WEIGHT_BYTES[dtype];
+  // A panel with fewer than 16 outputs goes to a place of its own and is copied, or it would run into the next row.
+  const columns = Math.min(PANEL, outputs - panel * PANEL);
+  const [target, stride] = columns === PANEL ? [out + panel * PANEL_ROW_BYTES, outputs * FLOAT_BYTES] : [edge, PANEL_ROW_BYTES];
+
+  for (let block = 0; block < inputs; block += SUM_BLOCK) {
+    const count = Math.min(SUM_BLOCK, inputs - block);
+    let block32 = panelWeights + block * PANEL * WEIGHT_BYTES[dtype];
+    if (dtype !== "F32") {
+      kernels[`widen_${dtype}`](block32, widened, count);
+      block32 = widened;
+    }
+    const rowsOfBlock = packed + TILE_ROWS * FLOAT_BYTES * block * tiles;
+    if (block === 0) kernels.tile(rowsOfBlock, block32, PANEL_ROW_BYTES, target, stride, count, tiles);
+    else {
+      kernels.tile(rowsOfBlock, block32, PANEL_ROW_BYTES, sums, PANEL_ROW_BYTES, count, tiles);
+      kernels.add_panel(target, stride, sums, rows);
+    }
+  }
+  if (columns < PANEL) copyColumns(memory, edge, out + panel * PANEL_ROW_BYTES, outputs, rows, columns);
+}
+
+function copyColumns(memory: WebAssembly.Memory, from: number, to: number, outputs: number, rows: number, columns: number): void {
+  const floats = new Float32Array(memory.buffer);
+  for (let t = 0; t < rows; t++) {
+    for (let i = 0; i < columns; i++) floats[to / FLOAT_BYTES + t * outputs + i] = floats[from / FLOAT_BYTES + t * PANEL + i];
+  }
+}
+
+/** ROW_PANELS panels for one row. Args: dtype, weights, inputs, outputs, x, out. */
+function linearRow(
+  { kernels, memory, scratch }: JobContext,
+  [code, weights, inputs, outputs, x, out]: readonly number[],
+  item: number,
+): void {
+  const dtype = DTYPES[code];
+  const panels = Math.ceil(outputs / PANEL);
+  for (let panel = item * ROW_PANELS; panel < Math.min(panels, (item + 1) * ROW_PANELS); panel++) {
+    const columns = Math.min(PANEL, outputs - panel * PANEL);
+    const target = columns === PANEL ? out + panel * PANEL_ROW_BYTES : scratch;
+    const stride = PANEL * WEIGHT_BYTES[dtype];
+    rowTimesPanel(kernels, dtype, x, weights + panel * inputs * stride, stride, target, inputs);
+    if (columns < PANEL) copyColumns(memory, scratch, out + panel * PANEL_ROW_BYTES, outputs, 1, columns);
+  }
+}
+
+function rowTimesPanel(
+  kernels: Kernels,
+  dtype: WeightDtype,
+  x: number,
+  weights: number,
+  stride: number,
+  out: number,
+  inputs: number,
+): void {
+  for (let block = 0; block < inputs; block += SUM_BLOCK) {
+    const count = Math.min(SUM_BLOCK, inputs - block);
+    kernels[`row_${dtype}`](x + block * FLOAT_BYTES, weights + block * stride, stride, out, count, block === 0 ? 1 : 0);
+  }
+}
+
+/** Rows of RMSNorm. Args: out, x, gain, rows, size, eps, rows of an item. */
+function rmsNorm({ kernels }: JobContext, [out, x, gain, rows, size, eps, share]: readonly number[], item: number): void {
+  for (let t = item * share; t < Math.min(rows, (item + 1) * share); t++) {
+    kernels.rms_norm(out + t * size * FLOAT_BYTES, x + t * size * FLOAT_BYTES, gain, size, eps, size);
+  }
+}
+
+/** Rows of rotation. Args: x, heads, head size, cos, sin, start, rows, rows of an item. */
+function rope({ kernels }: JobContext, [x, heads, headDim, cos, sin, start, rows, share]: readonly number[], item: number): void {
+  const half = headDim / 2;
+  for (let t = item * share; t < Math.min(rows, (item + 1) * share); t++) {
+    const angle = (start + t) * half * FLOAT_BYTES;
+    for (let h = 0; h < heads; h++) kernels.rope(x + (t * heads + h) * headDim * FLOAT_BYTES, cos + angle, sin + angle, half);
+  }
+}
+
+/** Elements of the activation, or of the residual sum. Args: which, x, y, vectors of 4, vectors of an item. */
+function elementwise({ kernels }: JobContext, [which, x, y, vectors, share]: readonly number[], item: number): void {
+  const first = item * share;
+  const count = Math.min(share, vectors - first);
+  const offset = first * TILE_ROWS * FLOAT_BYTES;
+  (which === 0 ? kernels.silu_mul : kernels.add)(x + offset, y + offset, count);
+}
+
+/**
+ * Keys and values of one key/value head into the cache. Args: keys, values, cached keys, cached values, kv heads, head size, capacity, start,
+ * rows. Keys lie in panels of 16 positions, [capacity / 16][head size][16]; values position by position, padded to whole panels.
+ */
+function storeKeysAndValues({ memory }: JobContext, args: readonly number[], head: number): void {
+  const [keys, values, cachedKeys, cachedValues, numKvHeads, headDim, capacity, start, rows] = args;
+  const floats = new Float32Array(memory.buffer);
+  const dims = roundUp(headDim, PANEL);
+  const keyBase = cachedKeys / FLOAT_BYTES + head * capacity * headDim;
+  const valueBase = cachedValues / FLOAT_BYTES + head * capacity * dims;
+  for (let t = 0; t < rows; t++) {
+    const position = start + t;
+    const from = (t * numKvHeads + head) * headDim;
+    const key = keyBase + (position >> 4) * PANEL * headDim + (position & 15);
+    const value = valueBase + position * dims;
+    for (let d = 0; d < headDim; d++) {
+      floats[key + d * PANEL] = floats[keys / FLOAT_BYTES + from + d];
+      floats[value + d] = floats[values / FLOAT_BYTES + from + d];
+    }
+  }
+}
+
+interface AttentionArgs {
+  readonly out: number;
+  readonly q: number;
+  readonly keys: number;
+  readonly values: number;
+  readonly numHeads: number;
+  readonly numKvHeads: number;
+  readonly headDim: number;
+  readonly capacity: number;
+  readonly start: number;
+  readonly rows: number;
+}
+
+/** Args of both attention jobs, in this order. */
+function attentionArgs(args: readonly number[]): AttentionArgs {
+  const [out, q, keys, values, numHeads, numKvHeads, headDim, capacity, start, rows] = args;
+  return { out, q, keys, values, numHeads, numKvHeads, headDim, capacity, start, rows };
+}
+
+/** Addresses of one query head's keys and values. */
+function headAddresses(a: AttentionArgs, head: number): { keys: number; values: number } {
+  const kvHead = Math.floor((head * a.numKvHeads) / a.numHeads);
+  return {
+    keys: a.keys + kvHead * a.capacity * a.headDim * FLOAT_BYTES,
+    values: a.values + kvHead * a.capacity * roundUp(a.headDim, PANEL) * FLOAT_BYTES,
+  };
+}
+
+/** ATTENTION_ROWS rows of one query head. Items: heads times groups of rows. */
+function attentionMany({ kernels, memory, scratch }: JobContext, args: readonly number[], item: number): void {
+  const a = attentionArgs(args);
+  const groups = Math.ceil(a.rows / ATTENTION_ROWS);
+  const head = Math.floor(item / groups);
+  const first = (item % groups) * ATTENTION_ROWS;
+  const rows = Math.min(ATTENTION_ROWS, a.rows - first);
+  const tiles = tilesOf(rows);
+  const { keys, values } = headAddresses(a, head);
+  const dims = roundUp(a.headDim, PANEL);
+  const positions = a.start + first + rows; // what the last of these rows sees
+  const padded = roundUp(positions, PANEL);
+  const rowBytes = a.numHeads * a.headDim * FLOAT_BYTES;
+  const query = a.q + first * rowBytes + head * a.headDim * FLOAT_BYTES;
+
+  const scores = scratch; // [rows][padded]
+  const packedScores = scores + ATTENTION_ROWS * padded * FLOAT_BYTES; // [positions][4], one tile at a time
+  const packedQuery = packedScores + TILE_ROWS * padded * FLOAT_BYTES; // [tiles][headDim][4]
+  const result = packedQuery + ATTENTION_ROWS * a.headDim * FLOAT_BYTES; // [4][dims]
+  const sums = result + TILE_ROWS * dims * FLOAT_BYTES; // blocks after the first
+
+  // Scores: the queries times panels of keys, as in a linear layer whose weights are the keys.
+  for (let t = 0; t < tiles; t++) packTile({ kernels, memory, scratch }, [query, packedQuery, a.headDim, rows, rowBytes], t);
+  for (let panel = 0; panel < padded / PANEL; panel++) {
+    const target = scores + panel * PANEL_ROW_BYTES;
+    for (let block = 0; block < a.headDim; block += SUM_BLOCK) {
+      const count = Math.min(SUM_BLOCK, a.headDim - block);
+      const weights = keys + (panel * a.headDim + block) * PANEL_ROW_BYTES;
+      const packed = packedQuery + TILE_ROWS * FLOAT_BYTES * block * tiles;
+      if (block === 0) kernels.tile(packed, weights, PANEL_ROW_BYTES, target, padded * FLOAT_BYTES, count, tiles);
+      else {
+        kernels.tile(packed, weights, PANEL_ROW_BYTES, sums, PANEL_ROW_BYTES, count, tiles);
+        kernels.add_panel(target, padded * FLOAT_BYTES, sums, rows);
+      }
+    }
+  }
+
+  const scale = Math.fround(1 / Math.fround(Math.sqrt(a.headDim)));
+  for (let t = 0; t < tiles; t++) {
+    // Softmax, each row over what it sees; what the tile's last row sees beyond that weighs 0, which adds nothing.
+    const tileRows = Math.min(TILE_ROWS, rows - t * TILE_ROWS);
+    const seen = a.start + first + t * TILE_ROWS + tileRows;
+    const row = (i: number): number => scores + (t * TILE_ROWS + i) * padded * FLOAT_BYTES;
+    const denominators: number[] = [];
+    for (let i = 0; i < tileRows; i++) denominators.push(kernels.softmax(row(i), seen - tileRows + i + 1, roundUp(seen, 4), scale));
+    packTile({ kernels, memory, scratch }, [row(0), packedScores, seen, tileRows, padded * FLOAT_BYTES], 0);
+
+    // The weighted sum of values: a linear layer whose inputs are the positions.
+    for (let panel = 0; panel < dims / PANEL; panel++) {
+      for (let block = 0; block < seen; block += SUM_BLOCK) {
+        const count = Math.min(SUM_BLOCK, seen - block);
+        const weights = values + (block * dims + panel * PANEL) * FLOAT_BYTES;
+        const packed = packedScores + TILE_ROWS * FLOAT_BYTES * block;
+        const target = result + panel * PANEL_ROW_BYTES;
+        if (block === 0) kernels.tile(packed, weights, dims * FLOAT_BYTES, target, dims * FLOAT_BYTES, count, 1);
+        else {
+          kernels.tile(packed, weights, dims * FLOAT_BYTES, sums, PANEL_ROW_BYTES, count, 1);
+          kernels.add_panel(target, dims * FLOAT_BYTES, sums, tileRows);
+        }
+      }
+    }
+    for (let i = 0; i < tileRows; i++) {
+      const target = a.out + (first + t * TILE_ROWS + i) * rowBytes + head * a.headDim * FLOAT_BYTES;
+      divideRow(kernels, memory, target, result + i * dims * FLOAT_BYTES, denominators[i], a.headDim);
+    }
+  }
+}
+
+/** One row of one query head: the step of decoding. Items: heads. */
+function attentionRow({ kernels, memory, scratch }: JobContext, args: readonly number[], head: number): void {
+  const a = attentionArgs(args);
+  const { keys, values } = headAddresses(a, head);
+  const dims = roundUp(a.headDim, PANEL);
+  const positions = a.start + 1;
+  const padded = roundUp(positions, PANEL);
+  const query = a.q + head * a.headDim * FLOAT_BYTES;
+  const scores = scratch;
+  const result = scores + padded * FLOAT_BYTES;
+  for (let panel = 0; panel < padded / PANEL; panel++) {
+    const weights = keys + panel * a.headDim * PANEL_ROW_BYTES;
+    rowTimesPanel(kernels, "F32", query, weights, PANEL_ROW_BYTES, scores + panel * PANEL_ROW_BYTES, a.headDim);
+  }
+  const scale = Math.fround(1 / Math.fround(Math.sqrt(a.headDim)));
+  const denominator = kernels.softmax(scores, positions, roundUp(positions, 4), scale);
+  for (let panel = 0; panel < dims / PANEL; panel++) {
+    rowTimesPanel(
+      kernels,
+      "F32",
+      scores,
+      values + panel * PANEL_ROW_BYTES,
+      dims * FLOAT_BYTES,
+      result + panel * PANEL_ROW_BYTES,
+      positions,
+    );
+  }
+  divideRow(kernels, memory, a.out + head * a.headDim * FLOAT_BYTES, result, denominator, a.headDim);
+}
+
+/** Rows of a head lie beside those of others, so a size that is no multiple of 4 must not be written in vectors. */
+function divideRow(kernels: Kernels, memory: WebAssembly.Memory, out: number, x: number, denominator: number, size: number): void {
+  if (size % 4 === 0) return kernels.divide(out, x, denominator, size / 4);
+  const floats = new Float32Array(memory.buffer);
+  for (let d = 0; d < size; d++) floats[out / FLOAT_BYTES + d] = floats[x / FLOAT_BYTES + d] / denominator;
+}
+
+/** All jobs; a job is named by its key on one thread and by its index to the others. */
+export const JOBS = {
+  packTile,
+  linearMany,
+  linearRow,
+  rmsNorm,
+  rope,
+  elementwise,
+  storeKeysAndValues,
+  attentionMany,
+  attentionRow,
+} as const satisfies Record<string, Job>;
+export type JobName = keyof typeof JOBS;
+export const JOB_NAMES: readonly JobName[] = Object.keys(JOBS) as JobName[];

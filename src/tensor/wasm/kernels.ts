@@ -1,0 +1,44 @@
+/**
+ * The module of all kernels: bytes, compiled module, and what an instance of it exports.
+ *
+ * In: a memory, shared or not. Out: functions on pointers (byte addresses in that memory). Row counts, strides and layouts are described at
+ * each kernel.
+ */
+
+import { ModuleBuilder } from "./assembler.ts";
+import { addLinearKernels, type WeightDtype } from "./linear-kernels.ts";
+import { addRepackKernel } from "./repack-kernel.ts";
+import { addRowKernels } from "./row-kernels.ts";
+
+type Kernel = (...args: number[]) => void;
+
+export interface Kernels extends Readonly<Record<`widen_${"BF16" | "F16"}` | `embed_${WeightDtype}` | `row_${WeightDtype}`, Kernel>> {
+  readonly pack: Kernel;
+  readonly tile: Kernel;
+  readonly add_panel: Kernel;
+  readonly repack_16bit: Kernel;
+  readonly rms_norm: Kernel;
+  readonly rope: Kernel;
+  readonly softmax: (x: number, length: number, padded: number, scale: number) => number;
+  readonly divide: Kernel;
+  readonly silu_mul: Kernel;
+  readonly add: Kernel;
+  readonly argmax: (x: number, length: number) => number;
+}
+
+export const PAGE_BYTES = 65536;
+/** A 32-bit memory's limit: 4 GiB. */
+export const MAX_PAGES = 65536;
+
+/** Compiled for a shared memory of at most MAX_PAGES, or for one of this agent's own. Some milliseconds. */
+export function compileKernels(shared: boolean): WebAssembly.Module {
+  const module = new ModuleBuilder();
+  addLinearKernels(module);
+  addRepackKernel(module);
+  addRowKernels(module);
+  return new WebAssembly.Module(module.bytes(shared ? MAX_PAGES : undefined));
+}
+
+export function instantiateKernels(module: WebAssembly.Module, memory: WebAssembly.Memory): Kernels {
+  return new WebAssembly.Instance(module, { env: { memory } }).exports as unknown as Kernels;
+}

@@ -1,0 +1,221 @@
+/**
+ * Threads over one shared memory: a main thread that hands out jobs and works with, and workers that wait for them.
+ *
+ * In: a job's name, arguments and number of items. Out: the job done. Items are handed out one by one (`Atomics.add`), so a slow thread takes
+ * fewer. Workers spin for a moment, since the next job of a forward pass follows in microseconds, and then sleep (`Atomics.wait`): an idle
+ * engine uses no processor. What coordinates them lies in a control block at the start of the memory.
+ *
+ * A job is open while the generation is even. A worker enters by raising its flag and then looking at the generation once more; the main
+ * thread closes the job by making the generation odd and then waiting for all flags to fall. Whichever comes second sees the other (all
+ * accesses are sequentially consistent), so no worker works on a job that is being replaced, and one that sleeps, or that the system has
+ * not scheduled, holds nobody up. Waiting for every worker to report instead cost a factor of 3 on a busy machine.
+ *
+ * Nothing here is Node's: a worker is started by a function that the engine is given (node-worker.node.ts for Node).
+ */
+
+import { JOB_NAMES, JOBS, type JobContext, type JobName } from "./jobs.ts";
+import { instantiateKernels, type Kernels } from "./kernels.ts";
+
+/** Bytes of the control block. */
+export const CONTROL_BYTES = 4096;
+
+// The control block's 32-bit words. Those that different threads hammer at lie on cache lines of their own.
+const GENERATION = 0; // even: a job is open; odd: none is. Workers wait for it to change
+const NEXT_ITEM = 16;
+const JOB = 48; // index into JOB_NAMES, or EXIT
+const ITEMS = 49;
+const SCRATCH = 50; // address of the first thread's scratch
+const SCRATCH_BYTES = 51; // of each thread
+const FAILED = 64; // 1 + index of a worker that threw
+const PROGRESS = 80; // counts items done by workers
+/** A word for each worker: 1 while it is in a job. */
+const ACTIVE = 96;
+/** Arguments of the job, as float64: exact for addresses and for float32 values alike. */
+const ARGS_BYTE = 1024;
+const MAX_ARGS = 16;
+/** A worker's error message, UTF-8, its length before it. */
+const MESSAGE_BYTE = 2048;
+const MESSAGE_MAX_BYTES = 1024;
+
+const EXIT = -1;
+/** The generation before the first job. */
+const CLOSED = 1;
+
+/** Turns of an empty loop before a worker sleeps: about 0.2 ms, longer than any pause within a forward pass. */
+const WORKER_SPINS = 40_000;
+/** Turns before the main thread looks at the clock. */
+const MAIN_SPINS = 20_000;
+/** No worker finishing an item for so long means that one is gone: the largest item takes some milliseconds. */
+const STALLED_MS = 10_000;
+
+/** What a worker is started with. */
+export interface WorkerStart {
+  readonly module: WebAssembly.Module;
+  readonly memory: WebAssembly.Memory;
+  /** 1, 2, ...: the main thread is 0. */
+  readonly index: number;
+}
+
+/** A started worker: resolves when it waits for jobs. */
+export interface WorkerHandle {
+  readonly ready: Promise<void>;
+  /** Ends it at once. */
+  terminate(): void;
+  /** Calls back when it has ended, for whatever reason. */
+  onExit(callback: (reason: string) => void): void;
+}
+
+export type StartWorker = (start: WorkerStart) => WorkerHandle;
+
+/** The main thread's side. */
+export class ThreadPool {
+  readonly threads: number;
+  readonly kernels: Kernels;
+  readonly #memory: WebAssembly.Memory;
+  readonly #workers: readonly WorkerHandle[];
+  #ended: string | undefined;
+
+  private constructor(kernels: Kernels, memory: WebAssembly.Memory, workers: readonly WorkerHandle[]) {
+    this.kernels = kernels;
+    this.#memory = memory;
+    this.#workers = workers;
+    this.threads = workers.length + 1;
+    for (const worker of workers) {
+      worker.onExit(reason => {
+        this.#ended ??= `a worker ended: ${reason}`;
+      });
+    }
+  }
+
+  /** Starts `threads - 1` workers over the shared memory; with 1 the memory may be any. Rejects where a worker does not start. */
+  static async start(
+    module: WebAssembly.Module,
+    memory: WebAssembly.Memory,
+    threads: number,
+    startWorker?: StartWorker,
+  ): Promise<ThreadPool> {
+    const kernels = instantiateKernels(module, memory);
+    new Int32Array(memory.buffer)[GENERATION] = CLOSED;
+    if (threads === 1 || !startWorker) return new ThreadPool(kernels, memory, []);
+    const workers = Array.from({ length: threads - 1 }, (_, i) => startWorker({ module, memory, index: i + 1 }));
+    try {
+      await Promise.all(workers.map(worker => worker.ready));
+    } catch (error) {
+      for (const worker of workers) worker.terminate();
+      throw error;
+    }
+    return new ThreadPool(kernels, memory, workers);
+  }
+
+  /**
+   * Does a job and returns when it is done. Throws Error where a worker threw, ended or stopped; the pool then refuses further jobs, since what
+   * was computed is not whole.
+   */
+  run(name: JobName, args: readonly number[], items: number, scratch: number, scratchBytes: number): void {
+    if (this.#ended !== undefined) throw new Error(`threads: expected running workers, got none: ${this.#ended}`);
+    const context: JobContext = { kernels: this.kernels, memory: this.#memory, scratch };
+    if (this.#workers.length === 0 || items < 2) {
+      for (let item = 0; item < items; item++) JOBS[name](context, args, item);
+      return;
+    }
+    const control = new Int32Array(this.#memory.buffer, 0, CONTROL_BYTES / 4);
+    new Float64Array(this.#memory.buffer, ARGS_BYTE, MAX_ARGS).set(args);
+    control[JOB] = JOB_NAMES.indexOf(name);
+    control[ITEMS] = items;
+    control[SCRATCH] = scratch;
+    control[SCRATCH_BYTES] = scratchBytes;
+    Atomics.store(control, NEXT_ITEM, 0);
+    Atomics.add(control, GENERATION, 1); // open: even
+    Atomics.notify(control, GENERATION);
+    try {
+      for (let item = Atomics.add(control, NEXT_ITEM, 1); item < items; item = Atomics.add(control, NEXT_ITEM, 1))
+        JOBS[name](context, args, item);
+    } finally {
+      Atomics.add(control, GENERATION, 1); // closed: odd
+      this.#awaitWorkers(control);
+    }
+    const failed = Atomics.load(control, FAILED);
+    if (failed !== 0) {
+      this.#ended = `worker ${failed - 1} failed: ${readMessage(this.#memory)}`;
+      throw new Error(`threads: ${this.#ended}`);
+    }
+  }
+
+  /** Ends the workers. */
+  close(): void {
+    this.#ended ??= "the engine was closed";
+    if (this.#workers.length > 0) {
+      const control = new Int32Array(this.#memory.buffer, 0, CONTROL_BYTES / 4);
+      control[JOB] = EXIT;
+      Atomics.add(control, GENERATION, 1);
+      Atomics.notify(control, GENERATION);
+    }
+    for (const worker of this.#workers) worker.terminate();
+  }
+
+  /** Waits until no worker is in the job. */
+  #awaitWorkers(control: Int32Array): void {
+    const isActive = (): boolean => this.#workers.some((_, i) => Atomics.load(control, ACTIVE + i) !== 0);
+    let progress = Atomics.load(control, PROGRESS);
+    let since = 0;
+    for (let spins = 1; isActive(); spins++) {
+      if (spins % MAIN_SPINS !== 0) continue;
+      // Not a wait for a notification: a browser's main thread may not wait, and the clock must be looked at anyway.
+      const now = performance.now();
+      const latest = Atomics.load(control, PROGRESS);
+      if (since === 0 || latest !== progress) {
+        progress = latest;
+        since = now;
+      } else if (now - since > STALLED_MS) {
+        this.#ended = `no worker has finished anything for ${STALLED_MS / 1000} s (was one killed?)`;
+        throw new Error(`threads: ${this.#ended}`);
+      }
+    }
+  }
+}
+
+/** A worker's side: serves jobs until it is told to exit. Blocks its thread. */
+export function serveJobs({ module, memory, index }: WorkerStart): void {
+  const kernels = instantiateKernels(module, memory);
+  const control = new Int32Array(memory.buffer, 0, CONTROL_BYTES / 4);
+  const args = new Float64Array(memory.buffer, ARGS_BYTE, MAX_ARGS);
+  const active = ACTIVE + index - 1;
+  for (let seen = CLOSED; ; ) {
+    for (let spins = 0; Atomics.load(control, GENERATION) === seen; spins++) {
+      if (spins > WORKER_SPINS) Atomics.wait(control, GENERATION, seen);
+    }
+    seen = Atomics.load(control, GENERATION);
+    if (seen % 2 !== 0) continue;
+    Atomics.store(control, active, 1);
+    if (Atomics.load(control, GENERATION) === seen) {
+      if (control[JOB] === EXIT) return;
+      try {
+        const job = JOBS[JOB_NAMES[control[JOB]]];
+        const items = control[ITEMS];
+        // Addresses are unsigned: the upper half of 4 GiB would read as negative.
+        const context: JobContext = { kernels, memory, scratch: (control[SCRATCH] >>> 0) + index * control[SCRATCH_BYTES] };
+        const jobArgs = Array.from(args);
+        for (let item = Atomics.add(control, NEXT_ITEM, 1); item < items; item = Atomics.add(control, NEXT_ITEM, 1)) {
+          job(context, jobArgs, item);
+          Atomics.add(control, PROGRESS, 1);
+        }
+      } catch (error) {
+        writeMessage(memory, error instanceof Error ? error.message : String(error));
+        Atomics.store(control, FAILED, index + 1);
+      }
+    }
+    Atomics.store(control, active, 0);
+  }
+}
+
+function writeMessage(memory: WebAssembly.Memory, message: string): void {
+  const bytes = new TextEncoder().encode(message).subarray(0, MESSAGE_MAX_BYTES);
+  new Uint8Array(memory.buffer, MESSAGE_BYTE + 4, bytes.length).set(bytes);
+  new Uint32Array(memory.buffer, MESSAGE_BYTE, 1)[0] = bytes.length;
+}
+
+function readMessage(memory: WebAssembly.Memory): string {
+  const length = new Uint32Array(memory.buffer, MESSAGE_BYTE, 1)[0];
+  // A copy: TextDecoder does not take shared memory everywhere.
+  return new TextDecoder().decode(new Uint8Array(memory.buffer, MESSAGE_BYTE + 4, length).slice());
+}

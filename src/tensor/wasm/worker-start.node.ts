@@ -1,0 +1,52 @@
+/** Starts the engine's workers on Node (worker_threads). This file is also what a worker runs. */
+
+import { readFileSync } from "node:fs";
+import { availableParallelism } from "node:os";
+import { isMainThread, parentPort, Worker, workerData } from "node:worker_threads";
+import { serveJobs, type WorkerHandle, type WorkerStart } from "./threads.ts";
+
+/**
+ * Cores that this process may use, counted once where several hardware threads share one: two threads on one core's vector units only get
+ * into each other's way. At most 16, beyond which memory is what limits.
+ */
+export function physicalCores(): number {
+  const available = availableParallelism();
+  try {
+    const cores = new Set<string>();
+    const info = readFileSync("/proc/cpuinfo", "utf8");
+    for (const cpu of info.split(/\n\n+/)) {
+      const [package_, core] = [/^physical id\s*: (\d+)/m, /^core id\s*: (\d+)/m].map(field => field.exec(cpu)?.[1]);
+      if (core !== undefined) cores.add(`${package_}/${core}`);
+    }
+    return Math.max(1, Math.min(16, available, cores.size || available));
+  } catch {
+    return Math.min(16, available); // no such file: another system
+  }
+}
+
+/** A worker that does not keep the process alive. */
+export function startNodeWorker(start: WorkerStart): WorkerHandle {
+  // Flags of the program that uses this (--input-type, say) are not for the worker.
+  const worker = new Worker(new URL(import.meta.url), { workerData: start, execArgv: [] });
+  worker.unref();
+  const ready = new Promise<void>((resolve, reject) => {
+    worker.once("message", () => resolve());
+    worker.once("error", reject);
+    worker.once("exit", code => reject(new Error(`threads: expected a worker to start, got exit ${code}`)));
+  });
+  return {
+    ready,
+    terminate: () => void worker.terminate(),
+    onExit: callback => {
+      worker.once("error", error => callback(error.message));
+      worker.once("exit", code => callback(`exit ${code}`));
+    },
+  };
+}
+
+if (!isMainThread && parentPort && workerData?.module instanceof WebAssembly.Module) {
+  parentPort.postMessage("ready");
+  serveJobs(workerData as WorkerStart);
+  // The port would keep the thread alive; it has nothing more to say.
+  parentPort.close();
+}

@@ -1,0 +1,219 @@
+/**
+ * Every engine and thread count against the reference operations: equal bits at ragged sizes, in every weight dtype, at the awkward values of
+ * float32. The engines are values; what is tested is the same for all.
+ */
+
+import { afterAll, describe, expect, test } from "vitest";
+import type { Engine, FloatBuffer, Matrix } from "../../../src/tensor/engine.ts";
+import { createEngine } from "../../../src/tensor/engine-choice.ts";
+import { ReferenceEngine } from "../../../src/tensor/reference-engine.ts";
+import { Tensor } from "../../../src/tensor/tensor.ts";
+import { noise } from "../../helpers.ts";
+
+const SIZES = [1, 3, 4, 5, 15, 16, 17, 31, 32, 33, 255, 256, 257, 1000];
+const ROWS = [1, 2, 3, 4, 5, 33];
+
+const reference = new ReferenceEngine();
+const engines: Engine[] = await Promise.all([1, 2, 3].map(threads => createEngine({ engine: "wasm", threads })));
+afterAll(() => {
+  for (const engine of engines) engine.close();
+});
+
+/** Equal bits; NaN equals NaN, whatever its payload. */
+function expectSame(got: Float32Array, expected: Float32Array): void {
+  const at = expected.findIndex((value, i) => !Object.is(got[i], value));
+  if (at >= 0 || got.length !== expected.length)
+    expect.fail(`first difference at ${at} of ${expected.length}: got ${got[at]}, expected ${expected[at]}`);
+}
+
+/** Noise with the values that break kernels: zeros of both signs, denormals, the largest and the smallest numbers. */
+function awkward(length: number, seed: number, scale: number = 1): Float32Array {
+  const special = [0, -0, 1e-42, -1e-44, 1.1754944e-38, 3e30, -3e30, 1, -1];
+  return noise(length, seed, scale).map((x, i) => (i % 13 === 5 ? special[(i + seed) % special.length] : x));
+}
+
+function bufferOf(engine: Engine, rows: number, values: Float32Array): FloatBuffer {
+  const buffer = engine.buffer(rows, rows === 0 ? 1 : values.length / rows);
+  buffer.data.set(values);
+  return buffer;
+}
+
+function matrixOf(engine: Engine, tensor: Tensor): Promise<Matrix> {
+  const bytes = tensor.bytes();
+  const [outputs, inputs] = tensor.shape;
+  return engine.loadMatrix({
+    name: tensor.name,
+    dtype: tensor.dtype,
+    shape: [outputs, inputs],
+    readInto: async (target, offset) => target.set(bytes.subarray(offset, offset + target.length)),
+  });
+}
+
+function weights(dtype: "BF16" | "F16" | "F32", outputs: number, inputs: number): Tensor {
+  const values = awkward(outputs * inputs, outputs + inputs);
+  if (dtype === "F32") return new Tensor("w", dtype, [outputs, inputs], values);
+  // All kinds of 16-bit floats, denormals among them, but for infinities and NaN.
+  const finite = (bits: number): number => (dtype === "F16" ? (bits % 0x7c00) | (bits & 0x8000) : (bits % 0x4500) | (bits & 0x8000));
+  return new Tensor(
+    "w",
+    dtype,
+    [outputs, inputs],
+    Uint16Array.from(values, (_, i) => finite((i * 40503 + outputs) & 0xffff)),
+  );
+}
+
+describe.each(engines.map(engine => [engine.threads, engine] as const))("wasm, %i thread(s)", (_, engine) => {
+  /** Runs the same on both engines, in a scope of the tested one, and compares what comes out. */
+  function same(run: (e: Engine) => FloatBuffer, length?: number): void {
+    const expected = run(reference).data.slice(0, length);
+    engine.scope(() => expectSame(run(engine).data.slice(0, length), expected));
+  }
+
+  describe.each(["BF16", "F16", "F32"] as const)("linear layer, %s", dtype => {
+    test.each(SIZES)("%i inputs", async inputs => {
+      for (const outputs of [1, 5, 16, 17, 100]) {
+        const tensor = weights(dtype, outputs, inputs);
+        const [ours, theirs] = [await matrixOf(engine, tensor), await matrixOf(reference, tensor)];
+        for (const rows of ROWS) {
+          const x = awkward((rows + 2) * inputs, rows, 3);
+          same(e => {
+            const out = e.buffer(rows, outputs);
+            e.linearInto(out, bufferOf(e, rows + 2, x), 2, rows, e === engine ? ours : theirs);
+            return out;
+          });
+        }
+      }
+    });
+  });
+
+  test("infinities and NaN stay in the row, or the output, that they are in", async () => {
+    const tensor = new Tensor(
+      "w",
+      "F16",
+      [20, 40],
+      Uint16Array.from({ length: 800 }, (_, i) => [0x3c00, 0x7c00, 0xfc00, 0x7e00][i % 41 === 3 ? (i % 3) + 1 : 0]),
+    );
+    const [ours, theirs] = [await matrixOf(engine, tensor), await matrixOf(reference, tensor)];
+    const x = awkward(6 * 40, 1);
+    x[45] = Infinity;
+    x[99] = Number.NaN;
+    x[130] = -Infinity;
+    same(e => {
+      const out = e.buffer(6, 20);
+      e.linearInto(out, bufferOf(e, 6, x), 0, 6, e === engine ? ours : theirs);
+      return out;
+    });
+  });
+
+  test.each(["BF16", "F16", "F32"] as const)("embedding rows, %s", async dtype => {
+    for (const inputs of [1, 5, 17, 64]) {
+      const tensor = weights(dtype, 37, inputs);
+      const [ours, theirs] = [await matrixOf(engine, tensor), await matrixOf(reference, tensor)];
+      same(e => {
+        const out = e.buffer(5, inputs);
+        e.embedInto(out, e === engine ? ours : theirs, [0, 36, 15, 16, 36]);
+        return out;
+      });
+    }
+  });
+
+  test.each(SIZES)("RMSNorm of size %i, also in place", size => {
+    for (const rows of [0, ...ROWS]) {
+      const [x, gain] = [awkward(rows * size, size, 2), noise(size, rows)];
+      same(e => {
+        const out = e.buffer(rows, size);
+        e.rmsNormInto(out, bufferOf(e, rows, x), bufferOf(e, 1, gain), rows, 1e-6);
+        return out;
+      });
+      same(e => {
+        const out = bufferOf(e, rows, x);
+        e.rmsNormInto(out, out, bufferOf(e, 1, gain), rows, 1e-6);
+        return out;
+      });
+    }
+  });
+
+  test.each([2, 6, 8, 22, 64, 128])("rotation of heads of %i", headDim => {
+    const angles = noise(40 * (headDim / 2), 1, 3);
+    for (const rows of [0, ...ROWS]) {
+      same(e => {
+        const x = bufferOf(e, rows, awkward(rows * 3 * headDim, rows));
+        e.ropeInto(x, rows, 3, headDim, bufferOf(e, 40, angles.map(Math.cos)), bufferOf(e, 40, angles.map(Math.sin)), 5);
+        return x;
+      });
+    }
+  });
+
+  test.each([0, 1, 3, 4, 5, 31, 1000, 4099])("activation and residual of %i values", length => {
+    const gate = Float32Array.from({ length }, (_, i) => [88.7, -88.7, -87.3, 0, -0, Infinity, -200, 1e-40][i % 17] ?? (i % 200) - 100);
+    same(e => {
+      const out = bufferOf(e, 1, gate);
+      e.siluMulInto(out, bufferOf(e, 1, awkward(length, 1)), length);
+      return out;
+    });
+    same(e => {
+      const out = bufferOf(e, 1, awkward(length, 2));
+      e.addInto(out, bufferOf(e, 1, awkward(length, 3)), length);
+      return out;
+    });
+  });
+
+  test.each([
+    [1, 1, 2],
+    [4, 2, 64],
+    [6, 2, 22],
+    [2, 1, 128],
+    [2, 2, 300],
+  ])("attention with %i query and %i key/value heads of %i, in any pieces, as the cache grows", (numHeads, numKvHeads, headDim) => {
+    const total = 340;
+    const shape = { numLayers: 2, numHeads, numKvHeads, headDim, maxPositions: 400 };
+    const [q, keys, values] = [
+      noise(total * numHeads * headDim, 1, 2),
+      noise(total * numKvHeads * headDim, 2, 2),
+      awkward(total * numKvHeads * headDim, 3),
+    ];
+    const run = (e: Engine, pieces: readonly number[]): Float32Array => {
+      const cache = e.newCache(shape);
+      const out = new Float32Array(q.length);
+      let start = 0;
+      for (const rows of pieces) {
+        cache.reserve(start + rows);
+        e.scope(() => {
+          const slice = (data: Float32Array, size: number): FloatBuffer =>
+            bufferOf(e, rows, data.slice(start * size, (start + rows) * size));
+          cache.store(1, start, rows, slice(keys, numKvHeads * headDim), slice(values, numKvHeads * headDim));
+          const attended = e.buffer(rows, numHeads * headDim);
+          cache.attentionInto(attended, slice(q, numHeads * headDim), 1, start, rows);
+          out.set(attended.data.subarray(0, rows * numHeads * headDim), start * numHeads * headDim);
+        });
+        start += rows;
+      }
+      cache.free();
+      return out;
+    };
+    const expected = run(reference, [total]);
+    for (const pieces of [[340], [1, 1, 1, 2, 3, 4, 5, 15, 16, 17, 33, 60, 1, 100, 81], [255, 1, 1, 83]])
+      expectSame(run(engine, pieces), expected);
+  });
+
+  test("memory is given back: a thousand sequences take no more than one", () => {
+    const shape = { numLayers: 3, numHeads: 2, numKvHeads: 1, headDim: 16, maxPositions: 4096 };
+    const use = (): number => {
+      const cache = engine.newCache(shape);
+      for (const positions of [1, 100, 1000]) cache.reserve(positions);
+      const bytes = (engine as unknown as { usedBytes: number }).usedBytes;
+      cache.free();
+      return bytes;
+    };
+    const first = use();
+    for (let i = 0; i < 1000; i++) use();
+    expect(use()).toBe(first);
+  });
+
+  test("what belongs to another engine is refused", async () => {
+    const matrix = await matrixOf(reference, weights("F32", 4, 4));
+    const buffer = engine.buffer(1, 4);
+    expect(() => engine.linearInto(buffer, buffer, 0, 1, matrix)).toThrow("w: expected a matrix of this engine, got one of another");
+    expect(() => engine.addInto(buffer, reference.buffer(1, 4), 4)).toThrow("buffer: expected one of this engine, got one of another");
+  });
+});

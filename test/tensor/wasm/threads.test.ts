@@ -1,0 +1,144 @@
+/** Threads: they share the work, tell of failures, and are gone when they should be. Never a hang, never a wrong number. */
+
+import { spawnSync } from "node:child_process";
+import { describe, expect, test } from "vitest";
+import { createEngine } from "../../../src/tensor/engine-choice.ts";
+import { compileKernels } from "../../../src/tensor/wasm/kernels.ts";
+import { CONTROL_BYTES, type StartWorker, ThreadPool, type WorkerHandle } from "../../../src/tensor/wasm/threads.ts";
+import { startNodeWorker } from "../../../src/tensor/wasm/worker-start.node.ts";
+import { projectPath } from "../../helpers.ts";
+
+const VALUES = CONTROL_BYTES; // where the job's numbers lie
+
+async function pool(threads: number, startWorker: StartWorker = startNodeWorker): Promise<{ pool: ThreadPool; floats: Float32Array }> {
+  const memory = new WebAssembly.Memory({ initial: 32, maximum: 65536, shared: true });
+  return { pool: await ThreadPool.start(compileKernels(true), memory, threads, startWorker), floats: new Float32Array(memory.buffer) };
+}
+
+/** x += y over `vectors` of 4, one vector an item: as many hand-outs as possible. */
+function addJob(p: ThreadPool, vectors: number): void {
+  p.run("elementwise", [1, VALUES, VALUES + vectors * 16, vectors, 1], vectors, 0, 0);
+}
+
+test.each([1, 2, 3, 8])("%i thread(s): every item of thousands of jobs is done exactly once", async threads => {
+  const { pool: p, floats } = await pool(threads);
+  expect(p.threads).toBe(threads);
+  const vectors = 37;
+  const at = VALUES / 4;
+  floats.fill(1, at + vectors * 4, at + vectors * 8);
+  for (let i = 1; i <= 3000; i++) {
+    addJob(p, vectors);
+    if (i % 500 === 0) expect(floats.slice(at, at + vectors * 4).every(x => x === i)).toBe(true);
+  }
+  p.close();
+});
+
+test("workers that sleep wake up for the next job", async () => {
+  const { pool: p, floats } = await pool(3);
+  floats.fill(1, VALUES / 4 + 400, VALUES / 4 + 800);
+  for (let i = 1; i <= 5; i++) {
+    await new Promise(resolve => setTimeout(resolve, 30));
+    addJob(p, 100);
+    expect(floats.slice(VALUES / 4, VALUES / 4 + 400).every(x => x === i)).toBe(true);
+  }
+  p.close();
+});
+
+test("an idle engine uses no processor", async () => {
+  const engine = await createEngine({ engine: "wasm", threads: 3 });
+  await new Promise(resolve => setTimeout(resolve, 100));
+  const before = process.cpuUsage();
+  await new Promise(resolve => setTimeout(resolve, 500));
+  const { user, system } = process.cpuUsage(before);
+  expect((user + system) / 1000).toBeLessThan(250); // ms, of 500 in which two spinning workers would use 1000
+  engine.close();
+});
+
+describe("failures", () => {
+  test("a job that throws in a worker is an error of the call, with its message, and the pool refuses what follows", async () => {
+    const { pool: p } = await pool(2);
+    // Addresses far outside the memory trap, on whichever thread they are met; the main thread's own trap is thrown as it is.
+    expect(() => p.run("rmsNorm", [2 ** 31, 2 ** 31, 2 ** 31, 64, 4, 1e-6, 1], 64, 0, 0)).toThrow(
+      /memory access out of bounds|worker 1 failed/,
+    );
+    p.close();
+    expect(() => addJob(p, 4)).toThrow(/threads: expected running workers/);
+  });
+
+  test("a worker that ends makes the next call an error", async () => {
+    let handle: WorkerHandle | undefined;
+    const { pool: p } = await pool(2, start => {
+      handle = startNodeWorker(start);
+      return handle;
+    });
+    addJob(p, 100);
+    const ended = new Promise(resolve => handle?.onExit(resolve));
+    handle?.terminate();
+    await ended;
+    expect(() => addJob(p, 100)).toThrow("threads: expected running workers, got none: a worker ended: exit 1");
+  });
+
+  test("a worker killed in the middle of a job is an error after a while, not a hang", async () => {
+    // A worker that enters the job and never leaves it: its flag stays up.
+    const { pool: p, floats } = await pool(2, start => ({ ready: Promise.resolve(), terminate: () => {}, onExit: () => void start }));
+    const control = new Int32Array(floats.buffer, 0, CONTROL_BYTES / 4);
+    control[96] = 1;
+    expect(() => addJob(p, 100)).toThrow("threads: no worker has finished anything for 10 s (was one killed?)");
+    expect(() => addJob(p, 100)).toThrow("threads: expected running workers, got none");
+  }, 30_000);
+
+  test("a worker that does not start is an error of the start", async () => {
+    const failing: StartWorker = () => ({ ready: Promise.reject(new Error("no such thread")), terminate: () => {}, onExit: () => {} });
+    await expect(pool(2, failing)).rejects.toThrow("no such thread");
+  });
+});
+
+test("a process ends by itself while workers sleep, and without a word", () => {
+  const program = `
+    import { createEngine } from ${JSON.stringify(projectPath("src/tensor/engine-choice.ts"))};
+    const engine = await createEngine({ engine: "wasm", threads: 3 });
+    engine.scope(() => engine.addInto(engine.buffer(100, 100), engine.buffer(100, 100), 10_000));`;
+  const { status, stdout, stderr } = spawnSync(process.execPath, ["--input-type=module", "--eval", program], {
+    encoding: "utf8",
+    timeout: 20_000,
+  });
+  expect({ status, stdout, stderr }).toEqual({ status: 0, stdout: "", stderr: "" });
+});
+
+describe("the choice of an engine", () => {
+  test("is by name, and what cannot be honoured is refused", async () => {
+    expect((await createEngine({ engine: "reference" })).name).toBe("reference");
+    const auto = await createEngine();
+    expect(auto.name).toBe("wasm");
+    auto.close();
+    await expect(createEngine({ engine: "gpu" as "auto" })).rejects.toThrow("engine: expected auto, wasm or reference, got gpu");
+    await expect(createEngine({ engine: "reference", threads: 2 })).rejects.toThrow(
+      "threads: expected 1, since the reference engine has one, got 2",
+    );
+    for (const threads of [0, 1.5, 65, Number.NaN])
+      await expect(createEngine({ threads })).rejects.toThrow("threads: expected an integer from 1 to 64");
+  });
+
+  test("a machine without SIMD gets the readable engine, or an error where the fast one was asked for", async () => {
+    const { validate } = WebAssembly;
+    WebAssembly.validate = () => false;
+    try {
+      expect((await createEngine()).name).toBe("reference");
+      await expect(createEngine({ engine: "wasm" })).rejects.toThrow("expected WebAssembly with SIMD");
+    } finally {
+      WebAssembly.validate = validate;
+    }
+  });
+
+  test("without shared memory there is one thread, or an error where more were asked for", async () => {
+    const shared = globalThis.SharedArrayBuffer;
+    Reflect.deleteProperty(globalThis, "SharedArrayBuffer");
+    try {
+      const engine = await createEngine();
+      expect([engine.name, engine.threads]).toEqual(["wasm", 1]);
+      await expect(createEngine({ threads: 2 })).rejects.toThrow("threads: expected 1, since there is no shared memory here, got 2");
+    } finally {
+      globalThis.SharedArrayBuffer = shared;
+    }
+  });
+});
