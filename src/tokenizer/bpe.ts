@@ -3,60 +3,66 @@
  *
  * A piece starts as one symbol a byte. Of all adjacent pairs that have a merge, the one of lowest rank (learned first; the leftmost of equals) is
  * joined into one symbol, and again, until no pair has a merge. Two ways, with the same result:
- * - `mergeByScan` looks at every pair before each merge: O(n^2), and the fastest for the few bytes of a word;
+ * - `mergeByScan` looks for the lowest rank before each merge: O(n^2), and the fastest for the few bytes of a word;
  * - `mergeByHeap` keeps the pairs in a priority queue and the symbols in a linked list: O(n log n), for a megabyte without a space.
  *
  * Ids are merged, never strings: `MergeTable` maps a pair of ids to the rank and the id of its merge.
  */
 
 import { utf8Into } from "./byte-level.ts";
+import { PieceCache } from "./piece-cache.ts";
 
-/** (left id, right id) -> rank and merged id: a hash table with open addressing, four integers a slot, so that a look-up touches one cache line. */
+/** The rank of a pair that has no merge: above every rank. */
+export const NO_MERGE = 0x7fffffff;
+
+/**
+ * (left id, right id) -> rank -> merged id. The merges lie in a list by rank, and a hash table with open addressing holds ranks: most look-ups find an empty
+ * slot, so the slots are kept small (a table of whole merges took twice as long to fill and to search).
+ */
 export class MergeTable {
-  readonly #slots: Int32Array; // left + 1 (0: empty), right, rank, merged id
+  readonly #slots: Int32Array; // rank + 1; 0: empty
   readonly #mask: number;
+  readonly #merges: Int32Array; // left, right, merged of each rank
+  #count = 0;
 
-  /** Room for `count` merges, at most half full. */
+  /** Room for `count` merges; the slots are at most half full. */
   constructor(count: number) {
     let capacity = 16;
     while (capacity < 2 * count) capacity *= 2;
-    this.#slots = new Int32Array(4 * capacity);
+    this.#slots = new Int32Array(capacity);
     this.#mask = capacity - 1;
+    this.#merges = new Int32Array(3 * count);
   }
 
-  /** Of a pair that comes twice, the later rank counts, as in the reference. */
-  set(left: number, right: number, rank: number, merged: number): void {
-    const slots = this.#slots;
-    const at = this.#slotOf(left, right);
-    slots[at] = left + 1;
-    slots[at + 1] = right;
-    slots[at + 2] = rank;
-    slots[at + 3] = merged;
+  /** Adds the merge of the next rank, from 0. Of a pair that comes twice, the later rank counts, as in the reference. */
+  add(left: number, right: number, merged: number): void {
+    const at = 3 * this.#count;
+    this.#slots[this.#slotOf(left, right)] = ++this.#count;
+    this.#merges[at] = left;
+    this.#merges[at + 1] = right;
+    this.#merges[at + 2] = merged;
   }
 
-  /** A handle for `rankAt` and `mergedAt`, or -1 when the pair has no merge. */
-  find(left: number, right: number): number {
-    const at = this.#slotOf(left, right);
-    return this.#slots[at] === 0 ? -1 : at;
+  /** `NO_MERGE` when the pair has none. */
+  rankOf(left: number, right: number): number {
+    const rank = this.#slots[this.#slotOf(left, right)]! - 1;
+    return rank < 0 ? NO_MERGE : rank;
   }
 
-  rankAt(handle: number): number {
-    return this.#slots[handle + 2]!;
+  mergedAt(rank: number): number {
+    return this.#merges[3 * rank + 2]!;
   }
 
-  mergedAt(handle: number): number {
-    return this.#slots[handle + 3]!;
-  }
-
-  /** Offset of the pair's slot, or of the empty slot where it belongs. */
+  /** The pair's slot, or the empty slot where it belongs. */
   #slotOf(left: number, right: number): number {
     const slots = this.#slots;
+    const merges = this.#merges;
     // Multipliers: 2^32 divided by the golden ratio (Knuth's multiplicative hashing), and murmur3's second; the high bits are the mixed ones.
     let hash = Math.imul(left, 0x9e3779b1) ^ Math.imul(right, 0x85ebca6b);
     hash ^= hash >>> 15;
     for (let slot = hash & this.#mask; ; slot = (slot + 1) & this.#mask) {
-      const at = 4 * slot;
-      if (slots[at] === 0 || (slots[at] === left + 1 && slots[at + 1] === right)) return at;
+      const at = 3 * (slots[slot]! - 1);
+      if (at < 0 || (merges[at] === left && merges[at + 1] === right)) return slot;
     }
   }
 }
@@ -69,25 +75,27 @@ export function mergeSymbols(symbols: Int32Array, count: number, merges: MergeTa
   return count <= SCAN_LIMIT ? mergeByScan(symbols, count, merges) : mergeByHeap(symbols, count, merges);
 }
 
-/** The definition, as a loop. O(n^2). */
+/** Ranks of the pairs of short pieces: one array for all, as a merge is never interrupted. */
+const shortRanks = new Int32Array(SCAN_LIMIT);
+
+/** The definition, as a loop: O(n^2) comparisons, but after a merge only the two pairs it touches are looked up again. */
 export function mergeByScan(symbols: Int32Array, count: number, merges: MergeTable): number {
-  for (;;) {
-    let best = -1;
-    let bestRank = Number.POSITIVE_INFINITY;
-    let bestHandle = -1;
-    for (let i = 0; i + 1 < count; i++) {
-      const handle = merges.find(symbols[i]!, symbols[i + 1]!);
-      if (handle >= 0 && merges.rankAt(handle) < bestRank) {
-        best = i;
-        bestRank = merges.rankAt(handle);
-        bestHandle = handle;
-      }
-    }
-    if (best < 0) return count;
-    symbols[best] = merges.mergedAt(bestHandle);
-    symbols.copyWithin(best + 1, best + 2, count);
+  const ranks = count <= SCAN_LIMIT ? shortRanks : new Int32Array(count); // ranks[i]: of symbols i and i + 1
+  for (let i = 0; i + 1 < count; i++) ranks[i] = merges.rankOf(symbols[i]!, symbols[i + 1]!);
+  while (count > 1) {
+    let best = 0;
+    for (let i = 1; i + 1 < count; i++) if (ranks[i]! < ranks[best]!) best = i;
+    if (ranks[best] === NO_MERGE) break;
+    symbols[best] = merges.mergedAt(ranks[best]!);
     count--;
+    for (let i = best + 1; i < count; i++) {
+      symbols[i] = symbols[i + 1]!;
+      ranks[i - 1] = ranks[i]!;
+    }
+    if (best > 0) ranks[best - 1] = merges.rankOf(symbols[best - 1]!, symbols[best]!);
+    if (best + 1 < count) ranks[best] = merges.rankOf(symbols[best]!, symbols[best + 1]!);
   }
+  return count;
 }
 
 /**
@@ -105,8 +113,8 @@ export function mergeByHeap(symbols: Int32Array, count: number, merges: MergeTab
     previous[i] = i - 1;
   }
   const enqueue = (position: number): void => {
-    const handle = merges.find(symbols[position]!, symbols[next[position]!]!);
-    if (handle >= 0) queue.push(merges.rankAt(handle) * count + position);
+    const rank = merges.rankOf(symbols[position]!, symbols[next[position]!]!);
+    if (rank !== NO_MERGE) queue.push(rank * count + position);
   };
   for (let i = 0; i + 1 < count; i++) enqueue(i);
 
@@ -115,9 +123,9 @@ export function mergeByHeap(symbols: Int32Array, count: number, merges: MergeTab
     const position = entry % count;
     const right = next[position]!;
     if (symbols[position] === GONE || right === count) continue;
-    const handle = merges.find(symbols[position]!, symbols[right]!);
-    if (handle < 0 || merges.rankAt(handle) * count + position !== entry) continue;
-    symbols[position] = merges.mergedAt(handle);
+    const rank = merges.rankOf(symbols[position]!, symbols[right]!);
+    if (rank * count + position !== entry) continue;
+    symbols[position] = merges.mergedAt(rank);
     symbols[right] = GONE;
     next[position] = next[right]!;
     if (next[position]! < count) {
@@ -171,16 +179,11 @@ class MinHeap {
   }
 }
 
-/** Longest piece that is cached, in UTF-16 units. V8 copies a slice of up to 12; a longer one is a view that would keep its whole text in memory. */
-const CACHED_LENGTH = 12;
-/** Pieces in the cache before it starts anew: a few MB. Most texts repeat far fewer. */
-const CACHED_PIECES = 20_000;
-
 /** Turns pieces into ids: bytes to their symbols, then the merges, with a cache of short pieces. */
 export class BytePairEncoder {
   readonly #byteIds: Int32Array;
   readonly #merges: MergeTable;
-  readonly #cache = new Map<string, Int32Array>();
+  readonly #cache: PieceCache = new PieceCache();
   #symbols = new Int32Array(256);
 
   /** `byteIds[b]` is the id of the entry for byte b alone. */
@@ -191,22 +194,14 @@ export class BytePairEncoder {
 
   /** Appends the ids of the piece `text[start, end)`, well-formed, to `ids`. */
   encodeInto(text: string, start: number, end: number, ids: number[]): void {
-    const short = end - start <= CACHED_LENGTH;
-    const key = short ? text.slice(start, end) : "";
-    const cached = short ? this.#cache.get(key) : undefined;
-    if (cached !== undefined) {
-      for (let i = 0; i < cached.length; i++) ids.push(cached[i]!);
-      return;
-    }
+    const slot = this.#cache.slotOf(text, start, end);
+    if (this.#cache.readInto(slot, text, start, end, ids)) return;
     if (this.#symbols.length < 3 * (end - start)) this.#symbols = new Int32Array(3 * (end - start));
     const symbols = this.#symbols;
     const byteCount = utf8Into(text, start, end, symbols);
     for (let i = 0; i < byteCount; i++) symbols[i] = this.#byteIds[symbols[i]!]!;
     const count = mergeSymbols(symbols, byteCount, this.#merges);
     for (let i = 0; i < count; i++) ids.push(symbols[i]!);
-    if (short) {
-      if (this.#cache.size === CACHED_PIECES) this.#cache.clear();
-      this.#cache.set(key, symbols.slice(0, count));
-    }
+    this.#cache.write(slot, text, start, end, symbols, count);
   }
 }

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { BytePairEncoder, MergeTable, mergeByHeap, mergeByScan } from "../../src/tokenizer/bpe.ts";
+import { BytePairEncoder, MergeTable, mergeByHeap, mergeByScan, NO_MERGE } from "../../src/tokenizer/bpe.ts";
 import { BYTE_CHARACTERS, tokenBytes, utf8Into } from "../../src/tokenizer/byte-level.ts";
 import { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
 import { readTokenizerJson } from "../../src/tokenizer/tokenizer-json.ts";
@@ -8,12 +8,12 @@ import { QWEN3_PATH, readJson, TINY_PATH } from "./checkpoints.ts";
 
 test("the merge table finds what was put in, and the later of two equal pairs", () => {
   const merges = new MergeTable(1000);
-  for (let i = 0; i < 1000; i++) merges.set(i % 37, i, i, 5000 + i);
-  merges.set(3, 3, 77, 88);
-  for (let i = 0; i < 1000; i++) {
-    const handle = merges.find(i % 37, i);
-    expect([merges.rankAt(handle), merges.mergedAt(handle)]).toEqual(i === 3 ? [77, 88] : [i, 5000 + i]);
-    expect(merges.find(i, 2000)).toBe(-1);
+  for (let i = 0; i < 999; i++) merges.add(i % 37, i, 5000 + i);
+  merges.add(3, 3, 88);
+  for (let i = 0; i < 999; i++) {
+    const rank = merges.rankOf(i % 37, i);
+    expect([rank, merges.mergedAt(rank)]).toEqual(i === 3 ? [999, 88] : [i, 5000 + i]);
+    expect(merges.rankOf(i, 2000)).toBe(NO_MERGE);
   }
 });
 
@@ -35,13 +35,15 @@ describe("scan and heap", () => {
         const merges = new MergeTable(list.length);
         const ranks = list.map((_, k) => k).sort((a, b) => list[a]![2] - list[b]![2]);
         const strings = ["0", "1", "2", "3"];
+        const inOrder: [number, number, number][] = [];
         list.forEach(([left, right], k) => {
           const l = left % (4 + k);
           const r = right % (4 + k);
           strings.push(strings[l]! + strings[r]!);
           // As in a vocabulary, one string has one id.
-          merges.set(l, r, ranks.indexOf(k), strings.indexOf(strings[4 + k]!));
+          inOrder[ranks.indexOf(k)] = [l, r, strings.indexOf(strings[4 + k]!)];
         });
+        for (const [left, right, merged] of inOrder) merges.add(left, right, merged);
         const [scanned, heaped] = both(symbols, merges);
         expect(heaped).toEqual(scanned);
       }),

@@ -161,6 +161,7 @@ export const i32x4 = {
   ltS: binary<"v128", "v128">("v128", simd(0x39)),
   shl: shift(simd(0xab)),
   shrS: shift(simd(0xac)),
+  shrU: shift(simd(0xad)),
   /** float32 to integer, NaN to 0, out of range to the nearest. */
   truncSat: unary<"v128", "v128">("v128", simd(0xf8)),
 } as const;

@@ -7,6 +7,7 @@
 
 import { SUM_BLOCK } from "../reference.ts";
 import type { Kernels } from "./kernels.ts";
+import { READ_BYTES } from "./limit-kernels.ts";
 import { PANEL, TILE_ROWS, WEIGHT_BYTES, type WeightDtype } from "./linear-kernels.ts";
 
 /** What a job's item needs of the thread that runs it. */
@@ -109,28 +110,35 @@ function linearRow(
   item: number,
 ): void {
   const dtype = DTYPES[code];
-  const panels = Math.ceil(outputs / PANEL);
-  for (let panel = item * ROW_PANELS; panel < Math.min(panels, (item + 1) * ROW_PANELS); panel++) {
-    const columns = Math.min(PANEL, outputs - panel * PANEL);
-    const target = columns === PANEL ? out + panel * PANEL_ROW_BYTES : scratch;
-    const stride = PANEL * WEIGHT_BYTES[dtype];
-    rowTimesPanel(kernels, dtype, x, weights + panel * inputs * stride, stride, target, inputs);
-    if (columns < PANEL) copyColumns(memory, scratch, out + panel * PANEL_ROW_BYTES, outputs, 1, columns);
+  const stride = PANEL * WEIGHT_BYTES[dtype];
+  const end = Math.min(Math.ceil(outputs / PANEL), (item + 1) * ROW_PANELS);
+  for (let panel = item * ROW_PANELS; panel < end; ) {
+    const panels = panel + 1 < end ? 2 : 1;
+    const columns = Math.min(panels * PANEL, outputs - panel * PANEL);
+    const isWhole = columns === panels * PANEL;
+    const target = isWhole ? out + panel * PANEL_ROW_BYTES : scratch;
+    rowTimesPanels(kernels, dtype, panels, x, weights + panel * inputs * stride, stride, inputs * stride, target, inputs);
+    if (!isWhole) copyColumns(memory, scratch, out + panel * PANEL_ROW_BYTES, outputs, 1, columns);
+    panel += panels;
   }
 }
 
-function rowTimesPanel(
+/** A row of `inputs` values times one panel or two, which lie `panelBytes` apart: 16 or 32 sums. */
+function rowTimesPanels(
   kernels: Kernels,
   dtype: WeightDtype,
+  panels: 1 | 2,
   x: number,
   weights: number,
   stride: number,
+  panelBytes: number,
   out: number,
   inputs: number,
 ): void {
+  const kernel = kernels[`row${panels === 2 ? 2 : ""}_${dtype}`];
   for (let block = 0; block < inputs; block += SUM_BLOCK) {
     const count = Math.min(SUM_BLOCK, inputs - block);
-    kernels[`row_${dtype}`](x + block * FLOAT_BYTES, weights + block * stride, stride, out, count, block === 0 ? 1 : 0);
+    kernel(x + block * FLOAT_BYTES, weights + block * stride, stride, out, count, block === 0 ? 1 : 0, panelBytes);
   }
 }
 
@@ -288,20 +296,13 @@ function attentionRow({ kernels, memory, scratch }: JobContext, args: readonly n
   const result = scores + padded * FLOAT_BYTES;
   for (let panel = 0; panel < padded / PANEL; panel++) {
     const weights = keys + panel * a.headDim * PANEL_ROW_BYTES;
-    rowTimesPanel(kernels, "F32", query, weights, PANEL_ROW_BYTES, scores + panel * PANEL_ROW_BYTES, a.headDim);
+    rowTimesPanels(kernels, "F32", 1, query, weights, PANEL_ROW_BYTES, 0, scores + panel * PANEL_ROW_BYTES, a.headDim);
   }
   const scale = Math.fround(1 / Math.fround(Math.sqrt(a.headDim)));
   const denominator = kernels.softmax(scores, positions, roundUp(positions, 4), scale);
   for (let panel = 0; panel < dims / PANEL; panel++) {
-    rowTimesPanel(
-      kernels,
-      "F32",
-      scores,
-      values + panel * PANEL_ROW_BYTES,
-      dims * FLOAT_BYTES,
-      result + panel * PANEL_ROW_BYTES,
-      positions,
-    );
+    const target = result + panel * PANEL_ROW_BYTES;
+    rowTimesPanels(kernels, "F32", 1, scores, values + panel * PANEL_ROW_BYTES, dims * FLOAT_BYTES, 0, target, positions);
   }
   divideRow(kernels, memory, a.out + head * a.headDim * FLOAT_BYTES, result, denominator, a.headDim);
 }
@@ -311,6 +312,12 @@ function divideRow(kernels: Kernels, memory: WebAssembly.Memory, out: number, x:
   if (size % 4 === 0) return kernels.divide(out, x, denominator, size / 4);
   const floats = new Float32Array(memory.buffer);
   for (let d = 0; d < size; d++) floats[out / FLOAT_BYTES + d] = floats[x / FLOAT_BYTES + d] / denominator;
+}
+
+/** A share of the machine's limits, for benchmarks. Args: which, rounds of an item, memory. */
+function limit({ kernels, scratch }: JobContext, [which, rounds, memory]: readonly number[], item: number): void {
+  if (which === 0) kernels.limit_multiply_add(scratch, rounds);
+  else kernels.limit_read(scratch, memory + item * rounds * READ_BYTES, rounds);
 }
 
 /** All jobs; a job is named by its key on one thread and by its index to the others. */
@@ -324,6 +331,7 @@ export const JOBS = {
   storeKeysAndValues,
   attentionMany,
   attentionRow,
+  limit,
 } as const satisfies Record<string, Job>;
 export type JobName = keyof typeof JOBS;
 export const JOB_NAMES: readonly JobName[] = Object.keys(JOBS) as JobName[];

@@ -6,13 +6,15 @@
  */
 
 import { ModuleBuilder } from "./assembler.ts";
+import { addLimitKernels } from "./limit-kernels.ts";
 import { addLinearKernels, type WeightDtype } from "./linear-kernels.ts";
 import { addRepackKernel } from "./repack-kernel.ts";
 import { addRowKernels } from "./row-kernels.ts";
 
 type Kernel = (...args: number[]) => void;
 
-export interface Kernels extends Readonly<Record<`widen_${"BF16" | "F16"}` | `embed_${WeightDtype}` | `row_${WeightDtype}`, Kernel>> {
+export interface Kernels
+  extends Readonly<Record<`widen_${"BF16" | "F16"}` | `embed_${WeightDtype}` | `row${"" | 2}_${WeightDtype}`, Kernel>> {
   readonly pack: Kernel;
   readonly tile: Kernel;
   readonly add_panel: Kernel;
@@ -23,6 +25,8 @@ export interface Kernels extends Readonly<Record<`widen_${"BF16" | "F16"}` | `em
   readonly divide: Kernel;
   readonly silu_mul: Kernel;
   readonly add: Kernel;
+  readonly limit_multiply_add: Kernel;
+  readonly limit_read: Kernel;
   readonly argmax: (x: number, length: number) => number;
 }
 
@@ -36,6 +40,7 @@ export function compileKernels(shared: boolean): WebAssembly.Module {
   addLinearKernels(module);
   addRepackKernel(module);
   addRowKernels(module);
+  addLimitKernels(module);
   return new WebAssembly.Module(module.bytes(shared ? MAX_PAGES : undefined));
 }
 

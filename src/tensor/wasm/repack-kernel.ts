@@ -3,6 +3,7 @@
  */
 
 import { type Local, type ModuleBuilder, type V128, v128 } from "./assembler.ts";
+import { placeInPanel } from "./linear-kernels.ts";
 
 /** repack_16bit: 16 rows, `rowBytes` apart, `groups` of 8 inputs each, to a panel. */
 export function addRepackKernel(module: ModuleBuilder): void {
@@ -13,8 +14,9 @@ export function addRepackKernel(module: ModuleBuilder): void {
     f.repeat(p.groups, () => {
       source.set(p.rows.get);
       for (const half of [0, 16]) {
-        for (const row of a) {
-          row.set(v128.load(source.get));
+        // Rows are taken as outputs come; where each stands in the panel is placeInPanel's to say.
+        for (let output = 0; output < 8; output++) {
+          a[placeInPanel("BF16", output)].set(v128.load(source.get));
           f.advance(source, p.rowBytes.get);
         }
         // Three rounds of interleaving, of 2, 4 and 8 bytes, transpose 8 x 8.

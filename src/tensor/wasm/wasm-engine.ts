@@ -20,7 +20,8 @@ import {
   tilesOf,
 } from "./jobs.ts";
 import { compileKernels } from "./kernels.ts";
-import { PANEL, TILE_ROWS, WEIGHT_BYTES, type WeightDtype } from "./linear-kernels.ts";
+import { MULTIPLY_ADD_FLOPS, READ_BYTES } from "./limit-kernels.ts";
+import { PANEL, placeInPanel, TILE_ROWS, WEIGHT_BYTES, type WeightDtype } from "./linear-kernels.ts";
 import { CONTROL_BYTES, type StartWorker, ThreadPool } from "./threads.ts";
 
 const FLOAT_BYTES = 4;
@@ -161,7 +162,7 @@ export class WasmEngine implements Engine {
     const inputs = shape[1];
     for (let t = 0; t < ids.length; t++) {
       const panel = ids[t] >> 4;
-      const weights = address + (panel * inputs * PANEL + (ids[t] & 15)) * WEIGHT_BYTES[dtype];
+      const weights = address + (panel * inputs * PANEL + placeInPanel(dtype, ids[t] & 15)) * WEIGHT_BYTES[dtype];
       this.#pool.kernels[`embed_${dtype}`](weights, addressOf(out) + t * inputs * FLOAT_BYTES, inputs);
     }
   }
@@ -180,7 +181,7 @@ export class WasmEngine implements Engine {
     const panels = Math.ceil(outputs / PANEL);
     if (rows === 1) {
       const args = [dtypeCode(dtype), address, inputs, outputs, first, addressOf(out)];
-      return this.#run("linearRow", args, Math.ceil(panels / ROW_PANELS), PANEL * FLOAT_BYTES);
+      return this.#run("linearRow", args, Math.ceil(panels / ROW_PANELS), 2 * PANEL * FLOAT_BYTES);
     }
     const tiles = tilesOf(rows);
     const packed = this.#heap.allocate(tiles * TILE_ROWS * inputs * FLOAT_BYTES);
@@ -210,6 +211,30 @@ export class WasmEngine implements Engine {
     this.#pool.close();
   }
 
+  /**
+   * What this machine can do at most with this engine's threads, measured now: float32 multiplications and additions on 128-bit vectors per
+   * second and thread, and bytes read from memory per second by all threads together.
+   */
+  measureLimits(): { flopsPerThread: number; bytesPerSecond: number } {
+    const seconds = (work: () => void): number => {
+      const started = performance.now();
+      work();
+      return (performance.now() - started) / 1000;
+    };
+    const rounds = 4_000_000;
+    const multiplyAdd = seconds(() => this.#run("limit", [0, rounds, 0], 1, 64));
+    const bytes = 128 * 2 ** 20; // far beyond the caches
+    const items = 4 * this.threads;
+    const memory = this.#heap.allocate(bytes);
+    this.#heap.bytes(memory, bytes).fill(1); // pages that were never written are all the same page of zeros
+    try {
+      const reading = seconds(() => this.#run("limit", [1, bytes / items / READ_BYTES, memory], items, 64));
+      return { flopsPerThread: (rounds * MULTIPLY_ADD_FLOPS) / multiplyAdd, bytesPerSecond: bytes / reading };
+    } finally {
+      this.#heap.free(memory);
+    }
+  }
+
   #elementwise(which: number, x: FloatBuffer, y: FloatBuffer, length: number): void {
     const vectors = Math.ceil(length / 4); // the last may reach into the buffer's padding
     const share = this.#share(vectors);
@@ -234,19 +259,23 @@ export class WasmEngine implements Engine {
 
   /** Sixteen rows, as the checkpoint has them, to one panel. */
   #repack(dtype: WeightDtype, rows: number, panel: number, inputs: number): void {
-    if (dtype === "F32") return repackLoop(this.#heap.floats(rows, PANEL * inputs), this.#heap.floats(panel, PANEL * inputs), inputs, 0);
+    if (dtype === "F32")
+      return repackLoop(dtype, this.#heap.floats(rows, PANEL * inputs), this.#heap.floats(panel, PANEL * inputs), inputs, 0);
     const whole = inputs & ~7;
     // Rows that do not begin on a vector's border are read all the same; WebAssembly allows it.
     this.#pool.kernels.repack_16bit(rows, inputs * 2, panel, whole / 8);
     if (whole < inputs) {
       const memory = this.#heap.memory.buffer;
-      repackLoop(new Uint16Array(memory, rows, PANEL * inputs), new Uint16Array(memory, panel, PANEL * inputs), inputs, whole);
+      repackLoop(dtype, new Uint16Array(memory, rows, PANEL * inputs), new Uint16Array(memory, panel, PANEL * inputs), inputs, whole);
     }
   }
 }
 
-function repackLoop<T extends Uint16Array | Float32Array>(rows: T, panel: T, inputs: number, first: number): void {
-  for (let k = first; k < inputs; k++) for (let r = 0; r < PANEL; r++) panel[k * PANEL + r] = rows[r * inputs + k];
+function repackLoop<T extends Uint16Array | Float32Array>(dtype: WeightDtype, rows: T, panel: T, inputs: number, first: number): void {
+  for (let r = 0; r < PANEL; r++) {
+    const place = placeInPanel(dtype, r);
+    for (let k = first; k < inputs; k++) panel[k * PANEL + place] = rows[r * inputs + k];
+  }
 }
 
 type Run = (name: JobName, args: readonly number[], items: number, scratchBytes?: number) => void;

@@ -1,0 +1,38 @@
+/**
+ * What the machine could do at most, for a benchmark to hold its figures against: multiply and add in registers alone, and reading memory.
+ */
+
+import { f32x4, type ModuleBuilder, v128 } from "./assembler.ts";
+
+/** Independent chains of 4 lanes: a product and a sum have a latency of some 8 cycles, and 8 chains were too few to keep three units busy. */
+const CHAINS = 12;
+/** Floating-point operations of one round of `limit_multiply_add`. */
+export const MULTIPLY_ADD_FLOPS = CHAINS * 4 * 2;
+/** Bytes of one round of `limit_read`. */
+export const READ_BYTES = 128;
+
+export function addLimitKernels(module: ModuleBuilder): void {
+  // No memory, so nothing but the vector units limits it.
+  module.func("limit_multiply_add", { out: "i32", rounds: "i32" }, null, (f, { out, rounds }) => {
+    const [factor, zero] = [f.local("v128", f32x4.const(0.5)), f.local("v128", f32x4.const(0))];
+    const sums = Array.from({ length: CHAINS }, () => f.local("v128", zero.get));
+    f.repeat(rounds, () => {
+      for (const sum of sums) sum.set(f32x4.add(factor.get, f32x4.mul(sum.get, factor.get)));
+    });
+    f.storeV128(
+      out.get,
+      sums.map(sum => sum.get).reduce((a, b) => f32x4.add(a, b)),
+    );
+  });
+  module.func("limit_read", { out: "i32", pointer: "i32", rounds: "i32" }, null, (f, { out, pointer, rounds }) => {
+    const sums = Array.from({ length: 4 }, () => f.local("v128", f32x4.const(0)));
+    f.repeat(rounds, () => {
+      for (let i = 0; i < READ_BYTES / 16; i++) sums[i % 4].set(v128.or(sums[i % 4].get, v128.load(pointer.get, 16 * i)));
+      f.advance(pointer, READ_BYTES);
+    });
+    f.storeV128(
+      out.get,
+      sums.map(sum => sum.get).reduce((a, b) => v128.or(a, b)),
+    );
+  });
+}

@@ -1,0 +1,51 @@
+/**
+ * Ids of short pieces that came before. Words repeat: in English text one piece in fifteen is new.
+ *
+ * A table of fixed size, 2.5 MB, whatever is put in. A piece has one slot, by its hash, and takes the place of the piece that was there. Keys are compared unit by
+ * unit in the text: a `Map` would need a string for each piece, and hashing that string and collecting it cost more than the merges it saves.
+ */
+
+const SLOTS = 2 ** 15;
+/** UTF-16 units of the longest piece that is kept. */
+const MAX_UNITS = 19;
+/** Most ids of a piece that is kept. */
+const MAX_IDS = 8;
+const KEY_STRIDE = MAX_UNITS + 1;
+const IDS_STRIDE = MAX_IDS + 1;
+
+export class PieceCache {
+  readonly #keys: Uint16Array = new Uint16Array(SLOTS * KEY_STRIDE); // length (0: empty slot), units
+  readonly #ids: Int32Array = new Int32Array(SLOTS * IDS_STRIDE); // count, ids
+
+  /** The slot of a piece; -1: it is too long to be kept. */
+  slotOf(text: string, start: number, end: number): number {
+    if (end - start > MAX_UNITS) return -1;
+    let hash = 0x811c9dc5; // FNV-1a, by units instead of bytes
+    for (let i = start; i < end; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193);
+    return (hash ^ (hash >>> 15)) & (SLOTS - 1);
+  }
+
+  /** Appends the ids of the piece `text[start, end)` and returns true if its slot holds it. */
+  readInto(slot: number, text: string, start: number, end: number, ids: number[]): boolean {
+    if (slot < 0) return false;
+    const keys = this.#keys;
+    let key = slot * KEY_STRIDE;
+    if (keys[key] !== end - start) return false;
+    for (let i = start; i < end; i++) if (keys[++key] !== text.charCodeAt(i)) return false;
+    const first = slot * IDS_STRIDE + 1;
+    const count = this.#ids[first - 1]!;
+    for (let i = first; i < first + count; i++) ids.push(this.#ids[i]!);
+    return true;
+  }
+
+  /** Keeps the ids `symbols[0, count)` of the piece, if it is short enough. */
+  write(slot: number, text: string, start: number, end: number, symbols: Int32Array, count: number): void {
+    if (slot < 0 || count > MAX_IDS) return;
+    let key = slot * KEY_STRIDE;
+    this.#keys[key] = end - start;
+    for (let i = start; i < end; i++) this.#keys[++key] = text.charCodeAt(i);
+    const first = slot * IDS_STRIDE + 1;
+    this.#ids[first - 1] = count;
+    for (let i = 0; i < count; i++) this.#ids[first + i] = symbols[i]!;
+  }
+}
