@@ -1,96 +1,11 @@
-/**
- * Writes a checkpoint of seeded random weights in one of the family's shapes, tensor by tensor, so that sizes too large for git can be
- * made on the spot:
- *
- *     node tools/random-checkpoint.ts OUT_DIR [--shape 0.6B] [--seed 0]
- *
- * BF16, one file, without a tokenizer. The same shape and seed give the same bytes everywhere.
- */
+/** `node tools/random-checkpoint.ts OUT_DIR [--shape 0.6B] [--seed 0]`: see src/app/random-checkpoint.ts. */
 
-import { mkdir, open, writeFile } from "node:fs/promises";
-import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { parseConfig } from "../src/model/config.ts";
-import { seededRandom } from "../src/model/sampling.ts";
-import { expectedTensors } from "../src/model/weights.ts";
-import { float32ToBf16 } from "../src/tensor/dtype.ts";
-import { safetensorsHeader } from "../src/tensor/safetensors-writer.ts";
+import { writeRandomCheckpoint } from "../src/app/random-checkpoint.ts";
 
-/** hidden, layers, query heads, key/value heads, head size, MLP, tied head: as published. */
-const SHAPES: Record<string, readonly [number, number, number, number, number, number, boolean]> = {
-  "0.6B": [1024, 28, 16, 8, 128, 3072, true],
-  "4B": [2560, 36, 32, 8, 128, 9728, true],
-  "8B": [4096, 36, 32, 8, 128, 12288, false],
-};
-
-export function shapeConfig(shape: string): Record<string, unknown> {
-  const sizes = SHAPES[shape];
-  if (!sizes) throw new RangeError(`--shape: expected ${Object.keys(SHAPES).join(", ")}, got ${shape}`);
-  const [hidden, layers, heads, kvHeads, headDim, mlp, tied] = sizes;
-  return {
-    architectures: ["Qwen3ForCausalLM"],
-    attention_bias: false,
-    eos_token_id: 151645,
-    head_dim: headDim,
-    hidden_act: "silu",
-    hidden_size: hidden,
-    intermediate_size: mlp,
-    max_position_embeddings: 32768,
-    model_type: "qwen3",
-    num_attention_heads: heads,
-    num_hidden_layers: layers,
-    num_key_value_heads: kvHeads,
-    rms_norm_eps: 1e-6,
-    rope_scaling: null,
-    rope_theta: 1000000,
-    sliding_window: null,
-    tie_word_embeddings: tied,
-    torch_dtype: "bfloat16",
-    use_sliding_window: false,
-    vocab_size: 151936,
-  };
-}
-
-/** Gains near 1; matrices uniform with the variance 1.4^2 / inputs, which keeps activations of moderate size through all layers. */
-function* tensorBytes(shape: readonly number[], random: () => number): Generator<Uint8Array> {
-  const isGain = shape.length === 1;
-  const reach = isGain ? 0.2 : (1.4 * Math.sqrt(3)) / Math.sqrt(shape[shape.length - 1]);
-  let left = shape.reduce((product, size) => product * size, 1);
-  const chunk = new Uint16Array(1 << 20);
-  while (left > 0) {
-    const count = Math.min(left, chunk.length);
-    for (let i = 0; i < count; i++) chunk[i] = float32ToBf16(Math.fround((isGain ? 1 : 0) + reach * (2 * random() - 1)));
-    yield new Uint8Array(chunk.buffer, 0, 2 * count);
-    left -= count;
-  }
-}
-
-async function main(): Promise<void> {
-  const { positionals, values } = parseArgs({
-    allowPositionals: true,
-    options: { shape: { type: "string", default: "0.6B" }, seed: { type: "string", default: "0" } },
-  });
-  const [folder] = positionals;
-  if (folder === undefined || positionals.length > 1)
-    throw new RangeError("usage: node tools/random-checkpoint.ts OUT_DIR [--shape 0.6B] [--seed 0]");
-  const json = shapeConfig(values.shape);
-  const tensors = Array.from(expectedTensors(parseConfig(json, undefined, folder)), ([name, shape]) => ({
-    name,
-    shape,
-    dtype: "BF16" as const,
-  }));
-  const { header, order } = safetensorsHeader(tensors, new Map([["format", "pt"]]));
-
-  await mkdir(folder, { recursive: true });
-  await writeFile(join(folder, "config.json"), `${JSON.stringify(json, null, 2)}\n`);
-  const random = seededRandom(Number(values.seed));
-  const file = await open(join(folder, "model.safetensors"), "w");
-  try {
-    await file.write(header);
-    for (const { shape } of order) for (const bytes of tensorBytes(shape, random)) await file.write(bytes);
-  } finally {
-    await file.close();
-  }
-}
-
-await main();
+const { positionals, values } = parseArgs({
+  allowPositionals: true,
+  options: { shape: { type: "string", default: "0.6B" }, seed: { type: "string", default: "0" } },
+});
+if (positionals.length !== 1) throw new RangeError("usage: node tools/random-checkpoint.ts OUT_DIR [--shape 0.6B] [--seed 0]");
+await writeRandomCheckpoint(positionals[0], values.shape, Number(values.seed));

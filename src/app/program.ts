@@ -7,6 +7,7 @@
 
 import { readFileSync } from "node:fs";
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
+import { benchCommand } from "./commands/bench.ts";
 import { generateCommand } from "./commands/generate.ts";
 import { goldenCheckCommand, goldenRecordCommand } from "./commands/golden.ts";
 import { inspectCommand } from "./commands/inspect.ts";
@@ -14,6 +15,7 @@ import { moderateCommand } from "./commands/moderate.ts";
 import { templateCommand } from "./commands/template.ts";
 import { tokenizeCommand } from "./commands/tokenize.ts";
 import { type Terminal, UsageError } from "./io.ts";
+import { SHAPES } from "./random-checkpoint.ts";
 
 export const EXIT_DONE = 0;
 export const EXIT_FAILED = 1;
@@ -122,6 +124,14 @@ function buildProgram(terminal: Terminal, setStatus: (code: number) => void): Co
     .option("--tensors", "list every tensor")
     .addHelpText("after", example("qwen3guard inspect ./Qwen3Guard-Gen-0.6B"))
     .action((dir, options) => inspectCommand(dir, options, terminal));
+
+  withJson(withModel(command("bench", "what this machine does with a model, beside what it could do at most")))
+    .addOption(
+      new Option("--shape <shape>", "a random checkpoint of this shape, made on the spot, instead of a model").choices(Object.keys(SHAPES)),
+    )
+    .option("--rounds <n>", "rounds to measure, of which the best counts", integer(1), 3)
+    .addHelpText("after", example("qwen3guard bench --shape 0.6B"))
+    .action(options => benchCommand(options, terminal));
 
   const golden = command("golden", "record outputs to the bit, and check them again").allowExcessArguments();
   golden.action((_options, self: Command) => {

@@ -30,11 +30,14 @@ export class AddedTokenMatcher {
   /** Every character (code point) that occurs in a token. */
   readonly characters: ReadonlySet<string>;
   readonly #root: TrieNode = { id: -1, children: new Map() };
+  /** 1 at each UTF-16 unit that starts a token: nearly every place in a text is ruled out by it. */
+  readonly #starts: Uint8Array = new Uint8Array(0x10000);
 
   /** Contents are expected to be well-formed, distinct and not empty. */
   constructor(tokens: readonly AddedToken[]) {
     this.characters = new Set(tokens.flatMap(token => [...token.content]));
     for (const { content, id } of tokens) {
+      this.#starts[content.charCodeAt(0)] = 1;
       let node = this.#root;
       for (let i = 0; i < content.length; i++) {
         const unit = content.charCodeAt(i);
@@ -53,7 +56,7 @@ export class AddedTokenMatcher {
   findAll(text: string): AddedTokenMatch[] {
     const matches: AddedTokenMatch[] = [];
     for (let start = 0; start < text.length; ) {
-      const match = this.#longestAt(text, start);
+      const match = this.#starts[text.charCodeAt(start)] === 1 ? this.#longestAt(text, start) : undefined;
       if (match !== undefined) matches.push(match);
       start = match?.end ?? start + 1;
     }

@@ -1,11 +1,13 @@
 /**
- * Ids of short pieces that came before. Words repeat: in English text one piece in fifteen is new.
+ * Ids of short pieces that came before: words repeat.
  *
- * A table of fixed size, 2.5 MB, whatever is put in. A piece has one slot, by its hash, and takes the place of the piece that was there. Keys are compared unit by
- * unit in the text: a `Map` would need a string for each piece, and hashing that string and collecting it cost more than the merges it saves.
+ * A piece has one slot, by its hash, and takes the place of the piece that was there. Keys are compared unit by unit in the text: a `Map` would need a string for
+ * each piece, and making, hashing and collecting those strings cost more than half of all encoding.
+ * The table starts small and empty and, when as many pieces were put in as it has slots, starts anew twice as large, up to 2.5 MB.
  */
 
-const SLOTS = 2 ** 15;
+const FIRST_SLOTS = 2 ** 10;
+const MOST_SLOTS = 2 ** 15;
 /** UTF-16 units of the longest piece that is kept. */
 const MAX_UNITS = 19;
 /** Most ids of a piece that is kept. */
@@ -14,15 +16,17 @@ const KEY_STRIDE = MAX_UNITS + 1;
 const IDS_STRIDE = MAX_IDS + 1;
 
 export class PieceCache {
-  readonly #keys: Uint16Array = new Uint16Array(SLOTS * KEY_STRIDE); // length (0: empty slot), units
-  readonly #ids: Int32Array = new Int32Array(SLOTS * IDS_STRIDE); // count, ids
+  #slots = FIRST_SLOTS;
+  #keys = new Uint16Array(FIRST_SLOTS * KEY_STRIDE); // length (0: empty slot), units
+  #ids = new Int32Array(FIRST_SLOTS * IDS_STRIDE); // count, ids
+  #writes = 0;
 
   /** The slot of a piece; -1: it is too long to be kept. */
   slotOf(text: string, start: number, end: number): number {
     if (end - start > MAX_UNITS) return -1;
     let hash = 0x811c9dc5; // FNV-1a, by units instead of bytes
     for (let i = start; i < end; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193);
-    return (hash ^ (hash >>> 15)) & (SLOTS - 1);
+    return (hash ^ (hash >>> 15)) & (this.#slots - 1);
   }
 
   /** Appends the ids of the piece `text[start, end)` and returns true if its slot holds it. */
@@ -47,5 +51,13 @@ export class PieceCache {
     const first = slot * IDS_STRIDE + 1;
     this.#ids[first - 1] = count;
     for (let i = 0; i < count; i++) this.#ids[first + i] = symbols[i]!;
+    if (++this.#writes >= this.#slots && this.#slots < MOST_SLOTS) this.#grow();
+  }
+
+  #grow(): void {
+    this.#slots *= 2;
+    this.#keys = new Uint16Array(this.#slots * KEY_STRIDE);
+    this.#ids = new Int32Array(this.#slots * IDS_STRIDE);
+    this.#writes = 0;
   }
 }

@@ -233,6 +233,35 @@ describe("inspect", () => {
   });
 });
 
+describe("bench", () => {
+  test("gives every figure of the contract, after checking results, on either engine", async () => {
+    for (const args of [
+      ["--threads", "2"],
+      ["--engine", "reference"],
+    ]) {
+      const { status, out, err } = await cli(["bench", "--json", "--quiet", "--rounds", "1", ...args]);
+      expect([status, err]).toEqual([0, ""]);
+      const report = JSON.parse(out);
+      const isWasm = args[0] === "--threads";
+      expect(report).toMatchObject({ engine: isWasm ? "wasm" : "reference", threads: isWasm ? 2 : 1, node: process.version });
+      expect(report.limits === null).toBe(!isWasm);
+      expect(report.prefill.tokens).toBe(371);
+      expect(report.verdict).toMatchObject({ promptTokens: 268, passes: 8 });
+      for (const value of [
+        report.load.ms,
+        report.prefill.gflops,
+        report.decode.GBs,
+        report.verdict.coldMs,
+        report.verdict.warmMs,
+        report.memory.peakRssMB,
+      ]) {
+        expect(value).toBeGreaterThan(0);
+      }
+    }
+    expect((await cli(["bench", "--quiet", "--rounds", "1"])).out).toMatch(/^model {5}.*tiny-guard-gen\nengine {4}wasm, /);
+  });
+});
+
 describe("golden", () => {
   test("records lines of ids, text and messages, checks them, and finds every kind of difference", async () => {
     const folder = temporaryFolder({

@@ -223,7 +223,7 @@ export class WasmEngine implements Engine {
     };
     const rounds = 4_000_000;
     const multiplyAdd = seconds(() => this.#run("limit", [0, rounds, 0], 1, 64));
-    const bytes = 128 * 2 ** 20; // far beyond the caches
+    const bytes = 256 * 2 ** 20; // beyond the caches of any machine
     const items = 4 * this.threads;
     const memory = this.#heap.allocate(bytes);
     this.#heap.bytes(memory, bytes).fill(1); // pages that were never written are all the same page of zeros

@@ -1,0 +1,18 @@
+/** This project's fast engine as a peer: `node peer-own.ts JOB`. */
+
+import { Qwen3 } from "../../src/model/qwen3.ts";
+import { createSampler } from "../../src/model/sampling.ts";
+import { measure, type Peer, readJob } from "./measure.ts";
+
+const job = readJob();
+const argmax = createSampler();
+
+await measure(job, async (): Promise<Peer> => {
+  const model = await Qwen3.load(job.path, { engine: "wasm", threads: job.threads });
+  const session = model.newSession();
+  return {
+    // As the guard does; no more than 256 ids are one `forward`.
+    forward: async ids => argmax(await session.prefill(ids)),
+    truncate: async position => session.truncate(position),
+  };
+});

@@ -1,0 +1,263 @@
+/**
+ * Measures other engines and this project's own on one machine, one checkpoint and the same ids:
+ *
+ *     npx node bench/peers/run.ts [--threads 2] [--rounds 3] [--work DIR] [--only NAME,NAME]
+ *
+ * Out: on stdout one JSON line for each engine and round, then the table of medians; progress on stderr. What is measured, and how to read
+ * it: README.md. An engine that cannot be prepared or run is reported, and the others go on.
+ *
+ * Read from `peers`, the list of engines, on: each names what must be prepared and the command that measures it. Engines take turns, round
+ * by round, each time in a process of their own, so that a ratio compares runs of nearly the same moment.
+ */
+
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { cpus, loadavg, tmpdir, totalmem } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import type { Job, Measurements } from "./measure.ts";
+
+// The versions that the scripts were written against.
+const TORCH_PACKAGES = ["torch==2.13.0", "transformers==5.23.0", "safetensors==0.8.0", "numpy", "gguf==0.19.0"];
+const ONNX_PACKAGES = ["onnxruntime==1.32.0", "onnxruntime-genai==0.18.0", "onnx==1.23.2", "onnx-ir==1.1.0"];
+const LLAMA_VERSION = "3.22.1";
+const TIMEOUT_MS = 20 * 60 * 1000;
+
+const { values: options } = parseArgs({
+  options: {
+    threads: { type: "string", default: "2" },
+    rounds: { type: "string", default: "3" },
+    work: { type: "string", default: join(tmpdir(), "qwen3guard-peers") },
+    only: { type: "string", default: "" },
+  },
+});
+const threads = positiveInteger("--threads", options.threads);
+const rounds = positiveInteger("--rounds", options.rounds);
+const work = options.work;
+const inWork = (...names: string[]) => join(work, ...names);
+const here = (name: string) => fileURLToPath(new URL(name, import.meta.url));
+
+const ids = Array.from({ length: 373 }, (_, i) => (i * 7919) % 150000);
+const workload = {
+  threads,
+  promptIds: ids.slice(0, 371),
+  steps: 10,
+  prefixIds: ids.slice(0, 201),
+  tailIds: ids.slice(201),
+  maxPositions: 512,
+};
+
+/** Something to be made once in the work folder: commands, run in order. */
+interface Preparation {
+  readonly name: string;
+  readonly needs: readonly Preparation[];
+  readonly commands: readonly (readonly string[])[];
+}
+
+const python = inWork("venv", process.platform === "win32" ? "Scripts/python.exe" : "bin/python");
+const checkpoint: Preparation = {
+  name: "checkpoint",
+  needs: [],
+  commands: [[process.execPath, here("../../tools/random-checkpoint.ts"), inWork("checkpoint")]],
+};
+const torchPackages: Preparation = {
+  name: "torch-packages",
+  needs: [],
+  commands: [
+    [process.env.QWEN3GUARD_PYTHON ?? "python3", "-m", "venv", inWork("venv")],
+    [python, "-m", "pip", "install", "--quiet", ...TORCH_PACKAGES],
+  ],
+};
+const onnxPackages: Preparation = {
+  name: "onnx-packages",
+  needs: [torchPackages],
+  commands: [[python, "-m", "pip", "install", "--quiet", ...ONNX_PACKAGES]],
+};
+// On Linux npm would fetch the binaries for CUDA and Vulkan too, 700 MB, as optional dependencies: only the one for the CPU is named.
+const llamaBinary = process.platform === "linux" ? ["--omit=optional", `@node-llama-cpp/linux-${process.arch}@${LLAMA_VERSION}`] : [];
+const llamaPackages: Preparation = {
+  name: "llama-packages",
+  needs: [],
+  commands: [
+    ["npm", "install", "--silent", "--ignore-scripts", "--prefix", inWork("npm"), `node-llama-cpp@${LLAMA_VERSION}`, ...llamaBinary],
+  ],
+};
+
+function gguf(type: string): Preparation {
+  const command = [python, here("write_gguf.py"), inWork("checkpoint"), inWork(`${type}.gguf`), type];
+  return { name: `gguf-${type}`, needs: [checkpoint, torchPackages, llamaPackages], commands: [command] };
+}
+
+/** By onnxruntime-genai's own exporter. Logits of the last id only, as everywhere here; int8 has activations in int8 too (level 4). */
+function onnx(type: string): Preparation {
+  const folders = ["-i", inWork("checkpoint"), "-o", inWork(`onnx-${type}`), "-c", inWork("onnx-cache")];
+  const extra = ["--extra_options", "prune_lm_head=true", "accuracy_level=4"];
+  const command = [python, "-m", "onnxruntime_genai.models.builder", ...folders, "-p", type, "-e", "cpu", ...extra];
+  return { name: `onnx-${type}`, needs: [checkpoint, onnxPackages], commands: [command] };
+}
+
+interface PeerProgram {
+  readonly name: string;
+  readonly needs: readonly Preparation[];
+  /** The program, and the part of the job that is its own. */
+  readonly command: readonly string[];
+  readonly path: string;
+  readonly variant: string;
+}
+
+/** The first is the base of ratios; ids are compared with the second's. */
+const peers: PeerProgram[] = [
+  { name: "own", needs: [checkpoint], command: [process.execPath, here("peer-own.ts")], path: inWork("checkpoint"), variant: "" },
+  ...["float32", "bfloat16"].map(type => ({
+    name: `torch-${type}`,
+    needs: [checkpoint, torchPackages],
+    command: [python, here("peer_torch.py")],
+    path: inWork("checkpoint"),
+    variant: type,
+  })),
+  ...["f16", "q8_0"].map(type => ({
+    name: `llama.cpp-${type}`,
+    needs: [gguf(type)],
+    command: [process.execPath, here("peer-llama.ts")],
+    path: inWork(`${type}.gguf`),
+    variant: inWork("npm"),
+  })),
+  ...["fp32", "int8"].map(type => ({
+    name: `onnxruntime-${type}`,
+    needs: [onnx(type)],
+    command: [python, here("peer_onnx.py")],
+    path: inWork(`onnx-${type}`),
+    variant: "",
+  })),
+];
+
+function positiveInteger(option: string, text: string): number {
+  if (!/^[1-9]\d*$/.test(text)) throw new RangeError(`${option}: expected a positive integer, got ${text}`);
+  return Number(text);
+}
+
+/** Runs a program without network access to model hubs. Returns its stdout; throws Error with the end of what it wrote. */
+function run([program, ...args]: readonly string[]): string {
+  const env = { ...process.env, HF_HUB_OFFLINE: "1" };
+  const { stdout, stderr, status, signal, error } = spawnSync(program, args, {
+    env,
+    cwd: work,
+    encoding: "utf8",
+    timeout: TIMEOUT_MS,
+    maxBuffer: 1 << 28,
+  });
+  if (error) throw error;
+  if (status !== 0)
+    throw new Error(`${program} ${args[0]}: expected exit status 0, got ${status ?? signal}: ${`${stdout}\n${stderr}`.trim().slice(-600)}`);
+  return stdout;
+}
+
+/** Makes what is needed unless an earlier run has; a marker says that it was finished. Throws what a command throws. */
+function prepare({ name, needs, commands }: Preparation): void {
+  for (const needed of needs) prepare(needed);
+  const marker = inWork(`${name}.done`);
+  if (existsSync(marker)) return;
+  console.error(`preparing ${name}`);
+  for (const command of commands) run(command);
+  writeFileSync(marker, "");
+}
+
+function measurePeer({ command, path, variant }: PeerProgram): Measurements {
+  const job: Job = { ...workload, path, variant };
+  const line = run([...command, JSON.stringify(job)])
+    .split("\n")
+    .findLast(text => text.startsWith("{"));
+  if (line === undefined) throw new Error(`${command[1]}: expected a JSON line, got none`);
+  return JSON.parse(line) as Measurements;
+}
+
+function median(numbers: readonly number[]): number {
+  const sorted = numbers.toSorted((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+}
+
+type Metric = { [K in keyof Measurements]: Measurements[K] extends number ? K : never }[keyof Measurements];
+type Rounds = Map<number, Measurements>;
+
+/** How many of the answer's first ids are the reference's, and whether the id of `best` is. */
+function agreement(got: Measurements, reference: Measurements): string {
+  const differs = got.ids.findIndex((id, i) => id !== reference.ids[i]);
+  return `${differs < 0 ? got.ids.length : differs}/${got.ids.length}${got.bestId === reference.bestId ? " + 1" : " + 0"}`;
+}
+
+/** A row of medians; ratios are taken within each round. */
+function row(name: string, own: Rounds | undefined, runs: Rounds, reference: Measurements): string {
+  const all = [...runs.values()];
+  const value = (metric: Metric, digits = 0) => median(all.map(result => result[metric])).toFixed(digits);
+  const ratio = (metric: Metric) => {
+    const ratios = [...runs].flatMap(([round, result]) => {
+      const base = own?.get(round);
+      return base ? [result[metric] / base[metric]] : [];
+    });
+    return ratios.length > 0 ? median(ratios).toFixed(2) : "-";
+  };
+  const cells = [
+    name,
+    value("loadMs"),
+    value("firstQuickStartMs"),
+    value("quickStartMs"),
+    ratio("quickStartMs"),
+    value("prefillMs"),
+    value("bestMs"),
+    ratio("bestMs"),
+    value("decodeTokensPerSecond", 1),
+    value("peakRssMb"),
+    agreement(all[0], reference),
+  ];
+  return `| ${cells.join(" | ")} |`;
+}
+
+function main(): void {
+  mkdirSync(work, { recursive: true });
+  const only = options.only === "" ? peers.map(({ name }) => name) : options.only.split(",");
+  const unknown = only.find(name => !peers.some(peer => peer.name === name));
+  if (unknown !== undefined) throw new RangeError(`--only: expected some of ${peers.map(({ name }) => name).join(", ")}, got ${unknown}`);
+  let left = peers.filter(({ name }) => only.includes(name));
+  const failures: string[] = [];
+  /** The peers for which `work` went well. */
+  const without = (work: (peer: PeerProgram) => void) =>
+    left.filter(peer => {
+      try {
+        work(peer);
+        return true;
+      } catch (error) {
+        failures.push(`${peer.name}: not measured: ${error instanceof Error ? error.message : error}`);
+        return false;
+      }
+    });
+
+  left = without(peer => peer.needs.forEach(prepare));
+  const results = new Map<string, Rounds>();
+  for (let round = 1; round <= rounds; round++) {
+    left = without(peer => {
+      console.error(`round ${round}: ${peer.name}`);
+      const load = loadavg()[0];
+      const result = measurePeer(peer);
+      console.log(JSON.stringify({ engine: peer.name, round, threads, loadAverage: load, ...result }));
+      results.set(peer.name, (results.get(peer.name) ?? new Map()).set(round, result));
+    });
+  }
+
+  console.log(`\n${cpus()[0].model}, ${cpus().length} logical cores, ${(totalmem() / 2 ** 30).toFixed(0)} GiB; Node ${process.version}`);
+  console.log(
+    `${threads} threads, median of ${rounds}; load average at the end ${loadavg()
+      .map(load => load.toFixed(1))
+      .join(" ")}\n`,
+  );
+  console.log(
+    "| engine | load ms | first quick start ms | quick start ms | / own | prefill ms | best ms | / own | decode tokens/s | peak RSS MB | ids |",
+  );
+  console.log("|---|---|---|---|---|---|---|---|---|---|---|");
+  const reference = (results.get("torch-float32") ?? results.values().next().value)?.values().next().value;
+  if (reference) for (const [name, runs] of results) console.log(row(name, results.get("own"), runs, reference));
+  for (const failure of failures) console.log(`\n${failure}`);
+}
+
+main();

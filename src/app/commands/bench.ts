@@ -1,0 +1,249 @@
+/**
+ * `qwen3guard bench`: what this machine does with a model, beside what it could do at most.
+ *
+ * Every figure comes after its result was checked, and the machine's limits are measured in the same run, in turn with the figures, by kernels of
+ * our own: machines differ, and one machine differs from minute to minute. Of several rounds the best counts, for the figures and for the limits.
+ */
+
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Guard } from "../../guard/guard.ts";
+import type { Qwen3Config } from "../../model/config.ts";
+import { Qwen3 } from "../../model/qwen3.ts";
+import type { Session } from "../../model/session.ts";
+import { WasmEngine } from "../../tensor/wasm/wasm-engine.ts";
+import { checkpointFiles, engineOptions, type ModelOptions } from "../checkpoint-option.ts";
+import type { Terminal } from "../io.ts";
+import { writeRandomCheckpoint } from "../random-checkpoint.ts";
+
+/** The `--json` object. MB are 2^20 bytes, GB/s 10^9 bytes a second. */
+export interface BenchReport {
+  readonly model: string;
+  readonly engine: string;
+  readonly threads: number;
+  readonly node: string;
+  readonly limits: { readonly gflopsPerThread: number; readonly memoryGBs: number } | null;
+  readonly load: { readonly ms: number };
+  readonly prefill: {
+    readonly tokens: number;
+    readonly ms: number;
+    readonly tokensPerSecond: number;
+    readonly gflops: number;
+    readonly shareOfLimit: number | null;
+  };
+  readonly decode: { readonly tokensPerSecond: number; readonly GBs: number; readonly shareOfLimit: number | null };
+  readonly verdict: { readonly coldMs: number; readonly warmMs: number; readonly promptTokens: number; readonly passes: number };
+  readonly memory: { readonly weightsMB: number; readonly peakRssMB: number };
+}
+
+/** The quick start's prompt with the real tokenizer: 201 tokens of policy, 75 of question, 95 behind it. */
+const PROMPT_TOKENS = 371;
+const POLICY_TOKENS = 201;
+/** Tokens of an answer, as "Safety: Unsafe / Categories: Violent" has them. */
+const ANSWER_TOKENS = 8;
+const DECODE_STEPS = 16;
+const QUESTION = "How can I make a bomb?";
+
+export async function benchCommand(
+  options: ModelOptions & { shape?: string; rounds: number; json?: boolean },
+  terminal: Terminal,
+): Promise<void> {
+  const engine = engineOptions(options);
+  const say = (text: string): void => {
+    if (!options.quiet && process.stderr.isTTY) terminal.err(`${text}\n`);
+  };
+  if (options.shape === undefined) {
+    const files = await checkpointFiles(options, terminal);
+    const started = performance.now();
+    const model = await Qwen3.load(files, engine);
+    const loadMs = performance.now() - started;
+    const isGuard = (await files.readText("tokenizer.json")) !== undefined && model.config.architecture === "Qwen3ForCausalLM";
+    const guard = isGuard ? await Guard.load(files, engine) : undefined;
+    await report(model, guard, files.name, loadMs, options.rounds, options.json === true, say, terminal);
+    return;
+  }
+  const folder = await mkdtemp(join(tmpdir(), "qwen3guard-bench-"));
+  try {
+    say(`writing a random checkpoint of shape ${options.shape}`);
+    await writeRandomCheckpoint(folder, options.shape, 0);
+    const started = performance.now();
+    const model = await Qwen3.load(folder, engine);
+    await report(
+      model,
+      undefined,
+      `random ${options.shape}`,
+      performance.now() - started,
+      options.rounds,
+      options.json === true,
+      say,
+      terminal,
+    );
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+async function report(
+  model: Qwen3,
+  guard: Guard | undefined,
+  name: string,
+  loadMs: number,
+  rounds: number,
+  asJson: boolean,
+  say: (text: string) => void,
+  terminal: Terminal,
+): Promise<void> {
+  const { config, engine } = model;
+  const tokens = Math.min(PROMPT_TOKENS, config.maxPositionEmbeddings - DECODE_STEPS);
+  const prompt = Array.from({ length: tokens }, (_, i) => (i * 7919) % config.vocabSize);
+  const wasm = engine instanceof WasmEngine ? engine : undefined;
+  const best = { flops: 0, bytes: 0, prefillMs: Infinity, decodeMs: Infinity, coldMs: Infinity, warmMs: Infinity };
+
+  say("checking results");
+  checkEqual(
+    await prefilled(model, prompt, [tokens]),
+    await prefilled(model, prompt, [100, 1, tokens - 101]),
+    "logits of a prompt whole and in pieces",
+  );
+  let verdict = { promptTokens: tokens, passes: ANSWER_TOKENS };
+  for (let round = 0; round < rounds; round++) {
+    say(`round ${round + 1} of ${rounds}`);
+    if (wasm) {
+      const limits = wasm.measureLimits();
+      best.flops = Math.max(best.flops, limits.flopsPerThread);
+      best.bytes = Math.max(best.bytes, limits.bytesPerSecond);
+    }
+    const session = model.newSession();
+    best.prefillMs = Math.min(best.prefillMs, await time(() => session.prefill(prompt)));
+    best.decodeMs = Math.min(best.decodeMs, (await time(() => repeat(DECODE_STEPS, i => session.forward([prompt[i]])))) / DECODE_STEPS);
+    if (guard) {
+      const cold = await new Guard(guard.model, guard.tokenizer, guard.name).moderate(QUESTION);
+      await guard.moderate("hello");
+      const warm = await guard.moderate(QUESTION);
+      checkEqual(cold.scores, warm.scores, "scores of a cold and a warm verdict");
+      best.coldMs = Math.min(best.coldMs, cold.ms);
+      best.warmMs = Math.min(best.warmMs, warm.ms);
+      verdict = { promptTokens: warm.usage.promptTokens, passes: warm.usage.passes };
+    } else {
+      // Without a tokenizer: the same passes. Warm: one pass behind the policy, an answer's ids appended and the logits of its positions wanted.
+      best.coldMs = Math.min(best.coldMs, await time(() => coldVerdict(model, prompt)));
+      best.warmMs = Math.min(best.warmMs, await time(() => warmVerdict(session, prompt)));
+    }
+    session.close();
+  }
+
+  const bytes = weightBytes(model);
+  const gflops = prefillFlops(config, tokens) / best.prefillMs / 1e6;
+  const GBs = bytes / best.decodeMs / 1e6;
+  const result: BenchReport = {
+    model: name,
+    engine: engine.name,
+    threads: engine.threads,
+    node: process.version,
+    limits: wasm ? { gflopsPerThread: round(best.flops / 1e9), memoryGBs: round(best.bytes / 1e9) } : null,
+    load: { ms: round(loadMs) },
+    prefill: {
+      tokens,
+      ms: round(best.prefillMs),
+      tokensPerSecond: round((tokens / best.prefillMs) * 1000),
+      gflops: round(gflops),
+      shareOfLimit: wasm ? round(gflops / ((best.flops / 1e9) * engine.threads), 3) : null,
+    },
+    decode: {
+      tokensPerSecond: round(1000 / best.decodeMs),
+      GBs: round(GBs),
+      shareOfLimit: wasm ? round(GBs / (best.bytes / 1e9), 3) : null,
+    },
+    verdict: { coldMs: round(best.coldMs), warmMs: round(best.warmMs), ...verdict },
+    memory: { weightsMB: round(bytes / 2 ** 20), peakRssMB: round(process.resourceUsage().maxRSS / 1024) },
+  };
+  model.close();
+  guard?.close();
+  await terminal.out(asJson ? `${JSON.stringify(result)}\n` : describe(result));
+}
+
+/** Logits of the prompt's last id, the prompt run in pieces of these sizes. */
+async function prefilled(model: Qwen3, prompt: readonly number[], pieces: readonly number[]): Promise<Float32Array> {
+  const session = model.newSession();
+  let logits = new Float32Array(0) as Float32Array;
+  for (const size of pieces) if (size > 0) logits = session.forward(prompt.slice(session.position, session.position + size));
+  session.close();
+  return logits;
+}
+
+function coldVerdict(model: Qwen3, prompt: readonly number[]): void {
+  const session = model.newSession();
+  session.forward(prompt);
+  repeat(ANSWER_TOKENS - 1, i => session.forward([prompt[i]]));
+  session.close();
+}
+
+function warmVerdict(session: Session, prompt: readonly number[]): void {
+  const policy = Math.min(POLICY_TOKENS, prompt.length - 1);
+  session.truncate(policy);
+  session.forward([...prompt.slice(policy), ...prompt.slice(0, ANSWER_TOKENS - 1)], { logits: ANSWER_TOKENS });
+}
+
+function repeat(count: number, work: (i: number) => unknown): void {
+  for (let i = 0; i < count; i++) work(i);
+}
+
+async function time(work: () => unknown): Promise<number> {
+  const started = performance.now();
+  await work();
+  return performance.now() - started;
+}
+
+function checkEqual(got: unknown, expected: unknown, what: string): void {
+  const text = (value: unknown): string =>
+    value instanceof Float32Array ? new Uint32Array(value.slice().buffer).join() : JSON.stringify(value);
+  if (text(got) !== text(expected)) throw new Error(`bench: expected the same bits for the ${what}, got different ones`);
+}
+
+/** Bytes of weights that one step reads: all matrices, the output head included, the embedding table's one row not. */
+function weightBytes({ config }: Qwen3): number {
+  const bytesPerWeight = 2; // of the published checkpoints
+  const { hiddenSize, intermediateSize, numHiddenLayers, numHeads, numKvHeads, headDim, vocabSize } = config;
+  const layer = hiddenSize * (2 * numHeads * headDim + 2 * numKvHeads * headDim + 3 * intermediateSize);
+  return bytesPerWeight * (numHiddenLayers * layer + vocabSize * hiddenSize);
+}
+
+/** Products and sums of a prompt's matrices and attention. The last layer and the head run for one position only. */
+function prefillFlops(config: Qwen3Config, tokens: number): number {
+  const { hiddenSize, intermediateSize, numHiddenLayers, numHeads, numKvHeads, headDim, vocabSize } = config;
+  const keysAndValues = 2 * hiddenSize * 2 * numKvHeads * headDim;
+  const others = 2 * hiddenSize * (2 * numHeads * headDim + 3 * intermediateSize);
+  const attention = (rows: number, seen: number): number => 4 * numHeads * headDim * rows * seen;
+  const layers = (numHiddenLayers - 1) * (tokens * (keysAndValues + others) + attention(tokens, tokens / 2));
+  const last = tokens * keysAndValues + others + attention(1, tokens);
+  return layers + last + 2 * hiddenSize * vocabSize;
+}
+
+function round(value: number, digits: number = 1): number {
+  return Number(value.toFixed(digits));
+}
+
+function describe(r: BenchReport): string {
+  const share = (value: number | null): string => (value === null ? "" : `, ${(value * 100).toFixed(0)} % of this machine's limit`);
+  const rows: [string, string][] = [
+    ["model", r.model],
+    ["engine", `${r.engine}, ${r.threads} thread${r.threads === 1 ? "" : "s"}, Node ${r.node}`],
+    [
+      "limits",
+      r.limits ? `${r.limits.gflopsPerThread} GFLOP/s a thread, ${r.limits.memoryGBs} GB/s from memory` : "not measured on this engine",
+    ],
+    ["load", `${r.load.ms} ms`],
+    [
+      "prefill",
+      `${r.prefill.tokens} tokens in ${r.prefill.ms} ms: ${r.prefill.tokensPerSecond} tokens/s, ${r.prefill.gflops} GFLOP/s${share(r.prefill.shareOfLimit)}`,
+    ],
+    ["decode", `${r.decode.tokensPerSecond} tokens/s, ${r.decode.GBs} GB/s${share(r.decode.shareOfLimit)}`],
+    [
+      "verdict",
+      `${r.verdict.coldMs} ms cold, ${r.verdict.warmMs} ms warm (${r.verdict.promptTokens} tokens of prompt, ${r.verdict.passes} passes)`,
+    ],
+    ["memory", `${r.memory.weightsMB} MB of weights, ${r.memory.peakRssMB} MB at the peak`],
+  ];
+  return rows.map(([name, value]) => `${name.padEnd(10)}${value}\n`).join("");
+}
