@@ -6,7 +6,7 @@
 
 import { execFileSync, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -41,12 +41,31 @@ beforeAll(() => {
 afterAll(() => rmSync(home, { recursive: true, force: true }));
 
 describe("what is in it", () => {
-  test("it is below 8 MB, and holds the demo guard, the licences and no source or test", () => {
+  test("it is below 8 MB, and holds the demo guard, the licences, the documents and no test", () => {
     expect(statSync(tarball).size).toBeLessThan(MAX_PACKED_BYTES);
-    expect(readdirSync(installed).sort()).toEqual(["CHANGELOG.md", "LICENSE", "README.md", "dist", "models", "package.json"]);
+    expect(readdirSync(installed).sort()).toEqual([
+      "CHANGELOG.md",
+      "CONTRIBUTING.md",
+      "LICENSE",
+      "README.md",
+      "SECURITY.md",
+      "dist",
+      "docs",
+      "examples",
+      "models",
+      "package.json",
+      "src",
+    ]);
     expect(readdirSync(join(installed, "models", "tiny-guard-gen"))).toContain("model.safetensors");
     const licences = readFileSync(join(installed, "dist", "vendor", "LICENCES.md"), "utf8");
     for (const name of ["@huggingface/jinja", "commander", "picocolors"]) expect(licences).toContain(`## ${name} `);
+  });
+
+  test("the README's links lead somewhere in it", () => {
+    const readme = readFileSync(join(installed, "README.md"), "utf8");
+    const targets = [...readme.matchAll(/\]\(([^)#\s]+)[^)]*\)/g)].map(m => m[1]).filter(target => !/^https?:/.test(target));
+    expect(targets.length).toBeGreaterThan(10);
+    expect(targets.filter(target => !existsSync(join(installed, target)))).toEqual([]);
   });
 
   test("installing it installs nothing else and runs no script", () => {

@@ -65,7 +65,7 @@ async function bundleVendored(): Promise<void> {
 
 /** Points our modules at dist/vendor/, and makes sure that nothing else is imported from outside. */
 function rewriteImports(): void {
-  for (const path of filesUnder(DIST).filter(path => /\.(js|d\.ts)$/.test(path) && !path.includes("vendor"))) {
+  for (const path of filesUnder(DIST).filter(path => /\.(js|d\.ts)$/.test(path) && !relative(DIST, path).startsWith("vendor"))) {
     let code = readFileSync(path, "utf8");
     for (const { name, file } of VENDORED) {
       const target = relative(dirname(path), join(DIST, "vendor", file)).replaceAll("\\", "/");

@@ -11,9 +11,9 @@
  */
 
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { cpus, loadavg, tmpdir, totalmem } from "node:os";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import type { Job, Measurements } from "./measure.ts";
@@ -34,7 +34,7 @@ const { values: options } = parseArgs({
 });
 const threads = positiveInteger("--threads", options.threads);
 const rounds = positiveInteger("--rounds", options.rounds);
-const work = options.work;
+const work = resolve(options.work);
 const inWork = (...names: string[]) => join(work, ...names);
 const here = (name: string) => fileURLToPath(new URL(name, import.meta.url));
 
@@ -55,7 +55,7 @@ interface Preparation {
   readonly commands: readonly (readonly string[])[];
 }
 
-const python = inWork("venv", process.platform === "win32" ? "Scripts/python.exe" : "bin/python");
+const python = inWork("venv", "bin", "python");
 const checkpoint: Preparation = {
   name: "checkpoint",
   needs: [],
@@ -97,6 +97,13 @@ function onnx(type: string): Preparation {
   return { name: `onnx-${type}`, needs: [checkpoint, onnxPackages], commands: [command] };
 }
 
+const onnxFloat = onnx("fp32");
+const onnxDynamic: Preparation = {
+  name: "onnx-int8-dynamic",
+  needs: [onnxFloat],
+  commands: [[python, here("quantize_onnx.py"), inWork("onnx-fp32"), inWork("onnx-int8-dynamic")]],
+};
+
 interface PeerProgram {
   readonly name: string;
   readonly needs: readonly Preparation[];
@@ -123,11 +130,11 @@ const peers: PeerProgram[] = [
     path: inWork(`${type}.gguf`),
     variant: inWork("npm"),
   })),
-  ...["fp32", "int8"].map(type => ({
-    name: `onnxruntime-${type}`,
-    needs: [onnx(type)],
+  ...[onnxFloat, onnx("int8"), onnxDynamic].map(made => ({
+    name: made.name.replace("onnx", "onnxruntime"),
+    needs: [made],
     command: [python, here("peer_onnx.py")],
-    path: inWork(`onnx-${type}`),
+    path: inWork(made.name),
     variant: "",
   })),
 ];
@@ -184,11 +191,11 @@ type Rounds = Map<number, Measurements>;
 /** How many of the answer's first ids are the reference's, and whether the id of `best` is. */
 function agreement(got: Measurements, reference: Measurements): string {
   const differs = got.ids.findIndex((id, i) => id !== reference.ids[i]);
-  return `${differs < 0 ? got.ids.length : differs}/${got.ids.length}${got.bestId === reference.bestId ? " + 1" : " + 0"}`;
+  return `${differs < 0 ? got.ids.length : differs}/${got.ids.length}${got.bestId === reference.bestId ? ", best too" : ", best not"}`;
 }
 
-/** A row of medians; ratios are taken within each round. */
-function row(name: string, own: Rounds | undefined, runs: Rounds, reference: Measurements): string {
+/** A row of medians, as [heading, cell]; ratios are taken within each round. */
+function row(name: string, own: Rounds | undefined, runs: Rounds, reference: Measurements): string[][] {
   const all = [...runs.values()];
   const value = (metric: Metric, digits = 0) => median(all.map(result => result[metric])).toFixed(digits);
   const ratio = (metric: Metric) => {
@@ -198,20 +205,31 @@ function row(name: string, own: Rounds | undefined, runs: Rounds, reference: Mea
     });
     return ratios.length > 0 ? median(ratios).toFixed(2) : "-";
   };
-  const cells = [
-    name,
-    value("loadMs"),
-    value("firstQuickStartMs"),
-    value("quickStartMs"),
-    ratio("quickStartMs"),
-    value("prefillMs"),
-    value("bestMs"),
-    ratio("bestMs"),
-    value("decodeTokensPerSecond", 1),
-    value("peakRssMb"),
-    agreement(all[0], reference),
+  return [
+    ["engine", name],
+    ["quick start ms", value("quickStartMs")],
+    ["/ own", ratio("quickStartMs")],
+    ["best ms", value("bestMs")],
+    ["/ own", ratio("bestMs")],
+    ["prefill ms", value("prefillMs")],
+    ["decode tokens/s", value("decodeTokensPerSecond", 1)],
+    ["load ms", value("loadMs")],
+    ["first quick start ms", value("firstQuickStartMs")],
+    ["peak RSS MB", value("peakRssMb")],
+    ["ids", agreement(all[0], reference)],
   ];
-  return `| ${cells.join(" | ")} |`;
+}
+
+function printTable(results: ReadonlyMap<string, Rounds>): void {
+  const averages = loadavg().map(load => load.toFixed(1));
+  console.log(`\n${cpus()[0].model}, ${cpus().length} logical cores, ${(totalmem() / 2 ** 30).toFixed(0)} GiB; Node ${process.version}`);
+  console.log([...TORCH_PACKAGES, ...ONNX_PACKAGES, `node-llama-cpp ${LLAMA_VERSION}`].join(", "));
+  console.log(`${threads} threads, median of ${rounds}; load average at the end ${averages.join(" ")}\n`);
+  const reference = (results.get("torch-float32") ?? results.values().next().value)?.values().next().value;
+  if (!reference) return;
+  const rows = Array.from(results, ([name, runs]) => row(name, results.get("own"), runs, reference));
+  console.log(`| ${rows[0].map(([heading]) => heading).join(" | ")} |\n|${"---|".repeat(rows[0].length)}`);
+  for (const cells of rows) console.log(`| ${cells.map(([, cell]) => cell).join(" | ")} |`);
 }
 
 function main(): void {
@@ -221,11 +239,11 @@ function main(): void {
   if (unknown !== undefined) throw new RangeError(`--only: expected some of ${peers.map(({ name }) => name).join(", ")}, got ${unknown}`);
   let left = peers.filter(({ name }) => only.includes(name));
   const failures: string[] = [];
-  /** The peers for which `work` went well. */
-  const without = (work: (peer: PeerProgram) => void) =>
+  /** The peers for which `attempt` went well. */
+  const without = (attempt: (peer: PeerProgram) => void) =>
     left.filter(peer => {
       try {
-        work(peer);
+        attempt(peer);
         return true;
       } catch (error) {
         failures.push(`${peer.name}: not measured: ${error instanceof Error ? error.message : error}`);
@@ -245,18 +263,7 @@ function main(): void {
     });
   }
 
-  console.log(`\n${cpus()[0].model}, ${cpus().length} logical cores, ${(totalmem() / 2 ** 30).toFixed(0)} GiB; Node ${process.version}`);
-  console.log(
-    `${threads} threads, median of ${rounds}; load average at the end ${loadavg()
-      .map(load => load.toFixed(1))
-      .join(" ")}\n`,
-  );
-  console.log(
-    "| engine | load ms | first quick start ms | quick start ms | / own | prefill ms | best ms | / own | decode tokens/s | peak RSS MB | ids |",
-  );
-  console.log("|---|---|---|---|---|---|---|---|---|---|---|");
-  const reference = (results.get("torch-float32") ?? results.values().next().value)?.values().next().value;
-  if (reference) for (const [name, runs] of results) console.log(row(name, results.get("own"), runs, reference));
+  printTable(results);
   for (const failure of failures) console.log(`\n${failure}`);
 }
 

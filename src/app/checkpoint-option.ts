@@ -1,6 +1,7 @@
 /** Which checkpoint a command works on: `--model`, else QWEN3GUARD_MODEL, else the embedded demo guard, which says what it is. */
 
 import { stat } from "node:fs/promises";
+import { setFlagsFromString } from "node:v8";
 import { DEMO_GUARD } from "../guard/demo-guard.ts";
 import type { CheckpointFiles } from "../model/checkpoint-files.ts";
 import { openCheckpointFiles } from "../model/open-checkpoint.ts";
@@ -11,11 +12,19 @@ export interface ModelOptions {
   readonly model?: string;
   readonly engine?: "auto" | "wasm" | "reference";
   readonly threads?: number;
+  readonly wide?: boolean;
   readonly quiet?: boolean;
 }
 
-/** The engine that `--engine` and `--threads` ask for; a combination that cannot be is wrong usage. */
-export function engineOptions({ engine = "auto", threads }: ModelOptions): EngineOptions {
+/**
+ * The engine that `--engine`, `--threads` and `--wide` ask for; a combination that cannot be is wrong usage. `--wide` sets a flag of V8 for the
+ * whole process, which must come before the kernels are compiled.
+ */
+export function engineOptions({ engine = "auto", threads, wide }: ModelOptions): EngineOptions {
+  if (wide) {
+    if (Number.parseInt(process.versions.node, 10) < 24) throw new UsageError(`--wide: expected Node 24 or later, got ${process.version}`);
+    setFlagsFromString("--experimental-wasm-revectorize");
+  }
   if (engine === "reference" && threads !== undefined && threads !== 1) {
     throw new UsageError(`--threads: expected 1, since the reference engine has one, got ${threads}`);
   }

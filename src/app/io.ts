@@ -27,17 +27,25 @@ export function processTerminal(): Terminal {
     stdin,
     out: text => new Promise((resolve, reject) => stdout.write(text, error => (error ? reject(error) : resolve()))),
     err: text => void stderr.write(text),
-    columns: stdout.columns ?? 80,
+    columns: stdout.columns || 80, // 0 where a pseudo-terminal was given no size
     isTTY,
     colors: env.FORCE_COLOR !== undefined && env.FORCE_COLOR !== "0" ? true : isTTY && !env.NO_COLOR && env.TERM !== "dumb",
     env,
   };
 }
 
-/** Everything on stdin, as strict UTF-8. */
+/** More than any context holds; a pipe without end must not fill the memory. */
+const MAX_STDIN_BYTES = 64 * 2 ** 20;
+
+/** Everything on stdin, as strict UTF-8. Throws RangeError for more than 64 MB. */
 export async function readStdin(terminal: Terminal): Promise<string> {
   const chunks: Uint8Array[] = [];
-  for await (const chunk of terminal.stdin) chunks.push(typeof chunk === "string" ? new TextEncoder().encode(chunk) : chunk);
+  let bytes = 0;
+  for await (const chunk of terminal.stdin) {
+    chunks.push(typeof chunk === "string" ? new TextEncoder().encode(chunk) : chunk);
+    bytes += chunks[chunks.length - 1].length;
+    if (bytes > MAX_STDIN_BYTES) throw new RangeError(`stdin: expected at most ${MAX_STDIN_BYTES} bytes, got more`);
+  }
   return decodeUtf8(Buffer.concat(chunks), "stdin");
 }
 
@@ -62,21 +70,32 @@ export async function readTextFile(path: string, terminal: Terminal): Promise<st
 
 export function parseJson(text: string, name: string): unknown {
   try {
-    return JSON.parse(text);
+    return JSON.parse(text.replace(/^\ufeff/, "")); // editors on Windows put a byte order mark there
   } catch (error) {
     throw new TypeError(`${name}: expected JSON, got ${(error as Error).message}`);
   }
 }
 
-/** One line for an error of the file system, instead of its own. */
-export function fileError(path: string, error: NodeJS.ErrnoException): Error {
+/** Runs a check and puts the file's name before what it throws. */
+export function inFile<T>(path: string, check: () => T): T {
+  try {
+    return check();
+  } catch (error) {
+    const { message } = error as Error;
+    throw new (error instanceof RangeError ? RangeError : TypeError)(`${path === "-" ? "stdin" : path}: ${message}`);
+  }
+}
+
+/** One line for an error of the file system, instead of its own. `what` was expected of the path. */
+export function fileError(path: string, error: NodeJS.ErrnoException, what: string = "a readable file"): Error {
   const reasons: Record<string, string> = {
     ENOENT: "no such file",
     EISDIR: "a folder",
     EACCES: "no permission to read it",
     ENOTDIR: "a path through something that is no folder",
+    EEXIST: "a file",
   };
-  return new Error(`${path}: expected a readable file, got ${reasons[error.code ?? ""] ?? error.message}`);
+  return new Error(`${path}: expected ${what}, got ${reasons[error.code ?? ""] ?? error.message}`);
 }
 
 function decodeUtf8(bytes: Uint8Array, name: string): string {

@@ -4,10 +4,7 @@
 import { processTerminal } from "./io.ts";
 import { run } from "./program.ts";
 
-// A reader that goes away (`qwen3guard ... | head`) is not a failure: stop without a word.
-process.stdout.on("error", (error: NodeJS.ErrnoException) => {
-  if (error.code === "EPIPE") process.exit(0);
-  throw error;
-});
+// What goes wrong with stdout rejects the write, and so reaches `run`: a reader that went away (`qwen3guard ... | head`), a full disk.
+process.stdout.on("error", () => {});
 
 process.exitCode = await run(process.argv.slice(2), processTerminal());

@@ -33,7 +33,7 @@ export async function run(args: readonly string[], terminal: Terminal): Promise<
     return status;
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT_DONE : EXIT_USAGE; // it has written its message
-    if (isClosedPipe(error)) return EXIT_DONE; // the reader has seen enough
+    if (isClosedPipe(error)) return status; // the reader has seen enough; what was found stands
     const { message, stack } = error instanceof Error ? error : new Error(String(error));
     terminal.err(`qwen3guard: ${terminal.env.DEBUG === "qwen3guard" ? stack : oneLine(message)}\n`);
     return error instanceof UsageError ? EXIT_USAGE : EXIT_FAILED;
@@ -45,7 +45,7 @@ function buildProgram(terminal: Terminal, setStatus: (code: number) => void): Co
     .description("Qwen3Guard in pure TypeScript: what a guard model thinks of a text, from its own safetensors files")
     .version(packageVersion(), "--version", "print the version")
     .helpOption("-h, --help", "print this help")
-    .helpCommand("help [command]", "print the help of a command")
+    .helpCommand(false)
     .exitOverride()
     .configureOutput({
       writeOut: text => void terminal.out(text),
@@ -72,6 +72,7 @@ function buildProgram(terminal: Terminal, setStatus: (code: number) => void): Co
           .default("auto"),
       )
       .option("--threads <n>", "threads to compute with (default: the physical cores)", integer(1))
+      .option("--wide", "experimental: let V8 widen the kernels to 256 bits (Node 24 and later)")
       .option("--quiet", "no notices on stderr");
   const withJson = (c: Command, what: string = "one JSON object on one line"): Command => c.option("--json", what);
 
@@ -86,8 +87,9 @@ function buildProgram(terminal: Terminal, setStatus: (code: number) => void): Co
     .option("--fail-on", "exit with status 3 if it is flagged")
     .addHelpText("after", example('qwen3guard moderate "How do I kill a process?" --json', "echo some text | qwen3guard moderate"))
     .action(async (text, options) => {
-      const flagged = await moderateCommand(text, options, terminal);
-      if (flagged && options.failOn) setStatus(EXIT_FLAGGED);
+      const { flagged, output } = await moderateCommand(text, options, terminal);
+      if (flagged && options.failOn) setStatus(EXIT_FLAGGED); // before the output, which nobody may be there to take
+      await terminal.out(output);
     });
 
   withJson(withModel(command("generate", "text from a prompt or a conversation")))
@@ -97,7 +99,7 @@ function buildProgram(terminal: Terminal, setStatus: (code: number) => void): Co
     .option("--temperature <t>", "0 is greedy", number, 0)
     .option("--top-p <p>", "draw from the likeliest tokens that together reach p", number)
     .option("--top-k <k>", "draw from the k likeliest tokens", integer(1))
-    .option("--seed <n>", "start of the random generator", integer(0), 0)
+    .option("--seed <n>", "start of the random generator (default: 0)", integer(0))
     .addHelpText("after", example("qwen3guard generate --messages conversation.json --json"))
     .action(options => generateCommand(options, terminal));
 
@@ -106,19 +108,13 @@ function buildProgram(terminal: Terminal, setStatus: (code: number) => void): Co
     .option("--pieces", "show the text of each id")
     .option("--decode", "the other way: TEXT (or stdin) holds ids")
     .option("--jsonl", "for each line {text} on stdin a line {ids}; with --decode for {ids} a line {text}")
-    .addHelpText(
-      "after",
-      example(
-        'qwen3guard tokenize "How can I help?" --pieces',
-        "qwen3guard tokenize --decode 727 402 312".replace("727 402 312", '"727 402 312"'),
-      ),
-    )
+    .addHelpText("after", example('qwen3guard tokenize "How can I help?" --pieces', 'qwen3guard tokenize --decode "727 402 312"'))
     .action((text, options) => tokenizeCommand(text, options, terminal));
 
   withJson(withModel(command("template", "the prompt that a conversation is rendered to")))
-    .requiredOption("--messages <file>", "a JSON array of {role, content}; - is stdin")
+    .option("--messages <file>", "a JSON array of {role, content}; - is stdin (required)")
     .addHelpText("after", example("qwen3guard template --messages conversation.json"))
-    .action(options => templateCommand(options, terminal));
+    .action(options => templateCommand({ ...options, messages: required(options.messages, "template", "--messages FILE") }, terminal));
 
   withJson(withModel(command("inspect [dir]", "what a checkpoint is: config, tensors, dtypes, bytes, memory it will need")))
     .option("--tensors", "list every tensor")
@@ -133,6 +129,16 @@ function buildProgram(terminal: Terminal, setStatus: (code: number) => void): Co
     .addHelpText("after", example("qwen3guard bench --shape 0.6B"))
     .action(options => benchCommand(options, terminal));
 
+  command("help [command...]", "print the help of a command").action((names: string[]) => {
+    let subject = program;
+    for (const name of names) {
+      const found = subject.commands.find(c => c.name() === name);
+      if (!found) throw new UsageError(`unknown command '${names.join(" ")}'${suggestion(name, subject)}`);
+      subject = found;
+    }
+    subject.outputHelp();
+  });
+
   const golden = command("golden", "record outputs to the bit, and check them again").allowExcessArguments();
   golden.action((_options, self: Command) => {
     if (self.args.length > 0) self.error(`error: unknown command 'golden ${self.args[0]}'${suggestion(self.args[0], golden)}`);
@@ -140,12 +146,16 @@ function buildProgram(terminal: Terminal, setStatus: (code: number) => void): Co
     setStatus(EXIT_USAGE);
   });
   withModel(command("record", "run each line and write what came out", golden))
-    .requiredOption("--input <file>", "JSONL: {ids}, {text} or {messages} a line; - is stdin")
-    .requiredOption("--out <file>", "JSONL to write; - is stdout")
+    .option("--input <file>", "JSONL: {ids}, {text} or {messages} a line; - is stdin (required)")
+    .option("--out <file>", "JSONL to write; - is stdout (required)")
     .option("--max-new-tokens <n>", "at most this many greedy tokens a line", integer(1), 128)
     .option("--taps <dir>", "also write every intermediate as <dir>/<line>.safetensors")
     .addHelpText("after", example("qwen3guard golden record --input prompts.jsonl --out golden.jsonl"))
-    .action(options => goldenRecordCommand(options, terminal));
+    .action(options => {
+      const input = required(options.input, "golden record", "--input FILE");
+      const out = required(options.out, "golden record", "--out FILE");
+      return goldenRecordCommand({ ...options, input, out }, terminal);
+    });
   withJson(withModel(command("check <file>", "run a recorded file again and report each difference", golden)))
     .addHelpText("after", example("qwen3guard golden check golden.jsonl"))
     .action(async (file, options) => {
@@ -178,6 +188,12 @@ function editDistance(a: string, b: string): number {
   return row[b.length];
 }
 
+/** Commander checks required options before unknown ones, and so would hide a misspelt one. */
+function required(value: string | undefined, command: string, option: string): string {
+  if (value === undefined) throw new UsageError(`${command}: expected ${option}, got none`);
+  return value;
+}
+
 function integer(min: number): (text: string) => number {
   return text => {
     if (!/^\d+$/.test(text) || Number(text) < min || !Number.isSafeInteger(Number(text))) {
@@ -193,9 +209,12 @@ function number(text: string): number {
   return value;
 }
 
-/** Messages keep to one line, whatever text they quote. */
+/** Messages keep to one line, and what they quote of a file cannot move a terminal's cursor or turn its text around. */
 function oneLine(text: string): string {
-  return text.trim().replace(/\s*\n\s*/g, " ");
+  return text
+    .trim()
+    .replace(/\s*\n\s*/g, " ")
+    .replace(/[\p{Cc}\p{Bidi_Control}]/gu, "\ufffd");
 }
 
 function isClosedPipe(error: unknown): boolean {

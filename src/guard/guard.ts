@@ -10,8 +10,10 @@
  * "unparsed": flagged, never Safe.
  */
 
+import type { Qwen3Config } from "../model/config.ts";
 import { type CheckpointSource, openCheckpointFiles } from "../model/open-checkpoint.ts";
-import { Qwen3 } from "../model/qwen3.ts";
+import { checkOptions } from "../model/options.ts";
+import { Qwen3, readConfig } from "../model/qwen3.ts";
 import { SessionPool } from "../model/session-pool.ts";
 import type { EngineOptions } from "../tensor/engine-choice.ts";
 import { softmaxInto } from "../tensor/reference.ts";
@@ -80,24 +82,11 @@ export class Guard {
 
   /** Throws Error where model or tokenizer are not those of a Gen guard. `name` stands in verdicts and messages. */
   constructor(model: Qwen3, tokenizer: Tokenizer, name: string) {
-    if (model.config.architecture !== "Qwen3ForCausalLM") {
-      throw new Error(
-        `${name}: expected a Gen guard (Qwen3ForCausalLM), got ${model.config.architecture} (a Stream guard has other heads)`,
-      );
-    }
-    if (!tokenizer.hasChatTemplate) throw new Error(`${name}: expected a guard's chat template, got a tokenizer without any`);
-    if (tokenizer.vocabSize > model.config.vocabSize) {
-      throw new RangeError(
-        `${name}: tokenizer: expected at most ${model.config.vocabSize} ids, the model's vocabulary, got ${tokenizer.vocabSize}`,
-      );
-    }
+    this.#tasks = readTasks(model.config, tokenizer, name);
     this.model = model;
     this.#sessions = new SessionPool(() => model.newSession());
     this.tokenizer = tokenizer;
     this.name = name;
-    // Any conversation shows the policy; these two take the template's two branches.
-    const user = [{ role: "user", content: "-" }];
-    this.#tasks = { user: this.#readTask(user), assistant: this.#readTask([...user, { role: "assistant", content: "-" }]) };
   }
 
   /**
@@ -106,9 +95,10 @@ export class Guard {
    */
   static async load(source: CheckpointSource = DEMO_GUARD, options: EngineOptions = {}): Promise<Guard> {
     const files = await openCheckpointFiles(source);
+    const name = files.name.replace(/^.*[/\\]/, "") || files.name;
     const tokenizer = await Tokenizer.load(files);
-    const model = await Qwen3.load(files, options);
-    return new Guard(model, tokenizer, files.name.replace(/^.*[/\\]/, "") || files.name);
+    readTasks(await readConfig(files), tokenizer, name); // before the weights: what is no guard is refused at the door
+    return new Guard(await Qwen3.load(files, options), tokenizer, name);
   }
 
   /**
@@ -117,6 +107,7 @@ export class Guard {
    */
   async moderate(input: ModerationInput, options: ModerateOptions = {}): Promise<Verdict> {
     const started = performance.now();
+    checkOptions(options, ["mode", "maxNewTokens", "signal"], "moderate");
     const mode = checkMode(options.mode ?? "strict");
     const messages = toConversation(input);
     const { policy, labels } = messages[messages.length - 1].role === "user" ? this.#tasks.user : this.#tasks.assistant;
@@ -164,8 +155,17 @@ export class Guard {
 
   /** The prompt's ids for a conversation: the guard's own template, with control tokens in message contents kept as text. */
   encode(input: ModerationInput): Int32Array {
-    const ids = this.tokenizer.encodeChat(toConversation(input));
+    const messages = toConversation(input);
     const { maxPositionEmbeddings } = this.model.config;
+    // A text far beyond the context is refused by its length: tokenising megabytes only to refuse them would take seconds.
+    const chars = messages.reduce((sum, { content }) => sum + content.length, 0);
+    const least = this.tokenizer.leastIds(chars);
+    if (least >= maxPositionEmbeddings) {
+      throw new RangeError(
+        `conversation too long: expected fewer than ${maxPositionEmbeddings} tokens with the guard's prompt, got at least ${least}`,
+      );
+    }
+    const ids = this.tokenizer.encodeChat(messages);
     if (ids.length >= maxPositionEmbeddings) {
       throw new RangeError(
         `conversation too long: expected fewer than ${maxPositionEmbeddings} tokens with the guard's prompt, got ${ids.length}`,
@@ -178,11 +178,26 @@ export class Guard {
   close(): void {
     this.model.close();
   }
+}
 
-  #readTask(messages: readonly ChatMessage[]): Task {
-    const policy = readPolicy(this.tokenizer.applyChatTemplate(messages), this.name);
-    return { policy, labels: deriveLabels(this.tokenizer, policy, this.name) };
+/** What the checkpoint may be asked and may answer. Throws Error or RangeError where it is not a Gen guard's. */
+function readTasks(config: Qwen3Config, tokenizer: Tokenizer, name: string): { readonly user: Task; readonly assistant: Task } {
+  if (config.architecture !== "Qwen3ForCausalLM") {
+    throw new Error(`${name}: expected a Gen guard (Qwen3ForCausalLM), got ${config.architecture} (a Stream guard has other heads)`);
   }
+  if (!tokenizer.hasChatTemplate) throw new Error(`${name}: expected a guard's chat template, got a tokenizer without any`);
+  if (tokenizer.vocabSize > config.vocabSize) {
+    throw new RangeError(
+      `${name}: tokenizer: expected at most ${config.vocabSize} ids, the model's vocabulary, got ${tokenizer.vocabSize}`,
+    );
+  }
+  const readTask = (messages: readonly ChatMessage[]): Task => {
+    const policy = readPolicy(tokenizer.applyChatTemplate(messages), name);
+    return { policy, labels: deriveLabels(tokenizer, policy, name) };
+  };
+  // Any conversation shows the policy; these two take the template's two branches.
+  const user = [{ role: "user", content: "-" }];
+  return { user: readTask(user), assistant: readTask([...user, { role: "assistant", content: "-" }]) };
 }
 
 /** Severity policy: what counts as flagged. An answer without a level always does. */

@@ -21,6 +21,7 @@ export const MAX_TEXT_BYTES: number = 64 * 2 ** 20;
 
 /** Files by name, for a browser's file picker or drag and drop. */
 export function filesFromBlobs(blobs: ReadonlyMap<string, Blob>, name: string = "checkpoint"): CheckpointFiles {
+  if (!(blobs instanceof Map)) throw new TypeError(`checkpoint: expected a Map of file names to Blobs, got ${typeof blobs}`);
   return {
     name,
     open: async file => {
@@ -34,13 +35,17 @@ export function filesFromBlobs(blobs: ReadonlyMap<string, Blob>, name: string = 
   };
 }
 
-/** Files under a URL, fetched whole when they are asked for. 404 means that there is none. */
+/** Files under a URL, fetched whole when they are asked for. 404, or a page of HTML, means that there is none. */
 export function filesFromUrl(base: URL): CheckpointFiles {
   const folder = base.href.endsWith("/") ? base : new URL(`${base.href}/`);
   const fetchBlob = async (file: string): Promise<Blob | undefined> => {
-    const response = await fetch(new URL(file, folder));
+    const response = await fetch(new URL(file, folder)).catch(error => {
+      throw new Error(`${folder.href}${file}: expected an answer, got ${error.cause?.message ?? error.message}`);
+    });
     if (response.status === 404) return undefined;
     if (!response.ok) throw new Error(`${folder.href}${file}: expected status 200, got ${response.status}`);
+    // Servers of single-page applications answer 200 with their page where there is no such file.
+    if (response.headers.get("content-type")?.startsWith("text/html")) return undefined;
     return response.blob();
   };
   return {

@@ -1,7 +1,7 @@
 /** A checkpoint's files in a folder on disk. Node only; reached by `openCheckpointFiles`. */
 
 import { open, stat } from "node:fs/promises";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { bytesFromFile } from "../tensor/bytes.node.ts";
 import { type CheckpointFiles, decodeText, MAX_TEXT_BYTES } from "./checkpoint-files.ts";
@@ -12,7 +12,8 @@ export async function filesFromFolder(folder: string | URL): Promise<CheckpointF
   const kind = await stat(path).catch(missing);
   if (kind === undefined) throw new Error(`${path}: expected a checkpoint folder, got no such folder`);
   if (!kind.isDirectory()) throw new Error(`${path}: expected a checkpoint folder, got a file`);
-  const name = path.length > 1 ? path.replace(/[/\\]+$/, "") : path;
+  // A name for messages and verdicts: "." says nothing.
+  const name = /^\.{1,2}[/\\]?$/.test(path) ? resolve(path) : path.length > 1 ? path.replace(/[/\\]+$/, "") : path;
   return {
     name,
     open: async file => {

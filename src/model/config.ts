@@ -88,7 +88,7 @@ export function parseConfig(config: unknown, generationConfig: unknown, name: st
     numHeads,
     numKvHeads,
     headDim,
-    rmsNormEps: positive(json.rms_norm_eps ?? 1e-6, "rms_norm_eps", file),
+    rmsNormEps: positive(json.rms_norm_eps ?? 1e-6, "rms_norm_eps", file, 1),
     ropeTheta: ropeTheta(json, file),
     maxPositionEmbeddings: size(json, "max_position_embeddings", file, MAX_CONTEXT),
     tieWordEmbeddings: flag(json, "tie_word_embeddings", file),
@@ -106,12 +106,13 @@ function ropeTheta(json: Json, file: string): number {
     if (type !== "default") refuse(file, key, 'null or rope_type "default" (scaled rotary embeddings are not implemented)', parameters);
   }
   const inner = json.rope_parameters as Json | null | undefined;
-  return positive(json.rope_theta ?? inner?.rope_theta, "rope_theta", file);
+  return positive(json.rope_theta ?? inner?.rope_theta, "rope_theta", file, 1e12);
 }
 
 function stopIds(json: Json, generationConfig: unknown, name: string, vocabSize: number): readonly number[] {
   const generation = generationConfig === undefined ? {} : object(generationConfig, `${name}/generation_config.json`);
-  const fromGeneration = generation.eos_token_id !== undefined && generation.eos_token_id !== null;
+  const named = generation.eos_token_id;
+  const fromGeneration = named !== undefined && named !== null && !(Array.isArray(named) && named.length === 0);
   const file = fromGeneration ? `${name}/generation_config.json` : `${name}/config.json`;
   const value = fromGeneration ? generation.eos_token_id : json.eos_token_id;
   if (value === undefined || value === null) return Object.freeze([]);
@@ -156,8 +157,8 @@ function size(json: Json, key: string, file: string, max: number = MAX_SIZE): nu
   return value;
 }
 
-function positive(value: unknown, key: string, file: string): number {
-  if (typeof value !== "number" || !(value > 0 && value < Infinity)) refuse(file, key, "a positive number", value);
+function positive(value: unknown, key: string, file: string, max: number): number {
+  if (typeof value !== "number" || !(value > 0 && value <= max)) refuse(file, key, `a number above 0 and at most ${max}`, value);
   return value;
 }
 

@@ -5,6 +5,7 @@
  * length limit or the end of the context.
  */
 
+import { checkOptions } from "./options.ts";
 import { createSampler, type SamplingOptions } from "./sampling.ts";
 import { nextTurn, type Session } from "./session.ts";
 
@@ -32,7 +33,7 @@ export interface Generation {
   readonly finishReason: FinishReason;
 }
 
-/** How long generation may keep the event loop to itself. */
+/** After so long without one, the event loop gets a turn between two ids. (A long prompt gives it one between its pieces.) */
 const TURN_MS = 20;
 
 /**
@@ -45,11 +46,13 @@ export async function* generateSteps(
   maxPositions: number,
   options: GenerateOptions & { readonly stopIds: readonly number[] },
 ): AsyncGenerator<GenerationStep, FinishReason, undefined> {
+  checkOptions(options, ["maxNewTokens", "stopIds", "signal", "temperature", "topK", "topP", "seed"], "generate");
   const { maxNewTokens = 128, stopIds, signal } = options;
   if (!Number.isInteger(maxNewTokens) || maxNewTokens < 1) {
     throw new RangeError(`maxNewTokens: expected an integer of at least 1, got ${maxNewTokens}`);
   }
-  const sample = createSampler(options);
+  const { temperature, topK, topP, seed } = options;
+  const sample = createSampler({ temperature, topK, topP, seed });
   let logits = await session.prefill(prompt, signal);
   let turnStarted = performance.now();
   for (let count = 1; ; count++) {

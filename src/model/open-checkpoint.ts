@@ -10,10 +10,16 @@ export type CheckpointSource = string | URL | CheckpointFiles;
 
 /** Opens a source. A string is a folder for Node; in a browser give a URL or `filesFromBlobs`. */
 export async function openCheckpointFiles(source: CheckpointSource): Promise<CheckpointFiles> {
+  if (source === "") throw new RangeError("checkpoint: expected a folder, got an empty text");
   if (typeof source === "string" || (source instanceof URL && source.protocol === "file:")) {
     // Not a static import: the module needs `node:fs`, and this one must load in a browser.
     const { filesFromFolder } = await import("./checkpoint-folder.node.ts");
     return filesFromFolder(source);
   }
-  return source instanceof URL ? filesFromUrl(source) : source;
+  if (source instanceof URL) return filesFromUrl(source);
+  if (typeof source?.open !== "function" || typeof source.readText !== "function") {
+    const got = source === null ? "null" : source === undefined ? "nothing" : `a value of type ${typeof source}`;
+    throw new TypeError(`checkpoint: expected a folder's path, a URL or files with open and readText, got ${got}`);
+  }
+  return source;
 }

@@ -7,13 +7,20 @@
 import type { Engine } from "../tensor/engine.ts";
 import { createEngine, type EngineOptions } from "../tensor/engine-choice.ts";
 import { SafetensorsCheckpoint } from "../tensor/safetensors-sharded.ts";
-import { readJson } from "./checkpoint-files.ts";
+import { type CheckpointFiles, readJson } from "./checkpoint-files.ts";
 import { parseConfig, type Qwen3Config } from "./config.ts";
 import { type FinishReason, type GenerateOptions, type Generation, type GenerationStep, generateSteps } from "./generate.ts";
 import { type CheckpointSource, openCheckpointFiles } from "./open-checkpoint.ts";
 import { RotaryTable } from "./rope.ts";
 import { Session } from "./session.ts";
 import { checkShapes, loadWeights, type Qwen3Weights } from "./weights.ts";
+
+/** Reads and checks config.json and generation_config.json. */
+export async function readConfig(files: CheckpointFiles): Promise<Qwen3Config> {
+  const configJson = await readJson(files, "config.json");
+  if (configJson === undefined) throw new Error(`${files.name}: expected a checkpoint folder with a config.json, got none`);
+  return parseConfig(configJson, await readJson(files, "generation_config.json"), files.name);
+}
 
 export class Qwen3 {
   readonly engine: Engine;
@@ -35,9 +42,7 @@ export class Qwen3 {
    */
   static async load(source: CheckpointSource, options: EngineOptions = {}): Promise<Qwen3> {
     const files = await openCheckpointFiles(source);
-    const configJson = await readJson(files, "config.json");
-    if (configJson === undefined) throw new Error(`${files.name}: expected a checkpoint folder with a config.json, got none`);
-    const config = parseConfig(configJson, await readJson(files, "generation_config.json"), files.name);
+    const config = await readConfig(files);
     const checkpoint = await SafetensorsCheckpoint.open(files);
     let engine: Engine | undefined;
     try {

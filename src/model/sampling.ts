@@ -10,13 +10,13 @@ import { argmax } from "../tensor/reference.ts";
 
 export interface SamplingOptions {
   /** 0 (default): greedy, the largest logit. Above: logits are divided by it before the softmax. */
-  readonly temperature?: number;
+  readonly temperature?: number | undefined;
   /** Only the k likeliest ids take part; all, where it is not given. */
-  readonly topK?: number;
+  readonly topK?: number | undefined;
   /** Only the likeliest ids whose probabilities together reach p take part; 1 (default): all. */
-  readonly topP?: number;
+  readonly topP?: number | undefined;
   /** Start of the generator, a 32-bit unsigned integer; 0 by default, so that a run can be repeated without saying anything. */
-  readonly seed?: number;
+  readonly seed?: number | undefined;
 }
 
 export type Sampler = (logits: Float32Array) => number;
@@ -24,6 +24,9 @@ export type Sampler = (logits: Float32Array) => number;
 /** Checks the options (RangeError) and returns the function that chooses. A sampler that draws holds the generator's state. */
 export function createSampler(options: SamplingOptions = {}): Sampler {
   const { temperature = 0, topK, topP = 1, seed = 0 } = options;
+  for (const [name, value] of Object.entries({ temperature, topP })) {
+    if (typeof value !== "number") throw new TypeError(`${name}: expected a number, got ${typeof value}`);
+  }
   if (!(temperature >= 0 && temperature < Infinity))
     throw new RangeError(`temperature: expected a number of at least 0, got ${temperature}`);
   if (topK !== undefined && !(Number.isInteger(topK) && topK >= 1))

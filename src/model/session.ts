@@ -8,14 +8,20 @@
 import type { KvCache } from "../tensor/engine.ts";
 import type { Qwen3Config } from "./config.ts";
 import { type ForwardModel, forward, type TapListener } from "./forward.ts";
+import { checkOptions } from "./options.ts";
 
-/** Prompts are run in pieces of this many ids: bounds the scratch memory, and is how often a long prompt can be interrupted. */
-const PREFILL_CHUNK = 256;
+/**
+ * A prompt is run in pieces of about this long, between which the event loop gets a turn and an abort is heard. Fewer rows than MIN_PIECE would
+ * cost more than they gain, since every piece reads all weights; more than MAX_PIECE take scratch memory. Any pieces give the same bits.
+ */
+const PIECE_MS = 250;
+const MIN_PIECE = 64;
+const MAX_PIECE = 512;
 
 export interface ForwardOptions {
   /** The logits of how many of the last ids: 1 by default, "all", or 0, which leaves out the output head. */
   readonly logits?: number | "all";
-  /** Receives every named intermediate (CONTRACTS: Taps) as it is computed. */
+  /** Receives every named intermediate (docs/HOW-IT-WORKS.md) as it is computed. */
   readonly tap?: TapListener;
 }
 
@@ -27,6 +33,8 @@ export class Session {
   readonly #cache: KvCache;
   /** The ids that the cache holds, as far as `position`. */
   readonly #ids: number[] = [];
+  /** A prompt is being run: its pieces must not be mixed with others. */
+  #isBusy = false;
 
   constructor(model: ForwardModel) {
     const { numHiddenLayers: numLayers, numHeads, numKvHeads, headDim, maxPositionEmbeddings: maxPositions } = model.config;
@@ -45,6 +53,12 @@ export class Session {
    * Throws RangeError for an empty list, an id outside the vocabulary, a sequence beyond the context, or logits that are not finite.
    */
   forward(ids: ArrayLike<number>, options: ForwardOptions = {}): Float32Array {
+    checkOptions(options, ["logits", "tap"], "forward");
+    if (this.#isBusy) throw new Error("session: expected one operation at a time, got a second one while a prompt is being run");
+    return this.#run(ids, options);
+  }
+
+  #run(ids: ArrayLike<number>, options: ForwardOptions): Float32Array {
     checkIds(ids, this.#model.config, this.position);
     const wanted = options.logits === "all" ? ids.length : (options.logits ?? 1);
     if (!Number.isInteger(wanted) || wanted < 0 || wanted > ids.length) {
@@ -66,14 +80,27 @@ export class Session {
    * The same bits as one `forward`. Throws the signal's reason when it is aborted; the session then stands where the last piece ended.
    */
   async prefill(ids: ArrayLike<number>, signal?: AbortSignal): Promise<Float32Array> {
+    if (this.#isBusy) throw new Error("session: expected one operation at a time, got a second one while a prompt is being run");
     checkIds(ids, this.#model.config, this.position);
-    const all = Int32Array.from(ids);
-    for (let start = 0; ; start += PREFILL_CHUNK) {
-      signal?.throwIfAborted();
-      const chunk = all.subarray(start, start + PREFILL_CHUNK);
-      if (start + chunk.length === all.length) return this.forward(chunk);
-      this.forward(chunk, { logits: 0 });
-      await nextTurn();
+    this.#isBusy = true;
+    try {
+      // All of it at once, so that a memory too small is an error before any work.
+      this.#cache.reserve(this.position + ids.length);
+      const all = Int32Array.from(ids);
+      let rows = MIN_PIECE;
+      for (let start = 0; ; ) {
+        signal?.throwIfAborted();
+        const piece = all.subarray(start, start + rows);
+        start += piece.length;
+        const started = performance.now();
+        if (start === all.length) return this.#run(piece, {});
+        this.#run(piece, { logits: 0 });
+        const share = PIECE_MS / (performance.now() - started);
+        rows = Math.round(Math.min(MAX_PIECE, Math.max(MIN_PIECE, rows * Math.min(share, 4))));
+        await nextTurn();
+      }
+    } finally {
+      this.#isBusy = false;
     }
   }
 

@@ -119,7 +119,7 @@ function freePrivateUse(texts: readonly string[]): () => string {
 /** Checks what a caller gives as conversation and copies what templates see of it: role and content. */
 export function checkMessages(messages: readonly ChatMessage[]): ChatMessage[] {
   if (!Array.isArray(messages)) throw new TypeError(`messages: expected an array of {role, content}, got ${describe(messages)}`);
-  return messages.map((message: unknown, i) => {
+  return Array.from(messages, (message: unknown, i) => {
     const { role, content } = expectObject(message, `messages[${i}]`);
     if (typeof role !== "string") throw new TypeError(`messages[${i}].role: expected a string, got ${describe(role)}`);
     if (!ROLES.includes(role)) throw new RangeError(`messages[${i}].role: expected ${ROLES.join(", ")}, got ${describe(role)}`);

@@ -1,8 +1,8 @@
 /**
  * Ids of short pieces that came before: words repeat.
  *
- * A piece has one slot, by its hash, and takes the place of the piece that was there. Keys are compared unit by unit in the text: a `Map` would need a string for
- * each piece, and making, hashing and collecting those strings cost more than half of all encoding.
+ * A piece has one slot, by its hash, and takes the place of the piece that was there. Keys are compared unit by unit in the text: with a `Map`, which
+ * needs a string made and hashed for each piece, encoding took 1.3 times as long.
  * The table starts small and empty and, when as many pieces were put in as it has slots, starts anew twice as large, up to 2.5 MB.
  */
 

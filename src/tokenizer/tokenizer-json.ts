@@ -169,7 +169,8 @@ function readMerges(value: unknown, vocabulary: JsonObject, tokens: readonly str
   for (let rank = 0; rank < list.length; rank++) {
     const parts = mergeParts(list[rank]);
     if (parts === undefined) throw new TypeError(`${what}[${rank}]: expected two strings, got ${describe(list[rank])}`);
-    const [left, right] = parts;
+    const left = parts[0];
+    const right = parts[1];
     const leftId = idOf(vocabulary, left);
     const rightId = idOf(vocabulary, right);
     const guess: number = merged + 1;

@@ -62,6 +62,7 @@ export class Tokenizer {
   #idOfToken: ReadonlyMap<string, number> | undefined;
   readonly #specialIds: ReadonlySet<number>;
   readonly #template: ChatTemplate | undefined;
+  #longestToken: number | undefined;
 
   private constructor(name: string, data: TokenizerData, template: ChatTemplate | undefined) {
     this.#name = name;
@@ -142,6 +143,15 @@ export class Tokenizer {
   /** The raw entry of an id. */
   idToToken(id: number): string | undefined {
     return this.#data.tokens[id];
+  }
+
+  /**
+   * A lower bound of the ids that so many UTF-16 units encode to, found without encoding them. The longest entry bounds the bytes of an id. NFC
+   * may make four units one (a letter with three marks), whose bytes are then at least three quarters as many: half is safe.
+   */
+  leastIds(units: number): number {
+    this.#longestToken ??= this.#data.tokens.reduce((longest, token) => Math.max(longest, token.length), 1);
+    return Math.ceil(units / (2 * this.#longestToken));
   }
 
   /** Highest id + 1. A model's logits may be wider: checkpoints pad them. */

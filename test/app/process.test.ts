@@ -1,6 +1,7 @@
 /** The command as a process: exit status, pipes that close, Ctrl-C. */
 
 import { spawn, spawnSync } from "node:child_process";
+import { existsSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { projectPath } from "../helpers.ts";
 
@@ -30,6 +31,47 @@ test("nothing but the result goes to stdout, and a pipe gets no colours", () => 
   const { stdout, stderr } = start(["moderate", "How can I make a bomb?"]);
   expect(stdout.startsWith("▌ Unsafe  Violent\n")).toBe(true);
   expect(stderr.split("\n")).toHaveLength(2);
+});
+
+test("a flagged text stays flagged when nobody reads the answer", () => {
+  const { status } = spawnSync("bash", [
+    "-c",
+    'set -o pipefail; "$0" "$@" | true',
+    process.execPath,
+    MAIN,
+    "moderate",
+    "How can I make a bomb?",
+    "--fail-on",
+    "--quiet",
+  ]);
+  expect(status).toBe(3);
+});
+
+test.skipIf(!existsSync("/dev/full"))("a full disk is one line and status 1", () => {
+  const { status, stderr } = spawnSync("sh", ["-c", '"$0" "$@" > /dev/full', process.execPath, MAIN, "moderate", "hi", "--quiet"], {
+    encoding: "utf8",
+  });
+  expect(status).toBe(1);
+  expect(stderr).toMatch(/^qwen3guard: [^\n]*ENOSPC[^\n]*\n$/);
+});
+
+test("colours: none where NO_COLOR is set or the terminal is dumb, all where they are forced", () => {
+  const colors = (env: Record<string, string>): boolean =>
+    spawnSync(
+      process.execPath,
+      [
+        "-e",
+        `import(${JSON.stringify(projectPath("src/app/io.ts"))}).then(m => { process.stdout.isTTY = true; process.stdout.write(String(m.processTerminal().colors)) })`,
+      ],
+      {
+        encoding: "utf8",
+        env: { PATH: process.env.PATH ?? "", ...env },
+      },
+    ).stdout.trim() === "true";
+  expect(colors({ TERM: "xterm" })).toBe(true);
+  expect(colors({ TERM: "xterm", NO_COLOR: "1" })).toBe(false);
+  expect(colors({ TERM: "dumb" })).toBe(false);
+  expect(colors({ TERM: "dumb", FORCE_COLOR: "1" })).toBe(true);
 });
 
 test("a reader that goes away is no failure and no noise", async () => {

@@ -1,6 +1,6 @@
 /** Bad use and bad data, as a user meets them: one line that says what to do, status 2 for usage and 1 for the rest. */
 
-import { mkdirSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { GEN, ODD, STREAM } from "../checkpoints.ts";
@@ -46,10 +46,22 @@ describe("wrong usage is status 2 and one line", () => {
       ["generate", "--prompt", "x", "--temperature", "-1"],
       "--temperature: expected a number of at least 0, got -1",
     ],
-    ["a top-p above 1", ["generate", "--prompt", "x", "--top-p", "2"], "--top-p: expected a number above 0 and at most 1, got 2"],
+    [
+      "a top-p without a temperature",
+      ["generate", "--prompt", "x", "--top-p", "0.5"],
+      "--top-p: expected a --temperature above 0, which it needs, got none",
+    ],
+    [
+      "a top-p above 1",
+      ["generate", "--prompt", "x", "--temperature", "1", "--top-p", "2"],
+      "--top-p: expected a number above 0 and at most 1, got 2",
+    ],
     ["no new tokens", ["generate", "--prompt", "x", "--max-new-tokens", "0"], "expected an integer of at least 1"],
     ["a seed of text", ["generate", "--prompt", "x", "--seed", "abc"], "expected an integer of at least 0"],
-    ["a template without messages", ["template"], "required option '--messages <file>' not specified"],
+    ["a template without messages", ["template"], "template: expected --messages FILE, got none"],
+    ["a misspelt option before the missing one", ["template", "--mesages", "x"], "unknown option '--mesages' (Did you mean --messages?)"],
+    ["a golden record without its output", ["golden", "record", "--input", "x"], "golden record: expected --out FILE, got none"],
+    ["help on what is none", ["help", "moderat"], "unknown command 'moderat' (did you mean 'moderate'?)"],
     ["ids and text at once", ["tokenize", "x", "--jsonl"], "expected a text or --jsonl (lines on stdin), got both"],
     ["two folders", ["inspect", "a", "--model", "b"], "expected a folder or --model, got both"],
   ])("%s", async (_, args, message) => {
@@ -92,7 +104,7 @@ describe("bad data is status 1 and one line", () => {
     await fails(1, moderate("sub"), "sub: expected a readable file, got a folder");
     await fails(1, moderate("broken.json"), "broken.json: expected JSON, got");
     await fails(1, moderate("object.json"), "object.json: expected a JSON array of {role, content}, got object");
-    await fails(1, moderate("role.json"), 'message 0: role: expected system, user, assistant, got "robot"');
+    await fails(1, moderate("role.json"), 'role.json: messages[0].role: expected system, user, assistant, tool, got "robot"');
     await fails(1, moderate("system.json"), 'of role "user" or "assistant", got "system"');
     await fails(1, moderate("latin1.json"), "latin1.json: expected UTF-8 text, got bytes that are not");
   });
@@ -131,6 +143,53 @@ describe("bad data is status 1 and one line", () => {
     await fails(1, ["golden", "check", "-", "--model", ODD], "- line 1: greedy: expected a recorded list, got nothing", {
       stdin: '{"ids": [1]}',
     });
+  });
+
+  test("what a file holds cannot move the terminal's cursor or turn its text around", async () => {
+    const folder = temporaryFolder({ "esc.json": "\u001b[2J\u001b[31mPWNED\rx", "config.json": '{"model_type": "\u009b31m\u202eevil"}' });
+    for (const args of [
+      ["moderate", "--quiet", "--messages", join(folder, "esc.json")],
+      ["inspect", folder],
+    ]) {
+      const { status, err } = await cli(args);
+      expect(status).toBe(1);
+      expect(err.trimEnd()).not.toMatch(/[\p{Cc}\p{Bidi_Control}]/u);
+    }
+  });
+
+  test("a golden record that fails leaves what was there; input and output may be one file", async () => {
+    const folder = temporaryFolder({ "g.jsonl": '{"ids": [1, 2]}\n' });
+    const file = join(folder, "g.jsonl");
+    const record = (input: string, out: string): string[] => [
+      "golden",
+      "record",
+      "--input",
+      input,
+      "--out",
+      out,
+      "--model",
+      ODD,
+      "--max-new-tokens",
+      "1",
+    ];
+    await fails(1, record(join(folder, "none.jsonl"), file), "none.jsonl: expected a readable file, got no such file");
+    expect(readFileSync(file, "utf8")).toBe('{"ids": [1, 2]}\n');
+    expect((await cli(record(file, file))).status).toBe(0);
+    expect(JSON.parse(readFileSync(file, "utf8")).ids).toEqual([1, 2]);
+    expect(readdirSync(folder)).toEqual(["g.jsonl"]);
+    await fails(1, record(file, join(folder, "no", "where")), "where: expected a file to write, got no such file");
+    await fails(1, record(file, folder), "expected a file to write, got a folder");
+    await fails(1, record("-", "-"), "- line 1: expected one of {ids}, {text} and {messages}, got several", {
+      stdin: '{"ids": [1], "text": "x"}',
+    });
+    await fails(1, record("-", "-"), "-: expected at least one line, got none", { stdin: "" });
+  });
+
+  test("a text of many megabytes is refused by its length, at once", async () => {
+    await fails(1, ["moderate", "--quiet"], /expected fewer than 2048 tokens with the guard's prompt, got at least \d+$/m, {
+      stdin: "word ".repeat(2_000_000),
+    });
+    await fails(1, ["tokenize", "--quiet"], "stdin: expected at most 67108864 bytes, got more", { stdin: "x".repeat(70_000_000) });
   });
 
   test("DEBUG=qwen3guard shows where it happened", async () => {

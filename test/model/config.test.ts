@@ -63,7 +63,7 @@ describe("what is not implemented is refused by name", () => {
     ["another activation", { hidden_act: "gelu" }, 'hidden_act: expected "silu", got "gelu"'],
     ["quantised weights", { quantization_config: { bits: 4 } }, "quantization_config: expected none"],
     ["another architecture", { architectures: ["Qwen3ForSequenceClassification"] }, "architectures: expected"],
-    ["no rotary base", { rope_theta: undefined }, "rope_theta: expected a positive number, got nothing"],
+    ["no rotary base", { rope_theta: undefined }, "rope_theta: expected a number above 0 and at most 1000000000000, got nothing"],
   ])("%s", (_, change, message) => {
     expect(() => parseConfig({ ...gen, ...change }, undefined, "m")).toThrow(message);
   });
@@ -81,7 +81,9 @@ describe("hostile numbers are refused before anything is allocated", () => {
     ["an odd head size", { head_dim: 63 }, "head_dim: expected an even number"],
     ["heads that do not group", { num_key_value_heads: 3 }, "num_key_value_heads: expected a divisor of num_attention_heads (4), got 3"],
     ["an endless context", { max_position_embeddings: 2 ** 40 }, "max_position_embeddings: expected an integer from 1 to 1048576"],
-    ["a negative epsilon", { rms_norm_eps: -1 }, "rms_norm_eps: expected a positive number, got -1"],
+    ["a negative epsilon", { rms_norm_eps: -1 }, "rms_norm_eps: expected a number above 0 and at most 1, got -1"],
+    ["an epsilon beyond float32", { rms_norm_eps: 1e300 }, "rms_norm_eps: expected a number above 0 and at most 1, got 1e+300"],
+    ["an endless rotary base", { rope_theta: 1e308 }, "rope_theta: expected a number above 0"],
     ["a tie that is no boolean", { tie_word_embeddings: "yes" }, 'tie_word_embeddings: expected true or false, got "yes"'],
     ["a stop id outside the vocabulary", { eos_token_id: [5, 4160] }, "eos_token_id: expected ids from 0 to 4159, got 4160"],
   ])("%s", (_, change, message) => {

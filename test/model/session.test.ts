@@ -50,6 +50,31 @@ test("a long prompt can be aborted between its pieces, and the session goes on f
   const prefill = session.prefill(new Array(500).fill(1), controller.signal);
   controller.abort(reason);
   await expect(prefill).rejects.toBe(reason);
-  expect(session.position).toBe(256);
+  expect(session.position).toBe(64); // one piece
   expect(session.forward([1]).length).toBe(331);
+});
+
+test("a second operation while a prompt is being run is refused, not mixed in", async () => {
+  const session = (await loadModel(ODD)).newSession();
+  const first = session.prefill(new Array(300).fill(1));
+  expect(() => session.forward([1])).toThrow("session: expected one operation at a time");
+  await expect(session.prefill([1])).rejects.toThrow("session: expected one operation at a time");
+  await first;
+  expect(session.position).toBe(300);
+  session.forward([1]);
+});
+
+test("an infinite logit is refused like NaN", async () => {
+  const model = await loadModel(ODD);
+  const norm = model.engine.buffer(1, model.weights.norm.length);
+  norm.data[0] = Infinity;
+  const session = new Qwen3(model.engine, model.config, { ...model.weights, norm }).newSession();
+  expect(() => session.forward([1])).toThrow(/logits: expected finite numbers, got -?Infinity/);
+});
+
+test("options that nobody reads are refused", async () => {
+  const session = (await loadModel(ODD)).newSession();
+  expect(() => session.forward([1], { logit: 1 } as object)).toThrow('forward: expected options among logits, tap, got "logit"');
+  for (const logits of [-1, 2, 0.5, "last"])
+    expect(() => session.forward([1], { logits: logits as number })).toThrow('logits: expected "all" or an integer from 0 to 1');
 });

@@ -71,18 +71,31 @@ describe("scan and heap", () => {
   });
 });
 
-test("the cache changes nothing, also when it overflows", () => {
-  const { merges, byteIds } = readTokenizerJson(readJson(TINY_PATH), "tokenizer.json");
+test("the cache changes nothing: every piece has its ids the first time, again, and when others took its place", () => {
+  const { merges, byteIds } = readTokenizerJson(readJson(QWEN3_PATH), "tokenizer.json");
   const encoder = new BytePairEncoder(byteIds, merges);
-  const encode = (text: string): number[] => {
+  const cached = (text: string): number[] => {
     const ids: number[] = [];
-    encoder.encodeInto(text, 0, text.length, ids);
+    encoder.encodeInto(`<${text}>`, 1, 1 + text.length, ids);
     return ids;
   };
-  const first = encode(" evaluate");
-  expect(encode(" evaluate")).toEqual(first);
-  for (let i = 0; i < 30_000; i++) encode(`w${i}`);
-  expect(encode(" evaluate")).toEqual(first);
+  const plain = (text: string): number[] => {
+    const symbols = Int32Array.from(new TextEncoder().encode(text), byte => byteIds[byte]!);
+    return [...symbols.subarray(0, mergeByScan(symbols, symbols.length, merges))];
+  };
+  // More than the cache has slots; equal up to one unit; of one id and of very many; shorter and longer than what is kept.
+  const numbered = Array.from({ length: 40_000 }, (_, i) => `w${i}`);
+  const lengths = Array.from({ length: 50 }, (_, n) => [
+    " ".repeat(n),
+    "\u4F60".repeat(n),
+    "\u{1D400}".repeat(n),
+    `${"x".repeat(n)}y`,
+  ]).flat();
+  const pieces = [...lengths, " evaluate", " evaluatf", ...numbered, " evaluate", ...lengths];
+  for (const piece of pieces) {
+    const ids = plain(piece);
+    for (const found of [cached(piece), cached(piece)]) if (found.join() !== ids.join()) expect(found, JSON.stringify(piece)).toEqual(ids);
+  }
 });
 
 describe.each([

@@ -1,5 +1,6 @@
 /** `qwen3guard generate`: text from a raw prompt or a conversation, printed as it comes. */
 
+import type { GenerateOptions } from "../../model/generate.ts";
 import { Qwen3 } from "../../model/qwen3.ts";
 import { Tokenizer } from "../../tokenizer/tokenizer.ts";
 import { checkpointFiles, engineOptions, type ModelOptions } from "../checkpoint-option.ts";
@@ -13,7 +14,7 @@ export interface GenerateCommandOptions extends ModelOptions {
   readonly temperature: number;
   readonly topP?: number;
   readonly topK?: number;
-  readonly seed: number;
+  readonly seed?: number;
   readonly json?: boolean;
 }
 
@@ -27,12 +28,16 @@ export async function generateCommand(options: GenerateCommandOptions, terminal:
   const engine = engineOptions(options);
   const files = await checkpointFiles(options, terminal);
   const tokenizer = await Tokenizer.load(files);
+  if (!messages && raw === "") throw new RangeError("generate: expected a prompt, got an empty text");
   const prompt = messages ? tokenizer.encodeChat(messages) : tokenizer.encode(raw);
   const model = await Qwen3.load(files, engine);
 
+  const { maxNewTokens, temperature, topP, topK, seed } = options;
+  const given = Object.entries({ maxNewTokens, temperature, topP, topK, seed }).filter(([, value]) => value !== undefined);
+  const sampling: GenerateOptions = Object.fromEntries(given);
   const ids: number[] = [];
   const decoder = tokenizer.decodeStream({ skipSpecialTokens: true });
-  const steps = model.generateSteps(prompt, options);
+  const steps = model.generateSteps(prompt, sampling);
   let step = await steps.next();
   for (; !step.done; step = await steps.next()) {
     ids.push(step.value.id);
@@ -48,8 +53,12 @@ export async function generateCommand(options: GenerateCommandOptions, terminal:
 }
 
 /** Option values outside their ranges are wrong usage, found before a model is loaded. */
-function checkSampling({ temperature, topP, seed }: GenerateCommandOptions): void {
+function checkSampling({ temperature, topP, topK, seed }: GenerateCommandOptions): void {
+  for (const [option, value] of Object.entries({ "--top-p": topP, "--top-k": topK, "--seed": seed })) {
+    if (temperature === 0 && value !== undefined)
+      throw new UsageError(`${option}: expected a --temperature above 0, which it needs, got none`);
+  }
   if (temperature < 0) throw new UsageError(`--temperature: expected a number of at least 0, got ${temperature}`);
   if (topP !== undefined && !(topP > 0 && topP <= 1)) throw new UsageError(`--top-p: expected a number above 0 and at most 1, got ${topP}`);
-  if (seed >= 2 ** 32) throw new UsageError(`--seed: expected an integer below ${2 ** 32}, got ${seed}`);
+  if (seed !== undefined && seed >= 2 ** 32) throw new UsageError(`--seed: expected an integer below ${2 ** 32}, got ${seed}`);
 }

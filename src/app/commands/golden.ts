@@ -7,7 +7,7 @@
 
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { mkdir, open, writeFile } from "node:fs/promises";
+import { mkdir, open, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Qwen3 } from "../../model/qwen3.ts";
 import { serializeSafetensors } from "../../tensor/safetensors-writer.ts";
@@ -15,7 +15,7 @@ import { Tensor } from "../../tensor/tensor.ts";
 import type { ChatMessage } from "../../tokenizer/chat-template.ts";
 import { Tokenizer } from "../../tokenizer/tokenizer.ts";
 import { checkpointFiles, engineOptions, type ModelOptions } from "../checkpoint-option.ts";
-import { fileError, parseJson, type Terminal } from "../io.ts";
+import { fileError, inFile, parseJson, type Terminal } from "../io.ts";
 import { jsonLines } from "../json-lines.ts";
 import { checkIds } from "./tokenize.ts";
 
@@ -38,21 +38,40 @@ export async function goldenRecordCommand(
   // A checkpoint without a tokenizer will do as long as lines hold ids.
   const hasTokenizer = (await files.readText("tokenizer.json")) !== undefined;
   const tokenizer = hasTokenizer ? await Tokenizer.load(files) : undefined;
-  if (options.taps !== undefined) await mkdir(options.taps, { recursive: true });
+  if (options.taps !== undefined) {
+    await mkdir(options.taps, { recursive: true }).catch(error => {
+      throw fileError(options.taps as string, error, "a folder for taps");
+    });
+  }
 
-  const lines = jsonLines(inputChunks(options.input, terminal), options.input);
-  const out = options.out === "-" ? undefined : await open(options.out, "w");
+  // Written beside the file and renamed when whole: a run that fails leaves what was there, and the input may be the output.
+  const partial = `${options.out}.${process.pid}.part`;
+  const toFile = options.out !== "-";
+  const out = toFile
+    ? await open(partial, "wx").catch(error => {
+        throw fileError(options.out, error, "a file to write");
+      })
+    : undefined;
   try {
-    for await (const { line, name, number } of lines) {
+    let count = 0;
+    for await (const { line, name, number } of jsonLines(inputChunks(options.input, terminal), options.input)) {
       const ids = promptIds(parseJson(line, name), tokenizer, name);
       const text = `${JSON.stringify(await record(model, ids, options.maxNewTokens, name))}\n`;
       await (out ? out.write(text) : terminal.out(text));
       if (options.taps !== undefined) await writeFile(join(options.taps, `${number}.safetensors`), recordTaps(model, ids));
+      count++;
       if (process.stderr.isTTY && !options.quiet) terminal.err(`\r${number} lines`);
     }
     if (process.stderr.isTTY && !options.quiet) terminal.err("\n");
-  } finally {
+    if (count === 0) throw new RangeError(`${options.input}: expected at least one line, got none`);
     await out?.close();
+    if (toFile) await rename(partial, options.out).catch(error => Promise.reject(fileError(options.out, error, "a file to write")));
+  } catch (error) {
+    await out?.close();
+    if (toFile) await rm(partial, { force: true });
+    throw error;
+  } finally {
+    model.close();
   }
 }
 
@@ -122,11 +141,14 @@ function recordTaps(model: Qwen3, ids: readonly number[]): Uint8Array {
 
 function promptIds(value: unknown, tokenizer: Tokenizer | undefined, name: string): number[] {
   const line = (typeof value === "object" && value !== null ? value : {}) as { ids?: unknown; text?: unknown; messages?: unknown };
+  if ([line.ids, line.text, line.messages].filter(value => value !== undefined).length > 1) {
+    throw new TypeError(`${name}: expected one of {ids}, {text} and {messages}, got several`);
+  }
   if (line.ids !== undefined) return checkIds(line.ids, name);
   if (line.text === undefined && line.messages === undefined)
-    throw new TypeError(`${name}: expected {ids}, {text} or {messages}, got neither`);
+    throw new TypeError(`${name}: expected {ids}, {text} or {messages}, got none of them`);
   if (!tokenizer) throw new Error(`${name}: expected {ids}, since the checkpoint has no tokenizer.json`);
-  if (line.messages !== undefined) return Array.from(tokenizer.encodeChat(line.messages as ChatMessage[]));
+  if (line.messages !== undefined) return inFile(name, () => Array.from(tokenizer.encodeChat(line.messages as ChatMessage[])));
   if (typeof line.text !== "string") throw new TypeError(`${name}: text: expected a string, got ${typeof line.text}`);
   return Array.from(tokenizer.encode(line.text));
 }

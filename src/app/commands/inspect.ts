@@ -3,7 +3,8 @@
  */
 
 import { type CheckpointFiles, readJson } from "../../model/checkpoint-files.ts";
-import { parseConfig, type Qwen3Config } from "../../model/config.ts";
+import type { Qwen3Config } from "../../model/config.ts";
+import { readConfig } from "../../model/qwen3.ts";
 import { checkShapes } from "../../model/weights.ts";
 import type { TensorInfo } from "../../tensor/safetensors.ts";
 import { SafetensorsCheckpoint } from "../../tensor/safetensors-sharded.ts";
@@ -34,9 +35,7 @@ export async function inspectCommand(
 ): Promise<void> {
   if (dir !== undefined && options.model !== undefined) throw new UsageError("inspect: expected a folder or --model, got both");
   const files = await checkpointFiles(dir === undefined ? options : { ...options, model: dir }, terminal);
-  const configJson = await readJson(files, "config.json");
-  if (configJson === undefined) throw new Error(`${files.name}: expected a checkpoint folder with a config.json, got none`);
-  const config = parseConfig(configJson, await readJson(files, "generation_config.json"), files.name);
+  const config = await readConfig(files);
   const checkpoint = await SafetensorsCheckpoint.open(files);
   try {
     checkShapes(checkpoint, config);

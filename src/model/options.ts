@@ -1,0 +1,11 @@
+/** Options that a caller gives: an object, and no key that nobody reads. A misspelt option would otherwise be a silent default. */
+
+/** Throws TypeError for what is no object, and RangeError for a key that is not among `keys`. */
+export function checkOptions(options: object, keys: readonly string[], what: string): void {
+  if (typeof options !== "object" || options === null) {
+    throw new TypeError(`${what}: expected an object of options, got ${options === null ? "null" : typeof options}`);
+  }
+  for (const key of Object.keys(options)) {
+    if (!keys.includes(key)) throw new RangeError(`${what}: expected options among ${keys.join(", ")}, got "${key}"`);
+  }
+}
