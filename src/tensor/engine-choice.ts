@@ -35,11 +35,12 @@ export async function createEngine(options: EngineOptions = {}): Promise<Engine>
     throw new RangeError(`threads: expected 1, since there is no shared memory here, got ${threads}`);
   if (!node) return WasmEngine.create();
   const startWorker = node.startNodeWorker;
-  if (threads !== undefined) return WasmEngine.create({ threads, startWorker });
+  const memoryLimit = node.availableMemoryBytes();
+  if (threads !== undefined) return WasmEngine.create({ threads, startWorker, memoryLimit });
   try {
-    return await WasmEngine.create({ threads: node.physicalCores(), startWorker });
+    return await WasmEngine.create({ threads: node.physicalCores(), startWorker, memoryLimit });
   } catch {
-    return WasmEngine.create(); // nobody asked for workers, and here none may be started
+    return WasmEngine.create({ memoryLimit }); // nobody asked for workers, and here none may be started
   }
 }
 

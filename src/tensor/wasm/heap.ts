@@ -17,20 +17,21 @@ interface Block {
 
 export class Heap {
   readonly memory: WebAssembly.Memory;
-  readonly #limit: number;
+  /** Most bytes that the memory may grow to. */
+  readonly limit: number;
   /** In order of address; neighbours are always merged. */
   #free: Block[] = [];
   #used = new Map<number, number>();
   #end: number;
 
-  /** The first `reserved` bytes are not given out. `limit`: most bytes that the memory may grow to. */
+  /** The first `reserved` bytes are not given out. */
   constructor(shared: boolean, reserved: number, limit: number = MAX_PAGES * PAGE_BYTES) {
     this.memory = new WebAssembly.Memory({
       initial: Math.ceil(reserved / PAGE_BYTES),
       maximum: MAX_PAGES,
       ...(shared ? { shared: true } : {}),
     });
-    this.#limit = limit;
+    this.limit = limit;
     this.#end = roundUp(reserved);
   }
 
@@ -57,6 +58,12 @@ export class Heap {
     this.#end = address + size;
     this.#used.set(address, size);
     return address;
+  }
+
+  /** Whether so many bytes in one piece can be given out. */
+  hasRoom(bytes: number): boolean {
+    const size = roundUp(bytes);
+    return this.#end + size <= this.limit || this.#free.some(block => block.bytes >= size);
   }
 
   free(address: number): void {
@@ -90,10 +97,10 @@ export class Heap {
     const refuse = (): never => {
       const megabytes = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(1)} MB`;
       throw new RangeError(
-        `memory: expected room for ${megabytes(size)} beside ${megabytes(this.usedBytes)} in use, got a limit of ${megabytes(this.#limit)}`,
+        `memory: expected room for ${megabytes(size)} beside ${megabytes(this.usedBytes)} in use, got a limit of ${megabytes(this.limit)}`,
       );
     };
-    if (end > this.#limit) refuse();
+    if (end > this.limit) refuse();
     try {
       this.memory.grow(Math.ceil((end - have) / PAGE_BYTES));
     } catch {

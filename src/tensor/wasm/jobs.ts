@@ -54,6 +54,18 @@ export function roundUp(value: number, unit: number): number {
   return Math.ceil(value / unit) * unit;
 }
 
+/**
+ * The memory as floats, at least up to the byte `end`. When one thread has grown a shared memory, another's `memory.buffer` shows it only after
+ * V8 has interrupted that thread, which it does at the turn of a loop; until then a write beyond the old end would be lost without a word.
+ */
+function floatsUpTo(memory: WebAssembly.Memory, end: number): Float32Array {
+  for (let turns = 0; turns < 1_000_000; turns++) {
+    const floats = new Float32Array(memory.buffer);
+    if (floats.byteLength >= end) return floats;
+  }
+  throw new Error(`memory: expected at least ${end} bytes, got ${memory.buffer.byteLength}`);
+}
+
 /** Packs a tile of four rows: block by block of SUM_BLOCK inputs, [blocks][tiles][inputs][4]. Args: x, out, inputs, rows, row stride in bytes. */
 function packTile({ kernels }: JobContext, [x, out, inputs, rows, stride]: readonly number[], tile: number): void {
   const tiles = tilesOf(rows);
@@ -97,7 +109,7 @@ function linearMany({ kernels, memory, scratch }: JobContext, args: readonly num
 }
 
 function copyColumns(memory: WebAssembly.Memory, from: number, to: number, outputs: number, rows: number, columns: number): void {
-  const floats = new Float32Array(memory.buffer);
+  const floats = floatsUpTo(memory, Math.max(from + rows * PANEL_ROW_BYTES, to + ((rows - 1) * outputs + columns) * FLOAT_BYTES));
   for (let t = 0; t < rows; t++) {
     for (let i = 0; i < columns; i++) floats[to / FLOAT_BYTES + t * outputs + i] = floats[from / FLOAT_BYTES + t * PANEL + i];
   }
@@ -172,8 +184,9 @@ function elementwise({ kernels }: JobContext, [which, x, y, vectors, share]: rea
  */
 function storeKeysAndValues({ memory }: JobContext, args: readonly number[], head: number): void {
   const [keys, values, cachedKeys, cachedValues, numKvHeads, headDim, capacity, start, rows] = args;
-  const floats = new Float32Array(memory.buffer);
   const dims = roundUp(headDim, PANEL);
+  const end = cachedValues + numKvHeads * capacity * dims * FLOAT_BYTES;
+  const floats = floatsUpTo(memory, Math.max(end, cachedKeys + numKvHeads * capacity * headDim * FLOAT_BYTES, values, keys));
   const keyBase = cachedKeys / FLOAT_BYTES + head * capacity * headDim;
   const valueBase = cachedValues / FLOAT_BYTES + head * capacity * dims;
   for (let t = 0; t < rows; t++) {
@@ -310,7 +323,7 @@ function attentionRow({ kernels, memory, scratch }: JobContext, args: readonly n
 /** Rows of a head lie beside those of others, so a size that is no multiple of 4 must not be written in vectors. */
 function divideRow(kernels: Kernels, memory: WebAssembly.Memory, out: number, x: number, denominator: number, size: number): void {
   if (size % 4 === 0) return kernels.divide(out, x, denominator, size / 4);
-  const floats = new Float32Array(memory.buffer);
+  const floats = floatsUpTo(memory, Math.max(out, x) + size * FLOAT_BYTES);
   for (let d = 0; d < size; d++) floats[out / FLOAT_BYTES + d] = floats[x / FLOAT_BYTES + d] / denominator;
 }
 

@@ -26,6 +26,7 @@ const JOB = 48; // index into JOB_NAMES, or EXIT
 const ITEMS = 49;
 const SCRATCH = 50; // address of the first thread's scratch
 const SCRATCH_BYTES = 51; // of each thread
+const MEMORY = 52; // index of the memory that the job works in
 const FAILED = 64; // 1 + index of a worker that threw
 const PROGRESS = 80; // counts items done by workers
 /** A word for each worker: 1 while it is in a job. */
@@ -51,7 +52,8 @@ const STALLED_MS = 10_000;
 /** What a worker is started with. */
 export interface WorkerStart {
   readonly module: WebAssembly.Module;
-  readonly memory: WebAssembly.Memory;
+  /** The first holds the control block. */
+  readonly memories: readonly WebAssembly.Memory[];
   /** 1, 2, ...: the main thread is 0. */
   readonly index: number;
 }
@@ -70,14 +72,15 @@ export type StartWorker = (start: WorkerStart) => WorkerHandle;
 /** The main thread's side. */
 export class ThreadPool {
   readonly threads: number;
-  readonly kernels: Kernels;
-  readonly #memory: WebAssembly.Memory;
+  /** One instance for each memory. */
+  readonly kernels: readonly Kernels[];
+  readonly #memories: readonly WebAssembly.Memory[];
   readonly #workers: readonly WorkerHandle[];
   #ended: string | undefined;
 
-  private constructor(kernels: Kernels, memory: WebAssembly.Memory, workers: readonly WorkerHandle[]) {
+  private constructor(kernels: readonly Kernels[], memories: readonly WebAssembly.Memory[], workers: readonly WorkerHandle[]) {
     this.kernels = kernels;
-    this.#memory = memory;
+    this.#memories = memories;
     this.#workers = workers;
     this.threads = workers.length + 1;
     for (const worker of workers) {
@@ -87,39 +90,40 @@ export class ThreadPool {
     }
   }
 
-  /** Starts `threads - 1` workers over the shared memory; with 1 the memory may be any. Rejects where a worker does not start. */
+  /** Starts `threads - 1` workers over the shared memories; with 1 thread they may be any. Rejects where a worker does not start. */
   static async start(
     module: WebAssembly.Module,
-    memory: WebAssembly.Memory,
+    memories: readonly WebAssembly.Memory[],
     threads: number,
     startWorker?: StartWorker,
   ): Promise<ThreadPool> {
-    const kernels = instantiateKernels(module, memory);
-    new Int32Array(memory.buffer)[GENERATION] = CLOSED;
-    if (threads === 1 || !startWorker) return new ThreadPool(kernels, memory, []);
-    const workers = Array.from({ length: threads - 1 }, (_, i) => startWorker({ module, memory, index: i + 1 }));
+    const kernels = memories.map(memory => instantiateKernels(module, memory));
+    new Int32Array(memories[0].buffer)[GENERATION] = CLOSED;
+    if (threads === 1 || !startWorker) return new ThreadPool(kernels, memories, []);
+    const workers = Array.from({ length: threads - 1 }, (_, i) => startWorker({ module, memories, index: i + 1 }));
     try {
       await Promise.all(workers.map(worker => worker.ready));
     } catch (error) {
       for (const worker of workers) worker.terminate();
       throw error;
     }
-    return new ThreadPool(kernels, memory, workers);
+    return new ThreadPool(kernels, memories, workers);
   }
 
   /**
-   * Does a job and returns when it is done. Throws Error where a worker threw, ended or stopped; the pool then refuses further jobs, since what
+   * Does a job in one of the memories and returns when it is done. Throws Error where a worker threw, ended or stopped; the pool then refuses further jobs, since what
    * was computed is not whole.
    */
-  run(name: JobName, args: readonly number[], items: number, scratch: number, scratchBytes: number): void {
+  run(name: JobName, args: readonly number[], items: number, scratch: number, scratchBytes: number, memory: number = 0): void {
     if (this.#ended !== undefined) throw new Error(`threads: expected running workers, got none: ${this.#ended}`);
-    const context: JobContext = { kernels: this.kernels, memory: this.#memory, scratch };
+    const context: JobContext = { kernels: this.kernels[memory], memory: this.#memories[memory], scratch };
     if (this.#workers.length === 0 || items < 2) {
       for (let item = 0; item < items; item++) JOBS[name](context, args, item);
       return;
     }
-    const control = new Int32Array(this.#memory.buffer, 0, CONTROL_BYTES / 4);
-    new Float64Array(this.#memory.buffer, ARGS_BYTE, MAX_ARGS).set(args);
+    const control = new Int32Array(this.#memories[0].buffer, 0, CONTROL_BYTES / 4);
+    new Float64Array(this.#memories[0].buffer, ARGS_BYTE, MAX_ARGS).set(args);
+    control[MEMORY] = memory;
     control[JOB] = JOB_NAMES.indexOf(name);
     control[ITEMS] = items;
     control[SCRATCH] = scratch;
@@ -136,7 +140,7 @@ export class ThreadPool {
     }
     const failed = Atomics.load(control, FAILED);
     if (failed !== 0) {
-      this.#ended = `worker ${failed - 1} failed: ${readMessage(this.#memory)}`;
+      this.#ended = `worker ${failed - 1} failed: ${readMessage(this.#memories[0])}`;
       throw new Error(`threads: ${this.#ended}`);
     }
   }
@@ -145,7 +149,7 @@ export class ThreadPool {
   close(): void {
     this.#ended ??= "the engine was closed";
     if (this.#workers.length > 0) {
-      const control = new Int32Array(this.#memory.buffer, 0, CONTROL_BYTES / 4);
+      const control = new Int32Array(this.#memories[0].buffer, 0, CONTROL_BYTES / 4);
       control[JOB] = EXIT;
       Atomics.add(control, GENERATION, 1);
       Atomics.notify(control, GENERATION);
@@ -175,10 +179,11 @@ export class ThreadPool {
 }
 
 /** A worker's side: serves jobs until it is told to exit. Blocks its thread. */
-export function serveJobs({ module, memory, index }: WorkerStart): void {
-  const kernels = instantiateKernels(module, memory);
-  const control = new Int32Array(memory.buffer, 0, CONTROL_BYTES / 4);
-  const args = new Float64Array(memory.buffer, ARGS_BYTE, MAX_ARGS);
+export function serveJobs({ module, memories, index }: WorkerStart): void {
+  const kernels = memories.map(memory => instantiateKernels(module, memory));
+  const [first] = memories;
+  const control = new Int32Array(first.buffer, 0, CONTROL_BYTES / 4);
+  const args = new Float64Array(first.buffer, ARGS_BYTE, MAX_ARGS);
   const active = ACTIVE + index - 1;
   for (let seen = CLOSED; ; ) {
     for (let spins = 0; Atomics.load(control, GENERATION) === seen; spins++) {
@@ -193,14 +198,19 @@ export function serveJobs({ module, memory, index }: WorkerStart): void {
         const job = JOBS[JOB_NAMES[control[JOB]]];
         const items = control[ITEMS];
         // Addresses are unsigned: the upper half of 4 GiB would read as negative.
-        const context: JobContext = { kernels, memory, scratch: (control[SCRATCH] >>> 0) + index * control[SCRATCH_BYTES] };
+        const which = control[MEMORY];
+        const context: JobContext = {
+          kernels: kernels[which],
+          memory: memories[which],
+          scratch: (control[SCRATCH] >>> 0) + index * control[SCRATCH_BYTES],
+        };
         const jobArgs = Array.from(args);
         for (let item = Atomics.add(control, NEXT_ITEM, 1); item < items; item = Atomics.add(control, NEXT_ITEM, 1)) {
           job(context, jobArgs, item);
           Atomics.add(control, PROGRESS, 1);
         }
       } catch (error) {
-        writeMessage(memory, error instanceof Error ? error.message : String(error));
+        writeMessage(first, error instanceof Error ? error.message : String(error));
         Atomics.store(control, FAILED, index + 1);
       }
     }

@@ -2,7 +2,7 @@
  * The fast engine: kernels in WebAssembly SIMD, on as many threads as it is given, over one memory.
  *
  * In and out: as `Engine` says; the bits are those of the reference engine. Weights are repacked into panels while they are read, so that they
- * are never held twice. Sizes that the kernels do not take (rows that are no multiple of 4) go to the reference operations, on the same
+ * are never held twice. They and all activations lie in the first of several memories of 4 GiB; caches lie where there is room. Sizes that the kernels do not take (rows that are no multiple of 4) go to the reference operations, on the same
  * memory.
  */
 
@@ -19,7 +19,7 @@ import {
   roundUp,
   tilesOf,
 } from "./jobs.ts";
-import { compileKernels } from "./kernels.ts";
+import { compileKernels, MAX_PAGES, PAGE_BYTES } from "./kernels.ts";
 import { MULTIPLY_ADD_FLOPS, READ_BYTES } from "./limit-kernels.ts";
 import { PANEL, placeInPanel, TILE_ROWS, WEIGHT_BYTES, type WeightDtype } from "./linear-kernels.ts";
 import { CONTROL_BYTES, type StartWorker, ThreadPool } from "./threads.ts";
@@ -27,6 +27,8 @@ import { CONTROL_BYTES, type StartWorker, ThreadPool } from "./threads.ts";
 const FLOAT_BYTES = 4;
 /** Rows of a checkpoint's matrix that are read at once, before they are repacked. */
 const STAGING_BYTES = 8 * 2 ** 20;
+/** By how many positions a long cache grows. */
+const GROWTH_POSITIONS = 4096;
 /** Items that each thread should find in a job over rows, so that a late one does not hold up the others. */
 const ITEMS_PER_THREAD = 4;
 
@@ -34,9 +36,16 @@ export interface WasmEngineOptions {
   /** 1 by default. More need shared memory and `startWorker`. */
   readonly threads?: number;
   readonly startWorker?: StartWorker;
-  /** Most bytes of memory; 4 GiB, the most there can be, by default. */
+  /** Most bytes that weights and caches may take together; what the machine has, or what all memories can hold. */
   readonly memoryLimit?: number;
+  /** Most bytes of each single memory: 4 GiB, the most there can be, by default. */
+  readonly memoryBytes?: number;
 }
+
+/** Memories of 4 GiB each. They take address space alone until they are used. */
+const MEMORIES = 4;
+/** Share of the first memory that caches leave to the activations and packed rows of a pass: 256 MB of 4 GiB. */
+const ACTIVATION_SHARE = 1 / 16;
 
 class WasmBuffer implements FloatBuffer {
   readonly address: number;
@@ -82,30 +91,44 @@ function own(matrix: Matrix): WasmMatrix {
 export class WasmEngine implements Engine {
   readonly name = "wasm";
   readonly threads: number;
-  readonly #heap: Heap;
+  readonly #heaps: readonly Heap[];
   readonly #pool: ThreadPool;
+  readonly #memoryLimit: number;
   #scoped: number[] | undefined;
-  #scratch = 0;
-  #scratchBytes = 0;
+  /** In each memory: where the threads' scratch lies, and how much each has. */
+  readonly #scratch: { address: number; bytes: number }[];
 
-  private constructor(heap: Heap, pool: ThreadPool) {
-    this.#heap = heap;
+  private constructor(heaps: readonly Heap[], pool: ThreadPool, memoryLimit: number) {
+    this.#heaps = heaps;
     this.#pool = pool;
+    this.#memoryLimit = memoryLimit;
+    this.#scratch = heaps.map(() => ({ address: 0, bytes: 0 }));
     this.threads = pool.threads;
+  }
+
+  /** The memory of weights and activations. */
+  get #heap(): Heap {
+    return this.#heaps[0];
   }
 
   /** Compiles the kernels and starts the threads. Throws where WebAssembly SIMD, or for several threads shared memory, is missing. */
   static async create(options: WasmEngineOptions = {}): Promise<WasmEngine> {
-    const { threads = 1, startWorker, memoryLimit } = options;
+    const { threads = 1, startWorker, memoryLimit = Infinity, memoryBytes = MAX_PAGES * PAGE_BYTES } = options;
     const shared = threads > 1;
-    const heap = new Heap(shared, CONTROL_BYTES, memoryLimit);
-    const pool = await ThreadPool.start(compileKernels(shared), heap.memory, threads, startWorker);
-    return new WasmEngine(heap, pool);
+    const heaps = [new Heap(shared, CONTROL_BYTES, memoryBytes)];
+    try {
+      while (heaps.length < MEMORIES) heaps.push(new Heap(shared, CONTROL_BYTES, memoryBytes));
+    } catch {
+      // No address space for more: what there is will do for all but the longest contexts.
+    }
+    const memories = heaps.map(heap => heap.memory);
+    const pool = await ThreadPool.start(compileKernels(shared), memories, threads, startWorker);
+    return new WasmEngine(heaps, pool, memoryLimit);
   }
 
-  /** Bytes of the memory that are in use. */
+  /** Bytes in use, in all memories. */
   get usedBytes(): number {
-    return this.#heap.usedBytes;
+    return this.#heaps.reduce((sum, heap) => sum + heap.usedBytes, 0);
   }
 
   buffer(rows: number, size: number): FloatBuffer {
@@ -137,6 +160,7 @@ export class WasmEngine implements Engine {
     const elementBytes = WEIGHT_BYTES[dtype];
     const rowBytes = inputs * elementBytes;
     const panelBytes = PANEL * rowBytes;
+    this.#checkRoom(roundUp(outputs, PANEL) * rowBytes, source.name);
     const address = this.#heap.allocate(roundUp(outputs, PANEL) * rowBytes);
     const panelsAtOnce = Math.max(1, Math.floor(STAGING_BYTES / panelBytes));
     const staging = this.#heap.allocate(panelsAtOnce * panelBytes);
@@ -154,7 +178,8 @@ export class WasmEngine implements Engine {
   }
 
   newCache(shape: CacheShape): KvCache {
-    return new WasmCache(this.#heap, (name, args, items, scratchBytes) => this.#run(name, args, items, scratchBytes), shape);
+    const run: Run = (name, args, items, scratchBytes, memory) => this.#run(name, args, items, scratchBytes, memory);
+    return new WasmCache(this.#heaps, run, bytes => this.#checkRoom(bytes, "the key/value cache"), shape);
   }
 
   embedInto(out: FloatBuffer, table: Matrix, ids: ArrayLike<number>): void {
@@ -163,7 +188,7 @@ export class WasmEngine implements Engine {
     for (let t = 0; t < ids.length; t++) {
       const panel = ids[t] >> 4;
       const weights = address + (panel * inputs * PANEL + placeInPanel(dtype, ids[t] & 15)) * WEIGHT_BYTES[dtype];
-      this.#pool.kernels[`embed_${dtype}`](weights, addressOf(out) + t * inputs * FLOAT_BYTES, inputs);
+      this.#pool.kernels[0][`embed_${dtype}`](weights, addressOf(out) + t * inputs * FLOAT_BYTES, inputs);
     }
   }
 
@@ -246,15 +271,23 @@ export class WasmEngine implements Engine {
     return Math.max(1, Math.ceil(count / (this.threads * ITEMS_PER_THREAD)));
   }
 
-  #run(name: JobName, args: readonly number[], items: number, scratchBytes: number = 0): void {
+  /** Throws RangeError where so many bytes more are beyond the limit. */
+  #checkRoom(bytes: number, what: string): void {
+    const megabytes = (n: number): string => `${Math.ceil(n / 2 ** 20)} MB`;
+    const left = this.#memoryLimit - this.usedBytes;
+    if (bytes > left) throw new RangeError(`memory: expected ${megabytes(bytes)} for ${what}, got ${megabytes(Math.max(left, 0))} left`);
+  }
+
+  #run(name: JobName, args: readonly number[], items: number, scratchBytes: number = 0, memory: number = 0): void {
     const needed = roundUp(scratchBytes, 64);
-    if (needed > this.#scratchBytes) {
-      if (this.#scratch) this.#heap.free(this.#scratch);
-      this.#scratch = 0;
-      this.#scratch = this.#heap.allocate(needed * this.threads);
-      this.#scratchBytes = needed;
+    const scratch = this.#scratch[memory];
+    if (needed > scratch.bytes) {
+      if (scratch.address) this.#heaps[memory].free(scratch.address);
+      scratch.bytes = 0;
+      scratch.address = this.#heaps[memory].allocate(needed * this.threads);
+      scratch.bytes = needed;
     }
-    this.#pool.run(name, args, items, this.#scratch, this.#scratchBytes);
+    this.#pool.run(name, args, items, scratch.address, scratch.bytes, memory);
   }
 
   /** Sixteen rows, as the checkpoint has them, to one panel. */
@@ -263,7 +296,7 @@ export class WasmEngine implements Engine {
       return repackLoop(dtype, this.#heap.floats(rows, PANEL * inputs), this.#heap.floats(panel, PANEL * inputs), inputs, 0);
     const whole = inputs & ~7;
     // Rows that do not begin on a vector's border are read all the same; WebAssembly allows it.
-    this.#pool.kernels.repack_16bit(rows, inputs * 2, panel, whole / 8);
+    this.#pool.kernels[0].repack_16bit(rows, inputs * 2, panel, whole / 8);
     if (whole < inputs) {
       const memory = this.#heap.memory.buffer;
       repackLoop(dtype, new Uint16Array(memory, rows, PANEL * inputs), new Uint16Array(memory, panel, PANEL * inputs), inputs, whole);
@@ -278,79 +311,143 @@ function repackLoop<T extends Uint16Array | Float32Array>(dtype: WeightDtype, ro
   }
 }
 
-type Run = (name: JobName, args: readonly number[], items: number, scratchBytes?: number) => void;
+type Run = (name: JobName, args: readonly number[], items: number, scratchBytes: number, memory: number) => void;
 
-/** Per layer and key/value head: keys in panels of 16 positions, values position by position (see storeKeysAndValues). */
+/** One layer's keys and values: in which memory, where, and for how many positions. */
+interface CachedLayer {
+  readonly memory: number;
+  readonly keys: number;
+  readonly values: number;
+  readonly capacity: number;
+}
+
+/**
+ * Per layer and key/value head: keys in panels of 16 positions, values position by position (see storeKeysAndValues). A layer lies whole in one
+ * memory, the first that has room; where that is not the activations' own, its rows are copied there and back, which is little beside the
+ * attention itself.
+ */
 class WasmCache implements KvCache {
-  readonly #heap: Heap;
+  readonly #heaps: readonly Heap[];
   readonly #run: Run;
+  readonly #checkRoom: (bytes: number) => void;
   readonly #shape: CacheShape;
-  #layers: readonly { readonly keys: number; readonly values: number }[] = [];
-  #capacity = 0;
+  readonly #layers: CachedLayer[];
 
-  constructor(heap: Heap, run: Run, shape: CacheShape) {
-    this.#heap = heap;
+  constructor(heaps: readonly Heap[], run: Run, checkRoom: (bytes: number) => void, shape: CacheShape) {
+    this.#heaps = heaps;
     this.#run = run;
+    this.#checkRoom = checkRoom;
     this.#shape = shape;
+    this.#layers = Array.from({ length: shape.numLayers }, () => ({ memory: 0, keys: 0, values: 0, capacity: 0 }));
+  }
+
+  /** Bytes of one position's keys, and of its values, in one head. */
+  get #rowBytes(): readonly [keys: number, values: number] {
+    const { headDim } = this.#shape;
+    return [headDim * FLOAT_BYTES, roundUp(headDim, PANEL) * FLOAT_BYTES];
   }
 
   reserve(positions: number): void {
-    if (positions <= this.#capacity) return;
-    const { numKvHeads, numLayers, headDim } = this.#shape;
-    const capacity = roundUp(Math.min(this.#shape.maxPositions, Math.max(positions, 2 * this.#capacity)), PANEL);
-    const [keyRow, valueRow] = [headDim * FLOAT_BYTES, roundUp(headDim, PANEL) * FLOAT_BYTES];
-    const grown: { keys: number; values: number }[] = [];
-    try {
-      for (let i = 0; i < numLayers; i++) {
-        const keys = this.#heap.allocate(numKvHeads * capacity * keyRow);
-        grown.push({ keys, values: 0 });
-        grown[i].values = this.#heap.allocate(numKvHeads * capacity * valueRow);
-      }
-    } catch (error) {
-      for (const { keys, values } of grown) for (const address of [keys, values]) if (address) this.#heap.free(address);
-      throw error;
-    }
-    grown.forEach(({ keys, values }, i) => {
-      const old = this.#layers[i];
-      for (const [from, to, row] of [
-        [old?.keys, keys, keyRow],
-        [old?.values, values, valueRow],
-      ] as const) {
-        for (let head = 0; head < numKvHeads; head++) {
-          const target = this.#heap.bytes(to + head * capacity * row, capacity * row);
-          const kept = this.#capacity * row;
-          if (from !== undefined) target.set(this.#heap.bytes(from + head * kept, kept));
-          target.fill(0, kept); // memory that was another's may hold NaN, which a weight of 0 would not undo
-        }
-      }
-    });
-    this.free();
-    this.#layers = grown;
-    this.#capacity = capacity;
+    const least = Math.min(...this.#layers.map(layer => layer.capacity));
+    if (positions <= least) return;
+    // Doubling at first, so that growing costs little; in steps later, so that what is not used is little.
+    const wanted = Math.max(positions, Math.min(2 * least, least + GROWTH_POSITIONS));
+    const capacity = roundUp(Math.min(this.#shape.maxPositions, wanted), PANEL);
+    const [keyRow, valueRow] = this.#rowBytes;
+    const more = this.#layers.reduce((sum, layer) => sum + Math.max(0, capacity - layer.capacity), 0);
+    this.#checkRoom(more * this.#shape.numKvHeads * (keyRow + valueRow));
+    // One layer after the other: each gives back its old place before the next one asks.
+    for (let i = 0; i < this.#layers.length; i++)
+      if (this.#layers[i].capacity < capacity) this.#layers[i] = this.#grow(this.#layers[i], capacity);
   }
 
   store(layer: number, start: number, rows: number, keys: FloatBuffer, values: FloatBuffer): void {
     const { numKvHeads, headDim } = this.#shape;
     const cached = this.#layers[layer];
-    const args = [addressOf(keys), addressOf(values), cached.keys, cached.values, numKvHeads, headDim, this.#capacity, start, rows];
-    this.#run("storeKeysAndValues", args, numKvHeads);
+    const floats = rows * numKvHeads * headDim;
+    this.#inMemoryOf(
+      cached,
+      [
+        [keys, floats, "in"],
+        [values, floats, "in"],
+      ],
+      ([keyAddress, valueAddress]) => {
+        const args = [keyAddress, valueAddress, cached.keys, cached.values, numKvHeads, headDim, cached.capacity, start, rows];
+        this.#run("storeKeysAndValues", args, numKvHeads, 0, cached.memory);
+      },
+    );
   }
 
   attentionInto(out: FloatBuffer, q: FloatBuffer, layer: number, start: number, rows: number): void {
     const { numHeads, numKvHeads, headDim } = this.#shape;
     const cached = this.#layers[layer];
-    const args = [addressOf(out), addressOf(q), cached.keys, cached.values, numHeads, numKvHeads, headDim, this.#capacity, start, rows];
-    const scratch = attentionScratchBytes(start + rows, headDim);
-    if (rows === 1) this.#run("attentionRow", args, numHeads, scratch);
-    else this.#run("attentionMany", args, numHeads * Math.ceil(rows / ATTENTION_ROWS), scratch);
+    const floats = rows * numHeads * headDim;
+    this.#inMemoryOf(
+      cached,
+      [
+        [out, floats, "out"],
+        [q, floats, "in"],
+      ],
+      ([outAddress, qAddress]) => {
+        const args = [outAddress, qAddress, cached.keys, cached.values, numHeads, numKvHeads, headDim, cached.capacity, start, rows];
+        const scratch = attentionScratchBytes(start + rows, headDim);
+        if (rows === 1) this.#run("attentionRow", args, numHeads, scratch, cached.memory);
+        else this.#run("attentionMany", args, numHeads * Math.ceil(rows / ATTENTION_ROWS), scratch, cached.memory);
+      },
+    );
   }
 
   free(): void {
-    for (const { keys, values } of this.#layers) {
-      this.#heap.free(keys);
-      this.#heap.free(values);
+    for (const { memory, keys, values, capacity } of this.#layers) {
+      if (capacity > 0) for (const address of [keys, values]) this.#heaps[memory].free(address);
     }
-    this.#layers = [];
-    this.#capacity = 0;
+    this.#layers.length = 0;
+  }
+
+  /** Gives `work` addresses of the buffers in the layer's memory: their own, or those of copies made for the time. */
+  #inMemoryOf(
+    { memory }: CachedLayer,
+    buffers: readonly (readonly [buffer: FloatBuffer, floats: number, direction: "in" | "out"])[],
+    work: (addresses: readonly number[]) => void,
+  ): void {
+    if (memory === 0) return work(buffers.map(([buffer]) => addressOf(buffer)));
+    const heap = this.#heaps[memory];
+    const copies = buffers.map(([, floats]) => heap.allocate(floats * FLOAT_BYTES));
+    try {
+      buffers.forEach(([buffer, floats, direction], i) => {
+        if (direction === "in") heap.floats(copies[i], floats).set(buffer.data.subarray(0, floats));
+      });
+      work(copies);
+      buffers.forEach(([buffer, floats, direction], i) => {
+        if (direction === "out") buffer.data.set(heap.floats(copies[i], floats));
+      });
+    } finally {
+      for (const address of copies) heap.free(address);
+    }
+  }
+
+  /** The layer with room for `capacity` positions, in the first memory that has it, what it held copied and its old place given back. */
+  #grow(old: CachedLayer, capacity: number): CachedLayer {
+    const rowBytes = this.#rowBytes;
+    const sizes = rowBytes.map(row => this.#shape.numKvHeads * capacity * row);
+    const memory = this.#heaps.findIndex((heap, i) => heap.hasRoom(sizes[0] + sizes[1] + (i === 0 ? heap.limit * ACTIVATION_SHARE : 0)));
+    if (memory < 0) {
+      throw new RangeError(
+        `memory: expected room for ${capacity} positions of key/value cache, got ${this.#heaps.length} memories that are full`,
+      );
+    }
+    const heap = this.#heaps[memory];
+    const grown = sizes.map(size => heap.allocate(size));
+    [old.keys, old.values].forEach((from, which) => {
+      const row = rowBytes[which];
+      for (let head = 0; head < this.#shape.numKvHeads; head++) {
+        const target = heap.bytes(grown[which] + head * capacity * row, capacity * row);
+        const kept = old.capacity * row;
+        if (kept > 0) target.set(this.#heaps[old.memory].bytes(from + head * kept, kept));
+        target.fill(0, kept); // memory that was another's may hold NaN, which a weight of 0 would not undo
+      }
+      if (old.capacity > 0) this.#heaps[old.memory].free(from);
+    });
+    return { memory, keys: grown[0], values: grown[1], capacity };
   }
 }

@@ -1,7 +1,7 @@
 /** Starts the engine's workers on Node (worker_threads). This file is also what a worker runs. */
 
 import { readFileSync } from "node:fs";
-import { availableParallelism } from "node:os";
+import { availableParallelism, freemem } from "node:os";
 import { isMainThread, parentPort, Worker, workerData } from "node:worker_threads";
 import { serveJobs, type WorkerHandle, type WorkerStart } from "./threads.ts";
 
@@ -22,6 +22,13 @@ export function physicalCores(): number {
   } catch {
     return Math.min(16, available); // no such file: another system
   }
+}
+
+/** Memory that this process may still take: of its container where there is one, else of the machine. */
+export function availableMemoryBytes(): number {
+  // Node 20.13 and later; the types of Node 20 do not know it.
+  const { availableMemory } = process as { availableMemory?: () => number };
+  return availableMemory?.() ?? freemem();
 }
 
 /** A worker that does not keep the process alive. */

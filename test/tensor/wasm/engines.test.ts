@@ -8,6 +8,8 @@ import type { Engine, FloatBuffer, Matrix } from "../../../src/tensor/engine.ts"
 import { createEngine } from "../../../src/tensor/engine-choice.ts";
 import { ReferenceEngine } from "../../../src/tensor/reference-engine.ts";
 import { Tensor } from "../../../src/tensor/tensor.ts";
+import { WasmEngine } from "../../../src/tensor/wasm/wasm-engine.ts";
+import { startNodeWorker } from "../../../src/tensor/wasm/worker-start.node.ts";
 import { noise } from "../../helpers.ts";
 
 const SIZES = [1, 3, 4, 5, 15, 16, 17, 31, 32, 33, 255, 256, 257, 1000];
@@ -215,5 +217,51 @@ describe.each(engines.map(engine => [engine.threads, engine] as const))("wasm, %
     const buffer = engine.buffer(1, 4);
     expect(() => engine.linearInto(buffer, buffer, 0, 1, matrix)).toThrow("w: expected a matrix of this engine, got one of another");
     expect(() => engine.addInto(buffer, reference.buffer(1, 4), 4)).toThrow("buffer: expected one of this engine, got one of another");
+  });
+});
+
+describe("several memories", () => {
+  test("a cache that the first memory has no room for lies in another, and gives the same bits", async () => {
+    // Layers of 1 MB each fill what the first memory of 16 MB leaves to caches, and go on in the others.
+    const shape = { numLayers: 40, numHeads: 2, numKvHeads: 1, headDim: 64, maxPositions: 4096 };
+    const [rows, positions] = [5, 2048];
+    const [q, keys, values] = [noise(rows * 128, 1, 2), noise(rows * 64, 2, 2), noise(rows * 64, 3)];
+    for (const threads of [1, 2]) {
+      const engine = await WasmEngine.create({ threads, startWorker: startNodeWorker, memoryBytes: 16 * 2 ** 20 });
+      const cache = engine.newCache(shape);
+      cache.reserve(positions);
+      const last = reference.newCache({ ...shape, numLayers: 1 });
+      last.reserve(rows);
+      const attend = (e: Engine, c: typeof cache, layer: number): Float32Array =>
+        e.scope(() => {
+          const out = e.buffer(rows, 128);
+          c.store(layer, 0, rows, bufferOf(e, rows, keys), bufferOf(e, rows, values));
+          c.attentionInto(out, bufferOf(e, rows, q), layer, 0, rows);
+          const whole = out.data.slice(0, rows * 128);
+          // And the step of one row, behind the others.
+          c.store(layer, rows - 1, 1, bufferOf(e, 1, keys.slice(-64)), bufferOf(e, 1, values.slice(-64)));
+          c.attentionInto(out, bufferOf(e, 1, q.slice(-128)), layer, rows - 1, 1);
+          expectSame(out.data.slice(0, 128), whole.slice(-128));
+          return whole;
+        });
+      const expected = attend(reference, last, 0);
+      for (const layer of [0, 20, 39]) expectSame(attend(engine, cache, layer), expected);
+      expect(() => engine.newCache({ ...shape, numLayers: 100 }).reserve(positions)).toThrow("got 4 memories that are full");
+      cache.free();
+      engine.close();
+    }
+  });
+
+  test("a limit is kept before anything is done, with both numbers", async () => {
+    const engine = await WasmEngine.create({ memoryLimit: 10 * 2 ** 20 });
+    const cache = engine.newCache({ numLayers: 2, numHeads: 2, numKvHeads: 2, headDim: 64, maxPositions: 32768 });
+    cache.reserve(1000);
+    const used = engine.usedBytes;
+    expect(() => cache.reserve(32768)).toThrow("memory: expected 63 MB for the key/value cache, got 9 MB left");
+    expect(engine.usedBytes).toBe(used);
+    await expect(matrixOf(engine, new Tensor("big", "BF16", [4000, 2000], new Uint16Array(8_000_000)))).rejects.toThrow(
+      "memory: expected 16 MB for big, got 9 MB left",
+    );
+    engine.close();
   });
 });

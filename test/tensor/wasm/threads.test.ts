@@ -12,7 +12,7 @@ const VALUES = CONTROL_BYTES; // where the job's numbers lie
 
 async function pool(threads: number, startWorker: StartWorker = startNodeWorker): Promise<{ pool: ThreadPool; floats: Float32Array }> {
   const memory = new WebAssembly.Memory({ initial: 32, maximum: 65536, shared: true });
-  return { pool: await ThreadPool.start(compileKernels(true), memory, threads, startWorker), floats: new Float32Array(memory.buffer) };
+  return { pool: await ThreadPool.start(compileKernels(true), [memory], threads, startWorker), floats: new Float32Array(memory.buffer) };
 }
 
 /** x += y over `vectors` of 4, one vector an item: as many hand-outs as possible. */
