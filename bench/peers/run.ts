@@ -160,13 +160,22 @@ function run([program, ...args]: readonly string[]): string {
   return stdout;
 }
 
-/** Makes what is needed unless an earlier run has; a marker says that it was finished. Throws what a command throws. */
-function prepare({ name, needs, commands }: Preparation): void {
+const failedPreparations = new Map<Preparation, unknown>();
+
+/** Makes what is needed unless an earlier run has; a marker says that it was finished. Throws what a command throws, or threw before. */
+function prepare(preparation: Preparation): void {
+  const { name, needs, commands } = preparation;
   for (const needed of needs) prepare(needed);
+  if (failedPreparations.has(preparation)) throw failedPreparations.get(preparation);
   const marker = inWork(`${name}.done`);
   if (existsSync(marker)) return;
   console.error(`preparing ${name}`);
-  for (const command of commands) run(command);
+  try {
+    for (const command of commands) run(command);
+  } catch (error) {
+    failedPreparations.set(preparation, error);
+    throw error;
+  }
   writeFileSync(marker, "");
 }
 

@@ -33,6 +33,14 @@ test("nothing but the result goes to stdout, and a pipe gets no colours", () => 
   expect(stderr.split("\n")).toHaveLength(2);
 });
 
+test("--wide gives the same bits, and needs a Node that has it", () => {
+  const input = `${JSON.stringify({ text: "How can I make a bomb? ".repeat(12) })}\n`;
+  const record = (...args: string[]) => start(["golden", "record", "--input", "-", "--out", "-", "--quiet", "--max-new-tokens", "3", ...args], input);
+  const wide = record("--wide");
+  expect(wide).toEqual(record());
+  expect(wide.stdout).toContain("logitsSha256");
+});
+
 test("a flagged text stays flagged when nobody reads the answer", () => {
   const { status } = spawnSync("bash", [
     "-c",

@@ -135,6 +135,11 @@ function linearRow(
   }
 }
 
+/** Calls back for panels 0 to `panels`, two at a time, and a last one alone. */
+function forEachPair(panels: number, use: (panel: number, count: 1 | 2) => void): void {
+  for (let panel = 0; panel < panels; panel += 2) use(panel, panel + 1 < panels ? 2 : 1);
+}
+
 /** A row of `inputs` values times one panel or two, which lie `panelBytes` apart: 16 or 32 sums. */
 function rowTimesPanels(
   kernels: Kernels,
@@ -307,16 +312,17 @@ function attentionRow({ kernels, memory, scratch }: JobContext, args: readonly n
   const query = a.q + head * a.headDim * FLOAT_BYTES;
   const scores = scratch;
   const result = scores + padded * FLOAT_BYTES;
-  for (let panel = 0; panel < padded / PANEL; panel++) {
-    const weights = keys + panel * a.headDim * PANEL_ROW_BYTES;
-    rowTimesPanels(kernels, "F32", 1, query, weights, PANEL_ROW_BYTES, 0, scores + panel * PANEL_ROW_BYTES, a.headDim);
-  }
+  const keyPanelBytes = a.headDim * PANEL_ROW_BYTES;
+  forEachPair(padded / PANEL, (panel, panels) => {
+    const target = scores + panel * PANEL_ROW_BYTES;
+    rowTimesPanels(kernels, "F32", panels, query, keys + panel * keyPanelBytes, PANEL_ROW_BYTES, keyPanelBytes, target, a.headDim);
+  });
   const scale = Math.fround(1 / Math.fround(Math.sqrt(a.headDim)));
   const denominator = kernels.softmax(scores, positions, roundUp(positions, 4), scale);
-  for (let panel = 0; panel < dims / PANEL; panel++) {
-    const target = result + panel * PANEL_ROW_BYTES;
-    rowTimesPanels(kernels, "F32", 1, scores, values + panel * PANEL_ROW_BYTES, dims * FLOAT_BYTES, 0, target, positions);
-  }
+  forEachPair(dims / PANEL, (panel, panels) => {
+    const at = panel * PANEL_ROW_BYTES;
+    rowTimesPanels(kernels, "F32", panels, scores, values + at, dims * FLOAT_BYTES, PANEL_ROW_BYTES, result + at, positions);
+  });
   divideRow(kernels, memory, a.out + head * a.headDim * FLOAT_BYTES, result, denominator, a.headDim);
 }
 

@@ -27,6 +27,9 @@ import { CONTROL_BYTES, type StartWorker, ThreadPool } from "./threads.ts";
 const FLOAT_BYTES = 4;
 /** Rows of a checkpoint's matrix that are read at once, before they are repacked. */
 const STAGING_BYTES = 8 * 2 ** 20;
+/** For measuring limits: some 40 ms of arithmetic, and memory that no cache holds. */
+const MULTIPLY_ADD_ROUNDS = 4_000_000;
+const MIN_READ_BYTES = 256 * 2 ** 20;
 /** By how many positions a long cache grows. */
 const GROWTH_POSITIONS = 4096;
 /** Items that each thread should find in a job over rows, so that a late one does not hold up the others. */
@@ -246,17 +249,21 @@ export class WasmEngine implements Engine {
       work();
       return (performance.now() - started) / 1000;
     };
-    const rounds = 4_000_000;
-    const multiplyAdd = seconds(() => this.#run("limit", [0, rounds, 0], 1, 64));
-    const bytes = 256 * 2 ** 20; // beyond the caches of any machine
-    const items = 4 * this.threads;
-    const memory = this.#heap.allocate(bytes);
-    this.#heap.bytes(memory, bytes).fill(1); // pages that were never written are all the same page of zeros
+    const multiplyAdd = seconds(() => this.#run("limit", [0, MULTIPLY_ADD_ROUNDS, 0], 1, 64));
+    // The weights themselves where they are beyond any cache; else memory of its own, written once, since unwritten pages are all one.
+    const loaded = Math.min(this.#heap.usedBytes, 2 ** 30);
+    const own = loaded < MIN_READ_BYTES ? this.#heap.allocate(MIN_READ_BYTES) : undefined;
+    if (own !== undefined) this.#heap.bytes(own, MIN_READ_BYTES).fill(1);
+    const items = 16 * this.threads;
+    const rounds = Math.floor((own === undefined ? loaded : MIN_READ_BYTES) / items / READ_BYTES);
     try {
-      const reading = seconds(() => this.#run("limit", [1, bytes / items / READ_BYTES, memory], items, 64));
-      return { flopsPerThread: (rounds * MULTIPLY_ADD_FLOPS) / multiplyAdd, bytesPerSecond: bytes / reading };
+      const reading = seconds(() => this.#run("limit", [1, rounds, own ?? CONTROL_BYTES], items, 64));
+      return {
+        flopsPerThread: (MULTIPLY_ADD_ROUNDS * MULTIPLY_ADD_FLOPS) / multiplyAdd,
+        bytesPerSecond: (rounds * items * READ_BYTES) / reading,
+      };
     } finally {
-      this.#heap.free(memory);
+      if (own !== undefined) this.#heap.free(own);
     }
   }
 
