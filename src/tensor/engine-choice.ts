@@ -38,7 +38,7 @@ export async function createEngine(options: EngineOptions = {}): Promise<Engine>
   const memoryLimit = node.availableMemoryBytes();
   if (threads !== undefined) return WasmEngine.create({ threads, startWorker, memoryLimit });
   try {
-    return await WasmEngine.create({ threads: node.physicalCores(), startWorker, memoryLimit });
+    return WasmEngine.create({ threads: node.physicalCores(), startWorker, memoryLimit });
   } catch {
     return WasmEngine.create({ memoryLimit }); // nobody asked for workers, and here none may be started
   }

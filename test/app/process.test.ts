@@ -35,7 +35,8 @@ test("nothing but the result goes to stdout, and a pipe gets no colours", () => 
 
 test("--wide gives the same bits, and needs a Node that has it", () => {
   const input = `${JSON.stringify({ text: "How can I make a bomb? ".repeat(12) })}\n`;
-  const record = (...args: string[]) => start(["golden", "record", "--input", "-", "--out", "-", "--quiet", "--max-new-tokens", "3", ...args], input);
+  const record = (...args: string[]) =>
+    start(["golden", "record", "--input", "-", "--out", "-", "--quiet", "--max-new-tokens", "3", ...args], input);
   const wide = record("--wide");
   expect(wide).toEqual(record());
   expect(wide.stdout).toContain("logitsSha256");

@@ -84,29 +84,29 @@ export class ThreadPool {
     this.#workers = workers;
     this.threads = workers.length + 1;
     for (const worker of workers) {
+      worker.ready.catch(error => {
+        this.#ended ??= `a worker did not start: ${error.message}`;
+      });
       worker.onExit(reason => {
         this.#ended ??= `a worker ended: ${reason}`;
       });
     }
   }
 
-  /** Starts `threads - 1` workers over the shared memories; with 1 thread they may be any. Rejects where a worker does not start. */
-  static async start(
+  /**
+   * Starts `threads - 1` workers over the shared memories; with 1 thread they may be any. Does not wait for them: jobs are done without those that
+   * are not there yet. One that does not start makes the next job an error.
+   */
+  static start(
     module: WebAssembly.Module,
     memories: readonly WebAssembly.Memory[],
     threads: number,
     startWorker?: StartWorker,
-  ): Promise<ThreadPool> {
+  ): ThreadPool {
     const kernels = memories.map(memory => instantiateKernels(module, memory));
     new Int32Array(memories[0].buffer)[GENERATION] = CLOSED;
     if (threads === 1 || !startWorker) return new ThreadPool(kernels, memories, []);
     const workers = Array.from({ length: threads - 1 }, (_, i) => startWorker({ module, memories, index: i + 1 }));
-    try {
-      await Promise.all(workers.map(worker => worker.ready));
-    } catch (error) {
-      for (const worker of workers) worker.terminate();
-      throw error;
-    }
     return new ThreadPool(kernels, memories, workers);
   }
 

@@ -115,7 +115,7 @@ export class WasmEngine implements Engine {
   }
 
   /** Compiles the kernels and starts the threads. Throws where WebAssembly SIMD, or for several threads shared memory, is missing. */
-  static async create(options: WasmEngineOptions = {}): Promise<WasmEngine> {
+  static create(options: WasmEngineOptions = {}): WasmEngine {
     const { threads = 1, startWorker, memoryLimit = Infinity, memoryBytes = MAX_PAGES * PAGE_BYTES } = options;
     const shared = threads > 1;
     const heaps = [new Heap(shared, CONTROL_BYTES, memoryBytes)];
@@ -125,7 +125,7 @@ export class WasmEngine implements Engine {
       // No address space for more: what there is will do for all but the longest contexts.
     }
     const memories = heaps.map(heap => heap.memory);
-    const pool = await ThreadPool.start(compileKernels(shared), memories, threads, startWorker);
+    const pool = ThreadPool.start(compileKernels(shared), memories, threads, startWorker);
     return new WasmEngine(heaps, pool, memoryLimit);
   }
 

@@ -227,7 +227,7 @@ describe("several memories", () => {
     const [rows, positions] = [5, 2048];
     const [q, keys, values] = [noise(rows * 128, 1, 2), noise(rows * 64, 2, 2), noise(rows * 64, 3)];
     for (const threads of [1, 2]) {
-      const engine = await WasmEngine.create({ threads, startWorker: startNodeWorker, memoryBytes: 16 * 2 ** 20 });
+      const engine = WasmEngine.create({ threads, startWorker: startNodeWorker, memoryBytes: 16 * 2 ** 20 });
       const cache = engine.newCache(shape);
       cache.reserve(positions);
       const last = reference.newCache({ ...shape, numLayers: 1 });
@@ -253,7 +253,7 @@ describe("several memories", () => {
   });
 
   test("a limit is kept before anything is done, with both numbers", async () => {
-    const engine = await WasmEngine.create({ memoryLimit: 10 * 2 ** 20 });
+    const engine = WasmEngine.create({ memoryLimit: 10 * 2 ** 20 });
     const cache = engine.newCache({ numLayers: 2, numHeads: 2, numKvHeads: 2, headDim: 64, maxPositions: 32768 });
     cache.reserve(1000);
     const used = engine.usedBytes;
