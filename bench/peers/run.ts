@@ -113,9 +113,16 @@ interface PeerProgram {
   readonly variant: string;
 }
 
-/** The first is the base of ratios; ids are compared with the second's. */
+/** `own` is the base of ratios; ids are compared with those of torch-float32. */
 const peers: PeerProgram[] = [
-  { name: "own", needs: [checkpoint], command: [process.execPath, here("peer-own.ts")], path: inWork("checkpoint"), variant: "" },
+  // own-wide: the flag that `--wide` of the command line sets.
+  ...[[], ["--experimental-wasm-revectorize"]].map(flags => ({
+    name: flags.length === 0 ? "own" : "own-wide",
+    needs: [checkpoint],
+    command: [process.execPath, ...flags, here("peer-own.ts")],
+    path: inWork("checkpoint"),
+    variant: "",
+  })),
   ...["float32", "bfloat16"].map(type => ({
     name: `torch-${type}`,
     needs: [checkpoint, torchPackages],
@@ -144,9 +151,9 @@ function positiveInteger(option: string, text: string): number {
   return Number(text);
 }
 
-/** Runs a program without network access to model hubs. Returns its stdout; throws Error with the end of what it wrote. */
+/** Runs a program, which may ask no model hub and leave nothing beside the scripts. Returns its stdout; throws Error with the end of what it wrote. */
 function run([program, ...args]: readonly string[]): string {
-  const env = { ...process.env, HF_HUB_OFFLINE: "1" };
+  const env = { ...process.env, HF_HUB_OFFLINE: "1", PYTHONDONTWRITEBYTECODE: "1" };
   const { stdout, stderr, status, signal, error } = spawnSync(program, args, {
     env,
     cwd: work,
@@ -184,7 +191,7 @@ function measurePeer({ command, path, variant }: PeerProgram): Measurements {
   const line = run([...command, JSON.stringify(job)])
     .split("\n")
     .findLast(text => text.startsWith("{"));
-  if (line === undefined) throw new Error(`${command[1]}: expected a JSON line, got none`);
+  if (line === undefined) throw new Error(`${command.join(" ")}: expected a JSON line, got none`);
   return JSON.parse(line) as Measurements;
 }
 

@@ -184,24 +184,26 @@ function elementwise({ kernels }: JobContext, [which, x, y, vectors, share]: rea
 }
 
 /**
- * Keys and values of one key/value head into the cache. Args: keys, values, cached keys, cached values, kv heads, head size, capacity, start,
- * rows. Keys lie in panels of 16 positions, [capacity / 16][head size][16]; values position by position, padded to whole panels.
+ * Keys and values of some key/value heads into the cache. Args: keys, values, cached keys, cached values, kv heads, head size, capacity, start, rows,
+ * heads of an item. Keys lie in panels of 16 positions, [capacity / 16][head size][16]; values position by position, padded to whole panels.
  */
-function storeKeysAndValues({ memory }: JobContext, args: readonly number[], head: number): void {
-  const [keys, values, cachedKeys, cachedValues, numKvHeads, headDim, capacity, start, rows] = args;
+function storeKeysAndValues({ memory }: JobContext, args: readonly number[], item: number): void {
+  const [keys, values, cachedKeys, cachedValues, numKvHeads, headDim, capacity, start, rows, share] = args;
   const dims = roundUp(headDim, PANEL);
   const end = cachedValues + numKvHeads * capacity * dims * FLOAT_BYTES;
   const floats = floatsUpTo(memory, Math.max(end, cachedKeys + numKvHeads * capacity * headDim * FLOAT_BYTES, values, keys));
-  const keyBase = cachedKeys / FLOAT_BYTES + head * capacity * headDim;
-  const valueBase = cachedValues / FLOAT_BYTES + head * capacity * dims;
-  for (let t = 0; t < rows; t++) {
-    const position = start + t;
-    const from = (t * numKvHeads + head) * headDim;
-    const key = keyBase + (position >> 4) * PANEL * headDim + (position & 15);
-    const value = valueBase + position * dims;
-    for (let d = 0; d < headDim; d++) {
-      floats[key + d * PANEL] = floats[keys / FLOAT_BYTES + from + d];
-      floats[value + d] = floats[values / FLOAT_BYTES + from + d];
+  for (let head = item * share; head < Math.min(numKvHeads, (item + 1) * share); head++) {
+    const keyBase = cachedKeys / FLOAT_BYTES + head * capacity * headDim;
+    const valueBase = cachedValues / FLOAT_BYTES + head * capacity * dims;
+    for (let t = 0; t < rows; t++) {
+      const position = start + t;
+      const from = (t * numKvHeads + head) * headDim;
+      const key = keyBase + (position >> 4) * PANEL * headDim + (position & 15);
+      const value = valueBase + position * dims;
+      for (let d = 0; d < headDim; d++) {
+        floats[key + d * PANEL] = floats[keys / FLOAT_BYTES + from + d];
+        floats[value + d] = floats[values / FLOAT_BYTES + from + d];
+      }
     }
   }
 }

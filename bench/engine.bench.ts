@@ -1,0 +1,138 @@
+/**
+ * The fast engine at the 0.6B shape, beside what this machine can do at most: `node bench/engine.bench.ts [CHECKPOINT]` (else a seeded random
+ * checkpoint is written to a temporary folder). Two to three minutes.
+ *
+ * Figures and limits are measured in turn and the best of several rounds counts, for both: on a shared machine the ratio is what can be trusted.
+ * Not tinybench: its tasks run one after the other, and what is compared here must be interleaved. Results are checked before they are timed.
+ */
+
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { writeRandomCheckpoint } from "../src/app/random-checkpoint.ts";
+import { Qwen3 } from "../src/model/qwen3.ts";
+import type { WasmEngine } from "../src/tensor/wasm/wasm-engine.ts";
+
+const ROUNDS = 5;
+const LINEAR_ROWS = 330;
+const PROMPT = Array.from({ length: 371 }, (_, i) => (i * 7919) % 150_000);
+const POLICY_TOKENS = 201;
+const ANSWER_TOKENS = 8;
+
+/** Lowest time and highest limits of all rounds. */
+interface Figures {
+  flopsPerThread: number;
+  bytesPerSecond: number;
+  linearMs: number[];
+  prefillMs: number;
+  decodeMs: number;
+  warmMs: number;
+}
+
+async function measure(folder: string, threads: number): Promise<Figures> {
+  const started = performance.now();
+  const model = await Qwen3.load(folder, { engine: "wasm", threads });
+  console.log(`load, ${threads} thread(s)`.padEnd(34), `${(performance.now() - started).toFixed(0)} ms`);
+  const engine = model.engine as WasmEngine;
+  const best: Figures = { flopsPerThread: 0, bytesPerSecond: 0, linearMs: [], prefillMs: Infinity, decodeMs: Infinity, warmMs: Infinity };
+  const time = (work: () => unknown): number => {
+    const from = performance.now();
+    work();
+    return performance.now() - from;
+  };
+  const layer = model.weights.layers[0];
+  const matrices = [layer.qProj, layer.kProj, layer.oProj, layer.gateProj, layer.downProj];
+  const [x, y] = [engine.buffer(LINEAR_ROWS, 3072), engine.buffer(LINEAR_ROWS, 3072)];
+  x.data.fill(0.5);
+
+  for (let round = 0; round < ROUNDS; round++) {
+    const limits = engine.measureLimits();
+    best.flopsPerThread = Math.max(best.flopsPerThread, limits.flopsPerThread);
+    best.bytesPerSecond = Math.max(best.bytesPerSecond, limits.bytesPerSecond);
+    for (const [i, matrix] of matrices.entries()) {
+      best.linearMs[i] = Math.min(
+        best.linearMs[i] ?? Infinity,
+        time(() => engine.linearInto(y, x, 0, LINEAR_ROWS, matrix)),
+      );
+    }
+    const session = model.newSession();
+    best.prefillMs = Math.min(
+      best.prefillMs,
+      time(() => session.forward(PROMPT)),
+    );
+    best.decodeMs = Math.min(best.decodeMs, ...Array.from({ length: 12 }, (_, i) => time(() => session.forward([PROMPT[i]]))));
+    session.truncate(POLICY_TOKENS);
+    const warm = [...PROMPT.slice(POLICY_TOKENS), ...PROMPT.slice(0, ANSWER_TOKENS)];
+    best.warmMs = Math.min(
+      best.warmMs,
+      time(() => session.forward(warm, { logits: ANSWER_TOKENS })),
+    );
+    session.close();
+  }
+  report(
+    model,
+    matrices.map(({ name, shape }) => ({ name, flops: 2 * shape[0] * shape[1] * LINEAR_ROWS })),
+    best,
+    threads,
+  );
+  model.close();
+  return best;
+}
+
+function report(model: Qwen3, matrices: readonly { name: string; flops: number }[], best: Figures, threads: number): void {
+  const peak = best.flopsPerThread * threads;
+  const line = (what: string, figure: string, share?: number): void =>
+    console.log(what.padEnd(34), figure.padEnd(26), share === undefined ? "" : `${(100 * share).toFixed(0)} % of the limit`);
+  line(
+    `limits, ${threads} thread(s)`,
+    `${(best.flopsPerThread / 1e9).toFixed(1)} GFLOP/s each, ${(best.bytesPerSecond / 1e9).toFixed(1)} GB/s`,
+  );
+  matrices.forEach(({ name, flops }, i) => {
+    const rate = flops / (best.linearMs[i] / 1000);
+    line(`linear ${name.replace(/.*\./, "")}, ${LINEAR_ROWS} rows`, `${(rate / 1e9).toFixed(1)} GFLOP/s`, rate / peak);
+  });
+  const { hiddenSize, intermediateSize, numHiddenLayers, numHeads, numKvHeads, headDim, vocabSize } = model.config;
+  const layer = hiddenSize * (2 * numHeads * headDim + 2 * numKvHeads * headDim + 3 * intermediateSize);
+  const tokens = PROMPT.length;
+  // All layers for all tokens but the last layer's queries, attention and MLP, which one position alone needs.
+  const keysAndValues = hiddenSize * 2 * numKvHeads * headDim;
+  const linear = 2 * ((numHiddenLayers - 1) * tokens * layer + tokens * keysAndValues + vocabSize * hiddenSize);
+  const attention = (numHiddenLayers - 1) * 4 * numHeads * headDim * tokens * (tokens / 2);
+  const rate = (linear + attention) / (best.prefillMs / 1000);
+  line(
+    `prefill, ${tokens} tokens`,
+    `${best.prefillMs.toFixed(0)} ms, ${((1000 * tokens) / best.prefillMs).toFixed(1)} tokens/s`,
+    rate / peak,
+  );
+  const bytes = 2 * (numHiddenLayers * layer + vocabSize * hiddenSize);
+  const speed = bytes / (best.decodeMs / 1000);
+  line("decode", `${best.decodeMs.toFixed(1)} ms, ${(speed / 1e9).toFixed(1)} GB/s`, speed / best.bytesPerSecond);
+  const rows = tokens - POLICY_TOKENS + ANSWER_TOKENS;
+  const atPrefillRate = (best.prefillMs / tokens) * rows;
+  line(`warm verdict, ${rows} rows`, `${best.warmMs.toFixed(0)} ms, ${(best.warmMs / atPrefillRate).toFixed(2)} of the prefill rate's`);
+}
+
+const given = process.argv[2];
+const folder = given ?? (await mkdtemp(join(tmpdir(), "qwen3guard-bench-")));
+try {
+  if (given === undefined) await writeRandomCheckpoint(folder, "0.6B", 0);
+  // Checked before anything is timed: the same bits with one thread and two, whole and in pieces.
+  const hashes = [];
+  for (const threads of [1, 2]) {
+    const model = await Qwen3.load(folder, { engine: "wasm", threads });
+    const session = model.newSession();
+    if (threads === 2) session.forward(PROMPT.slice(0, 20), { logits: 0 });
+    hashes.push(session.forward(PROMPT.slice(session.position, 40)).join());
+    model.close();
+  }
+  if (hashes[0] !== hashes[1]) throw new Error("bench: expected the same bits with one thread and two, got different ones");
+  console.log(`Node ${process.version}, best of ${ROUNDS} rounds`);
+  const one = await measure(folder, 1);
+  const two = await measure(folder, 2);
+  console.log(
+    "two threads against one".padEnd(34),
+    `prefill ${(one.prefillMs / two.prefillMs).toFixed(2)}, decode ${(one.decodeMs / two.decodeMs).toFixed(2)}`,
+  );
+} finally {
+  if (given === undefined) await rm(folder, { recursive: true, force: true });
+}
