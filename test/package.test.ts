@@ -146,6 +146,38 @@ describe.each(NODES)("on %s", node => {
     );
   });
 
+  test("200 random cases of threads, chunking and cache state give the readable engine's bits: pinned", () => {
+    const program = `
+      import { createHash } from "node:crypto";
+      import { Qwen3 } from "qwen3guard/model";
+      const [folder] = process.argv.slice(-1);
+      const reference = (await Qwen3.load(folder, { engine: "reference" })).newSession();
+      const models = await Promise.all([1, 2, 3].map(threads => Qwen3.load(folder, { engine: "wasm", threads })));
+      const sessions = models.flatMap(model => [model.newSession(), model.newSession()]);
+      let state = 1;
+      const random = n => (state = (Math.imul(state, 1664525) + 1013904223) >>> 0) % n;
+      const hash = createHash("sha256");
+      const sameBits = (a, b) => Buffer.compare(Buffer.from(a.buffer, a.byteOffset, a.byteLength), Buffer.from(b.buffer, b.byteOffset, b.byteLength)) === 0;
+      for (let i = 0; i < 200; i++) {
+        const session = sessions[random(sessions.length)];
+        const family = random(4);
+        const ids = Array.from({ length: 1 + random(60) }, (_, k) => (k * 37 + (k > 25 ? family * 11 : 3)) % 331);
+        for (const s of [session, reference]) s.truncate(Math.min(s.commonPrefix(ids), ids.length - 1));
+        let logits;
+        while (session.position < ids.length) logits = session.forward(ids.slice(session.position, session.position + 1 + random(20)));
+        if (!sameBits(logits, reference.forward(ids.slice(reference.position)))) throw new Error("case " + i + " differs");
+        hash.update(new Uint8Array(logits.buffer));
+      }
+      for (const model of models) model.close();
+      console.log(hash.digest("hex"));`;
+    const { status, stdout, stderr } = runOn(node, ["--input-type=module", "--eval", program, projectPath("test/fixtures/odd")]);
+    expect([status, stderr]).toEqual([0, ""]);
+    expect(stdout).toMatchInlineSnapshot(`
+      "0d29ae9a97ba18f7e7f37b6be67246cfb126b7711b9413dabd45b482842fe176
+      "
+    `);
+  });
+
   test("ids are the same on every version: pinned", () => {
     const command = join(user, "node_modules", ".bin", "qwen3guard");
     const input = readJsonLines<{ text: string }>("test/goldens/tokenizer-tiny.jsonl")
