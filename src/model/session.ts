@@ -35,6 +35,7 @@ export class Session {
   readonly #ids: number[] = [];
   /** A prompt is being run: its pieces must not be mixed with others. */
   #isBusy = false;
+  #isClosed = false;
 
   constructor(model: ForwardModel) {
     const { numHiddenLayers: numLayers, numHeads, numKvHeads, headDim, maxPositionEmbeddings: maxPositions } = model.config;
@@ -54,7 +55,7 @@ export class Session {
    */
   forward(ids: ArrayLike<number>, options: ForwardOptions = {}): Float32Array {
     checkOptions(options, ["logits", "tap"], "forward");
-    if (this.#isBusy) throw new Error("session: expected one operation at a time, got a second one while a prompt is being run");
+    this.#checkFree();
     return this.#run(ids, options);
   }
 
@@ -80,7 +81,7 @@ export class Session {
    * The same bits as one `forward`. Throws the signal's reason when it is aborted; the session then stands where the last piece ended.
    */
   async prefill(ids: ArrayLike<number>, signal?: AbortSignal): Promise<Float32Array> {
-    if (this.#isBusy) throw new Error("session: expected one operation at a time, got a second one while a prompt is being run");
+    this.#checkFree();
     checkIds(ids, this.#model.config, this.position);
     this.#isBusy = true;
     try {
@@ -121,8 +122,15 @@ export class Session {
 
   /** Gives the cache's memory back at once; the session must not be used afterwards. Otherwise it goes with the garbage. */
   close(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
     forgotten.unregister(this);
     this.#cache.free();
+  }
+
+  #checkFree(): void {
+    if (this.#isClosed) throw new Error("session: expected an open one, got one that was closed");
+    if (this.#isBusy) throw new Error("session: expected one operation at a time, got a second one while a prompt is being run");
   }
 }
 

@@ -78,3 +78,14 @@ test("options that nobody reads are refused", async () => {
   for (const logits of [-1, 2, 0.5, "last"])
     expect(() => session.forward([1], { logits: logits as number })).toThrow('logits: expected "all" or an integer from 0 to 1');
 });
+
+test("a closed session says so, and closing twice is no harm", async () => {
+  for (const engine of ["wasm", "reference"] as const) {
+    const session = (await loadModel(ODD, { engine })).newSession();
+    session.forward([1, 2]);
+    session.close();
+    session.close();
+    expect(() => session.forward([1])).toThrow("session: expected an open one, got one that was closed");
+    await expect(session.prefill([1])).rejects.toThrow("session: expected an open one");
+  }
+});

@@ -69,6 +69,21 @@ export interface WorkerHandle {
 
 export type StartWorker = (start: WorkerStart) => WorkerHandle;
 
+/** Tells workers to exit when they look next, and ends those that do not. */
+function endWorkers(workers: readonly WorkerHandle[], memory: WebAssembly.Memory): void {
+  if (workers.length === 0) return;
+  const control = new Int32Array(memory.buffer, 0, CONTROL_BYTES / 4);
+  control[JOB] = EXIT;
+  Atomics.add(control, GENERATION, 1);
+  Atomics.notify(control, GENERATION);
+  for (const worker of workers) worker.terminate();
+}
+
+/** Ends the workers of a pool that was forgotten without `close`. */
+const forgotten = new FinalizationRegistry<{ readonly workers: readonly WorkerHandle[]; readonly memory: WebAssembly.Memory }>(
+  ({ workers, memory }) => endWorkers(workers, memory),
+);
+
 /** The main thread's side. */
 export class ThreadPool {
   readonly threads: number;
@@ -76,21 +91,24 @@ export class ThreadPool {
   readonly kernels: readonly Kernels[];
   readonly #memories: readonly WebAssembly.Memory[];
   readonly #workers: readonly WorkerHandle[];
-  #ended: string | undefined;
+  /** Why no more jobs can be done. Apart from the pool, because the workers' handlers must not keep a forgotten pool alive. */
+  readonly #state: { ended: string | undefined } = { ended: undefined };
 
   private constructor(kernels: readonly Kernels[], memories: readonly WebAssembly.Memory[], workers: readonly WorkerHandle[]) {
     this.kernels = kernels;
     this.#memories = memories;
     this.#workers = workers;
     this.threads = workers.length + 1;
+    const state = this.#state;
     for (const worker of workers) {
       worker.ready.catch(error => {
-        this.#ended ??= `a worker did not start: ${error.message}`;
+        state.ended ??= `a worker did not start: ${error.message}`;
       });
       worker.onExit(reason => {
-        this.#ended ??= `a worker ended: ${reason}`;
+        state.ended ??= `a worker ended: ${reason}`;
       });
     }
+    if (workers.length > 0) forgotten.register(this, { workers, memory: memories[0] }, this);
   }
 
   /**
@@ -115,7 +133,7 @@ export class ThreadPool {
    * was computed is not whole.
    */
   run(name: JobName, args: readonly number[], items: number, scratch: number, scratchBytes: number, memory: number = 0): void {
-    if (this.#ended !== undefined) throw new Error(`threads: expected running workers, got none: ${this.#ended}`);
+    if (this.#state.ended !== undefined) throw new Error(`threads: expected running workers, got none: ${this.#state.ended}`);
     const context: JobContext = { kernels: this.kernels[memory], memory: this.#memories[memory], scratch };
     if (this.#workers.length === 0 || items < 2) {
       for (let item = 0; item < items; item++) JOBS[name](context, args, item);
@@ -140,21 +158,16 @@ export class ThreadPool {
     }
     const failed = Atomics.load(control, FAILED);
     if (failed !== 0) {
-      this.#ended = `worker ${failed - 1} failed: ${readMessage(this.#memories[0])}`;
-      throw new Error(`threads: ${this.#ended}`);
+      this.#state.ended = `worker ${failed - 1} failed: ${readMessage(this.#memories[0])}`;
+      throw new Error(`threads: ${this.#state.ended}`);
     }
   }
 
   /** Ends the workers. */
   close(): void {
-    this.#ended ??= "the engine was closed";
-    if (this.#workers.length > 0) {
-      const control = new Int32Array(this.#memories[0].buffer, 0, CONTROL_BYTES / 4);
-      control[JOB] = EXIT;
-      Atomics.add(control, GENERATION, 1);
-      Atomics.notify(control, GENERATION);
-    }
-    for (const worker of this.#workers) worker.terminate();
+    this.#state.ended ??= "the engine was closed";
+    forgotten.unregister(this);
+    endWorkers(this.#workers, this.#memories[0]);
   }
 
   /** Waits until no worker is in the job. */
@@ -171,8 +184,8 @@ export class ThreadPool {
         progress = latest;
         since = now;
       } else if (now - since > STALLED_MS) {
-        this.#ended = `no worker has finished anything for ${STALLED_MS / 1000} s (was one killed?)`;
-        throw new Error(`threads: ${this.#ended}`);
+        this.#state.ended = `no worker has finished anything for ${STALLED_MS / 1000} s (was one killed?)`;
+        throw new Error(`threads: ${this.#state.ended}`);
       }
     }
   }

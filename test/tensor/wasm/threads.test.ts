@@ -1,6 +1,7 @@
 /** Threads: they share the work, tell of failures, and are gone when they should be. Never a hang, never a wrong number. */
 
 import { spawnSync } from "node:child_process";
+import { existsSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { createEngine } from "../../../src/tensor/engine-choice.ts";
 import { compileKernels } from "../../../src/tensor/wasm/kernels.ts";
@@ -120,6 +121,34 @@ test("a process ends by itself while workers sleep, and without a word", () => {
     timeout: 20_000,
   });
   expect({ status, stdout, stderr }).toEqual({ status: 0, stdout: "", stderr: "" });
+});
+
+test.skipIf(!existsSync("/proc/self/task"))("engines that were closed, and engines that were forgotten, leave no thread behind", () => {
+  const program = `
+    import { readdirSync } from "node:fs";
+    import { createEngine } from ${JSON.stringify(projectPath("src/tensor/engine-choice.ts"))};
+    const threads = () => readdirSync("/proc/self/task").length;
+    const use = async close => {
+      const engine = await createEngine({ engine: "wasm", threads: 4 });
+      engine.scope(() => engine.addInto(engine.buffer(1000, 100), engine.buffer(1000, 100), 100_000));
+      await new Promise(resolve => setTimeout(resolve, 150));
+      if (close) engine.close();
+    };
+    await use(true);
+    await new Promise(resolve => setTimeout(resolve, 300));
+    const before = threads();
+    for (let i = 0; i < 6; i++) await use(i % 2 === 0);
+    for (let i = 0; i < 40 && threads() > before; i++) {
+      globalThis.gc();
+      await new Promise(resolve => setTimeout(resolve, 100));
+    }
+    console.log(threads() - before);`;
+  const { stdout, stderr } = spawnSync(process.execPath, ["--expose-gc", "--input-type=module", "--eval", program], {
+    encoding: "utf8",
+    timeout: 60_000,
+  });
+  expect(stderr).toBe("");
+  expect(Number(stdout)).toBeLessThanOrEqual(0);
 });
 
 describe("the choice of an engine", () => {
