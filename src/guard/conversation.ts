@@ -4,7 +4,7 @@
  * In: one of these forms, unchecked. Out: messages with checked roles and contents, the last of which is to be judged.
  */
 
-import { checkOptions } from "../model/options.ts";
+import { checkOptions } from "../tensor/options.ts";
 import { type ChatMessage, checkMessages } from "../tokenizer/chat-template.ts";
 
 /** A string is a user's message; `response` is an assistant's answer to `prompt`. The last message is judged, the others are context. */

@@ -12,10 +12,10 @@
 
 import type { Qwen3Config } from "../model/config.ts";
 import { type CheckpointSource, openCheckpointFiles } from "../model/open-checkpoint.ts";
-import { checkOptions } from "../model/options.ts";
 import { Qwen3, readConfig } from "../model/qwen3.ts";
 import { SessionPool } from "../model/session-pool.ts";
 import type { EngineOptions } from "../tensor/engine-choice.ts";
+import { checkOptions } from "../tensor/options.ts";
 import { softmaxInto } from "../tensor/reference.ts";
 import type { ChatMessage } from "../tokenizer/chat-template.ts";
 import { Tokenizer } from "../tokenizer/tokenizer.ts";

@@ -5,7 +5,7 @@
  * length limit or the end of the context.
  */
 
-import { checkOptions } from "./options.ts";
+import { checkOptions } from "../tensor/options.ts";
 import { createSampler, type SamplingOptions } from "./sampling.ts";
 import { nextTurn, type Session } from "./session.ts";
 

@@ -6,9 +6,9 @@
  */
 
 import type { KvCache } from "../tensor/engine.ts";
+import { checkOptions } from "../tensor/options.ts";
 import type { Qwen3Config } from "./config.ts";
 import { type ForwardModel, forward, type TapListener } from "./forward.ts";
-import { checkOptions } from "./options.ts";
 
 /**
  * A prompt is run in pieces of about this long, between which the event loop gets a turn and an abort is heard. Fewer rows than MIN_PIECE would
@@ -107,6 +107,7 @@ export class Session {
 
   /** Forgets everything from `position` on. */
   truncate(position: number): void {
+    this.#checkFree();
     if (!Number.isInteger(position) || position < 0 || position > this.position) {
       throw new RangeError(`truncate: expected a position from 0 to ${this.position}, got ${position}`);
     }
@@ -123,6 +124,7 @@ export class Session {
   /** Gives the cache's memory back at once; the session must not be used afterwards. Otherwise it goes with the garbage. */
   close(): void {
     if (this.#isClosed) return;
+    this.#checkFree();
     this.#isClosed = true;
     forgotten.unregister(this);
     this.#cache.free();

@@ -3,6 +3,7 @@
  */
 
 import type { Engine } from "./engine.ts";
+import { checkOptions } from "./options.ts";
 import { ReferenceEngine } from "./reference-engine.ts";
 import { WasmEngine } from "./wasm/wasm-engine.ts";
 
@@ -18,6 +19,7 @@ export interface EngineOptions {
 
 /** Throws RangeError for options that cannot be honoured, and what the engine named throws where it cannot run here. */
 export async function createEngine(options: EngineOptions = {}): Promise<Engine> {
+  checkOptions(options, ["engine", "threads"], "engine");
   const { engine = "auto", threads } = options;
   if (!["auto", "wasm", "reference"].includes(engine)) throw new RangeError(`engine: expected auto, wasm or reference, got ${engine}`);
   if (threads !== undefined && (!Number.isInteger(threads) || threads < 1 || threads > MAX_THREADS)) {

@@ -18,6 +18,8 @@ export interface FloatBuffer {
 export interface Matrix {
   readonly name: string;
   readonly shape: readonly [outputs: number, inputs: number];
+  /** Of its weights in the dtype they are stored in, without padding. */
+  readonly byteLength: number;
 }
 
 /** A matrix as the checkpoint holds it: rows of `inputs` elements, one after the other. */
@@ -74,6 +76,8 @@ export interface Engine {
   ropeInto(x: FloatBuffer, rows: number, heads: number, headDim: number, cos: FloatBuffer, sin: FloatBuffer, start: number): void;
   siluMulInto(gate: FloatBuffer, up: FloatBuffer, length: number): void;
   addInto(x: FloatBuffer, y: FloatBuffer, length: number): void;
+  /** The greedy choice among the `size` values of a row: the largest, the lowest index on a tie. Throws RangeError for NaN. */
+  argmax(x: FloatBuffer, row: number, size: number): number;
 
   /** Ends its threads and gives its memory back. Nothing of it may be used afterwards. */
   close(): void;

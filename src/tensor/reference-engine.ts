@@ -12,6 +12,10 @@ export class ReferenceMatrix implements Matrix {
   readonly shape: readonly [number, number];
   readonly tensor: Tensor;
 
+  get byteLength(): number {
+    return this.tensor.data.byteLength;
+  }
+
   constructor(tensor: Tensor) {
     this.name = tensor.name;
     this.shape = [tensor.shape[0], tensor.shape[1]];
@@ -71,6 +75,10 @@ export class ReferenceEngine implements Engine {
 
   addInto(x: FloatBuffer, y: FloatBuffer, length: number): void {
     reference.addInto(x.data, y.data, length);
+  }
+
+  argmax(x: FloatBuffer, row: number, size: number): number {
+    return reference.argmax(x.data.subarray(row * size, (row + 1) * size));
   }
 
   close(): void {}

@@ -210,7 +210,7 @@ export interface AttentionShape {
  */
 export function attentionInto(out: Float32Array, q: Float32Array, keys: Float32Array, values: Float32Array, shape: AttentionShape): void {
   const { rows, start, numHeads, numKvHeads, headDim } = shape;
-  const scale = f(1 / f(Math.sqrt(headDim)));
+  const scale = attentionScale(headDim);
   const weights = new Float32Array(start + rows);
   const total = new Float32Array(headDim);
   const kvStride = numKvHeads * headDim;
@@ -226,6 +226,11 @@ export function attentionInto(out: Float32Array, q: Float32Array, keys: Float32A
       for (let d = 0; d < headDim; d++) out[query + d] = f(total[d] / denominator);
     }
   }
+}
+
+/** What scores are multiplied by: 1 / sqrt(headDim), both steps rounded. */
+export function attentionScale(headDim: number): number {
+  return f(1 / f(Math.sqrt(headDim)));
 }
 
 /** scores[j] = (query . keys[j]) * scale, j < length; four keys at a time, for four independent chains. */

@@ -59,6 +59,8 @@ test("a second operation while a prompt is being run is refused, not mixed in", 
   const first = session.prefill(new Array(300).fill(1));
   expect(() => session.forward([1])).toThrow("session: expected one operation at a time");
   await expect(session.prefill([1])).rejects.toThrow("session: expected one operation at a time");
+  expect(() => session.truncate(0)).toThrow("session: expected one operation at a time");
+  expect(() => session.close()).toThrow("session: expected one operation at a time");
   await first;
   expect(session.position).toBe(300);
   session.forward([1]);

@@ -1,5 +1,5 @@
 /**
- * Memory of an engine: one WebAssembly.Memory, and who has which part of it.
+ * One memory of an engine: a WebAssembly.Memory, and who has which part of it.
  *
  * In: sizes in bytes. Out: byte addresses, and views on them. A memory only grows, and growing kills the views of an unshared one, so views are
  * made here at each use and kept nowhere.
@@ -32,7 +32,7 @@ export class Heap {
       ...(shared ? { shared: true } : {}),
     });
     this.limit = limit;
-    this.#end = roundUp(reserved);
+    this.#end = roundUp(reserved, ALIGNMENT);
   }
 
   /** Bytes given out. */
@@ -42,9 +42,9 @@ export class Heap {
     return sum;
   }
 
-  /** An address with room for so many bytes. Throws RangeError with both numbers where the memory cannot hold them. What is there is not cleared. */
+  /** An address with room for so many bytes, not cleared. Throws RangeError with both numbers where the memory cannot hold them. */
   allocate(bytes: number): number {
-    const size = roundUp(Math.max(bytes, 1));
+    const size = roundUp(Math.max(bytes, 1), ALIGNMENT);
     const index = this.#free.findIndex(block => block.bytes >= size);
     if (index >= 0) {
       const { address, bytes: found } = this.#free[index];
@@ -62,7 +62,7 @@ export class Heap {
 
   /** Whether so many bytes in one piece can be given out. */
   hasRoom(bytes: number): boolean {
-    const size = roundUp(bytes);
+    const size = roundUp(bytes, ALIGNMENT);
     return this.#end + size <= this.limit || this.#free.some(block => block.bytes >= size);
   }
 
@@ -109,6 +109,7 @@ export class Heap {
   }
 }
 
-function roundUp(bytes: number): number {
-  return Math.ceil(bytes / ALIGNMENT) * ALIGNMENT;
+/** The next multiple of `unit`. */
+export function roundUp(value: number, unit: number): number {
+  return Math.ceil(value / unit) * unit;
 }

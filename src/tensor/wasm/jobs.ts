@@ -6,6 +6,7 @@
  */
 
 import { SUM_BLOCK } from "../reference.ts";
+import { roundUp } from "./heap.ts";
 import type { Kernels } from "./kernels.ts";
 import { READ_BYTES } from "./limit-kernels.ts";
 import { PANEL, TILE_ROWS, WEIGHT_BYTES, type WeightDtype } from "./linear-kernels.ts";
@@ -20,7 +21,7 @@ export interface JobContext {
 
 type Job = (context: JobContext, args: readonly number[], item: number) => void;
 
-const FLOAT_BYTES = 4;
+export const FLOAT_BYTES = 4;
 const PANEL_ROW_BYTES = PANEL * FLOAT_BYTES;
 const DTYPES: readonly WeightDtype[] = ["BF16", "F16", "F32"];
 /** Query rows that one item of attention takes: their scores stay in the second-level cache while a head's keys pass by. */
@@ -50,10 +51,6 @@ export function attentionScratchBytes(positions: number, headDim: number): numbe
   return FLOAT_BYTES * (rows * padded + TILE_ROWS * padded + rows * headDim + TILE_ROWS * dims * 2 + rows * PANEL + PANEL);
 }
 
-export function roundUp(value: number, unit: number): number {
-  return Math.ceil(value / unit) * unit;
-}
-
 /**
  * The memory as floats, at least up to the byte `end`. When one thread has grown a shared memory, another's `memory.buffer` shows it only after
  * V8 has interrupted that thread, which it does at the turn of a loop; until then a write beyond the old end would be lost without a word.
@@ -78,6 +75,36 @@ function packTile({ kernels }: JobContext, [x, out, inputs, rows, stride]: reado
   }
 }
 
+interface TilesTimesPanel {
+  readonly packed: number;
+  readonly tiles: number;
+  /** Of `target` that are added to; a first block stores whole tiles. */
+  readonly rows: number;
+  readonly inputs: number;
+  readonly weightStride: number;
+  readonly target: number;
+  readonly targetStride: number;
+  /** Room for the sums of a block, [tiles * 4][16]. */
+  readonly sums: number;
+}
+
+/**
+ * Packed rows times 16 outputs, block by block: the first block's sums are stored, the later ones' added. `weightsOf` gives the address of a block's
+ * float32 weights.
+ */
+function tilesTimesPanel(kernels: Kernels, p: TilesTimesPanel, weightsOf: (block: number, count: number) => number): void {
+  for (let block = 0; block < p.inputs; block += SUM_BLOCK) {
+    const count = Math.min(SUM_BLOCK, p.inputs - block);
+    const packed = p.packed + TILE_ROWS * FLOAT_BYTES * block * p.tiles;
+    const weights = weightsOf(block, count);
+    if (block === 0) kernels.tile(packed, weights, p.weightStride, p.target, p.targetStride, count, p.tiles);
+    else {
+      kernels.tile(packed, weights, p.weightStride, p.sums, PANEL_ROW_BYTES, count, p.tiles);
+      kernels.add_panel(p.target, p.targetStride, p.sums, p.rows);
+    }
+  }
+}
+
 /** One panel of 16 outputs for all rows. Args: dtype, weights, inputs, outputs, packed x, out, rows. Rows of `out` are there in whole tiles. */
 function linearMany({ kernels, memory, scratch }: JobContext, args: readonly number[], panel: number): void {
   const [code, weights, inputs, outputs, packed, out, rows] = args;
@@ -91,20 +118,13 @@ function linearMany({ kernels, memory, scratch }: JobContext, args: readonly num
   const columns = Math.min(PANEL, outputs - panel * PANEL);
   const [target, stride] = columns === PANEL ? [out + panel * PANEL_ROW_BYTES, outputs * FLOAT_BYTES] : [edge, PANEL_ROW_BYTES];
 
-  for (let block = 0; block < inputs; block += SUM_BLOCK) {
-    const count = Math.min(SUM_BLOCK, inputs - block);
-    let block32 = panelWeights + block * PANEL * WEIGHT_BYTES[dtype];
-    if (dtype !== "F32") {
-      kernels[`widen_${dtype}`](block32, widened, count);
-      block32 = widened;
-    }
-    const rowsOfBlock = packed + TILE_ROWS * FLOAT_BYTES * block * tiles;
-    if (block === 0) kernels.tile(rowsOfBlock, block32, PANEL_ROW_BYTES, target, stride, count, tiles);
-    else {
-      kernels.tile(rowsOfBlock, block32, PANEL_ROW_BYTES, sums, PANEL_ROW_BYTES, count, tiles);
-      kernels.add_panel(target, stride, sums, rows);
-    }
-  }
+  const product = { packed, tiles, rows, inputs, weightStride: PANEL_ROW_BYTES, target, targetStride: stride, sums };
+  tilesTimesPanel(kernels, product, (block, count) => {
+    const stored = panelWeights + block * PANEL * WEIGHT_BYTES[dtype];
+    if (dtype === "F32") return stored;
+    kernels[`widen_${dtype}`](stored, widened, count);
+    return widened;
+  });
   if (columns < PANEL) copyColumns(memory, edge, out + panel * PANEL_ROW_BYTES, outputs, rows, columns);
 }
 
@@ -219,12 +239,14 @@ interface AttentionArgs {
   readonly capacity: number;
   readonly start: number;
   readonly rows: number;
+  /** 1 / sqrt(headDim) */
+  readonly scale: number;
 }
 
 /** Args of both attention jobs, in this order. */
 function attentionArgs(args: readonly number[]): AttentionArgs {
-  const [out, q, keys, values, numHeads, numKvHeads, headDim, capacity, start, rows] = args;
-  return { out, q, keys, values, numHeads, numKvHeads, headDim, capacity, start, rows };
+  const [out, q, keys, values, numHeads, numKvHeads, headDim, capacity, start, rows, scale] = args;
+  return { out, q, keys, values, numHeads, numKvHeads, headDim, capacity, start, rows, scale };
 }
 
 /** Addresses of one query head's keys and values. */
@@ -259,47 +281,47 @@ function attentionMany({ kernels, memory, scratch }: JobContext, args: readonly 
 
   // Scores: the queries times panels of keys, as in a linear layer whose weights are the keys.
   for (let t = 0; t < tiles; t++) packTile({ kernels, memory, scratch }, [query, packedQuery, a.headDim, rows, rowBytes], t);
+  const scoring = {
+    packed: packedQuery,
+    tiles,
+    rows,
+    inputs: a.headDim,
+    weightStride: PANEL_ROW_BYTES,
+    targetStride: padded * FLOAT_BYTES,
+    sums,
+  };
   for (let panel = 0; panel < padded / PANEL; panel++) {
     const target = scores + panel * PANEL_ROW_BYTES;
-    for (let block = 0; block < a.headDim; block += SUM_BLOCK) {
-      const count = Math.min(SUM_BLOCK, a.headDim - block);
-      const weights = keys + (panel * a.headDim + block) * PANEL_ROW_BYTES;
-      const packed = packedQuery + TILE_ROWS * FLOAT_BYTES * block * tiles;
-      if (block === 0) kernels.tile(packed, weights, PANEL_ROW_BYTES, target, padded * FLOAT_BYTES, count, tiles);
-      else {
-        kernels.tile(packed, weights, PANEL_ROW_BYTES, sums, PANEL_ROW_BYTES, count, tiles);
-        kernels.add_panel(target, padded * FLOAT_BYTES, sums, rows);
-      }
-    }
+    tilesTimesPanel(kernels, { ...scoring, target }, block => keys + (panel * a.headDim + block) * PANEL_ROW_BYTES);
   }
 
-  const scale = Math.fround(1 / Math.fround(Math.sqrt(a.headDim)));
   for (let t = 0; t < tiles; t++) {
     // Softmax, each row over what it sees; what the tile's last row sees beyond that weighs 0, which adds nothing.
     const tileRows = Math.min(TILE_ROWS, rows - t * TILE_ROWS);
     const seen = a.start + first + t * TILE_ROWS + tileRows;
     const row = (i: number): number => scores + (t * TILE_ROWS + i) * padded * FLOAT_BYTES;
     const denominators: number[] = [];
-    for (let i = 0; i < tileRows; i++) denominators.push(kernels.softmax(row(i), seen - tileRows + i + 1, roundUp(seen, 4), scale));
+    for (let i = 0; i < tileRows; i++) denominators.push(kernels.softmax(row(i), seen - tileRows + i + 1, roundUp(seen, 4), a.scale));
     packTile({ kernels, memory, scratch }, [row(0), packedScores, seen, tileRows, padded * FLOAT_BYTES], 0);
 
     // The weighted sum of values: a linear layer whose inputs are the positions.
+    const dimsBytes = dims * FLOAT_BYTES;
+    const weighing = {
+      packed: packedScores,
+      tiles: 1,
+      rows: tileRows,
+      inputs: seen,
+      weightStride: dimsBytes,
+      targetStride: dimsBytes,
+      sums,
+    };
     for (let panel = 0; panel < dims / PANEL; panel++) {
-      for (let block = 0; block < seen; block += SUM_BLOCK) {
-        const count = Math.min(SUM_BLOCK, seen - block);
-        const weights = values + (block * dims + panel * PANEL) * FLOAT_BYTES;
-        const packed = packedScores + TILE_ROWS * FLOAT_BYTES * block;
-        const target = result + panel * PANEL_ROW_BYTES;
-        if (block === 0) kernels.tile(packed, weights, dims * FLOAT_BYTES, target, dims * FLOAT_BYTES, count, 1);
-        else {
-          kernels.tile(packed, weights, dims * FLOAT_BYTES, sums, PANEL_ROW_BYTES, count, 1);
-          kernels.add_panel(target, dims * FLOAT_BYTES, sums, tileRows);
-        }
-      }
+      const target = result + panel * PANEL_ROW_BYTES;
+      tilesTimesPanel(kernels, { ...weighing, target }, block => values + block * dimsBytes + panel * PANEL_ROW_BYTES);
     }
     for (let i = 0; i < tileRows; i++) {
       const target = a.out + (first + t * TILE_ROWS + i) * rowBytes + head * a.headDim * FLOAT_BYTES;
-      divideRow(kernels, memory, target, result + i * dims * FLOAT_BYTES, denominators[i], a.headDim);
+      divideRow(kernels, memory, target, result + i * dimsBytes, denominators[i], a.headDim);
     }
   }
 }
@@ -319,8 +341,7 @@ function attentionRow({ kernels, memory, scratch }: JobContext, args: readonly n
     const target = scores + panel * PANEL_ROW_BYTES;
     rowTimesPanels(kernels, "F32", panels, query, keys + panel * keyPanelBytes, PANEL_ROW_BYTES, keyPanelBytes, target, a.headDim);
   });
-  const scale = Math.fround(1 / Math.fround(Math.sqrt(a.headDim)));
-  const denominator = kernels.softmax(scores, positions, roundUp(positions, 4), scale);
+  const denominator = kernels.softmax(scores, positions, roundUp(positions, 4), a.scale);
   forEachPair(dims / PANEL, (panel, panels) => {
     const at = panel * PANEL_ROW_BYTES;
     rowTimesPanels(kernels, "F32", panels, scores, values + at, dims * FLOAT_BYTES, PANEL_ROW_BYTES, result + at, positions);

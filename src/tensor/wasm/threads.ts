@@ -10,7 +10,7 @@
  * accesses are sequentially consistent), so no worker works on a job that is being replaced, and one that sleeps, or that the system has
  * not scheduled, holds nobody up. Waiting for every worker to report instead cost a factor of 3 on a busy machine.
  *
- * Nothing here is Node's: a worker is started by a function that the engine is given (node-worker.node.ts for Node).
+ * Nothing here is Node's: a worker is started by a function that the engine is given (worker-start.node.ts for Node).
  */
 
 import { JOB_NAMES, JOBS, type JobContext, type JobName } from "./jobs.ts";
@@ -58,8 +58,8 @@ export interface WorkerStart {
   readonly index: number;
 }
 
-/** A started worker: resolves when it waits for jobs. */
 export interface WorkerHandle {
+  /** Resolves when the worker waits for jobs; rejects where it does not come to that. */
   readonly ready: Promise<void>;
   /** Ends it at once. */
   terminate(): void;
@@ -129,8 +129,8 @@ export class ThreadPool {
   }
 
   /**
-   * Does a job in one of the memories and returns when it is done. Throws Error where a worker threw, ended or stopped; the pool then refuses further jobs, since what
-   * was computed is not whole.
+   * Does a job in one of the memories and returns when it is done. Throws Error where a worker threw, ended or stopped; the pool then refuses
+   * further jobs, since what was computed is not whole.
    */
   run(name: JobName, args: readonly number[], items: number, scratch: number, scratchBytes: number, memory: number = 0): void {
     if (this.#state.ended !== undefined) throw new Error(`threads: expected running workers, got none: ${this.#state.ended}`);

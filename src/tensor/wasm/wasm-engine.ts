@@ -1,22 +1,22 @@
 /**
- * The fast engine: kernels in WebAssembly SIMD, on as many threads as it is given, over one memory.
+ * The fast engine: kernels in WebAssembly SIMD, on as many threads as it is given.
  *
  * In and out: as `Engine` says; the bits are those of the reference engine. Weights are repacked into panels while they are read, so that they
- * are never held twice. They and all activations lie in the first of several memories of 4 GiB; caches lie where there is room. Sizes that the kernels do not take (rows that are no multiple of 4) go to the reference operations, on the same
- * memory.
+ * are never held twice. They and all activations lie in the first of several memories of 4 GiB; caches lie where there is room. Sizes that
+ * the kernels do not take (rows that are no multiple of 4) go to the reference operations, on the same memory.
  */
 
 import type { CacheShape, Engine, FloatBuffer, KvCache, Matrix, MatrixSource } from "../engine.ts";
 import * as reference from "../reference.ts";
-import { Heap } from "./heap.ts";
+import { Heap, roundUp } from "./heap.ts";
 import {
   ATTENTION_ROWS,
   attentionScratchBytes,
   dtypeCode,
+  FLOAT_BYTES,
   type JobName,
   linearScratchBytes,
   ROW_PANELS,
-  roundUp,
   tilesOf,
 } from "./jobs.ts";
 import { compileKernels, MAX_PAGES, PAGE_BYTES } from "./kernels.ts";
@@ -24,7 +24,6 @@ import { MULTIPLY_ADD_FLOPS, READ_BYTES } from "./limit-kernels.ts";
 import { PANEL, placeInPanel, TILE_ROWS, WEIGHT_BYTES, type WeightDtype } from "./linear-kernels.ts";
 import { CONTROL_BYTES, type StartWorker, ThreadPool } from "./threads.ts";
 
-const FLOAT_BYTES = 4;
 /** Rows of a checkpoint's matrix that are read at once, before they are repacked. */
 const STAGING_BYTES = 8 * 2 ** 20;
 /** For measuring limits: some 40 ms of arithmetic, and memory that no cache holds. */
@@ -74,6 +73,10 @@ class WasmMatrix implements Matrix {
   readonly shape: readonly [number, number];
   readonly dtype: WeightDtype;
   readonly address: number;
+
+  get byteLength(): number {
+    return this.shape[0] * this.shape[1] * WEIGHT_BYTES[this.dtype];
+  }
 
   constructor(name: string, shape: readonly [number, number], dtype: WeightDtype, address: number) {
     this.name = name;
@@ -237,6 +240,12 @@ export class WasmEngine implements Engine {
     this.#elementwise(1, x, y, length);
   }
 
+  argmax(x: FloatBuffer, row: number, size: number): number {
+    const index = this.#pool.kernels[0].argmax(addressOf(x) + row * size * FLOAT_BYTES, size);
+    // The kernel only says that there is one; the readable twin says where.
+    return index >= 0 ? index : reference.argmax(x.data.subarray(row * size, (row + 1) * size));
+  }
+
   close(): void {
     this.#pool.close();
   }
@@ -254,18 +263,18 @@ export class WasmEngine implements Engine {
     const multiplyAdd = seconds(() => this.#run("limit", [0, MULTIPLY_ADD_ROUNDS, 0], 1, 64));
     // The weights themselves where they are beyond any cache; else memory of its own, written once, since unwritten pages are all one.
     const loaded = Math.min(this.#heap.usedBytes, 2 ** 30);
-    const own = loaded < MIN_READ_BYTES ? this.#heap.allocate(MIN_READ_BYTES) : undefined;
-    if (own !== undefined) this.#heap.bytes(own, MIN_READ_BYTES).fill(1);
+    const extra = loaded < MIN_READ_BYTES ? this.#heap.allocate(MIN_READ_BYTES) : undefined;
+    if (extra !== undefined) this.#heap.bytes(extra, MIN_READ_BYTES).fill(1);
     const items = 16 * this.threads;
-    const rounds = Math.floor((own === undefined ? loaded : MIN_READ_BYTES) / items / READ_BYTES);
+    const rounds = Math.floor((extra === undefined ? loaded : MIN_READ_BYTES) / items / READ_BYTES);
     try {
-      const reading = seconds(() => this.#run("limit", [1, rounds, own ?? CONTROL_BYTES], items, 64));
+      const reading = seconds(() => this.#run("limit", [1, rounds, extra ?? CONTROL_BYTES], items, 64));
       return {
         flopsPerThread: (MULTIPLY_ADD_ROUNDS * MULTIPLY_ADD_FLOPS) / multiplyAdd,
         bytesPerSecond: (rounds * items * READ_BYTES) / reading,
       };
     } finally {
-      if (own !== undefined) this.#heap.free(own);
+      if (extra !== undefined) this.#heap.free(extra);
     }
   }
 
@@ -399,7 +408,19 @@ class WasmCache implements KvCache {
         [q, floats, "in"],
       ],
       ([outAddress, qAddress]) => {
-        const args = [outAddress, qAddress, cached.keys, cached.values, numHeads, numKvHeads, headDim, cached.capacity, start, rows];
+        const args = [
+          outAddress,
+          qAddress,
+          cached.keys,
+          cached.values,
+          numHeads,
+          numKvHeads,
+          headDim,
+          cached.capacity,
+          start,
+          rows,
+          reference.attentionScale(headDim),
+        ];
         const scratch = attentionScratchBytes(start + rows, headDim);
         if (rows === 1) this.#run("attentionRow", args, numHeads, scratch, cached.memory);
         else this.#run("attentionMany", args, numHeads * Math.ceil(rows / ATTENTION_ROWS), scratch, cached.memory);

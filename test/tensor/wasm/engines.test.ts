@@ -198,6 +198,23 @@ describe.each(engines.map(engine => [engine.threads, engine] as const))("wasm, %
       expectSame(run(engine, pieces), expected);
   });
 
+  test("the greedy choice: any size and row, ties, infinities, and NaN refused", () => {
+    for (const size of [1, 2, 3, 5, 17, 1000, 151_936]) {
+      const x = awkward(3 * size, size, 9);
+      x[size] = x[2 * size - 1] = 4e30; // a tie, in the second row
+      for (const row of [0, 1, 2]) {
+        engine.scope(() =>
+          expect(engine.argmax(bufferOf(engine, 3, x), row, size)).toBe(reference.argmax(bufferOf(reference, 3, x), row, size)),
+        );
+      }
+    }
+    engine.scope(() => {
+      expect(engine.argmax(bufferOf(engine, 1, Float32Array.of(-Infinity, -Infinity)), 0, 2)).toBe(0);
+      expect(engine.argmax(bufferOf(engine, 1, Float32Array.of(1, Infinity, Infinity)), 0, 3)).toBe(1);
+      expect(() => engine.argmax(bufferOf(engine, 1, Float32Array.of(1, 5, Number.NaN)), 0, 3)).toThrow("got NaN at index 2");
+    });
+  });
+
   test("memory is given back: a thousand sequences take no more than one", () => {
     const shape = { numLayers: 3, numHeads: 2, numKvHeads: 1, headDim: 16, maxPositions: 4096 };
     const use = (): number => {
