@@ -9,6 +9,7 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { prefillFlops, stepBytes } from "../src/app/commands/bench.ts";
 import { writeRandomCheckpoint } from "../src/app/random-checkpoint.ts";
 import { Qwen3 } from "../src/model/qwen3.ts";
 import type { WasmEngine } from "../src/tensor/wasm/wasm-engine.ts";
@@ -91,21 +92,14 @@ function report(model: Qwen3, matrices: readonly { name: string; flops: number }
     const rate = flops / (best.linearMs[i] / 1000);
     line(`linear ${name.replace(/.*\./, "")}, ${LINEAR_ROWS} rows`, `${(rate / 1e9).toFixed(1)} GFLOP/s`, rate / peak);
   });
-  const { hiddenSize, intermediateSize, numHiddenLayers, numHeads, numKvHeads, headDim, vocabSize } = model.config;
-  const layer = hiddenSize * (2 * numHeads * headDim + 2 * numKvHeads * headDim + 3 * intermediateSize);
   const tokens = PROMPT.length;
-  // All layers for all tokens but the last layer's queries, attention and MLP, which one position alone needs.
-  const keysAndValues = hiddenSize * 2 * numKvHeads * headDim;
-  const linear = 2 * ((numHiddenLayers - 1) * tokens * layer + tokens * keysAndValues + vocabSize * hiddenSize);
-  const attention = (numHiddenLayers - 1) * 4 * numHeads * headDim * tokens * (tokens / 2);
-  const rate = (linear + attention) / (best.prefillMs / 1000);
+  const rate = prefillFlops(model.config, tokens) / (best.prefillMs / 1000);
   line(
     `prefill, ${tokens} tokens`,
     `${best.prefillMs.toFixed(0)} ms, ${((1000 * tokens) / best.prefillMs).toFixed(1)} tokens/s`,
     rate / peak,
   );
-  const bytes = 2 * (numHiddenLayers * layer + vocabSize * hiddenSize);
-  const speed = bytes / (best.decodeMs / 1000);
+  const speed = stepBytes(model) / (best.decodeMs / 1000);
   line("decode", `${best.decodeMs.toFixed(1)} ms, ${(speed / 1e9).toFixed(1)} GB/s`, speed / best.bytesPerSecond);
   const rows = tokens - POLICY_TOKENS + ANSWER_TOKENS;
   const atPrefillRate = (best.prefillMs / tokens) * rows;

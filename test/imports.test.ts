@@ -3,7 +3,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { dirname, join, relative } from "node:path";
 import { describe, expect, test } from "vitest";
-import { projectPath } from "./helpers.ts";
+import { projectPath, readJson } from "./helpers.ts";
 
 const SRC = projectPath("src");
 
@@ -88,6 +88,14 @@ test("node: modules, process and Buffer appear only in app/ and in *.node.ts", (
 test("*.node.ts is reached from elsewhere by dynamic import alone", () => {
   const bad = imports.filter(({ file, specifier, isDynamic }) => specifier.endsWith(".node.ts") && !isDynamic && !mayUseNode(file));
   expect(bad).toEqual([]);
+});
+
+test("bundlers for browsers are told of every *.node.ts that is reached by dynamic import", () => {
+  const browser = readJson<{ browser: Record<string, false> }>("package.json").browser;
+  const reached = imports
+    .filter(({ specifier, isDynamic }) => isDynamic && specifier.endsWith(".node.ts"))
+    .map(({ file, specifier }) => `./dist/${join(dirname(file), specifier).replace(/\.ts$/, ".js")}`);
+  expect(Object.keys(browser).sort()).toEqual([...new Set(reached)].sort());
 });
 
 test("no file inside a room only passes on what others export", () => {

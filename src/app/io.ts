@@ -2,7 +2,7 @@
  * The terminal: results to stdout, everything else to stderr, and the errors that decide the exit status.
  */
 
-import { readFile } from "node:fs/promises";
+import { createReadStream } from "node:fs";
 
 /** Wrong usage: exit status 2. Everything wrong with data or models is any other error: 1. */
 export class UsageError extends Error {}
@@ -34,38 +34,45 @@ export function processTerminal(): Terminal {
   };
 }
 
-/** More than any context holds; a pipe without end must not fill the memory. */
-const MAX_STDIN_BYTES = 64 * 2 ** 20;
+/** More than any context holds; a pipe or a device without end must not fill the memory. */
+const MAX_INPUT_BYTES = 64 * 2 ** 20;
 
-/** Everything on stdin, as strict UTF-8. Throws RangeError for more than 64 MB. */
-export async function readStdin(terminal: Terminal): Promise<string> {
-  const chunks: Uint8Array[] = [];
+/** All of it, as strict UTF-8. Throws RangeError for more than 64 MB. */
+async function readAll(chunks: AsyncIterable<Uint8Array | string>, name: string): Promise<string> {
+  const parts: Uint8Array[] = [];
   let bytes = 0;
-  for await (const chunk of terminal.stdin) {
-    chunks.push(typeof chunk === "string" ? new TextEncoder().encode(chunk) : chunk);
-    bytes += chunks[chunks.length - 1].length;
-    if (bytes > MAX_STDIN_BYTES) throw new RangeError(`stdin: expected at most ${MAX_STDIN_BYTES} bytes, got more`);
+  for await (const chunk of chunks) {
+    parts.push(typeof chunk === "string" ? new TextEncoder().encode(chunk) : chunk);
+    bytes += parts[parts.length - 1].length;
+    if (bytes > MAX_INPUT_BYTES) throw new RangeError(`${name}: expected at most ${MAX_INPUT_BYTES} bytes, got more`);
   }
-  return decodeUtf8(Buffer.concat(chunks), "stdin");
+  try {
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(Buffer.concat(parts));
+  } catch {
+    throw new TypeError(`${name}: expected UTF-8 text, got bytes that are not`);
+  }
+}
+
+/** The bytes of a file as they are read; `-` is stdin. Throws what `fileError` makes of the file system's errors. */
+export async function* inputChunks(path: string, terminal: Terminal): AsyncGenerator<Uint8Array | string> {
+  if (path === "-") return yield* terminal.stdin;
+  try {
+    yield* createReadStream(path) as AsyncIterable<Uint8Array>;
+  } catch (error) {
+    throw fileError(path, error as NodeJS.ErrnoException);
+  }
+}
+
+/** A file's text; `-` is stdin. */
+export function readTextFile(path: string, terminal: Terminal): Promise<string> {
+  return readAll(inputChunks(path, terminal), path === "-" ? "stdin" : path);
 }
 
 /** A text argument: as given; `-`, or nothing where stdin is a pipe, means all of stdin without its last line break. */
 export async function textArgument(text: string | undefined, terminal: Terminal, what: string): Promise<string> {
   if (text !== undefined && text !== "-") return text;
   if (text === undefined && terminal.stdin.isTTY) throw new UsageError(`${what}: expected a text, or text on stdin, got neither`);
-  return (await readStdin(terminal)).replace(/\r?\n$/, "");
-}
-
-/** A file's text; `-` is stdin. */
-export async function readTextFile(path: string, terminal: Terminal): Promise<string> {
-  if (path === "-") return readStdin(terminal);
-  let bytes: Uint8Array;
-  try {
-    bytes = await readFile(path);
-  } catch (error) {
-    throw fileError(path, error as NodeJS.ErrnoException);
-  }
-  return decodeUtf8(bytes, path);
+  return (await readTextFile("-", terminal)).replace(/\r?\n$/, "");
 }
 
 export function parseJson(text: string, name: string): unknown {
@@ -98,10 +105,7 @@ export function fileError(path: string, error: NodeJS.ErrnoException, what: stri
   return new Error(`${path}: expected ${what}, got ${reasons[error.code ?? ""] ?? error.message}`);
 }
 
-function decodeUtf8(bytes: Uint8Array, name: string): string {
-  try {
-    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
-  } catch {
-    throw new TypeError(`${name}: expected UTF-8 text, got bytes that are not`);
-  }
+/** Text from outside as a terminal may show it: what would move the cursor or turn the text around becomes visible. */
+export function printable(text: string): string {
+  return text.replace(/[\p{Cc}\p{Bidi_Control}]/gu, "\ufffd");
 }

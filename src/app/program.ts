@@ -14,7 +14,7 @@ import { inspectCommand } from "./commands/inspect.ts";
 import { moderateCommand } from "./commands/moderate.ts";
 import { templateCommand } from "./commands/template.ts";
 import { tokenizeCommand } from "./commands/tokenize.ts";
-import { type Terminal, UsageError } from "./io.ts";
+import { printable, type Terminal, UsageError } from "./io.ts";
 import { SHAPES } from "./random-checkpoint.ts";
 
 export const EXIT_DONE = 0;
@@ -209,12 +209,9 @@ function number(text: string): number {
   return value;
 }
 
-/** Messages keep to one line, and what they quote of a file cannot move a terminal's cursor or turn its text around. */
+/** Messages keep to one line, whatever text they quote. */
 function oneLine(text: string): string {
-  return text
-    .trim()
-    .replace(/\s*\n\s*/g, " ")
-    .replace(/[\p{Cc}\p{Bidi_Control}]/gu, "\ufffd");
+  return printable(text.trim().replace(/\s*\n\s*/g, " "));
 }
 
 function isClosedPipe(error: unknown): boolean {

@@ -1,14 +1,15 @@
 /**
  * A verdict for people: level, categories, probabilities as bars, cost.
  *
- * In: a verdict and what was judged. Out: a few lines no wider than the terminal, coloured where the terminal takes colours.
+ * In: a verdict and what was judged. Out: a few lines, the quoted text cut to the terminal's width, coloured where the terminal takes
+ * colours.
  */
 
 import pc from "picocolors";
 import type { ModerationInput } from "../guard/conversation.ts";
 import type { Verdict } from "../guard/guard.ts";
 import { SAFETY_LEVELS } from "../guard/policy.ts";
-import type { Terminal } from "./io.ts";
+import { printable, type Terminal } from "./io.ts";
 
 const BAR_WIDTH = 24;
 
@@ -59,8 +60,9 @@ function judgedText(input: ModerationInput): string {
   return (input as readonly { content: string }[]).at(-1)?.content ?? "";
 }
 
-/** One line of at most `width` characters; control characters (escape sequences of a hostile text, say) become visible. */
+/** One line of at most `width` characters, an ellipsis for what is left out. (Wide characters, as of Chinese, take two columns and may wrap.) */
 function quote(text: string, width: number): string {
-  const clean = Array.from(text.slice(0, 4 * width).replace(/\s+/g, " ")).map(c => (/\p{C}/u.test(c) ? "\ufffd" : c));
-  return clean.length <= width ? clean.join("") : `${clean.slice(0, Math.max(0, width - 1)).join("")}…`;
+  const characters = Array.from(printable(text.slice(0, 4 * Math.max(1, width)).replace(/\s+/g, " ")));
+  if (characters.length <= width && text.length <= 4 * width) return characters.join("");
+  return `${characters.slice(0, Math.max(0, width - 1)).join("")}…`;
 }

@@ -16,8 +16,13 @@ export interface CheckpointFiles {
   readText(file: string): Promise<string | undefined>;
 }
 
-/** The real tokenizer.json has 11 MB; nothing that is read as one text may be much larger. */
-export const MAX_TEXT_BYTES: number = 64 * 2 ** 20;
+/**
+ * How large a text file of a checkpoint may be. JSON takes some ten times its size once it is parsed, whatever is in it, and is parsed whole before
+ * it can be checked. The real tokenizer.json has 11 MB, everything else some thousand bytes.
+ */
+export function maxTextBytes(file: string): number {
+  return file === "tokenizer.json" ? 16 * 2 ** 20 : 2 ** 20;
+}
 
 /** Files by name, for a browser's file picker or drag and drop. */
 export function filesFromBlobs(blobs: ReadonlyMap<string, Blob>, name: string = "checkpoint"): CheckpointFiles {
@@ -30,7 +35,7 @@ export function filesFromBlobs(blobs: ReadonlyMap<string, Blob>, name: string = 
     },
     readText: async file => {
       const blob = blobs.get(file);
-      return blob && decodeText(await blob.slice(0, MAX_TEXT_BYTES + 1).arrayBuffer(), `${name}/${file}`);
+      return blob && decodeText(await blob.slice(0, maxTextBytes(file) + 1).arrayBuffer(), `${name}/${file}`, maxTextBytes(file));
     },
   };
 }
@@ -56,14 +61,14 @@ export function filesFromUrl(base: URL): CheckpointFiles {
     },
     readText: async file => {
       const blob = await fetchBlob(file);
-      return blob && decodeText(await blob.slice(0, MAX_TEXT_BYTES + 1).arrayBuffer(), folder.href + file);
+      return blob && decodeText(await blob.slice(0, maxTextBytes(file) + 1).arrayBuffer(), folder.href + file, maxTextBytes(file));
     },
   };
 }
 
-/** UTF-8 to text, strictly, and within MAX_TEXT_BYTES. */
-export function decodeText(bytes: ArrayBuffer | Uint8Array, name: string): string {
-  if (bytes.byteLength > MAX_TEXT_BYTES) throw new RangeError(`${name}: expected at most ${MAX_TEXT_BYTES} bytes, got more`);
+/** UTF-8 to text, strictly, and of at most `maxBytes`. */
+export function decodeText(bytes: ArrayBuffer | Uint8Array, name: string, maxBytes: number): string {
+  if (bytes.byteLength > maxBytes) throw new RangeError(`${name}: expected at most ${maxBytes} bytes, got more`);
   try {
     return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
   } catch {

@@ -4,7 +4,7 @@ import { open, stat } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { bytesFromFile } from "../tensor/bytes.node.ts";
-import { type CheckpointFiles, decodeText, MAX_TEXT_BYTES } from "./checkpoint-files.ts";
+import { type CheckpointFiles, decodeText, maxTextBytes } from "./checkpoint-files.ts";
 
 /** Throws Error where `folder` is not a folder. */
 export async function filesFromFolder(folder: string | URL): Promise<CheckpointFiles> {
@@ -25,10 +25,10 @@ export async function filesFromFolder(folder: string | URL): Promise<CheckpointF
       const found = await stat(full).catch(missing);
       if (found === undefined) return undefined;
       if (!found.isFile()) throw new TypeError(`${full}: expected a regular file`);
-      if (found.size > MAX_TEXT_BYTES) throw new RangeError(`${full}: expected at most ${MAX_TEXT_BYTES} bytes, got ${found.size}`);
+      if (found.size > maxTextBytes(file)) throw new RangeError(`${full}: expected at most ${maxTextBytes(file)} bytes, got ${found.size}`);
       const handle = await open(full);
       try {
-        return decodeText(await handle.readFile(), full);
+        return decodeText(await handle.readFile(), full, maxTextBytes(file));
       } finally {
         await handle.close();
       }

@@ -14,6 +14,8 @@ export async function openCheckpointFiles(source: CheckpointSource): Promise<Che
   if (typeof source === "string" || (source instanceof URL && source.protocol === "file:")) {
     // Not a static import: the module needs `node:fs`, and this one must load in a browser.
     const { filesFromFolder } = await import("./checkpoint-folder.node.ts");
+    // Bundlers for browsers leave an empty module in its place (the field "browser" of package.json).
+    if (!filesFromFolder) throw new TypeError(`${source}: expected a URL or filesFromBlobs, since folders need Node`);
     return filesFromFolder(source);
   }
   if (source instanceof URL) return filesFromUrl(source);

@@ -3,8 +3,8 @@
 import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 
-/** The real tokenizer.json has 11 MB; nothing that is read as one text may be much larger. */
-const MAX_BYTES = 64 * 2 ** 20;
+/** The real tokenizer.json, the largest of them, has 11 MB. */
+const MAX_BYTES = 16 * 2 ** 20;
 
 /** A `TextFiles`. `readText` gives undefined where there is no such file, TypeError for what is no text, and the file system's own errors. */
 export function folderTextFiles(folder: string): { name: string; readText(file: string): Promise<string | undefined> } {

@@ -79,6 +79,8 @@ export class Tokenizer {
    */
   static async load(source: string | TextFiles): Promise<Tokenizer> {
     const files = typeof source === "string" ? (await import("./text-files.node.ts")).folderTextFiles(source) : source;
+    if (typeof files?.readText !== "function")
+      throw new TypeError(`tokenizer: expected a folder's path or files with readText, got ${describe(source)}`);
     const [json, config, template] = await Promise.all(
       ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"].map(file => files.readText(file)),
     );

@@ -255,6 +255,10 @@ describe("loading", () => {
     await expect(Tokenizer.load(files(texts))).rejects.toThrow(error);
   });
 
+  test.each([5, null, undefined, {}, new URL("file:///x")])("no source: %j", async source => {
+    await expect(Tokenizer.load(source as unknown as string)).rejects.toThrow("tokenizer: expected a folder's path or files with readText");
+  });
+
   test("a folder that is not there, a file that is not UTF-8", async () => {
     await expect(Tokenizer.load("no/such/folder")).rejects.toThrow("no/such/folder/tokenizer.json: expected a file, got none");
     const { folderTextFiles } = await import("../../src/tokenizer/text-files.node.ts");

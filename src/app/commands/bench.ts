@@ -13,6 +13,7 @@ import type { Qwen3Config } from "../../model/config.ts";
 import { Qwen3 } from "../../model/qwen3.ts";
 import type { Session } from "../../model/session.ts";
 import { WasmEngine } from "../../tensor/wasm/wasm-engine.ts";
+import { Tokenizer } from "../../tokenizer/tokenizer.ts";
 import { checkpointFiles, engineOptions, type ModelOptions } from "../checkpoint-option.ts";
 import type { Terminal } from "../io.ts";
 import { writeRandomCheckpoint } from "../random-checkpoint.ts";
@@ -53,47 +54,34 @@ export async function benchCommand(
   const say = (text: string): void => {
     if (!options.quiet && process.stderr.isTTY) terminal.err(`${text}\n`);
   };
-  if (options.shape === undefined) {
-    const files = await checkpointFiles(options, terminal);
+  const temporary = options.shape === undefined ? undefined : await mkdtemp(join(tmpdir(), "qwen3guard-bench-"));
+  try {
+    if (temporary !== undefined && options.shape !== undefined) {
+      say(`writing a random checkpoint of shape ${options.shape}`);
+      await writeRandomCheckpoint(temporary, options.shape, 0);
+    }
+    const files = await checkpointFiles(temporary === undefined ? options : { ...options, model: temporary }, terminal);
     const started = performance.now();
     const model = await Qwen3.load(files, engine);
     const loadMs = performance.now() - started;
     const isGuard = (await files.readText("tokenizer.json")) !== undefined && model.config.architecture === "Qwen3ForCausalLM";
-    const guard = isGuard ? await Guard.load(files, engine) : undefined;
-    await report(model, guard, files.name, loadMs, options.rounds, options.json === true, say, terminal);
-    return;
-  }
-  const folder = await mkdtemp(join(tmpdir(), "qwen3guard-bench-"));
-  try {
-    say(`writing a random checkpoint of shape ${options.shape}`);
-    await writeRandomCheckpoint(folder, options.shape, 0);
-    const started = performance.now();
-    const model = await Qwen3.load(folder, engine);
-    await report(
-      model,
-      undefined,
-      `random ${options.shape}`,
-      performance.now() - started,
-      options.rounds,
-      options.json === true,
-      say,
-      terminal,
-    );
+    const guard = isGuard ? new Guard(model, await Tokenizer.load(files), files.name) : undefined;
+    const name = options.shape === undefined ? files.name : `random ${options.shape}`;
+    const report = { model: name, load: { ms: round(loadMs) }, ...(await measure(model, guard, options.rounds, say)) };
+    model.close();
+    await terminal.out(options.json ? `${JSON.stringify(report)}\n` : describe(report));
   } finally {
-    await rm(folder, { recursive: true, force: true });
+    if (temporary !== undefined) await rm(temporary, { recursive: true, force: true });
   }
 }
 
-async function report(
+/** With a guard its own verdicts are timed; without, the same passes. */
+async function measure(
   model: Qwen3,
   guard: Guard | undefined,
-  name: string,
-  loadMs: number,
   rounds: number,
-  asJson: boolean,
   say: (text: string) => void,
-  terminal: Terminal,
-): Promise<void> {
+): Promise<Omit<BenchReport, "model" | "load">> {
   const { config, engine } = model;
   const tokens = Math.min(PROMPT_TOKENS, config.maxPositionEmbeddings - DECODE_STEPS);
   const prompt = Array.from({ length: tokens }, (_, i) => (i * 7919) % config.vocabSize);
@@ -133,16 +121,14 @@ async function report(
     session.close();
   }
 
-  const bytes = weightBytes(model);
+  const bytes = stepBytes(model);
   const gflops = prefillFlops(config, tokens) / best.prefillMs / 1e6;
   const GBs = bytes / best.decodeMs / 1e6;
-  const result: BenchReport = {
-    model: name,
+  return {
     engine: engine.name,
     threads: engine.threads,
     node: process.version,
     limits: wasm ? { gflopsPerThread: round(best.flops / 1e9), memoryGBs: round(best.bytes / 1e9) } : null,
-    load: { ms: round(loadMs) },
     prefill: {
       tokens,
       ms: round(best.prefillMs),
@@ -158,9 +144,6 @@ async function report(
     verdict: { coldMs: round(best.coldMs), warmMs: round(best.warmMs), ...verdict },
     memory: { weightsMB: round(bytes / 2 ** 20), peakRssMB: round(process.resourceUsage().maxRSS / 1024) },
   };
-  model.close();
-  guard?.close();
-  await terminal.out(asJson ? `${JSON.stringify(result)}\n` : describe(result));
 }
 
 /** Logits of the prompt's last id, the prompt run in pieces of these sizes. */
@@ -201,16 +184,14 @@ function checkEqual(got: unknown, expected: unknown, what: string): void {
   if (text(got) !== text(expected)) throw new Error(`bench: expected the same bits for the ${what}, got different ones`);
 }
 
-/** Bytes of weights that one step reads: all matrices, the output head included, the embedding table's one row not. */
-function weightBytes({ config }: Qwen3): number {
-  const bytesPerWeight = 2; // of the published checkpoints
-  const { hiddenSize, intermediateSize, numHiddenLayers, numHeads, numKvHeads, headDim, vocabSize } = config;
-  const layer = hiddenSize * (2 * numHeads * headDim + 2 * numKvHeads * headDim + 3 * intermediateSize);
-  return bytesPerWeight * (numHiddenLayers * layer + vocabSize * hiddenSize);
+/** Bytes of weights that one step reads: all matrices and the output head; of an embedding table of its own one row, which does not count. */
+export function stepBytes({ weights }: Qwen3): number {
+  const matrices = weights.layers.flatMap(l => [l.qProj, l.kProj, l.vProj, l.oProj, l.gateProj, l.upProj, l.downProj]);
+  return [...matrices, weights.lmHead].reduce((sum, matrix) => sum + matrix.byteLength, 0);
 }
 
 /** Products and sums of a prompt's matrices and attention. The last layer and the head run for one position only. */
-function prefillFlops(config: Qwen3Config, tokens: number): number {
+export function prefillFlops(config: Qwen3Config, tokens: number): number {
   const { hiddenSize, intermediateSize, numHiddenLayers, numHeads, numKvHeads, headDim, vocabSize } = config;
   const keysAndValues = 2 * hiddenSize * 2 * numKvHeads * headDim;
   const others = 2 * hiddenSize * (2 * numHeads * headDim + 3 * intermediateSize);

@@ -6,7 +6,6 @@
  */
 
 import { createHash } from "node:crypto";
-import { createReadStream } from "node:fs";
 import { mkdir, open, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Qwen3 } from "../../model/qwen3.ts";
@@ -15,7 +14,7 @@ import { Tensor } from "../../tensor/tensor.ts";
 import type { ChatMessage } from "../../tokenizer/chat-template.ts";
 import { Tokenizer } from "../../tokenizer/tokenizer.ts";
 import { checkpointFiles, engineOptions, type ModelOptions } from "../checkpoint-option.ts";
-import { fileError, inFile, parseJson, type Terminal } from "../io.ts";
+import { fileError, inFile, inputChunks, parseJson, type Terminal } from "../io.ts";
 import { jsonLines } from "../json-lines.ts";
 import { checkIds } from "./tokenize.ts";
 
@@ -184,15 +183,6 @@ function sha256(values: Float32Array): string {
   return createHash("sha256")
     .update(new Uint8Array(values.buffer, values.byteOffset, values.byteLength))
     .digest("hex");
-}
-
-async function* inputChunks(path: string, terminal: Terminal): AsyncGenerator<Uint8Array | string> {
-  if (path === "-") return yield* terminal.stdin;
-  try {
-    yield* createReadStream(path) as AsyncIterable<Uint8Array>;
-  } catch (error) {
-    throw fileError(path, error as NodeJS.ErrnoException);
-  }
 }
 
 function shorten(value: unknown): string {
