@@ -172,6 +172,22 @@ describe("config and tokenizer", () => {
     ["a config of a hundred million layers", () => withConfig({ num_hidden_layers: 1e8 }), "num_hidden_layers"],
     ["scaled rotary embeddings", () => withConfig({ rope_scaling: { rope_type: "yarn" } }), "rope_scaling"],
     ["a tokenizer that is no JSON", () => changed(GEN, { "tokenizer.json": "[[[" }), "tokenizer.json"],
+    [
+      "a tokenizer of a million values",
+      () => changed(GEN, { "tokenizer.json": `[${"0,".repeat(1e6)}0]` }),
+      "expected at most 800000 values",
+    ],
+    [
+      "a tokenizer of nearly as many values as are read",
+      () => changed(GEN, { "tokenizer.json": `[${"[],".repeat(399_000)}0]` }),
+      "expected an object",
+    ],
+    [
+      "a tokenizer of many keys",
+      () => changed(GEN, { "tokenizer.json": `{${Array.from({ length: 399_000 }, (_, i) => `"k${i}":0`)}}` }),
+      "top level",
+    ],
+    ["a tokenizer nested deep", () => changed(GEN, { "tokenizer.json": "[".repeat(700_000) }), "expected JSON at most 100 deep"],
     ["a tokenizer of null", () => changed(GEN, { "tokenizer.json": "null" }), "tokenizer.json"],
     ["another kind of tokenizer", () => withTokenizer({ model: { type: "Unigram", vocab: [] } }), "Unigram"],
     [
