@@ -15,8 +15,16 @@ import { type ForwardModel, forward, type TapListener } from "./forward.ts";
  * cost more than they gain, since every piece reads all weights; more than MAX_PIECE take scratch memory. Any pieces give the same bits.
  */
 const PIECE_MS = 250;
+/** A turn of the event loop takes a millisecond, which is much beside the pieces of a small model: it is given one after so long without. */
+const TURN_MS = 20;
 const MIN_PIECE = 64;
 const MAX_PIECE = 512;
+
+export interface PrefillOptions {
+  /** The logits of how many of the last ids: 1 by default. They are computed in one piece. */
+  readonly logits?: number;
+  readonly signal?: AbortSignal;
+}
 
 export interface ForwardOptions {
   /** The logits of how many of the last ids: 1 by default, "all", or 0, which leaves out the output head. */
@@ -33,6 +41,8 @@ export class Session {
   readonly #cache: KvCache;
   /** The ids that the cache holds, as far as `position`. */
   readonly #ids: number[] = [];
+  /** Rows of the next piece of a prompt, from how long the last ones took. */
+  #pieceRows = MIN_PIECE;
   /** A prompt is being run: its pieces must not be mixed with others. */
   #isBusy = false;
   #isClosed = false;
@@ -62,9 +72,7 @@ export class Session {
   #run(ids: ArrayLike<number>, options: ForwardOptions): Float32Array {
     checkIds(ids, this.#model.config, this.position);
     const wanted = options.logits === "all" ? ids.length : (options.logits ?? 1);
-    if (!Number.isInteger(wanted) || wanted < 0 || wanted > ids.length) {
-      throw new RangeError(`logits: expected "all" or an integer from 0 to ${ids.length}, got ${wanted}`);
-    }
+    checkWanted(wanted, ids.length);
     this.#model.rope.ensure(this.position + ids.length);
     this.#cache.reserve(this.position + ids.length);
     const logits = forward(this.#model, this.#cache, this.position, ids, wanted, options.tap);
@@ -77,28 +85,40 @@ export class Session {
   }
 
   /**
-   * Runs a prompt in pieces, giving the event loop a turn between them so that `signal` is heard, and returns the last id's logits [vocab].
-   * The same bits as one `forward`. Throws the signal's reason when it is aborted; the session then stands where the last piece ended.
+   * Runs a prompt in pieces, giving the event loop a turn between them so that `signal` is heard, and returns the last ids' logits
+   * [wanted, vocab]. The same bits as one `forward`. Throws the signal's reason when it is aborted; the session then stands where the last
+   * piece ended.
    */
-  async prefill(ids: ArrayLike<number>, signal?: AbortSignal): Promise<Float32Array> {
+  async prefill(ids: ArrayLike<number>, options: PrefillOptions = {}): Promise<Float32Array> {
+    checkOptions(options, ["logits", "signal"], "prefill");
     this.#checkFree();
     checkIds(ids, this.#model.config, this.position);
+    const { logits = 1, signal } = options;
+    checkWanted(logits, ids.length);
     this.#isBusy = true;
     try {
       // All of it at once, so that a memory too small is an error before any work.
       this.#cache.reserve(this.position + ids.length);
       const all = Int32Array.from(ids);
-      let rows = MIN_PIECE;
+      let turnStarted = performance.now();
       for (let start = 0; ; ) {
         signal?.throwIfAborted();
-        const piece = all.subarray(start, start + rows);
+        // What has wanted logits is not cut.
+        const isLast = start + this.#pieceRows > all.length - logits;
+        const piece = all.subarray(start, isLast ? all.length : start + this.#pieceRows);
         start += piece.length;
         const started = performance.now();
-        if (start === all.length) return this.#run(piece, {});
-        this.#run(piece, { logits: 0 });
-        const share = PIECE_MS / (performance.now() - started);
-        rows = Math.round(Math.min(MAX_PIECE, Math.max(MIN_PIECE, rows * Math.min(share, 4))));
-        await nextTurn();
+        const result = this.#run(piece, { logits: isLast ? logits : 0 });
+        const ended = performance.now();
+        if (piece.length >= MIN_PIECE) {
+          const rows = piece.length * Math.min(PIECE_MS / (ended - started), 4);
+          this.#pieceRows = Math.round(Math.min(MAX_PIECE, Math.max(MIN_PIECE, rows)));
+        }
+        if (isLast) return result;
+        if (ended - turnStarted > TURN_MS) {
+          await nextTurn();
+          turnStarted = performance.now();
+        }
       }
     } finally {
       this.#isBusy = false;
@@ -146,6 +166,12 @@ function checkIds(ids: ArrayLike<number>, config: Qwen3Config, position: number)
     if (!Number.isInteger(id) || id < 0 || id >= config.vocabSize) {
       throw new RangeError(`ids: expected integers from 0 to ${config.vocabSize - 1}, got ${id} at index ${i}`);
     }
+  }
+}
+
+function checkWanted(wanted: number, rows: number): void {
+  if (!Number.isInteger(wanted) || wanted < 0 || wanted > rows) {
+    throw new RangeError(`logits: expected "all" or an integer from 0 to ${rows}, got ${wanted}`);
   }
 }
 
