@@ -7,8 +7,8 @@
 
 import pc from "picocolors";
 import type { ModerationInput } from "../guard/conversation.ts";
-import type { Verdict } from "../guard/guard.ts";
 import { SAFETY_LEVELS } from "../guard/policy.ts";
+import type { Verdict } from "../guard/verdict.ts";
 import { printable, type Terminal } from "./io.ts";
 
 const BAR_WIDTH = 24;

@@ -45,10 +45,14 @@ export class AnswerDraft {
         refusals.map(refusal => Array.from(tokenizer.encode(writeAnswer(level, categories, refusal), { literal: true }))),
       ),
     );
+    this.longest = tokenizer.encode(writeAnswer("Controversial", policy.categories, refusals[0]), { literal: true }).length + 1;
     this.#labels = labels;
     this.#none = labels.category.ids[labels.category.labels.indexOf(NO_CATEGORY)];
     this.#startAfresh();
   }
+
+  /** Ids of the longest answer there is room to expect: one that names every category, and the stop id. */
+  readonly longest: number;
 
   /** A draft for one answer. */
   start(): Draft {

@@ -242,4 +242,7 @@ function checkModerateOptions(options: ModerateOptions): void {
   if (!(typeof threshold === "number" && threshold >= 0 && threshold <= 1)) {
     throw new RangeError(`threshold: expected a number from 0 to 1, got ${JSON.stringify(threshold)}`);
   }
+  if (options.overlap !== undefined && options.window === undefined) {
+    throw new RangeError("overlap: expected a window to go with it, got none");
+  }
 }

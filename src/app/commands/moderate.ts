@@ -1,7 +1,8 @@
 /** `qwen3guard moderate`: one verdict, as a card or as JSON. */
 
 import { type ModerationInput, toConversation } from "../../guard/conversation.ts";
-import { Guard, type Mode } from "../../guard/guard.ts";
+import { Guard } from "../../guard/guard.ts";
+import type { Mode } from "../../guard/verdict.ts";
 import { checkpointFiles, engineOptions, type ModelOptions } from "../checkpoint-option.ts";
 import { inFile, type Terminal, textArgument, UsageError } from "../io.ts";
 import { readMessages } from "../messages.ts";
