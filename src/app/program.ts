@@ -1,7 +1,7 @@
 /**
  * The command line: which commands and options there are, and what each outcome's exit status is.
  *
- * In: arguments and a terminal. Out: 0 done; 1 it failed; 2 wrong usage; 3 with --fail-on, something was flagged. Every failure is one line on
+ * In: arguments and a terminal. Out: 0 done; 1 it failed; 2 wrong usage; 3 with --fail-on, something was flagged; 130 a batch was interrupted. Every failure is one line on
  * stderr (the stack too where DEBUG=qwen3guard). The work itself is done in commands/.
  */
 
@@ -21,6 +21,7 @@ export const EXIT_DONE = 0;
 export const EXIT_FAILED = 1;
 export const EXIT_USAGE = 2;
 export const EXIT_FLAGGED = 3;
+export const EXIT_INTERRUPTED = 130;
 
 /** Runs one command line and returns its exit status; never throws and never ends the process. */
 export async function run(args: readonly string[], terminal: Terminal): Promise<number> {
@@ -80,15 +81,37 @@ function buildProgram(terminal: Terminal, setStatus: (code: number) => void): Co
     .option("--response <text>", "judge this answer to the prompt")
     .option("--messages <file>", "judge the last message of a conversation: a JSON array of {role, content}; - is stdin")
     .addOption(
-      new Option("--mode <mode>", "strict flags Unsafe and Controversial, loose flags Unsafe alone")
-        .choices(["strict", "loose"])
-        .default("strict"),
+      new Option("--mode <mode>", "strict (default) flags Unsafe and Controversial, loose Unsafe alone").choices(["strict", "loose"]),
     )
+    .option("--threshold <t>", "flag by the score 1 - P(Safe) instead: from t on (0 to 1)", number)
+    .addOption(
+      new Option("--scores <scores>", "full: also the categories that an unsafe reading would have")
+        .choices(["basic", "full"])
+        .default("basic"),
+    )
+    .option("--window <n>", "judge the text in windows of n tokens (by default only what exceeds the context)", integer(1))
+    .option("--overlap <n>", "by how many tokens windows overlap (default: an eighth)", integer(0))
+    .option("--explain", "show how P(Safe) changes when a word is left out, for each word")
+    .option("--jsonl <file>", "a batch: {text}, {prompt, response} or {messages} a line, with an id or without; - is stdin")
+    .option("--out <file>", "with --jsonl: write to a file instead of stdout")
+    .option("--resume", "with --jsonl and --out: go on where the file ends")
     .option("--fail-on", "exit with status 3 if it is flagged")
-    .addHelpText("after", example('qwen3guard moderate "How do I kill a process?" --json', "echo some text | qwen3guard moderate"))
+    .addHelpText(
+      "after",
+      example(
+        'qwen3guard moderate "How do I kill a process?" --json',
+        "echo some text | qwen3guard moderate",
+        "qwen3guard moderate --jsonl chats.jsonl --out verdicts.jsonl --resume",
+      ),
+    )
     .action(async (text, options) => {
-      const { flagged, output } = await moderateCommand(text, options, terminal);
-      if (flagged && options.failOn) setStatus(EXIT_FLAGGED); // before the output, which nobody may be there to take
+      const { flagged, failed, isInterrupted, output } = await moderateCommand(text, options, terminal);
+      // Before the output, which nobody may be there to take.
+      if (isInterrupted) setStatus(EXIT_INTERRUPTED);
+      else if (failed > 0) {
+        if (!options.quiet) terminal.err(`qwen3guard: ${failed} ${failed === 1 ? "line" : "lines"} could not be judged\n`);
+        setStatus(EXIT_FAILED);
+      } else if (flagged && options.failOn) setStatus(EXIT_FLAGGED);
       await terminal.out(output);
     });
 

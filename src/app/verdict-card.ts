@@ -25,7 +25,7 @@ export function verdictCard(verdict: Verdict, input: ModerationInput, terminal: 
   lines.push(
     `${tint[level](color.bold(level))}${details ? `  ${color.bold(details)}` : ""}${verdict.flagged ? "" : color.dim("  not flagged")}`,
   );
-  lines.push(color.dim(quote(judgedText(input), terminal.columns - 4)));
+  lines.push(color.dim(quote(judgedText(input).slice(verdict.window?.start, verdict.window?.end), terminal.columns - 4)));
   lines.push("");
   if (verdict.safety === null) lines.push(quote(JSON.stringify(verdict.text), terminal.columns - 4), "");
   if (verdict.scores) {
@@ -35,6 +35,14 @@ export function verdictCard(verdict: Verdict, input: ModerationInput, terminal: 
     lines.push(
       `${"Refusal".padEnd(14)}${verdict.refusal}${verdict.refusalScore === null ? "" : color.dim(`  (${percent(verdict.refusalScore)})`)}`,
     );
+  if (verdict.unsafeCategoryScores && verdict.safety !== "Unsafe") {
+    const [name, share] = Object.entries(verdict.unsafeCategoryScores).reduce((best, entry) => (entry[1] > best[1] ? entry : best));
+    lines.push(`${"If unsafe".padEnd(14)}${name}${color.dim(`  (${percent(share)})`)}`);
+  }
+  if (verdict.window) {
+    const { index, count, start, end } = verdict.window;
+    lines.push(color.dim(`worst of ${count} windows: number ${index + 1}, characters ${start} to ${end}`));
+  }
   const { usage } = verdict;
   lines.push(
     "",
@@ -54,7 +62,8 @@ function percent(share: number): string {
   return `${(share * 100).toFixed(1)} %`;
 }
 
-function judgedText(input: ModerationInput): string {
+/** The text of the message that is judged. */
+export function judgedText(input: ModerationInput): string {
   if (typeof input === "string") return input;
   if ("prompt" in input) return input.response ?? input.prompt;
   return (input as readonly { content: string }[]).at(-1)?.content ?? "";

@@ -104,8 +104,8 @@ export class Guard {
   }
 
   /**
-   * Judges one input after the other, in order, as they are asked for: nothing is held but the one at work. What cannot be judged is a result with
-   * its error, and the batch goes on; only an abort ends it, by throwing the signal's reason.
+   * Judges one input after the other, in order, as they are asked for: nothing is held but the one at work. An input that cannot be judged gives a
+   * result with its error, and the batch goes on; what is not the input's fault (an abort, an engine that failed) is thrown.
    */
   async *moderateMany(
     inputs: Iterable<ModerationInput> | AsyncIterable<ModerationInput>,
@@ -119,8 +119,8 @@ export class Guard {
       try {
         result = { index, verdict: await this.moderate(input, options), error: null };
       } catch (error) {
-        options.signal?.throwIfAborted();
-        result = { index, verdict: null, error: error as Error };
+        if (!isInputError(error)) throw error;
+        result = { index, verdict: null, error };
       }
       yield result;
       index++;
@@ -228,6 +228,11 @@ export class Guard {
       this.#sessions.release(session);
     }
   }
+}
+
+/** Whether something thrown by `moderate` says that the input is wrong; anything else is wrong with the engine or was asked for. */
+export function isInputError(error: unknown): error is TypeError | RangeError {
+  return error instanceof TypeError || error instanceof RangeError;
 }
 
 function tooLong(maxPositions: number, got: string): RangeError {

@@ -13,6 +13,9 @@ const MIN_WINDOW = 16;
 /** At its edges a window may be cut into a few tokens more than within the text: a space that was part of a word, a character put together by NFC. */
 const EDGE_TOKENS = 16;
 
+/** Nobody who did not ask for windows waits for more than this many: a text of megabytes is rather an attack. */
+const MAX_WINDOWS_UNASKED = 64;
+
 /**
  * Windows of at most `window` tokens, by default as many as there is `room` for, each of which begins `overlap` tokens (an eighth by default)
  * before the end of the one before it. undefined where one window holds all. Throws RangeError for sizes that cannot be.
@@ -38,9 +41,18 @@ export function cutIntoWindows(
     throw new RangeError(`overlap: expected an integer from 0 to half of the window, ${window >> 1}, got ${overlap}`);
   }
 
+  const limit = options.window === undefined ? MAX_WINDOWS_UNASKED : Infinity;
+  const checkCount = (atLeast: number, qualifier: string): void => {
+    if (atLeast <= limit) return;
+    throw new RangeError(
+      `conversation too long: expected at most ${limit} windows of ${window} tokens, got ${qualifier}${Math.ceil(atLeast)} (a window of your own has no such bound)`,
+    );
+  };
+  checkCount(tokenizer.leastIds(text.length) / window, "at least "); // before megabytes are tokenised
   const { starts, ends } = tokenizer.encodeWithOffsets(text, { literal: true });
   const count = ends.length;
   if (count <= window) return undefined;
+  checkCount((count - overlap) / (window - overlap), "");
   // Between token i - 1 and i there may be a cut where one character ends and the next begins.
   const isCut = (i: number): boolean => i === count || ends[i - 1] <= starts[i];
   const windows: { start: number; end: number }[] = [];

@@ -38,8 +38,10 @@ export async function cli(args: readonly string[], options: HarnessOptions = {})
     },
     columns: options.columns ?? 80,
     isTTY: options.isTTY ?? false,
+    errIsTTY: options.isTTY ?? false,
     colors: options.colors ?? false,
     env: options.env ?? {},
+    onInterrupt: () => () => {},
   };
   const status = await run(args, terminal);
   return { status, out, err };

@@ -110,9 +110,13 @@ describe("bad data is status 1 and one line", () => {
   });
 
   test("a prompt too long for the context, with both numbers", async () => {
-    await fails(1, ["moderate", "--quiet"], /expected fewer than 2048 tokens with the guard's prompt, got \d+$/m, {
-      stdin: "word ".repeat(2500),
+    const conversation = temporaryFolder({
+      "long.json": JSON.stringify([
+        { role: "user", content: "word ".repeat(2500) },
+        { role: "assistant", content: "No." },
+      ]),
     });
+    await fails(1, ["moderate", "--quiet", "--messages", join(conversation, "long.json")], /expected room for 32 tokens .*, got -\d+$/m);
     await fails(1, ["generate", "--quiet"], /prompt too long: expected at most 2048 tokens, got \d+$/m, { stdin: "word ".repeat(2500) });
   });
 
@@ -186,7 +190,7 @@ describe("bad data is status 1 and one line", () => {
   });
 
   test("a text of many megabytes is refused by its length, at once", async () => {
-    await fails(1, ["moderate", "--quiet"], /expected fewer than 2048 tokens with the guard's prompt, got at least \d+$/m, {
+    await fails(1, ["moderate", "--quiet"], /conversation too long: expected at most 64 windows of \d+ tokens, got at least \d+ /, {
       stdin: "word ".repeat(2_000_000),
     });
     await fails(1, ["tokenize", "--quiet"], "stdin: expected at most 67108864 bytes, got more", { stdin: "x".repeat(70_000_000) });
