@@ -17,6 +17,8 @@ export interface Terminal {
   readonly columns: number;
   readonly isTTY: boolean;
   readonly colors: boolean;
+  /** Columns of stderr where that is a terminal, for progress. */
+  readonly errColumns: number | undefined;
   readonly env: Readonly<Record<string, string | undefined>>;
 }
 
@@ -30,6 +32,7 @@ export function processTerminal(): Terminal {
     columns: stdout.columns || 80, // 0 where a pseudo-terminal was given no size
     isTTY,
     colors: env.FORCE_COLOR !== undefined && env.FORCE_COLOR !== "0" ? true : isTTY && !env.NO_COLOR && env.TERM !== "dumb",
+    errColumns: stderr.isTTY ? stderr.columns || 80 : undefined,
     env,
   };
 }
