@@ -32,6 +32,8 @@ export interface HubStandIn {
   gate?: { readonly token: string; readonly status: number; readonly code?: string; readonly api?: boolean };
   /** Entries of the listing beside the files. */
   moreEntries: unknown[];
+  /** Where the listing says that it goes on. */
+  nextPage?: string;
   /** Answers a request for a large file instead of the storage server; true where it has. */
   storage?: (request: IncomingMessage, response: ServerResponse, content: Uint8Array) => boolean;
   readonly stop: () => Promise<void>;
@@ -53,6 +55,13 @@ export function etagOf(name: string, content: Uint8Array): string {
   return isLarge(name) ? sha256(content) : gitSha1(content);
 }
 
+/** Starts a server that ends with the test; returns its origin. */
+export async function startServer(serve: (request: IncomingMessage, response: ServerResponse) => void): Promise<string> {
+  const server = createServer(serve);
+  onTestFinished(() => stop(server));
+  return listen(server);
+}
+
 export async function startHub(id: string = "org/tiny-guard"): Promise<HubStandIn> {
   const storage = createServer((request, response) => serveStorage(request, response));
   const server = createServer((request, response) => serveHub(request, response));
@@ -65,10 +74,7 @@ export async function startHub(id: string = "org/tiny-guard"): Promise<HubStandI
     commit: COMMIT,
     moreEntries: [],
     stop: async () => {
-      for (const s of [storage, server]) {
-        s.closeAllConnections();
-        await new Promise(resolve => s.close(resolve));
-      }
+      await Promise.all([storage, server].map(stop));
     },
   };
   onTestFinished(hub.stop);
@@ -93,10 +99,20 @@ export async function startHub(id: string = "org/tiny-guard"): Promise<HubStandI
       if (!["main", "v1", "refs/pr/1", "HEAD", hub.commit].includes(revision)) {
         response.writeHead(404, { "X-Error-Code": "RevisionNotFound" }).end("no");
       } else if (path.includes("/tree/")) {
+        if (hub.nextPage) response.setHeader("Link", `<${hub.nextPage}>; rel="next"`);
         json(response, [...[...hub.files].map(([name, content]) => entry(name, content)), ...hub.moreEntries]);
       } else {
         const siblings = [...hub.files.keys()].map(rfilename => ({ rfilename }));
-        json(response, { _id: "1", id, modelId: id, sha: hub.commit, private: false, lastModified: "2026-01-01T00:00:00.000Z", siblings, tags: [] });
+        json(response, {
+          _id: "1",
+          id,
+          modelId: id,
+          sha: hub.commit,
+          private: false,
+          lastModified: "2026-01-01T00:00:00.000Z",
+          siblings,
+          tags: [],
+        });
       }
       return;
     }
@@ -150,6 +166,11 @@ function entry(path: string, content: Uint8Array): unknown {
 
 function json(response: ServerResponse, value: unknown): void {
   response.writeHead(200, { "Content-Type": "application/json" }).end(JSON.stringify(value));
+}
+
+async function stop(server: Server): Promise<void> {
+  server.closeAllConnections();
+  await new Promise(resolve => server.close(resolve));
 }
 
 function listen(server: Server): Promise<string> {

@@ -58,7 +58,7 @@ describe("what is in it", () => {
     ]);
     expect(readdirSync(join(installed, "models", "tiny-guard-gen"))).toContain("model.safetensors");
     const licences = readFileSync(join(installed, "dist", "vendor", "LICENCES.md"), "utf8");
-    for (const name of ["@huggingface/jinja", "commander", "picocolors"]) expect(licences).toContain(`## ${name} `);
+    for (const name of ["@huggingface/hub", "@huggingface/jinja", "commander", "picocolors"]) expect(licences).toContain(`## ${name} `);
   });
 
   test("the README's links lead somewhere in it", () => {

@@ -42,7 +42,7 @@ export async function hubFetch(target: HubTarget, address: string, headers: Read
     url = new URL(location, url);
     if (!/^https?:$/.test(url.protocol)) break;
   }
-  throw new Error(`${target.id}: expected ${url.origin} to lead to the file, got a redirect to nowhere`);
+  throw new Error(`${target.id}: expected a file, got redirects without end or to nowhere`);
 }
 
 /** What the platform says about a failed connection, which it hides in the cause of the cause. */
