@@ -23,6 +23,7 @@ export interface Pulled extends HubId {
   readonly commit: string;
   /** The snapshot's folder: a checkpoint folder. */
   readonly path: string;
+  /** Smallest first. */
   readonly files: readonly PulledFile[];
 }
 
@@ -90,9 +91,13 @@ export async function pull(
 /** What a complete snapshot holds, without a question to anyone. */
 async function cached(hub: HubId, commit: string, repo: CachedRepo): Promise<Pulled> {
   const path = repo.snapshot(commit);
-  const names = (await readdir(path)).filter(isWanted).sort();
+  const names = (await readdir(path)).filter(isWanted);
   const files = await Promise.all(names.map(async name => ({ name, bytes: (await stat(join(path, name))).size, downloaded: 0 })));
-  return { ...hub, commit, path, files };
+  return { ...hub, commit, path, files: files.sort(bySize) };
+}
+
+function bySize(a: { readonly bytes: number }, b: { readonly bytes: number }): number {
+  return a.bytes - b.bytes;
 }
 
 /** The commit of a revision, and what a checkpoint needs of its files, smallest first: what is refused is refused before the long part. */
@@ -113,7 +118,7 @@ async function list(target: HubTarget): Promise<{ commit: string; files: HubFile
     }
     // Where both forms are there the single file is read, and the shards would be the same weights once more.
     const isNeeded = ({ name }: HubFile): boolean => !files.has(SINGLE_FILE) || name === SINGLE_FILE || !/safetensors/.test(name);
-    return { commit: sha, files: [...files.values()].filter(isNeeded).sort((a, b) => a.bytes - b.bytes) };
+    return { commit: sha, files: [...files.values()].filter(isNeeded).sort(bySize) };
   } catch (error) {
     if (!(error instanceof SyntaxError || error instanceof TypeError)) throw error;
     throw new InterruptedError(`${target.id}: expected the Hub's JSON from ${target.endpoint}, got ${reason(error)}`);
