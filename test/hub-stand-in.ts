@@ -28,6 +28,8 @@ export interface HubStandIn {
   readonly seen: SeenRequest[];
   files: Map<string, Uint8Array>;
   commit: string;
+  /** Names of that commit. */
+  aliases: readonly string[];
   /** Without it, or with another, `/resolve/` (and `api`, if it says so) answers this status. */
   gate?: { readonly token: string; readonly status: number; readonly code?: string; readonly api?: boolean };
   /** Entries of the listing beside the files. */
@@ -72,6 +74,7 @@ export async function startHub(id: string = "org/tiny-guard"): Promise<HubStandI
     seen: [],
     files: checkpointFiles(),
     commit: COMMIT,
+    aliases: ["main", "v1", "refs/pr/1"],
     moreEntries: [],
     stop: async () => {
       await Promise.all([storage, server].map(stop));
@@ -96,7 +99,7 @@ export async function startHub(id: string = "org/tiny-guard"): Promise<HubStandI
     }
     const [, revision] = new RegExp(`^/api/models/${id}(?:/revision|/tree)/(.+)$`).exec(path) ?? [];
     if (isApi && revision !== undefined) {
-      if (!["main", "v1", "refs/pr/1", "HEAD", hub.commit].includes(revision)) {
+      if (![...hub.aliases, hub.commit].includes(revision)) {
         response.writeHead(404, { "X-Error-Code": "RevisionNotFound" }).end("no");
       } else if (path.includes("/tree/")) {
         if (hub.nextPage) response.setHeader("Link", `<${hub.nextPage}>; rel="next"`);

@@ -8,7 +8,7 @@
 import { createHash } from "node:crypto";
 import { constants, createReadStream } from "node:fs";
 import { type FileHandle, open, rename, rm, stat } from "node:fs/promises";
-import { setTimeout } from "node:timers/promises";
+import { setTimeout as delay } from "node:timers/promises";
 import { type HubTarget, hubFetch, InterruptedError, reason } from "./hub-fetch.ts";
 
 /** A file as the Hub's listing has it. */
@@ -24,8 +24,17 @@ export interface BlobOptions {
   readonly url: string;
   /** Of how much is on disk; `null` while the checksum is made. */
   readonly onBytes: (bytes: number | null) => void;
-  readonly retryDelayMs?: number;
+  readonly patience: Patience;
 }
+
+export interface Patience {
+  /** So long without a byte, and a connection counts as cut. */
+  readonly stallMs: number;
+  /** Before the second try; doubled each time. */
+  readonly retryDelayMs: number;
+}
+
+export const PATIENCE: Patience = { stallMs: 30_000, retryDelayMs: 500 };
 
 /** Connections in a row that may fail; one that brought as much as `PROGRESS_BYTES` starts the count anew. */
 const MAX_FAILURES = 5;
@@ -52,7 +61,7 @@ export async function downloadBlob(file: HubFile, blob: string, options: BlobOpt
       if (!(error instanceof InterruptedError)) throw error;
       failures = received - before >= PROGRESS_BYTES ? 1 : failures + 1;
       if (failures >= MAX_FAILURES) throw new Error(`${error.message}; what came is kept, pulling again continues`);
-      await setTimeout((options.retryDelayMs ?? 500) * 2 ** (failures - 1));
+      await delay(options.patience.retryDelayMs * 2 ** (failures - 1));
       continue;
     }
     options.onBytes(null);
@@ -74,11 +83,13 @@ export async function downloadBlob(file: HubFile, blob: string, options: BlobOpt
 async function downloadRest(
   file: HubFile,
   incomplete: string,
-  { target, url, onBytes }: BlobOptions,
+  { target, url, onBytes, patience }: BlobOptions,
   onReceived: (bytes: number) => void,
 ): Promise<void> {
   const where = `${target.id}/${file.name}`;
   const handle = await open(incomplete, constants.O_RDWR | constants.O_CREAT);
+  const stall = new AbortController();
+  const timer = setTimeout(() => stall.abort(new Error(`no byte for ${patience.stallMs / 1000} s`)), patience.stallMs);
   try {
     let position = (await handle.stat()).size;
     if (position > file.bytes) position = 0;
@@ -88,7 +99,7 @@ async function downloadRest(
 
     // identity: a range of compressed bytes would be of no use
     const range: Record<string, string> = position > 0 ? { Range: `bytes=${position}-` } : {};
-    const response = await hubFetch(target, url, { "Accept-Encoding": "identity", ...range });
+    const response = await hubFetch(target, url, { "Accept-Encoding": "identity", ...range }, stall.signal);
     if (position > 0 ? !isRestOf(response, position, file.bytes) : response.status !== 200) {
       await handle.truncate(0);
       position = 0;
@@ -102,6 +113,7 @@ async function downloadRest(
     for await (const chunk of bodyOf(response, where)) {
       if (position + chunk.length > file.bytes) throw new RangeError(`${where}: expected ${file.bytes} bytes, got more`);
       await writeAll(handle, chunk, position);
+      timer.refresh();
       position += chunk.length;
       onReceived(chunk.length);
       onBytes(position);
@@ -109,6 +121,7 @@ async function downloadRest(
     if (position < file.bytes) throw new InterruptedError(`${where}: expected ${file.bytes} bytes, got ${position}`);
     await handle.sync(); // the name must not come to the disk before the bytes
   } finally {
+    clearTimeout(timer);
     await handle.close();
   }
 }

@@ -14,7 +14,7 @@
 
 import { readFile, stat } from "node:fs/promises";
 import { homedir } from "node:os";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { bytesFromFile } from "../tensor/bytes.node.ts";
 import { INDEX_FILE, readIndex, SINGLE_FILE } from "../tensor/safetensors-sharded.ts";
 import type { CheckpointFiles } from "./checkpoint-files.ts";
@@ -52,7 +52,7 @@ export async function hubSettings(env: HubOptions["env"] = process.env): Promise
 }
 
 function expandHome(path: string): string {
-  return path.replace(/^~(?=$|[/\\])/, homedir());
+  return resolve(path.replace(/^~(?=$|[/\\])/, homedir()));
 }
 
 /** Where a model's files are in the cache. */
@@ -117,7 +117,12 @@ export async function filesFromHub(hub: HubId, options: HubOptions = {}): Promis
   const commit = await repo.commit(hub.revision);
   if (commit !== undefined && (await repo.missing(commit)).length === 0) return filesFromFolder(repo.snapshot(commit), hub.id);
   const { pull } = await import("./hub-download.node.ts");
-  return filesFromFolder((await pull(hub, settings, options.onProgress)).path, hub.id);
+  const { path } = await pull(hub, settings, options.onProgress).catch(error => {
+    if (commit !== undefined) throw error;
+    // Nothing of it was ever here: perhaps it was meant as a path, and misspelt.
+    throw new Error(`${error.message}; there is no folder of that name either`, { cause: error });
+  });
+  return filesFromFolder(path, hub.id);
 }
 
 /** Follows links: one that leads nowhere is no file. */

@@ -12,7 +12,7 @@ import { copyFile, mkdir, readdir, rename, rm, stat, symlink, writeFile } from "
 import { basename, dirname, join } from "node:path";
 import { type ListFileEntry, listFiles, modelInfo } from "@huggingface/hub";
 import { INDEX_FILE, SINGLE_FILE } from "../tensor/safetensors-sharded.ts";
-import { downloadBlob, type HubFile, sizeOf } from "./hub-blob.node.ts";
+import { downloadBlob, type HubFile, PATIENCE, type Patience, sizeOf } from "./hub-blob.node.ts";
 import { CachedRepo, type HubSettings } from "./hub-cache.node.ts";
 import { type HubTarget, hubFetch, InterruptedError, reason } from "./hub-fetch.ts";
 import { type HubId, type HubOptions, isCommit } from "./hub-id.ts";
@@ -44,6 +44,8 @@ const TEXT_FILES: readonly string[] = [
 ];
 /** No separator, no way out: a name from the Hub becomes a path only if it is one of these, whatever the listing says. */
 const WEIGHTS_FILE = /^model[\w.-]{0,200}\.safetensors$/;
+/** A listing's pages may lead in a circle. */
+const MAX_ENTRIES = 10_000;
 
 /**
  * Downloads what a checkpoint needs at the revision's newest commit and the cache lacks; nothing else of the repository. Only when all of it is
@@ -53,7 +55,7 @@ export async function pull(
   hub: HubId,
   settings: HubSettings,
   onProgress: HubOptions["onProgress"] = () => {},
-  retryDelayMs?: number,
+  patience: Patience = PATIENCE,
 ): Promise<Pulled> {
   const repo = new CachedRepo(hub, settings);
   const known = await repo.commit(hub.revision);
@@ -65,7 +67,7 @@ export async function pull(
     );
   }
   const target: HubTarget = { ...hub, ...settings };
-  const { commit, files } = await list(target).catch(error => {
+  const { commit, files } = await list(target, patience).catch(error => {
     if (!(error instanceof InterruptedError)) throw error;
     const what = missing?.length === 0 ? "a complete snapshot, which HF_HUB_OFFLINE=1 uses" : "no complete snapshot";
     throw new Error(`${error.message}; offline? ${what} is in the cache (${repo.folder})`);
@@ -74,7 +76,7 @@ export async function pull(
   const onWait = (): void => onProgress({ state: "waiting", file: "", doneBytes: 0, totalBytes });
   try {
     return await withLock(repo.lock, onWait, async () => {
-      const pulled = await fill(repo, target, commit, files, onProgress, retryDelayMs);
+      const pulled = await fill(repo, target, commit, files, onProgress, patience);
       const lacking = await repo.missing(commit);
       if (lacking.length > 0) throw new Error(`${hub.id}: expected a checkpoint, got a repository without ${lacking.join(", ")}`);
       if (!isCommit(hub.revision)) {
@@ -101,16 +103,19 @@ function bySize(a: { readonly bytes: number }, b: { readonly bytes: number }): n
 }
 
 /** The commit of a revision, and what a checkpoint needs of its files, smallest first: what is refused is refused before the long part. */
-async function list(target: HubTarget): Promise<{ commit: string; files: HubFile[] }> {
+async function list(target: HubTarget, { stallMs }: Patience): Promise<{ commit: string; files: HubFile[] }> {
   const request = (address: unknown, init?: RequestInit): Promise<Response> =>
-    hubFetch(target, String(address), init?.headers as Record<string, string>);
+    hubFetch(target, String(address), init?.headers as Record<string, string>, AbortSignal.timeout(stallMs));
   const hub = { hubUrl: target.endpoint, fetch: request as typeof fetch };
   try {
     const { sha } = await modelInfo({ ...hub, name: target.id, revision: target.revision, additionalFields: ["sha"] });
-    if (typeof sha !== "string" || !isCommit(sha))
-      throw new InterruptedError(`${target.id}: expected a commit from ${target.endpoint}, got none`);
+    if (!isCommit(String(sha)) || (isCommit(target.revision) && sha !== target.revision)) {
+      throw new InterruptedError(`${target.id}: expected a commit from ${target.endpoint}, got none, or another than asked for`);
+    }
     const files = new Map<string, HubFile>();
+    let entries = 0;
     for await (const entry of listFiles({ ...hub, repo: { type: "model", name: target.id }, revision: sha })) {
+      if (++entries > MAX_ENTRIES) throw new RangeError(`${target.id}: expected at most ${MAX_ENTRIES} files, got a listing that goes on`);
       if (entry.type === "file" && isWanted(entry.path)) files.set(entry.path, checkEntry(entry, target));
     }
     if (!files.has("config.json") || !(files.has(SINGLE_FILE) || files.has(INDEX_FILE))) {
@@ -120,7 +125,7 @@ async function list(target: HubTarget): Promise<{ commit: string; files: HubFile
     const isNeeded = ({ name }: HubFile): boolean => !files.has(SINGLE_FILE) || name === SINGLE_FILE || !/safetensors/.test(name);
     return { commit: sha, files: [...files.values()].filter(isNeeded).sort(bySize) };
   } catch (error) {
-    if (!(error instanceof SyntaxError || error instanceof TypeError)) throw error;
+    if (!(error instanceof SyntaxError || error instanceof TypeError || error instanceof DOMException)) throw error;
     throw new InterruptedError(`${target.id}: expected the Hub's JSON from ${target.endpoint}, got ${reason(error)}`);
   }
 }
@@ -151,7 +156,7 @@ async function fill(
   commit: string,
   files: readonly HubFile[],
   onProgress: NonNullable<HubOptions["onProgress"]>,
-  retryDelayMs: number | undefined,
+  patience: Patience,
 ): Promise<PulledFile[]> {
   const snapshot = repo.snapshot(commit);
   await mkdir(dirname(repo.blob("any")), { recursive: true });
@@ -177,7 +182,7 @@ async function fill(
       if (isNew) {
         const url = `${target.endpoint}/${target.id}/resolve/${commit}/${name}`;
         const onBytes = (done: number | null): void => report(file, done);
-        downloaded = await downloadBlob(file, repo.blob(etag), { target, url, onBytes, ...(retryDelayMs ? { retryDelayMs } : {}) });
+        downloaded = await downloadBlob(file, repo.blob(etag), { target, url, onBytes, patience });
       }
       await link(repo.blob(etag), join(snapshot, name), isNew);
     }

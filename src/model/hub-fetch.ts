@@ -23,12 +23,17 @@ const REDIRECTS: readonly number[] = [301, 302, 303, 307, 308];
  * An answer of status 2xx or 416 (a range that is not there). Throws InterruptedError where the connection or the server failed, Error where the
  * answer is no.
  */
-export async function hubFetch(target: HubTarget, address: string, headers: Readonly<Record<string, string>> = {}): Promise<Response> {
+export async function hubFetch(
+  target: HubTarget,
+  address: string,
+  headers: Readonly<Record<string, string>>,
+  signal: AbortSignal,
+): Promise<Response> {
   const { origin } = new URL(target.endpoint);
   let url = new URL(address);
   for (let hops = 0; hops <= MAX_REDIRECTS; hops++) {
     const authorization = target.token !== undefined && url.origin === origin ? { Authorization: `Bearer ${target.token}` } : {};
-    const response = await fetch(url, { headers: { ...headers, ...authorization }, redirect: "manual" }).catch(error => {
+    const response = await fetch(url, { headers: { ...headers, ...authorization }, redirect: "manual", signal }).catch(error => {
       throw new InterruptedError(`${target.id}: expected an answer from ${url.origin}, got ${reason(error)}`);
     });
     const location = response.headers.get("location");

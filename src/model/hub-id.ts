@@ -28,7 +28,7 @@ export interface HubOptions {
 
 export const HUB_ENDPOINT: string = "https://huggingface.co";
 
-/** One part of a name, by huggingface_hub's rules: letters, digits, `.`, `_`, `-`; the latter two kinds of mark not at its ends. */
+/** One part of a name, by huggingface_hub's rules: letters, digits, `_`, and within it `.` and `-`. */
 const PART = /^[A-Za-z0-9_](?:[\w.-]*[A-Za-z0-9_])?$/;
 /** What a ref can be, less what means something in a URL or to a file system. */
 const REVISION = /^[\w][\w.+-]*(?:\/[\w][\w.+-]*)*$/;

@@ -48,7 +48,7 @@ async function place(more: Record<string, string> = {}): Promise<Place> {
     env,
     settings,
     repo: new CachedRepo({ id: hub.id, revision: "main" }, settings),
-    pull: (revision = "main", onProgress) => pull({ id: hub.id, revision }, settings, onProgress, 1),
+    pull: (revision = "main", onProgress) => pull({ id: hub.id, revision }, settings, onProgress, { stallMs: 20_000, retryDelayMs: 1 }),
   };
 }
 
@@ -337,6 +337,19 @@ describe("a connection that is cut", () => {
     ]);
   });
 
+  test("that only falls silent is a cut too", async () => {
+    const { hub, settings } = await place();
+    let isFirst = true;
+    hub.storage = (request, response, content) => {
+      if (!isFirst || !request.url?.includes("model.safetensors")) return false;
+      isFirst = false;
+      response.writeHead(200, { "Content-Length": content.length }).write(content.subarray(0, 1_000_000));
+      return true;
+    };
+    await pull({ id: hub.id, revision: "main" }, settings, undefined, { stallMs: 1000, retryDelayMs: 1 });
+    expect(storageRequests(hub).map(({ range }) => range)).toEqual([undefined, "bytes=1000000-"]);
+  });
+
   test.each<[string, NonNullable<HubStandIn["storage"]>]>([
     [
       "knows no ranges",
@@ -462,6 +475,9 @@ describe("what is refused", () => {
     hub.moreEntries = [];
     hub.commit = "../../x";
     await expect(pull()).rejects.toThrow("expected a commit");
+    hub.commit = "2".repeat(40);
+    hub.aliases = ["3".repeat(40)];
+    await expect(pull(hub.aliases[0])).rejects.toThrow("expected a commit");
   });
 
   test("a repository that is no checkpoint; a model, revision or file that is not there", async () => {
@@ -510,10 +526,15 @@ describe("what is refused", () => {
     );
     const endpoint = await startServer((request, response) => {
       if (request.url?.startsWith("/api/models/a/b")) response.writeHead(200).end("<html>Please log in to this network</html>");
-      else response.writeHead(302, { Location: "/again" }).end();
+      else if (request.url?.includes("/api/models/e/f/revision")) response.writeHead(200).end(JSON.stringify({ sha: COMMIT }));
+      else if (request.url?.startsWith("/api/models/e/f/tree")) {
+        const page = Array.from({ length: 1000 }, (_, i) => ({ type: "file", path: `${i}.txt`, size: 1 }));
+        response.writeHead(200, { Link: `<http://${request.headers.host}${request.url}>; rel="next"` }).end(JSON.stringify(page));
+      } else response.writeHead(302, { Location: "/again" }).end();
     });
     const from = (id: string) => pull({ id, revision: "main" }, { ...settings, endpoint });
     await expect(from("a/b")).rejects.toThrow(`a/b: expected the Hub's JSON from ${endpoint}, got `);
+    await expect(from("e/f")).rejects.toThrow("e/f: expected at most 10000 files, got a listing that goes on");
     await expect(from("c/d")).rejects.toThrow("c/d: expected a file, got redirects without end");
   });
 });
@@ -578,6 +599,23 @@ describe("two at once", () => {
     expect(sum(both[0]) + sum(both[1])).toBe(both[0].files.reduce((total, { bytes }) => total + bytes, 0));
     expect(waited).toContain("waiting");
     expect(storageRequests(hub)).toHaveLength(1);
+  });
+
+  test("a lock of another machine is taken over when nobody has touched it for half a minute", async () => {
+    const { hub, repo, settings } = await place();
+    mkdirSync(dirname(repo.lock), { recursive: true });
+    writeFileSync(repo.lock, JSON.stringify({ pid: process.pid, host: "elsewhere.invalid", id: "x" }));
+    const now = performance.now.bind(performance);
+    let skipped = 0;
+    const clock = vi.spyOn(performance, "now").mockImplementation(() => now() + skipped);
+    onTestFinished(() => clock.mockRestore());
+    const states: string[] = [];
+    await pull({ id: hub.id, revision: "main" }, settings, ({ state }) => {
+      states.push(state);
+      if (state === "waiting") skipped = 31_000;
+    });
+    expect(states[0]).toBe("waiting");
+    expect(states.at(-1)).toBe("checking");
   });
 
   test("a lock whose process is gone is taken over", async () => {
