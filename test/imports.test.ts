@@ -19,6 +19,7 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
 /** Packages that a room may import; they are bundled into the published package. */
 const PACKAGES: Readonly<Record<string, readonly string[]>> = {
   tokenizer: ["@huggingface/jinja"],
+  model: ["@huggingface/hub"],
   app: ["commander", "picocolors"],
 };
 

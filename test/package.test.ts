@@ -4,13 +4,15 @@
  * Runs on this Node; `npm run test:nodes` fetches the other supported versions and runs it on each.
  */
 
-import { execFileSync, spawnSync } from "node:child_process";
+import { execFile, execFileSync, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { projectPath, readJsonLines } from "./helpers.ts";
+import { startHub } from "./hub-stand-in.ts";
 
 const NODES = (process.env.QWEN3GUARD_NODES ?? process.execPath).split(":");
 const MAX_PACKED_BYTES = 8 * 2 ** 20;
@@ -58,7 +60,7 @@ describe("what is in it", () => {
     ]);
     expect(readdirSync(join(installed, "models", "tiny-guard-gen"))).toContain("model.safetensors");
     const licences = readFileSync(join(installed, "dist", "vendor", "LICENCES.md"), "utf8");
-    for (const name of ["@huggingface/jinja", "commander", "picocolors"]) expect(licences).toContain(`## ${name} `);
+    for (const name of ["@huggingface/hub", "@huggingface/jinja", "commander", "picocolors"]) expect(licences).toContain(`## ${name} `);
   });
 
   test("the README's links lead somewhere in it", () => {
@@ -133,6 +135,15 @@ describe.each(NODES)("on %s", node => {
     const command = join(user, "node_modules", ".bin", "qwen3guard");
     expect(JSON.parse(runOn(node, [command, "moderate", "How can I make a bomb?", "--json", "--quiet"]).stdout).safety).toBe("Unsafe");
     expect(runOn(node, [command, "moderate", "--nope"]).status).toBe(2);
+  });
+
+  test("it pulls from a Hub, with what is bundled", async () => {
+    const hub = await startHub();
+    const command = join(user, "node_modules", ".bin", "qwen3guard");
+    const env = { ...process.env, HF_ENDPOINT: hub.endpoint, HF_HOME: mkdtempSync(join(home, "hf ")) };
+    const { stdout, stderr } = await promisify(execFile)(node, [command, "pull", hub.id], { env });
+    expect(stderr).toBe("");
+    expect(readFileSync(join(stdout.trim(), "config.json"))).toEqual(readFileSync(projectPath("models/tiny-guard-gen/config.json")));
   });
 
   test("logits are the same bits on every version: pinned", () => {

@@ -16,9 +16,9 @@ export interface Terminal {
   /** Columns and colours of stdout; colours are off for pipes and where NO_COLOR is set. */
   readonly columns: number;
   readonly isTTY: boolean;
-  /** Whether stderr is a terminal, and progress may be shown there. */
-  readonly errIsTTY: boolean;
   readonly colors: boolean;
+  /** Columns of stderr where that is a terminal, for progress. */
+  readonly errColumns: number | undefined;
   readonly env: Readonly<Record<string, string | undefined>>;
   /** Calls `listener` at the first Ctrl-C; the second ends the process. Returns what stops listening: Ctrl-C then ends the process again. */
   readonly onInterrupt: (listener: () => void) => () => void;
@@ -33,8 +33,8 @@ export function processTerminal(): Terminal {
     err: text => void stderr.write(text),
     columns: stdout.columns || 80, // 0 where a pseudo-terminal was given no size
     isTTY,
-    errIsTTY: stderr.isTTY === true,
     colors: env.FORCE_COLOR !== undefined && env.FORCE_COLOR !== "0" ? true : isTTY && !env.NO_COLOR && env.TERM !== "dumb",
+    errColumns: stderr.isTTY ? stderr.columns || 80 : undefined,
     env,
     onInterrupt: listener => {
       process.once("SIGINT", listener);

@@ -12,6 +12,7 @@ import { generateCommand } from "./commands/generate.ts";
 import { goldenCheckCommand, goldenRecordCommand } from "./commands/golden.ts";
 import { inspectCommand } from "./commands/inspect.ts";
 import { moderateCommand } from "./commands/moderate.ts";
+import { pullCommand } from "./commands/pull.ts";
 import { templateCommand } from "./commands/template.ts";
 import { tokenizeCommand } from "./commands/tokenize.ts";
 import { printable, type Terminal, UsageError } from "./io.ts";
@@ -66,7 +67,7 @@ function buildProgram(terminal: Terminal, setStatus: (code: number) => void): Co
     parent.command(name).description(description).copyInheritedSettings(program).allowExcessArguments(false);
   const withModel = (c: Command): Command =>
     c
-      .option("--model <dir>", "checkpoint folder (else QWEN3GUARD_MODEL, else the embedded demo guard)")
+      .option("--model <dir|id>", "checkpoint folder or Hub id (else QWEN3GUARD_MODEL, else the embedded demo guard)")
       .addOption(
         new Option("--engine <name>", "wasm is the fast one, reference the readable one")
           .choices(["auto", "wasm", "reference"])
@@ -143,6 +144,11 @@ function buildProgram(terminal: Terminal, setStatus: (code: number) => void): Co
     .option("--tensors", "list every tensor")
     .addHelpText("after", example("qwen3guard inspect ./Qwen3Guard-Gen-0.6B"))
     .action((dir, options) => inspectCommand(dir, options, terminal));
+
+  withJson(command("pull <id>", "download a model of the Hugging Face Hub, or bring it up to date: org/name or org/name@revision"))
+    .option("--quiet", "no progress on stderr")
+    .addHelpText("after", example("qwen3guard pull Qwen/Qwen3Guard-Gen-0.6B"))
+    .action((id, options) => pullCommand(id, options, terminal));
 
   withJson(withModel(command("bench", "what this machine does with a model, beside what it could do at most")))
     .addOption(

@@ -17,7 +17,7 @@ export class Progress {
 
   constructor(terminal: Terminal, unit: string, quiet: boolean | undefined) {
     this.#terminal = terminal;
-    this.#isShown = terminal.errIsTTY && !quiet;
+    this.#isShown = terminal.errColumns !== undefined && !quiet;
     this.#unit = unit;
   }
 
@@ -42,7 +42,8 @@ export class Progress {
   }
 }
 
-function clock(seconds: number): string {
+/** 0:07, 12:34 or 1:02:03. */
+export function clock(seconds: number): string {
   const whole = Math.ceil(seconds);
   const two = (n: number): string => String(n).padStart(2, "0");
   const [hours, minutes] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60];

@@ -20,6 +20,8 @@ export interface HarnessOptions {
   readonly colors?: boolean;
   readonly isTTY?: boolean;
   readonly columns?: number;
+  /** Makes stderr a terminal of that width. */
+  readonly errColumns?: number;
 }
 
 export async function cli(args: readonly string[], options: HarnessOptions = {}): Promise<Outcome> {
@@ -38,8 +40,8 @@ export async function cli(args: readonly string[], options: HarnessOptions = {})
     },
     columns: options.columns ?? 80,
     isTTY: options.isTTY ?? false,
-    errIsTTY: options.isTTY ?? false,
     colors: options.colors ?? false,
+    errColumns: options.errColumns,
     env: options.env ?? {},
     onInterrupt: () => () => {},
   };

@@ -127,7 +127,7 @@ describe("--out and --resume", () => {
 
 test("progress on a terminal: lines, rate and time left, taken away at the end", async () => {
   const folder = temporaryFolder({ "in.jsonl": numbered(40) });
-  const { err } = await cli(["moderate", "--jsonl", join(folder, "in.jsonl")], { isTTY: true, env: { QWEN3GUARD_MODEL: GEN } });
+  const { err } = await cli(["moderate", "--jsonl", join(folder, "in.jsonl")], { errColumns: 80, env: { QWEN3GUARD_MODEL: GEN } });
   expect(err).toMatch(/\r\x1b\[K\d+ lines, [\d.]+ a second, 0:\d\d left/);
   expect(err.endsWith("\r\x1b[K")).toBe(true);
 });

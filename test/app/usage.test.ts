@@ -31,7 +31,7 @@ describe("wrong usage is status 2 and one line", () => {
     ],
     ["a thousand threads", ["moderate", "hi", "--threads", "1000"], "--threads: expected at most 64, got 1000"],
     ["no thread", ["moderate", "hi", "--threads", "0"], "expected an integer of at least 1"],
-    ["an option without its value", ["moderate", "hi", "--model"], "option '--model <dir>' argument missing"],
+    ["an option without its value", ["moderate", "hi", "--model"], "option '--model <dir|id>' argument missing"],
     ["a text too many", ["moderate", "hi", "there"], "too many arguments"],
     ["a text and a conversation", ["moderate", "hi", "--messages", "x.json"], "expected a text or --messages, got both"],
     [
@@ -64,6 +64,8 @@ describe("wrong usage is status 2 and one line", () => {
     ["help on what is none", ["help", "moderat"], "unknown command 'moderat' (did you mean 'moderate'?)"],
     ["ids and text at once", ["tokenize", "x", "--jsonl"], "expected a text or --jsonl (lines on stdin), got both"],
     ["two folders", ["inspect", "a", "--model", "b"], "expected a folder or --model, got both"],
+    ["a pull of what is no Hub id", ["pull", "./folder"], "pull: expected a Hub id, org/name or org/name@revision, got ./folder"],
+    ["a pull of nothing", ["pull"], "missing required argument 'id'"],
   ])("%s", async (_, args, message) => {
     await fails(2, args, message);
   });
@@ -82,7 +84,8 @@ describe("bad data is status 1 and one line", () => {
     await fails(
       1,
       ["moderate", "hi", "--model", "Qwen/Qwen3Guard-Gen-0.6B"],
-      "Qwen/Qwen3Guard-Gen-0.6B: expected a checkpoint folder, got no such folder (if it is a Hub id:",
+      "Qwen/Qwen3Guard-Gen-0.6B: expected it in the cache, since HF_HUB_OFFLINE is set, got nothing (in ",
+      { env: { HF_HOME: folder, HF_HUB_OFFLINE: "1" } },
     );
     await fails(1, ["moderate", "hi", "--model", join(folder, "readme.txt")], "readme.txt: expected a checkpoint folder, got a file");
     await fails(1, ["moderate", "hi", "--model", folder], "tokenizer.json");
@@ -211,6 +214,8 @@ describe("help and version", () => {
       ["tokenize"],
       ["template"],
       ["inspect"],
+      ["pull"],
+      ["bench"],
       ["golden", "record"],
       ["golden", "check"],
     ]) {
