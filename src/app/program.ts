@@ -8,6 +8,7 @@
 import { readFileSync } from "node:fs";
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
 import { benchCommand } from "./commands/bench.ts";
+import { evalCommand } from "./commands/eval.ts";
 import { generateCommand } from "./commands/generate.ts";
 import { goldenCheckCommand, goldenRecordCommand } from "./commands/golden.ts";
 import { inspectCommand } from "./commands/inspect.ts";
@@ -91,6 +92,17 @@ function buildProgram(terminal: Terminal, setStatus: (code: number) => void): Co
       if (flagged && options.failOn) setStatus(EXIT_FLAGGED); // before the output, which nobody may be there to take
       await terminal.out(output);
     });
+
+  withJson(withModel(command("eval <file>", "how well the guard does on labelled texts of your own, JSONL; - is stdin")))
+    .option("--html <file>", "also write the report as a page of its own, with curves")
+    .option("--limit <n>", "only the first n lines", integer(1))
+    .option("--by <key>", "also show figures by what each line says under this key")
+    .option("--worst <n>", "show this many of the worst mistakes of each kind", integer(0), 5)
+    .addHelpText(
+      "after",
+      `\nEach line: {"text": "...", "label": "safe" or "unsafe"}, or {prompt, response} or {messages} for text; id and categories may be added.\n${example("qwen3guard eval texts.jsonl --html report.html")}`,
+    )
+    .action((file, options) => evalCommand(file, options, terminal));
 
   withJson(withModel(command("generate", "text from a prompt or a conversation")))
     .option("--prompt <text>", "raw prompt, control tokens recognised (else stdin)")
