@@ -3,7 +3,7 @@
  */
 
 import { createReadStream } from "node:fs";
-import { open, rename, rm } from "node:fs/promises";
+import { open, rename, rm, stat } from "node:fs/promises";
 
 /** Wrong usage: exit status 2. Everything wrong with data or models is any other error: 1. */
 export class UsageError extends Error {}
@@ -103,6 +103,8 @@ export async function wholeFile(path: string): Promise<{ done(text: string): Pro
   const refuse = (error: NodeJS.ErrnoException): never => {
     throw fileError(path, error, "a file to write");
   };
+  const there = await stat(path).catch(() => undefined);
+  if (there?.isDirectory()) refuse(Object.assign(new Error(), { code: "EISDIR" }));
   const handle = await open(partial, "wx").catch(refuse);
   return {
     async done(text) {

@@ -93,17 +93,6 @@ function buildProgram(terminal: Terminal, setStatus: (code: number) => void): Co
       await terminal.out(output);
     });
 
-  withJson(withModel(command("eval <file>", "how well the guard does on labelled texts of your own, JSONL; - is stdin")))
-    .option("--html <file>", "also write the report as a page of its own, with curves")
-    .option("--limit <n>", "only the first n lines", integer(1))
-    .option("--by <key>", "also show figures by what each line says under this key")
-    .option("--worst <n>", "show this many of the worst mistakes of each kind", integer(0), 5)
-    .addHelpText(
-      "after",
-      `\nEach line: {"text": "...", "label": "safe" or "unsafe"}, or {prompt, response} or {messages} for text; id and categories may be added.\n${example("qwen3guard eval texts.jsonl --html report.html")}`,
-    )
-    .action((file, options) => evalCommand(file, options, terminal));
-
   withJson(withModel(command("generate", "text from a prompt or a conversation")))
     .option("--prompt <text>", "raw prompt, control tokens recognised (else stdin)")
     .option("--messages <file>", "a conversation for the checkpoint's chat template; - is stdin")
@@ -132,6 +121,17 @@ function buildProgram(terminal: Terminal, setStatus: (code: number) => void): Co
     .option("--tensors", "list every tensor")
     .addHelpText("after", example("qwen3guard inspect ./Qwen3Guard-Gen-0.6B"))
     .action((dir, options) => inspectCommand(dir, options, terminal));
+
+  withJson(withModel(command("eval <file>", "how well the guard does on labelled texts of your own, JSONL; - is stdin")))
+    .option("--html <file>", "also write the report as a page of its own, with curves")
+    .option("--limit <n>", "only the first n lines", integer(1))
+    .option("--by <key>", "also show figures by what each line says under this key")
+    .option("--worst <n>", "show this many of the worst mistakes of each kind", integer(0), 5)
+    .addHelpText(
+      "after",
+      `\nEach line: {"text": "...", "label": "safe" or "unsafe"}, or {prompt, response} or {messages} for text; id and categories may be added.\n${example("qwen3guard eval texts.jsonl --html report.html")}`,
+    )
+    .action((file, options) => evalCommand(file, options, terminal));
 
   withJson(withModel(command("bench", "what this machine does with a model, beside what it could do at most")))
     .addOption(

@@ -40,8 +40,12 @@ export async function evalCommand(file: string, options: EvalCommandOptions, ter
       worst: options.worst,
       by: options.by,
     });
-    await page?.done(reportHtml(evaluation, columns));
-    await terminal.out(options.json ? `${JSON.stringify(evaluation)}\n` : reportText(evaluation, terminal));
+    try {
+      await page?.done(reportHtml(evaluation, columns));
+    } finally {
+      // A full disk does not take an hour's figures with it.
+      await terminal.out(options.json ? `${JSON.stringify(evaluation)}\n` : reportText(evaluation, terminal));
+    }
   } finally {
     await page?.discard();
     guard?.close();

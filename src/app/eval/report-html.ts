@@ -56,7 +56,7 @@ function header({ data, model, lines, leftOut, strict, rocAuc }: Evaluation): st
       : []),
   ];
   const tile = (name: string, value: Estimate): string =>
-    `<div><dt>${name}</dt><dd>${figure(value.value)}<span class="interval">${interval(value).trim()}</span></dd></div>`;
+    `<div><dt>${name}</dt><dd>${figure(value.value)}<span class="interval">${interval(value).trim() || "undefined here"}</span></dd></div>`;
   return `<header>
 <p class="over">Guard evaluation</p>
 <h1>${safe(data)}</h1>
@@ -188,10 +188,10 @@ function groupTable(rows: readonly GroupRow[]): string {
   const cell = (part: number, whole: number, kind: string): string =>
     whole === 0
       ? '<td class="share none">–</td>'
-      : `<td class="share"><span class="track"><span class="fill ${kind}" style="--s:${(part / whole).toFixed(3)}"></span></span>${count(part)} of ${count(whole)}<span class="interval">${percent(part / whole)}</span></td>`;
+      : `<td class="share"><span class="track"><span class="fill ${kind}" style="--s:${(part / whole).toFixed(3)}"></span></span><span class="of">${count(part)} of ${count(whole)}</span><span class="interval">${percent(part / whole)}</span></td>`;
   const body = rows.map(
     ({ name, total, unsafe, strict }) =>
-      `<tr><th scope="row">${safe(name)}</th>${cell(strict.tp, unsafe, "good")}${cell(strict.fp, total - unsafe, "bad")}</tr>`,
+      `<tr><th scope="row">${safe(name).replaceAll("_", "_<wbr/>")}</th>${cell(strict.tp, unsafe, "good")}${cell(strict.fp, total - unsafe, "bad")}</tr>`,
   );
   return scroller(
     "Figures by group",

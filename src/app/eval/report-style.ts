@@ -35,7 +35,7 @@ section > p b { color: var(--ink); }
 .what, figcaption { font-size: 14px; color: var(--soft); font-weight: 400; }
 .interval { font-size: 14px; font-weight: 400; color: var(--soft); white-space: pre; }
 
-.tiles { display: grid; grid-template-columns: repeat(4, 1fr); margin-top: 32px; border-top: 1px solid var(--line); border-bottom: 1px solid var(--line); }
+.tiles { display: grid; grid-template-columns: repeat(4, 1fr); margin-top: 32px; border-top: 1px solid var(--line); }
 .tiles div { padding: 16px 16px 18px; border-left: 1px solid var(--line); display: flex; flex-direction: column; justify-content: space-between; }
 .tiles div:first-child { padding-left: 0; border-left: 0; }
 .tiles dt { font-size: 14px; color: var(--soft); }
@@ -63,6 +63,7 @@ th:first-child, td:first-child { padding-left: 0; }
 .rates .plot { width: 188px; padding: 0 0 0 16px; }
 .ends { display: flex; justify-content: space-between; padding: 0 3px; font-size: 12px; font-weight: 400; color: var(--soft); }
 .whisker { display: block; overflow: visible; }
+.confusion tbody th { border-bottom: 0; }
 .confusion td.heat { padding: 12px 8px; font-size: 16px; text-align: center; }
 .confusion thead th { text-align: center; border-bottom: 0; padding-top: 0; padding-bottom: 4px; }
 .confusion thead td { border-bottom: 0; padding: 0; }
@@ -78,6 +79,7 @@ th:first-child, td:first-child { padding-left: 0; }
 .matrix .total { color: var(--soft); padding-right: 16px; min-width: 0; }
 .groups th[scope="col"], .groups td { text-align: left; white-space: nowrap; padding-left: 24px; }
 .groups tbody th { overflow-wrap: anywhere; min-width: 112px; }
+.groups .of { display: inline-block; min-width: 64px; text-align: right; }
 .groups .interval { display: inline-block; min-width: 48px; margin-left: 6px; text-align: right; }
 .track { display: inline-block; vertical-align: middle; width: 112px; height: 8px; margin-right: 12px; background: var(--faint); }
 .fill { display: block; height: 8px; width: calc(var(--s) * 100%); }
@@ -124,7 +126,8 @@ footer { margin-top: 56px; padding-top: 20px; border-top: 1px solid var(--line);
   .rates .interval { display: block; }
   .facts { grid-template-columns: 1fr; gap: 16px; }
   .groups th[scope="col"], .groups td { padding-left: 12px; white-space: normal; }
-  .groups .interval { min-width: 0; text-align: left; }
+  .groups .of { min-width: 0; }
+  .groups .interval { min-width: 0; margin-left: 8px; }
   .track { display: block; width: 100%; margin: 2px 0 4px; }
 }
 @media print {
