@@ -70,7 +70,7 @@ ${tile("ROC AUC", rocAuc)}
 </header>`;
 }
 
-function operatingPoints({ strict, loose }: Evaluation): string {
+function operatingPoints({ strict, loose, bootstrap }: Evaluation): string {
   const rows = RATE_NAMES.map(
     ([key, name]) =>
       `<tr><th scope="row">${capital(name)}</th><td>${withInterval(strict[key])}</td><td>${withInterval(loose[key])}</td>` +
@@ -87,7 +87,7 @@ function operatingPoints({ strict, loose }: Evaluation): string {
     `<p>What the guard itself decides. <b>Strict</b> flags Unsafe and Controversial, <b>loose</b> flags Unsafe alone.</p>
 <div class="pair wide-left">
 <table class="rates">
-<caption>Rates, with 95 % intervals</caption>
+<caption>Rates, with ${percent(bootstrap.level)} intervals</caption>
 <thead><tr><td></td><th scope="col"><span class="key strict"></span>Strict</th><th scope="col"><span class="key loose"></span>Loose</th><td class="plot"><span class="ends"><span>0</span><span>1</span></span></td></tr></thead>
 <tbody>
 ${rows.join("\n")}

@@ -126,8 +126,7 @@ footer { margin-top: 56px; padding-top: 20px; border-top: 1px solid var(--line);
   .rates .interval { display: block; }
   .facts { grid-template-columns: 1fr; gap: 16px; }
   .groups th[scope="col"], .groups td { padding-left: 12px; white-space: normal; }
-  .groups .of { min-width: 0; }
-  .groups .interval { min-width: 0; margin-left: 8px; }
+  .groups .of, .groups .interval { display: block; margin-left: 0; text-align: left; }
   .track { display: block; width: 100%; margin: 2px 0 4px; }
 }
 @media print {

@@ -64,3 +64,32 @@ test("the public sets in bench/data are what their README says", () => {
     expect(readme).toMatch(new RegExp(`\`${name}\\.jsonl\` \\| ${count.toLocaleString("en")}\\b`));
   }
 });
+
+test.each(["xstest", "simple-safety-tests"])("docs/EVALUATION.md has the figures of %s", async name => {
+  const { out } = await cli(["eval", projectPath(`bench/data/${name}.jsonl`), "--quiet"]);
+  const strict = (figure: string): string => new RegExp(`^${figure} +(n/a|[\\d.]+ \\[[\\d., ]+\\])`, "m").exec(out)?.[1] ?? "none";
+  const figures = ["precision", "recall", "F1", "false-positive rate", "ROC AUC"].map(strict);
+  const judged = /^([\d,]+) lines:/m.exec(out)?.[1];
+  expect(readFileSync(projectPath("docs/EVALUATION.md"), "utf8")).toContain(
+    `| \`bench/data/${name}.jsonl\` | ${judged} | ${figures.join(" | ")} |`,
+  );
+});
+
+test("no text of the sets is among the public texts that the demo guard learned", () => {
+  const plain = (text: string): string =>
+    text
+      .toLowerCase()
+      .replace(/[^a-z0-9 ]/g, "")
+      .trim();
+  const learned = new Set([
+    ...readJsonLines<{ text: string }>("tools/reference/train/harmful.jsonl").map(({ text }) => plain(text)),
+    ...readJsonLines<{ instruction: string; input: string }>("tools/reference/train/benign.jsonl").flatMap(({ instruction, input }) => [
+      plain(instruction),
+      plain(`${instruction} ${input}`),
+    ]),
+  ]);
+  for (const name of ["xstest", "openai-moderation", "simple-safety-tests"]) {
+    const texts = readJsonLines<{ text: string }>(`bench/data/${name}.jsonl`).map(({ text }) => plain(text));
+    expect(texts.filter(text => learned.has(text))).toEqual([]);
+  }
+});
