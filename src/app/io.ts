@@ -3,6 +3,7 @@
  */
 
 import { createReadStream } from "node:fs";
+import { open, rename, rm, stat } from "node:fs/promises";
 
 /** Wrong usage: exit status 2. Everything wrong with data or models is any other error: 1. */
 export class UsageError extends Error {}
@@ -100,6 +101,31 @@ export function inFile<T>(path: string, check: () => T): T {
     const { message } = error as Error;
     throw new (error instanceof RangeError ? RangeError : TypeError)(`${path === "-" ? "stdin" : path}: ${message}`);
   }
+}
+
+/**
+ * A file that appears whole or not at all: written beside its place and renamed, so that a run that fails leaves what was there. Opened at
+ * once, so that a place where nothing can be written is known before the work. `discard` after `done` does nothing.
+ */
+export async function wholeFile(path: string): Promise<{ done(text: string): Promise<void>; discard(): Promise<void> }> {
+  const partial = `${path}.${process.pid}.part`;
+  const refuse = (error: NodeJS.ErrnoException): never => {
+    throw fileError(path, error, "a file to write");
+  };
+  const there = await stat(path).catch(() => undefined);
+  if (there?.isDirectory()) refuse(Object.assign(new Error(), { code: "EISDIR" }));
+  const handle = await open(partial, "wx").catch(refuse);
+  return {
+    async done(text) {
+      await handle.writeFile(text);
+      await handle.close();
+      await rename(partial, path).catch(refuse);
+    },
+    async discard() {
+      await handle.close();
+      await rm(partial, { force: true });
+    },
+  };
 }
 
 /** One line for an error of the file system, instead of its own. `what` was expected of the path. */

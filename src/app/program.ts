@@ -8,6 +8,7 @@
 import { readFileSync } from "node:fs";
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
 import { benchCommand } from "./commands/bench.ts";
+import { evalCommand } from "./commands/eval.ts";
 import { generateCommand } from "./commands/generate.ts";
 import { goldenCheckCommand, goldenRecordCommand } from "./commands/golden.ts";
 import { inspectCommand } from "./commands/inspect.ts";
@@ -149,6 +150,17 @@ function buildProgram(terminal: Terminal, setStatus: (code: number) => void): Co
     .option("--quiet", "no progress on stderr")
     .addHelpText("after", example("qwen3guard pull Qwen/Qwen3Guard-Gen-0.6B"))
     .action((id, options) => pullCommand(id, options, terminal));
+
+  withJson(withModel(command("eval <file>", "how well the guard does on labelled texts of your own, JSONL; - is stdin")))
+    .option("--html <file>", "also write the report as a page of its own, with curves")
+    .option("--limit <n>", "only the first n lines", integer(1))
+    .option("--by <key>", "also show figures by what each line says under this key")
+    .option("--worst <n>", "show this many of the worst mistakes of each kind", integer(0), 5)
+    .addHelpText(
+      "after",
+      `\nEach line: {"text": "...", "label": "safe" or "unsafe"}, or {prompt, response} or {messages} for text; id and categories may be added.\n${example("qwen3guard eval texts.jsonl --html report.html")}`,
+    )
+    .action((file, options) => evalCommand(file, options, terminal));
 
   withJson(withModel(command("bench", "what this machine does with a model, beside what it could do at most")))
     .addOption(

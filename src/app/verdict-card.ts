@@ -62,7 +62,7 @@ function percent(share: number): string {
   return `${(share * 100).toFixed(1)} %`;
 }
 
-/** The text of the message that is judged. */
+/** The message that is judged: the last one. */
 export function judgedText(input: ModerationInput): string {
   if (typeof input === "string") return input;
   if ("prompt" in input) return input.response ?? input.prompt;
@@ -70,7 +70,7 @@ export function judgedText(input: ModerationInput): string {
 }
 
 /** One line of at most `width` characters, an ellipsis for what is left out. (Wide characters, as of Chinese, take two columns and may wrap.) */
-function quote(text: string, width: number): string {
+export function quote(text: string, width: number): string {
   const characters = Array.from(printable(text.slice(0, 4 * Math.max(1, width)).replace(/\s+/g, " ")));
   if (characters.length <= width && text.length <= 4 * width) return characters.join("");
   return `${characters.slice(0, Math.max(0, width - 1)).join("")}…`;

@@ -63,6 +63,8 @@ describe("wrong usage is status 2 and one line", () => {
     ["a golden record without its output", ["golden", "record", "--input", "x"], "golden record: expected --out FILE, got none"],
     ["help on what is none", ["help", "moderat"], "unknown command 'moderat' (did you mean 'moderate'?)"],
     ["ids and text at once", ["tokenize", "x", "--jsonl"], "expected a text or --jsonl (lines on stdin), got both"],
+    ["an evaluation of nothing", ["eval"], "missing required argument 'file'"],
+    ["a limit of none", ["eval", "x.jsonl", "--limit", "0"], "expected an integer of at least 1"],
     ["two folders", ["inspect", "a", "--model", "b"], "expected a folder or --model, got both"],
     ["a pull of what is no Hub id", ["pull", "./folder"], "pull: expected a Hub id, org/name or org/name@revision, got ./folder"],
     ["a pull of nothing", ["pull"], "missing required argument 'id'"],
@@ -152,6 +154,29 @@ describe("bad data is status 1 and one line", () => {
     });
   });
 
+  test("an evaluation: its data is checked before the model is asked for, and its page's place before the work", async () => {
+    const folder = temporaryFolder({
+      "bad.jsonl": '{"text": "a", "label": "safe"}\n\n{"text": "b", "label": "maybe"}\n',
+      "empty.jsonl": "\n",
+      "good.jsonl": '{"text": "a", "label": "safe"}\n',
+      "long.jsonl": JSON.stringify({ text: "word ".repeat(2500), label: "safe" }),
+    });
+    const data = (name: string): string[] => ["eval", join(folder, name), "--quiet"];
+    await fails(1, [...data("bad.jsonl"), "--model", "no-model"], 'bad.jsonl line 3: label: expected "safe" or "unsafe", got "maybe"');
+    await fails(1, data("empty.jsonl"), "empty.jsonl: expected at least one line, got none");
+    await fails(1, data("none.jsonl"), "none.jsonl: expected a readable file, got no such file");
+    await fails(1, ["eval", "-", "--quiet"], "stdin line 1: expected JSON, got", { stdin: "hello" });
+    await fails(1, [...data("good.jsonl"), "--model", STREAM], "expected a Gen guard");
+    await fails(1, data("long.jsonl"), "long.jsonl: expected at least one line that the model's context holds, got none");
+    await fails(
+      1,
+      [...data("good.jsonl"), "--html", join(folder, "no", "where.html"), "--model", "no-model"],
+      "where.html: expected a file to write, got no such file",
+    );
+    await fails(1, [...data("good.jsonl"), "--html", folder, "--model", "no-model"], "expected a file to write, got a folder");
+    expect(readdirSync(folder).sort()).toEqual(["bad.jsonl", "empty.jsonl", "good.jsonl", "long.jsonl"]);
+  });
+
   test("what a file holds cannot move the terminal's cursor or turn its text around", async () => {
     const folder = temporaryFolder({ "esc.json": "\u001b[2J\u001b[31mPWNED\rx", "config.json": '{"model_type": "\u009b31m\u202eevil"}' });
     for (const args of [
@@ -210,6 +235,7 @@ describe("help and version", () => {
     for (const command of [
       [],
       ["moderate"],
+      ["eval"],
       ["generate"],
       ["tokenize"],
       ["template"],

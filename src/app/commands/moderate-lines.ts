@@ -8,11 +8,11 @@
 
 import { createReadStream } from "node:fs";
 import { type FileHandle, open, stat } from "node:fs/promises";
-import type { ModerationInput } from "../../guard/conversation.ts";
 import { type Guard, isInputError, type ModerateOptions } from "../../guard/guard.ts";
 import type { Verdict } from "../../guard/verdict.ts";
 import { fileError, inputChunks, parseJson, type Terminal } from "../io.ts";
 import { type JsonLine, jsonLines } from "../json-lines.ts";
+import { inputOfLine } from "../line-input.ts";
 import { Progress } from "../progress.ts";
 
 export interface LinesOptions {
@@ -85,7 +85,7 @@ async function judge(guard: Guard, line: JsonLine, options: ModerateOptions): Pr
   try {
     const value = parseJson(line.line, "line");
     id = (value as { id?: unknown } | null)?.id;
-    return { ...withId(id), ...(await guard.moderate(toInput(value), options)) };
+    return { ...withId(id), ...(await guard.moderate(inputOfLine(value), options)) };
   } catch (error) {
     if (!isInputError(error)) throw error;
     return { ...withId(id), line: line.number, error: error.message };
@@ -94,24 +94,6 @@ async function judge(guard: Guard, line: JsonLine, options: ModerateOptions): Pr
 
 function withId(id: unknown): { id?: unknown } {
   return id === undefined ? {} : { id };
-}
-
-/** One of the three forms; other keys (a label, a source) are nobody's business here. */
-export function toInput(value: unknown): ModerationInput {
-  if (typeof value !== "object" || value === null || Array.isArray(value)) {
-    throw new TypeError(`line: expected {text}, {prompt, response} or {messages}, got ${JSON.stringify(value).slice(0, 60)}`);
-  }
-  const { text, prompt, response, messages } = value as Record<string, unknown>;
-  const given = Object.entries({ text, prompt, messages }).flatMap(([key, value]) => (value === undefined ? [] : [key]));
-  if (given.length !== 1) {
-    throw new TypeError(`line: expected one of text, prompt and messages, got ${given.length === 0 ? "none of them" : given.join(", ")}`);
-  }
-  if (response !== undefined && prompt === undefined) throw new TypeError(`line: expected a prompt with the response, got ${given[0]}`);
-  if (text !== undefined && typeof text !== "string") throw new TypeError(`text: expected a text, got a value of type ${typeof text}`);
-  if (messages !== undefined && !Array.isArray(messages)) {
-    throw new TypeError(`messages: expected an array, got a value of type ${typeof messages}`);
-  }
-  return (text ?? messages ?? { prompt, ...(response === undefined ? {} : { response }) }) as ModerationInput;
 }
 
 /** A new file; or, to go on with, one that is there, without the torn line that a killed process may have left at its end. */
