@@ -21,7 +21,8 @@ export class SessionPool {
 
   /**
    * Takes a session for `prompt`. Its position says how many ids it already holds; at least the last id is always left to run, since its logits
-   * are wanted. Give it back with `release`.
+   * are wanted. As long as there is room for another, one that shares little is left to the prompts that share more: a guard's two kinds of
+   * prompts begin with the same dozen ids, and would take the other's policy away in turns. Give it back with `release`.
    */
   acquire(prompt: ArrayLike<number>): Session {
     let best: Session | undefined;
@@ -30,7 +31,8 @@ export class SessionPool {
       const common = Math.min(session.commonPrefix(prompt), prompt.length - 1);
       if (common > shared) [best, shared] = [session, common];
     }
-    if (!best) return this.#newSession();
+    const isOfAnotherKind = best !== undefined && shared < best.position / 2;
+    if (!best || (isOfAnotherKind && this.#idle.length < this.#maxIdle)) return this.#newSession();
     this.#idle.splice(this.#idle.indexOf(best), 1);
     best.truncate(shared);
     return best;

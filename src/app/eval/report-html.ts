@@ -52,7 +52,9 @@ function header({ data, model, lines, leftOut, strict, rocAuc }: Evaluation): st
   const notes = [
     ...(lines.unparsed > 0 ? [`${plural(lines.unparsed, "answer")} did not follow the format and count as flagged.`] : []),
     ...(leftOut.length > 0
-      ? [`${plural(leftOut.length, "line")} too long for the model's context ${leftOut.length === 1 ? "is" : "are"} left out.`]
+      ? [
+          `${plural(leftOut.length, "line")} whose context leaves no room for the message to judge ${leftOut.length === 1 ? "is" : "are"} left out.`,
+        ]
       : []),
   ];
   const tile = (name: string, value: Estimate): string =>

@@ -31,7 +31,7 @@ export function reportText(evaluation: Evaluation, terminal: Pick<Terminal, "col
   out.push(`${bold(printable(evaluation.data))} ${dim("judged by")} ${printable(evaluation.model)}`);
   out.push(`${plural(lines.judged, "line")}: ${count(lines.unsafe)} unsafe, ${count(lines.safe)} safe`);
   if (lines.unparsed > 0) out.push(`${plural(lines.unparsed, "answer")} did not follow the format: flagged`);
-  if (leftOut.length > 0) out.push(`${plural(leftOut.length, "line")} left out, too long for the model's context`);
+  if (leftOut.length > 0) out.push(`${plural(leftOut.length, "line")} left out: their context leaves no room for the message to judge`);
 
   out.push("", `${"".padEnd(NAME_WIDTH)}${bold("strict".padEnd(ESTIMATE_WIDTH))}${bold("loose")}`);
   for (const [key, name] of RATE_NAMES)
