@@ -2,4 +2,5 @@
 
 export type { ChatMessage } from "./tokenizer/chat-template.ts";
 export type { DecodeStream } from "./tokenizer/decode-stream.ts";
+export type { Encoding } from "./tokenizer/offsets.ts";
 export { type TextFiles, Tokenizer } from "./tokenizer/tokenizer.ts";

@@ -5,8 +5,8 @@
  *     ids --entries--> bytes --UTF-8--> text                                                             decode
  *     messages --chat template--> text --> ids                                                           encodeChat
  *
- * Reading order: this file; pre-tokenizer.ts (the split); byte-level.ts and bpe.ts (the merges); added-tokens.ts; chat-template.ts (why users cannot
- * forge control tokens); unicode.ts; tokenizer-json.ts (what is refused, and why).
+ * Reading order: this file; pre-tokenizer.ts (the split); byte-level.ts and bpe.ts (the merges); offsets.ts; added-tokens.ts; chat-template.ts (why users
+ * cannot forge control tokens); unicode.ts; tokenizer-json.ts (what is refused, and why).
  *
  * The reference is Python's tokenizers library reading the same tokenizer.json; ids equal its ids with `add_special_tokens=False`. What differs:
  * - A lone surrogate, which Python refuses to encode, is encoded as U+FFFD.
@@ -19,9 +19,10 @@ import { BytePairEncoder } from "./bpe.ts";
 import { tokenBytes } from "./byte-level.ts";
 import { type ChatMessage, ChatTemplate, checkMessages, readTokenizerConfig } from "./chat-template.ts";
 import { DecodeStream, newUtf8Decoder } from "./decode-stream.ts";
+import { type Encoding, EncodingBuilder } from "./offsets.ts";
 import { forEachPiece } from "./pre-tokenizer.ts";
 import { describe, readTokenizerJson, type TokenizerData } from "./tokenizer-json.ts";
-import { normalizeNfc, toWellFormed } from "./unicode.ts";
+import { type NfcChange, normalizeNfc, toWellFormed } from "./unicode.ts";
 
 /** Where the tokenizer's files come from. */
 export interface TextFiles {
@@ -106,12 +107,30 @@ export class Tokenizer {
 
   /** Ids of a text, as the reference without special tokens around it. Added tokens are recognised unless `literal`. */
   encode(text: string, options: EncodeOptions = {}): Int32Array {
-    if (typeof text !== "string") throw new TypeError(`text: expected a string, got ${describe(text)}`);
-    const wellFormed = toWellFormed(text);
+    const wellFormed = checkText(text);
     const ids: number[] = [];
     if (options.literal) this.#encodeOrdinary(wellFormed, ids);
     else this.#encodeParts(wellFormed, part => part, ids);
     return new Int32Array(ids);
+  }
+
+  /** The same ids, each with the range of the text that it comes from (see offsets.ts). */
+  encodeWithOffsets(text: string, options: EncodeOptions = {}): Encoding {
+    const wellFormed = checkText(text);
+    const encoding = new EncodingBuilder();
+    const ordinary = (start: number, end: number): void => {
+      const changes: NfcChange[] = [];
+      const normalized = this.#encodeOrdinary(wellFormed.slice(start, end), encoding.ids, changes);
+      encoding.locate(normalized, changes, start, this.#byteLengthOf);
+    };
+    let end = 0;
+    for (const match of options.literal ? [] : this.#matcher.findAll(wellFormed)) {
+      ordinary(end, match.start);
+      encoding.push(match.id, match.start, match.end);
+      end = match.end;
+    }
+    ordinary(end, wellFormed.length);
+    return encoding.finish();
   }
 
   /** Text of ids, as the reference: ids without an entry give nothing, bytes that are not UTF-8 give U+FFFD. RangeError for what cannot be an id. */
@@ -198,10 +217,15 @@ export class Tokenizer {
     this.#encodeOrdinary(restore(text.slice(end)), ids);
   }
 
-  #encodeOrdinary(text: string, ids: number[]): void {
-    const normalized = normalizeNfc(text);
+  /** Returns the normalized text, and appends to `changes` what normalization changed. */
+  #encodeOrdinary(text: string, ids: number[], changes?: NfcChange[]): string {
+    const normalized = normalizeNfc(text, changes);
     forEachPiece(normalized, (start, end) => this.#encoder.encodeInto(normalized, start, end, ids));
+    return normalized;
   }
+
+  /** Bytes of an id that BPE gave: its entry is made of the byte alphabet, a character a byte. */
+  readonly #byteLengthOf = (id: number): number => this.#data.tokens[id]!.length;
 
   #bytesOf(id: number, options: DecodeOptions): Uint8Array {
     if (!Number.isInteger(id) || id < 0) throw new RangeError(`id: expected an integer from 0, got ${describe(id)}`);
@@ -216,6 +240,12 @@ export class Tokenizer {
     }
     return this.#template;
   }
+}
+
+/** The text, well-formed. */
+function checkText(text: unknown): string {
+  if (typeof text !== "string") throw new TypeError(`text: expected a string, got ${describe(text)}`);
+  return toWellFormed(text);
 }
 
 /**
