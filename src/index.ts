@@ -1,9 +1,13 @@
 /** `import ... from "qwen3guard"`: the guard, and the parts it is made of. */
 
+export type { AnswerStream, StreamUpdate } from "./guard/answer-stream.ts";
 export type { ModerationInput } from "./guard/conversation.ts";
+export { answerRisk, type CutRule, type TokenVerdict, TwoInARow, type Violation } from "./guard/cut-rule.ts";
 export { extractLabelAndCategories, extractLabelCategoriesRefusal } from "./guard/extraction.ts";
 export { Guard, type Mode, type ModerateOptions, type Verdict } from "./guard/guard.ts";
 export type { SafetyLevel } from "./guard/policy.ts";
+export type { Reading } from "./guard/readings.ts";
+export { StreamGuard, type StreamInput, type StreamModeration, type StreamOptions, type StreamState } from "./guard/stream-guard.ts";
 export { type CheckpointFiles, filesFromBlobs } from "./model/checkpoint-files.ts";
 export type { CheckpointSource } from "./model/open-checkpoint.ts";
 export { Qwen3 } from "./model/qwen3.ts";
