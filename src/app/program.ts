@@ -1,7 +1,7 @@
 /**
  * The command line: which commands and options there are, and what each outcome's exit status is.
  *
- * In: arguments and a terminal. Out: 0 done; 1 it failed; 2 wrong usage; 3 with --fail-on, something was flagged. Every failure is one line on
+ * In: arguments and a terminal. Out: 0 done; 1 it failed; 2 wrong usage; 3 with --fail-on, something was flagged, or a stream was cut. Every failure is one line on
  * stderr (the stack too where DEBUG=qwen3guard). The work itself is done in commands/.
  */
 
@@ -12,6 +12,7 @@ import { generateCommand } from "./commands/generate.ts";
 import { goldenCheckCommand, goldenRecordCommand } from "./commands/golden.ts";
 import { inspectCommand } from "./commands/inspect.ts";
 import { moderateCommand } from "./commands/moderate.ts";
+import { streamCommand } from "./commands/stream.ts";
 import { templateCommand } from "./commands/template.ts";
 import { tokenizeCommand } from "./commands/tokenize.ts";
 import { printable, type Terminal, UsageError } from "./io.ts";
@@ -63,9 +64,9 @@ function buildProgram(terminal: Terminal, setStatus: (code: number) => void): Co
 
   const command = (name: string, description: string, parent: Command = program): Command =>
     parent.command(name).description(description).copyInheritedSettings(program).allowExcessArguments(false);
-  const withModel = (c: Command): Command =>
+  const withModel = (c: Command, fallback: string = ", else the embedded demo guard"): Command =>
     c
-      .option("--model <dir>", "checkpoint folder (else QWEN3GUARD_MODEL, else the embedded demo guard)")
+      .option("--model <dir>", `checkpoint folder (else QWEN3GUARD_MODEL${fallback})`)
       .addOption(
         new Option("--engine <name>", "wasm is the fast one, reference the readable one")
           .choices(["auto", "wasm", "reference"])
@@ -91,6 +92,19 @@ function buildProgram(terminal: Terminal, setStatus: (code: number) => void): Co
       if (flagged && options.failOn) setStatus(EXIT_FLAGGED); // before the output, which nobody may be there to take
       await terminal.out(output);
     });
+
+  withJson(
+    withModel(command("stream", "moderates an answer from stdin as it arrives, and cuts it where it offends"), ""),
+    "one JSON object a token, then one on the whole",
+  )
+    .option("--prompt <text>", "the question that it answers", "")
+    .addOption(
+      new Option("--mode <mode>", "strict cuts at Unsafe and Controversial, loose at Unsafe alone")
+        .choices(["strict", "loose"])
+        .default("strict"),
+    )
+    .addHelpText("after", example('some-llm "$Q" | qwen3guard stream --prompt "$Q" --model ./Qwen3Guard-Stream-0.6B'))
+    .action(options => streamCommand(options, terminal, () => setStatus(EXIT_FLAGGED)));
 
   withJson(withModel(command("generate", "text from a prompt or a conversation")))
     .option("--prompt <text>", "raw prompt, control tokens recognised (else stdin)")

@@ -26,8 +26,8 @@ export interface Violation {
   readonly category: string | null;
   /** The first offending character: UTF-16 offset in the answer's text. What stands before it may be shown. */
   readonly at: number;
-  /** Index of the first offending token in the model's whole input. */
-  readonly position: number;
+  /** The offending tokens. */
+  readonly tokens: readonly TokenVerdict[];
 }
 
 /** Hears an answer's verdicts one by one. It remembers what it heard, so each stream needs one of its own. */
@@ -49,7 +49,7 @@ export class TwoInARow implements CutRule {
     const first = this.#before;
     this.#before = verdict;
     if (first?.risk !== verdict.risk || !this.#levels.includes(verdict.risk)) return null;
-    return { risk: verdict.risk, category: verdict.category, at: first.start, position: first.position };
+    return { risk: verdict.risk, category: verdict.category, at: first.start, tokens: [first, verdict] };
   }
 }
 
