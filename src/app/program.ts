@@ -93,6 +93,17 @@ function buildProgram(terminal: Terminal, setStatus: (code: number) => void): Co
       await terminal.out(output);
     });
 
+  withJson(withModel(command("generate", "text from a prompt or a conversation")))
+    .option("--prompt <text>", "raw prompt, control tokens recognised (else stdin)")
+    .option("--messages <file>", "a conversation for the checkpoint's chat template; - is stdin")
+    .option("--max-new-tokens <n>", "at most this many tokens", integer(1), 128)
+    .option("--temperature <t>", "0 is greedy", number, 0)
+    .option("--top-p <p>", "draw from the likeliest tokens that together reach p", number)
+    .option("--top-k <k>", "draw from the k likeliest tokens", integer(1))
+    .option("--seed <n>", "start of the random generator (default: 0)", integer(0))
+    .addHelpText("after", example("qwen3guard generate --messages conversation.json --json"))
+    .action(options => generateCommand(options, terminal));
+
   withJson(
     withModel(command("stream", "moderates an answer from stdin as it arrives, and cuts it where it offends"), ""),
     "one JSON object a token, then one on the whole",
@@ -105,17 +116,6 @@ function buildProgram(terminal: Terminal, setStatus: (code: number) => void): Co
     )
     .addHelpText("after", example('some-llm "$Q" | qwen3guard stream --prompt "$Q" --model ./Qwen3Guard-Stream-0.6B'))
     .action(options => streamCommand(options, terminal, () => setStatus(EXIT_FLAGGED)));
-
-  withJson(withModel(command("generate", "text from a prompt or a conversation")))
-    .option("--prompt <text>", "raw prompt, control tokens recognised (else stdin)")
-    .option("--messages <file>", "a conversation for the checkpoint's chat template; - is stdin")
-    .option("--max-new-tokens <n>", "at most this many tokens", integer(1), 128)
-    .option("--temperature <t>", "0 is greedy", number, 0)
-    .option("--top-p <p>", "draw from the likeliest tokens that together reach p", number)
-    .option("--top-k <k>", "draw from the k likeliest tokens", integer(1))
-    .option("--seed <n>", "start of the random generator (default: 0)", integer(0))
-    .addHelpText("after", example("qwen3guard generate --messages conversation.json --json"))
-    .action(options => generateCommand(options, terminal));
 
   withJson(withModel(command("tokenize [text]", "the ids of a text, or the text of ids")))
     .option("--literal", "treat all of it as ordinary text: control tokens are not recognised")
