@@ -13,8 +13,8 @@ import { writeRandomCheckpoint } from "../src/app/random-checkpoint.ts";
 import { Qwen3 } from "../src/model/qwen3.ts";
 
 const CONTEXTS = [100, 1000, 4000];
-const ROUNDS = 12;
-const TOKENS = 4;
+const ROUNDS = 30;
+const TOKENS = 2;
 
 async function measure(folder: string): Promise<void> {
   const model = await Qwen3.load(folder);

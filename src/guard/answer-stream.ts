@@ -12,7 +12,6 @@
  * The template's own tokens between question and answer are run too, as in the reference, but have no part of the text and so no verdict here.
  */
 
-import type { GuardScores } from "../model/forward.ts";
 import type { Session } from "../model/session.ts";
 import type { ChatStream } from "../tokenizer/chat-stream.ts";
 import type { Encoding } from "../tokenizer/offsets.ts";
@@ -60,12 +59,8 @@ export class AnswerStream {
   query(): Promise<Reading> {
     this.#query ??= this.#inTurn(async () => {
       const { session, chat, questionIds, labels, signal } = this.#parts;
-      const { riskLevel, category } = await session.classify(chat.before.subarray(0, questionIds), "query", signal);
-      const last: GuardScores = {
-        riskLevel: riskLevel.slice(-labels.query.riskLevels.length),
-        category: category.slice(-labels.query.categories.length),
-      };
-      return toReadings(last, labels.query)[0];
+      const readings = toReadings(await session.classify(chat.before.subarray(0, questionIds), "query", signal), labels.query);
+      return readings[readings.length - 1];
     });
     return this.#query;
   }

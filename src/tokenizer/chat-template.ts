@@ -16,6 +16,7 @@
  */
 
 import { Template } from "@huggingface/jinja";
+import { rewriteStrips, STRIP_FUNCTIONS } from "./template-strip.ts";
 import { describe, expectObject } from "./tokenizer-json.ts";
 import { toWellFormed } from "./unicode.ts";
 
@@ -44,12 +45,20 @@ export class ChatTemplate {
     this.#origin = origin;
     this.#variables = variables;
     this.#template = this.#named(() => new Template(source));
+    rewriteStrips(this.#template);
   }
 
   /** Exactly what the template renders. `messages` must have passed `checkMessages`. An Error when the template fails or refuses (`raise_exception`). */
   render(messages: readonly ChatMessage[], addGenerationPrompt: boolean): string {
     // tools and documents are passed as transformers passes them when there are none.
-    const context = { ...this.#variables, messages, tools: null, documents: null, add_generation_prompt: addGenerationPrompt };
+    const context = {
+      ...STRIP_FUNCTIONS,
+      ...this.#variables,
+      messages,
+      tools: null,
+      documents: null,
+      add_generation_prompt: addGenerationPrompt,
+    };
     return this.#named(() => this.#template.render(context));
   }
 
