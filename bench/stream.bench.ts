@@ -2,8 +2,10 @@
  * What a token costs a Stream guard, at short and long contexts: `node bench/stream.bench.ts [CHECKPOINT]` (else a seeded random checkpoint of the 0.6B
  * shape is written to a temporary folder). About three minutes, most of them to fill the long contexts.
  *
- * The contexts are measured in turn, round after round, and of each the fastest token counts: other work on the machine only adds. What grows with the
- * context is attention over the cache alone; all weights are read for every token, whatever the context.
+ * The contexts are measured in turn, round after round, and of each the fastest token counts: other work on the machine only adds.
+ *
+ * What grows with the context is attention over the cache alone: nothing is run again. To read every weight but the embeddings once is 0.88 GB at this
+ * shape; the keys and values of a token are 229 kB, those of 4,000 tokens 0.92 GB. So twice the time at 4,000 is what the memory's speed allows.
  */
 
 import { mkdtemp, rm } from "node:fs/promises";

@@ -23,7 +23,6 @@ import { utf8Into } from "./byte-level.ts";
 import { type Encoding, EncodingBuilder } from "./offsets.ts";
 import { OpenPiece } from "./open-piece.ts";
 import { forEachPiece, openStart } from "./pre-tokenizer.ts";
-
 import { codePointClasses, LETTER, lastStableStart, type NfcChange, NUMBER, normalizeNfc, SPACE, toWellFormed } from "./unicode.ts";
 
 /** What a tokenizer lends to its streams. */
