@@ -44,8 +44,11 @@ export class ChatTemplate {
     this.#source = source;
     this.#origin = origin;
     this.#variables = variables;
-    this.#template = this.#named(() => new Template(source));
-    rewriteStrips(this.#template);
+    this.#template = this.#named(() => {
+      const template = new Template(source);
+      rewriteStrips(template.parsed);
+      return template;
+    });
   }
 
   /** Exactly what the template renders. `messages` must have passed `checkMessages`. An Error when the template fails or refuses (`raise_exception`). */

@@ -6,8 +6,6 @@
  * such call in the parsed template becomes a call of one of our functions, which go into the template's context. Without an argument all stays as it is.
  */
 
-import type { Template } from "@huggingface/jinja";
-
 type Strip = (text: unknown, characters: unknown) => string;
 
 /** The functions by the names that the rewritten calls have: ones that no template uses. */
@@ -26,15 +24,11 @@ interface Node {
   value?: unknown;
 }
 
-/** Rewrites `text.lstrip(characters)` to `__lstrip(text, characters)` and so on, in place. */
-export function rewriteStrips(template: Template): void {
-  visit(template.parsed);
-}
-
-function visit(value: unknown): void {
-  if (typeof value !== "object" || value === null) return;
-  for (const child of Object.values(value)) visit(child);
-  const node = value as Node;
+/** Rewrites `text.lstrip(characters)` to `__lstrip(text, characters)` and so on in a parsed template, in place. */
+export function rewriteStrips(parsed: unknown): void {
+  if (typeof parsed !== "object" || parsed === null) return;
+  for (const child of Object.values(parsed)) rewriteStrips(child);
+  const node = parsed as Node;
   const { callee, args } = node;
   if (node.type !== "CallExpression" || callee?.type !== "MemberExpression" || args?.length !== 1) return;
   const name = `__${String(callee.property?.value)}`;
