@@ -73,6 +73,20 @@ export async function* inputChunks(path: string, terminal: Terminal): AsyncGener
   }
 }
 
+/** Text as it arrives, strict UTF-8: a character that is cut between two chunks comes with the second. */
+export async function* textChunks(chunks: AsyncIterable<Uint8Array | string>, name: string): AsyncGenerator<string> {
+  const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+  const decode = (bytes: Uint8Array, stream: boolean): string => {
+    try {
+      return decoder.decode(bytes, { stream });
+    } catch {
+      throw new TypeError(`${name}: expected UTF-8 text, got bytes that are not`);
+    }
+  };
+  for await (const chunk of chunks) yield typeof chunk === "string" ? chunk : decode(chunk, true);
+  yield decode(new Uint8Array(0), false);
+}
+
 /** A file's text; `-` is stdin. */
 export function readTextFile(path: string, terminal: Terminal): Promise<string> {
   return readAll(inputChunks(path, terminal), path === "-" ? "stdin" : path);

@@ -1,8 +1,8 @@
 /**
  * The command line: which commands and options there are, and what each outcome's exit status is.
  *
- * In: arguments and a terminal. Out: 0 done; 1 it failed; 2 wrong usage; 3 with --fail-on, something was flagged; 130 a batch was interrupted. Every failure is one line on
- * stderr (the stack too where DEBUG=qwen3guard). The work itself is done in commands/.
+ * In: arguments and a terminal. Out: 0 done; 1 it failed; 2 wrong usage; 3 with --fail-on, something was flagged, or a stream was cut; 130 a batch
+ * was interrupted. Every failure is one line on stderr (the stack too where DEBUG=qwen3guard). The work itself is done in commands/.
  */
 
 import { readFileSync } from "node:fs";
@@ -14,6 +14,7 @@ import { goldenCheckCommand, goldenRecordCommand } from "./commands/golden.ts";
 import { inspectCommand } from "./commands/inspect.ts";
 import { moderateCommand } from "./commands/moderate.ts";
 import { pullCommand } from "./commands/pull.ts";
+import { streamCommand } from "./commands/stream.ts";
 import { templateCommand } from "./commands/template.ts";
 import { tokenizeCommand } from "./commands/tokenize.ts";
 import { printable, type Terminal, UsageError } from "./io.ts";
@@ -66,9 +67,9 @@ function buildProgram(terminal: Terminal, setStatus: (code: number) => void): Co
 
   const command = (name: string, description: string, parent: Command = program): Command =>
     parent.command(name).description(description).copyInheritedSettings(program).allowExcessArguments(false);
-  const withModel = (c: Command): Command =>
+  const withModel = (c: Command, fallback: string = ", else the embedded demo guard"): Command =>
     c
-      .option("--model <dir|id>", "checkpoint folder or Hub id (else QWEN3GUARD_MODEL, else the embedded demo guard)")
+      .option("--model <dir|id>", `checkpoint folder or Hub id (else QWEN3GUARD_MODEL${fallback})`)
       .addOption(
         new Option("--engine <name>", "wasm is the fast one, reference the readable one")
           .choices(["auto", "wasm", "reference"])
@@ -127,6 +128,19 @@ function buildProgram(terminal: Terminal, setStatus: (code: number) => void): Co
     .option("--seed <n>", "start of the random generator (default: 0)", integer(0))
     .addHelpText("after", example("qwen3guard generate --messages conversation.json --json"))
     .action(options => generateCommand(options, terminal));
+
+  withJson(
+    withModel(command("stream", "moderates an answer from stdin as it arrives, and cuts it where it offends"), ""),
+    "one JSON object a token, then one on the whole",
+  )
+    .option("--prompt <text>", "the question that it answers", "")
+    .addOption(
+      new Option("--mode <mode>", "strict cuts at Unsafe and Controversial, loose at Unsafe alone")
+        .choices(["strict", "loose"])
+        .default("strict"),
+    )
+    .addHelpText("after", example('some-llm "$Q" | qwen3guard stream --prompt "$Q" --model ./Qwen3Guard-Stream-0.6B'))
+    .action(options => streamCommand(options, terminal, () => setStatus(EXIT_FLAGGED)));
 
   withJson(withModel(command("tokenize [text]", "the ids of a text, or the text of ids")))
     .option("--literal", "treat all of it as ordinary text: control tokens are not recognised")

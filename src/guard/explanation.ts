@@ -8,7 +8,7 @@
 
 import type { Session } from "../model/session.ts";
 import type { ChatMessage } from "../tokenizer/chat-template.ts";
-import { readSafeProbability } from "./reading.ts";
+import { readSafeProbability } from "./answer-reading.ts";
 import type { Task } from "./task.ts";
 
 export interface Explanation {

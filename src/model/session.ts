@@ -1,14 +1,14 @@
 /**
  * One running sequence: the only owner of the position.
  *
- * In: ids. Out: logits. A session holds the key/value cache of the ids it has seen; weights and rotary table are the model's and shared by
- * all its sessions.
+ * In: ids. Out: logits, or what the heads of a Stream guard say. A session holds the key/value cache of the ids it has seen; weights and
+ * rotary table are the model's and shared by all its sessions.
  */
 
 import type { KvCache } from "../tensor/engine.ts";
 import { checkOptions } from "../tensor/options.ts";
 import type { Qwen3Config } from "./config.ts";
-import { type ForwardModel, forward, type TapListener } from "./forward.ts";
+import { classify, type ForwardModel, forward, type GuardScores, type TapListener } from "./forward.ts";
 
 /**
  * A prompt is run in pieces of about this long, between which the event loop gets a turn and an abort is heard. Fewer rows than MIN_PIECE would
@@ -73,15 +73,16 @@ export class Session {
     checkIds(ids, this.#model.config, this.position);
     const wanted = options.logits === "all" ? ids.length : (options.logits ?? 1);
     checkWanted(wanted, ids.length);
-    this.#model.rope.ensure(this.position + ids.length);
-    this.#cache.reserve(this.position + ids.length);
+    this.#reserve(ids.length);
     const logits = forward(this.#model, this.#cache, this.position, ids, wanted, options.tap);
-    for (let i = 0; i < logits.length; i++) {
-      if (!Number.isFinite(logits[i]))
-        throw new RangeError(`logits: expected finite numbers, got ${logits[i]} (the weights or the sums overflow)`);
-    }
+    checkFinite(logits, "logits");
     for (let i = 0; i < ids.length; i++) this.#ids.push(ids[i]);
     return logits;
+  }
+
+  #reserve(count: number): void {
+    this.#model.rope.ensure(this.position + count);
+    this.#cache.reserve(this.position + count);
   }
 
   /**
@@ -91,10 +92,47 @@ export class Session {
    */
   async prefill(ids: ArrayLike<number>, options: PrefillOptions = {}): Promise<Float32Array> {
     checkOptions(options, ["logits", "signal"], "prefill");
+    const { logits = 1, signal } = options;
+    if (ids.length > 0) checkWanted(logits, ids.length);
+    let result: Float32Array = new Float32Array(0);
+    await this.#inPieces(ids, logits, signal, (piece, isLast) => {
+      result = this.#run(piece, { logits: isLast ? logits : 0 });
+    });
+    return result;
+  }
+
+  /**
+   * Runs ids as `prefill` does, and returns what one pair of a Stream guard's heads says at each of them: [T, risk levels] and [T, categories].
+   * Throws Error where the checkpoint has no such heads.
+   */
+  async classify(ids: ArrayLike<number>, head: "query" | "response", signal?: AbortSignal): Promise<GuardScores> {
+    const weights = this.#model.weights.guardHeads?.[head];
+    if (!weights) throw new Error("classify: expected a Stream guard's checkpoint, got one without guard heads");
+    const [levels, categories] = [weights.riskLevel.shape[0], weights.category.shape[0]];
+    const scores = { riskLevel: new Float32Array(ids.length * levels), category: new Float32Array(ids.length * categories) };
+    let done = 0;
+    await this.#inPieces(ids, 0, signal, piece => {
+      this.#reserve(piece.length);
+      const { riskLevel, category } = classify(this.#model, this.#cache, this.position, piece, weights);
+      checkFinite(riskLevel, "risk_level");
+      checkFinite(category, "category");
+      scores.riskLevel.set(riskLevel, done * levels);
+      scores.category.set(category, done * categories);
+      done += piece.length;
+      for (const id of piece) this.#ids.push(id);
+    });
+    return scores;
+  }
+
+  /** Runs ids in pieces of a length that takes about PIECE_MS; the last `whole` ids are not cut. Between pieces the event loop gets its turns. */
+  async #inPieces(
+    ids: ArrayLike<number>,
+    whole: number,
+    signal: AbortSignal | undefined,
+    run: (piece: Int32Array, isLast: boolean) => void,
+  ): Promise<void> {
     this.#checkFree();
     checkIds(ids, this.#model.config, this.position);
-    const { logits = 1, signal } = options;
-    checkWanted(logits, ids.length);
     this.#isBusy = true;
     try {
       // All of it at once, so that a memory too small is an error before any work.
@@ -103,18 +141,17 @@ export class Session {
       let turnStarted = performance.now();
       for (let start = 0; ; ) {
         signal?.throwIfAborted();
-        // What has wanted logits is not cut.
-        const isLast = start + this.#pieceRows > all.length - logits;
+        const isLast = start + this.#pieceRows > all.length - Math.max(1, whole);
         const piece = all.subarray(start, isLast ? all.length : start + this.#pieceRows);
         start += piece.length;
         const started = performance.now();
-        const result = this.#run(piece, { logits: isLast ? logits : 0 });
+        run(piece, isLast);
         const ended = performance.now();
         if (piece.length >= MIN_PIECE) {
           const rows = piece.length * Math.min(PIECE_MS / (ended - started), 4);
           this.#pieceRows = Math.round(Math.min(MAX_PIECE, Math.max(MIN_PIECE, rows)));
         }
-        if (isLast) return result;
+        if (isLast) return;
         if (ended - turnStarted > TURN_MS) {
           await nextTurn();
           turnStarted = performance.now();
@@ -153,6 +190,14 @@ export class Session {
   #checkFree(): void {
     if (this.#isClosed) throw new Error("session: expected an open one, got one that was closed");
     if (this.#isBusy) throw new Error("session: expected one operation at a time, got a second one while a prompt is being run");
+  }
+}
+
+function checkFinite(values: Float32Array, what: string): void {
+  for (let i = 0; i < values.length; i++) {
+    if (!Number.isFinite(values[i])) {
+      throw new RangeError(`${what}: expected finite numbers, got ${values[i]} (the weights or the sums overflow)`);
+    }
   }
 }
 

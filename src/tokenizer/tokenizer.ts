@@ -4,9 +4,11 @@
  *     text --added tokens cut out--> stretches --NFC--> --split--> pieces --bytes, merges--> ids          encode
  *     ids --entries--> bytes --UTF-8--> text                                                             decode
  *     messages --chat template--> text --> ids                                                           encodeChat
+ *     text in pieces --what is certain of it--> ids                                                      encodeStream, chatStream
  *
  * Reading order: this file; pre-tokenizer.ts (the split); byte-level.ts and bpe.ts (the merges); offsets.ts; added-tokens.ts; chat-template.ts (why users
- * cannot forge control tokens); unicode.ts; tokenizer-json.ts (what is refused, and why).
+ * cannot forge control tokens); unicode.ts; encode-stream.ts, open-piece.ts, chat-stream.ts (text that arrives in pieces);
+ * tokenizer-json.ts (what is refused, and why).
  *
  * The reference is Python's tokenizers library reading the same tokenizer.json; ids equal its ids with `add_special_tokens=False`. What differs:
  * - A lone surrogate, which Python refuses to encode, is encoded as U+FFFD.
@@ -17,8 +19,10 @@
 import { type AddedToken, AddedTokenMatcher } from "./added-tokens.ts";
 import { BytePairEncoder } from "./bpe.ts";
 import { tokenBytes } from "./byte-level.ts";
+import { ChatStream, type Opening } from "./chat-stream.ts";
 import { type ChatMessage, ChatTemplate, checkMessages, readTokenizerConfig } from "./chat-template.ts";
 import { DecodeStream, newUtf8Decoder } from "./decode-stream.ts";
+import { EncodeStream } from "./encode-stream.ts";
 import { type Encoding, EncodingBuilder } from "./offsets.ts";
 import { forEachPiece } from "./pre-tokenizer.ts";
 import { describe, readTokenizerJson, type TokenizerData } from "./tokenizer-json.ts";
@@ -64,6 +68,7 @@ export class Tokenizer {
   readonly #specialIds: ReadonlySet<number>;
   readonly #template: ChatTemplate | undefined;
   #longestToken: number | undefined;
+  #sortedEntries: readonly string[] | undefined;
 
   private constructor(name: string, data: TokenizerData, template: ChatTemplate | undefined) {
     this.#name = name;
@@ -150,6 +155,11 @@ export class Tokenizer {
     return new DecodeStream(id => this.#bytesOf(id, options));
   }
 
+  /** Encodes ordinary text as it arrives: the ids of `encode` with `literal`, as soon as no text to come can change them. */
+  encodeStream(): EncodeStream {
+    return this.#newStream(0);
+  }
+
   /** The text of each id alone, for display: part of a character shows as U+FFFD. */
   pieces(ids: Iterable<number>): string[] {
     return Array.from(ids, id => this.decode([id]));
@@ -204,6 +214,39 @@ export class Tokenizer {
     const ids: number[] = [];
     this.#encodeParts(text, restore, ids);
     return new Int32Array(ids);
+  }
+
+  /** Encodes a conversation whose answer arrives in pieces: the ids of `encodeChat` for `messages` with the answer behind them, up to what closes it. */
+  chatStream(messages: readonly ChatMessage[]): ChatStream {
+    const template = this.#requireTemplate();
+    const checked = checkMessages(messages);
+    const open = (space: string): Opening => {
+      const { before, behind, restore } = template.renderOpen(checked, space, this.#matcher.characters);
+      if (this.#matcher.findAll(behind)[0]?.start !== 0) {
+        throw new Error(
+          `${this.#name}: expected a chat template that closes an answer with an added token, got ${describe(behind)} behind it`,
+        );
+      }
+      const end = this.#matcher.findAll(before).at(-1)?.end ?? 0;
+      const ids: number[] = [];
+      this.#encodeParts(before.slice(0, end), restore, ids);
+      return { ids: Int32Array.from(ids), lead: restore(before.slice(end)) };
+    };
+    return new ChatStream(open, origin => this.#newStream(origin));
+  }
+
+  #newStream(origin: number): EncodeStream {
+    return new EncodeStream(
+      {
+        encoder: this.#encoder,
+        byteLengthOf: this.#byteLengthOf,
+        sortedEntries: () => {
+          this.#sortedEntries ??= [...this.#data.tokens].sort();
+          return this.#sortedEntries;
+        },
+      },
+      origin,
+    );
   }
 
   /** Added tokens become their ids; `restore` gives the ordinary text of a stretch between them. */

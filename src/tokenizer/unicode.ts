@@ -103,6 +103,16 @@ export function normalizeNfc(text: string, changes?: NfcChange[]): string {
   return copied === 0 ? text : result + text.slice(copied);
 }
 
+/** Where the last stable character of a well-formed text starts: what stands before it, NFC never changes again. -1: there is none. */
+export function lastStableStart(text: string): number {
+  const classOf = codePointClasses();
+  for (let i = text.length - 1; i >= 0; i--) {
+    if ((text.charCodeAt(i) & 0xfc00) === 0xdc00) i--;
+    if ((classOf[text.codePointAt(i)!]! & UNSTABLE) === 0) return i;
+  }
+  return -1;
+}
+
 interface Normalization {
   /** Full canonical decomposition of each character that has one, in canonical order; Hangul syllables are not in it. */
   readonly decomposition: ReadonlyMap<string, string>;

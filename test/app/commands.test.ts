@@ -250,6 +250,10 @@ describe("inspect", () => {
     expect(out).toContain("attention   6 query and 2 key/value heads of 22\n");
     expect(out).toContain("tokenizer   none\n");
     expect(out).toMatch(/\[331, 52\] {2}model\.embed_tokens\.weight\n/);
+    const stream = (await cli(["inspect", STREAM])).out;
+    expect(stream).toMatch(
+      /^heads {7}inner size 64\n {2}query {5}Safe, Unsafe, Controversial; Violent, .*, Jailbreak\n {2}response {2}Safe, .*, Unethical Acts\n/m,
+    );
   });
 });
 

@@ -14,8 +14,8 @@ export interface Outcome {
 }
 
 export interface HarnessOptions {
-  /** Text on a piped stdin; without it stdin is a terminal. */
-  readonly stdin?: string | Uint8Array;
+  /** Text on a piped stdin, as one chunk or several; without it stdin is a terminal. */
+  readonly stdin?: string | Uint8Array | readonly (string | Uint8Array)[];
   readonly env?: Record<string, string>;
   readonly colors?: boolean;
   readonly isTTY?: boolean;
@@ -28,7 +28,8 @@ export async function cli(args: readonly string[], options: HarnessOptions = {})
   let out = "";
   let err = "";
   async function* chunks(): AsyncGenerator<Uint8Array | string> {
-    if (options.stdin !== undefined) yield options.stdin;
+    const { stdin = [] } = options;
+    yield* typeof stdin === "string" || stdin instanceof Uint8Array ? [stdin] : stdin;
   }
   const terminal: Terminal = {
     stdin: Object.assign(chunks(), { isTTY: options.stdin === undefined }),

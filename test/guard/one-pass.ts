@@ -1,9 +1,9 @@
 /** The drafted answer beside plain greedy generation, on any guard: ids and scores must be the same, and the passes are counted. */
 
 import { expect } from "vitest";
+import { readAnswer } from "../../src/guard/answer-reading.ts";
 import type { Guard } from "../../src/guard/guard.ts";
 import { endsWith, probabilities } from "../../src/guard/labels.ts";
-import { readAnswer } from "../../src/guard/reading.ts";
 import { readTasks } from "../../src/guard/task.ts";
 import { SessionPool } from "../../src/model/session-pool.ts";
 import type { ChatMessage } from "../../src/tokenizer/chat-template.ts";

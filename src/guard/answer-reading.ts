@@ -1,7 +1,7 @@
 /**
  * One answer, read as the model gives it: its ids, and the probabilities at the few positions that decide it.
  *
- * In: a session that may already hold the beginning of the prompt. Out: a `Reading`; the session then holds the whole prompt.
+ * In: a session that may already hold the beginning of the prompt. Out: a `AnswerReading`; the session then holds the whole prompt.
  */
 
 import type { Qwen3 } from "../model/qwen3.ts";
@@ -10,7 +10,7 @@ import { endsWith, probabilities } from "./labels.ts";
 import type { SafetyLevel } from "./policy.ts";
 import type { Task } from "./task.ts";
 
-export interface Reading {
+export interface AnswerReading {
   /** Exactly the ids of greedy generation, the stop id included. */
   readonly ids: readonly number[];
   readonly scores: Readonly<Record<SafetyLevel, number>> | null;
@@ -25,11 +25,11 @@ export async function readAnswer(
   prompt: Int32Array,
   task: Task,
   options: { readonly maxNewTokens: number; readonly signal: AbortSignal | undefined },
-): Promise<Reading> {
+): Promise<AnswerReading> {
   const { level, category, refusal } = task.labels;
   const ids: number[] = [];
-  let scores: Reading["scores"] = null;
-  let categoryScores: Reading["categoryScores"] = null;
+  let scores: AnswerReading["scores"] = null;
+  let categoryScores: AnswerReading["categoryScores"] = null;
   let refusalScore: number | null = null;
   let passes = 0;
   const { maxNewTokens, signal } = options;
