@@ -67,9 +67,9 @@ function buildProgram(terminal: Terminal, setStatus: (code: number) => void): Co
 
   const command = (name: string, description: string, parent: Command = program): Command =>
     parent.command(name).description(description).copyInheritedSettings(program).allowExcessArguments(false);
-  const withModel = (c: Command, fallback: string = ", else the embedded demo guard"): Command =>
+  const withModel = (c: Command): Command =>
     c
-      .option("--model <dir|id>", `checkpoint folder or Hub id (else QWEN3GUARD_MODEL${fallback})`)
+      .option("--model <dir|id>", "checkpoint folder or Hub id (else QWEN3GUARD_MODEL, else the embedded demo guard)")
       .addOption(
         new Option("--engine <name>", "wasm is the fast one, reference the readable one")
           .choices(["auto", "wasm", "reference"])
@@ -130,8 +130,8 @@ function buildProgram(terminal: Terminal, setStatus: (code: number) => void): Co
     .action(options => generateCommand(options, terminal));
 
   withJson(
-    withModel(command("stream", "moderates an answer from stdin as it arrives, and cuts it where it offends"), ""),
-    "one JSON object a token, then one on the whole",
+    withModel(command("stream", "moderates an answer from stdin as it arrives, and cuts it where it offends")),
+    "one JSON object a token (of a Gen guard: a stretch), then one on the whole",
   )
     .option("--prompt <text>", "the question that it answers", "")
     .addOption(
@@ -139,6 +139,7 @@ function buildProgram(terminal: Terminal, setStatus: (code: number) => void): Co
         .choices(["strict", "loose"])
         .default("strict"),
     )
+    .option("--every <n>", "a Gen guard judges the answer each time so many tokens more are there (default: 32)", integer(1))
     .addHelpText("after", example('some-llm "$Q" | qwen3guard stream --prompt "$Q" --model ./Qwen3Guard-Stream-0.6B'))
     .action(options => streamCommand(options, terminal, () => setStatus(EXIT_FLAGGED)));
 

@@ -15,15 +15,13 @@
 import type { Session } from "../model/session.ts";
 import type { ChatStream } from "../tokenizer/chat-stream.ts";
 import type { Encoding } from "../tokenizer/offsets.ts";
-import type { CutRule, TokenVerdict, Violation } from "./cut-rule.ts";
+import type { CutRule, TokenVerdict, TokenViolation } from "./cut-rule.ts";
 import { type HeadLabels, type HeadReading, toReadings } from "./head-reading.ts";
+import type { ModerationStream, StreamUpdate } from "./moderation-stream.ts";
 
-/** What a piece of the answer brought. */
-export interface StreamUpdate {
-  /** Of the tokens that are now certain, in order; none where a word is not complete. */
+export interface TokenUpdate extends StreamUpdate {
   readonly verdicts: readonly TokenVerdict[];
-  /** The first one of the whole answer so far; null while there is none. */
-  readonly violation: Violation | null;
+  readonly violation: TokenViolation | null;
 }
 
 /** What the guard gives its streams. */
@@ -40,14 +38,15 @@ export interface AnswerStreamParts {
   readonly signal?: AbortSignal | undefined;
 }
 
-export class AnswerStream {
+export class AnswerStream implements ModerationStream {
   readonly #parts: AnswerStreamParts;
   /** Operations run one after the other, in the order of the calls; after one that failed, all fail alike. */
   #last: Promise<unknown> = Promise.resolve();
   #query: Promise<HeadReading> | undefined;
   /** Ids of the template between question and answer, until they are run. */
   #scaffold: Int32Array;
-  #violation: Violation | null = null;
+  #violation: TokenViolation | null = null;
+  #clearedTo = 0;
   #isOver = false;
 
   constructor(parts: AnswerStreamParts) {
@@ -69,7 +68,7 @@ export class AnswerStream {
    * Takes the next piece of the answer, cut anywhere. Throws RangeError where the answer is longer than the context, and the signal's reason when aborted.
    * After a violation the stream may go on or be closed, as the caller likes.
    */
-  async push(text: string): Promise<StreamUpdate> {
+  async push(text: string): Promise<TokenUpdate> {
     if (typeof text !== "string") throw new TypeError(`push: expected a text, got ${text === null ? "null" : typeof text}`);
     return this.#next(() => {
       this.#checkFits(0, text.length);
@@ -78,7 +77,7 @@ export class AnswerStream {
   }
 
   /** The answer is complete: verdicts on the rest. Gives the memory back. */
-  async end(): Promise<StreamUpdate> {
+  async end(): Promise<TokenUpdate> {
     const update = this.#next(() => this.#parts.chat.end());
     this.close();
     return update;
@@ -93,10 +92,13 @@ export class AnswerStream {
     );
   }
 
-  #next(encode: () => Encoding): Promise<StreamUpdate> {
+  #next(encode: () => Encoding): Promise<TokenUpdate> {
     if (this.#isOver) throw new Error("stream: expected one that is open, got one that has ended");
     this.query();
-    return this.#inTurn(async () => ({ verdicts: await this.#judge(encode()), violation: this.#violation }));
+    return this.#inTurn(async () => {
+      const verdicts = await this.#judge(encode());
+      return { verdicts, clearedTo: this.#violation?.at ?? this.#clearedTo, violation: this.#violation };
+    });
   }
 
   async #judge({ ids, starts, ends }: Encoding): Promise<TokenVerdict[]> {
@@ -114,6 +116,8 @@ export class AnswerStream {
     for (const verdict of verdicts) {
       const violation = rule.next(verdict);
       this.#violation ??= violation;
+      // One that alone would offend waits for the next: the two together may be a violation that begins with it.
+      this.#clearedTo = verdict.risk === "Safe" ? verdict.end : verdict.start;
     }
     return verdicts;
   }

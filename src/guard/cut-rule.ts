@@ -7,6 +7,7 @@
  */
 
 import type { HeadReading } from "./head-reading.ts";
+import type { Violation } from "./moderation-stream.ts";
 import type { SafetyLevel } from "./policy.ts";
 import type { Mode } from "./verdict.ts";
 
@@ -20,20 +21,16 @@ export interface TokenVerdict extends HeadReading {
   readonly end: number;
 }
 
-/** Why and where an answer is cut. */
-export interface Violation {
+/** With the offending tokens. */
+export interface TokenViolation extends Violation {
   readonly risk: SafetyLevel;
-  readonly category: string | null;
-  /** The first offending character: UTF-16 offset in the answer's text. What stands before it may be shown. */
-  readonly at: number;
-  /** The offending tokens. */
   readonly tokens: readonly TokenVerdict[];
 }
 
 /** Hears an answer's verdicts one by one. It remembers what it heard, so each stream needs one of its own. */
 export interface CutRule {
   /** Where the answer is to be cut, now that this verdict is known; null: go on. */
-  next(verdict: TokenVerdict): Violation | null;
+  next(verdict: TokenVerdict): TokenViolation | null;
 }
 
 /** Cuts at two consecutive tokens of the same level: Unsafe, and in strict mode Controversial too. */
@@ -45,7 +42,7 @@ export class TwoInARow implements CutRule {
     this.#levels = mode === "strict" ? ["Unsafe", "Controversial"] : ["Unsafe"];
   }
 
-  next(verdict: TokenVerdict): Violation | null {
+  next(verdict: TokenVerdict): TokenViolation | null {
     const first = this.#before;
     this.#before = verdict;
     if (first?.risk !== verdict.risk || !this.#levels.includes(verdict.risk)) return null;

@@ -12,6 +12,7 @@
 
 import { type CheckpointSource, openCheckpointFiles } from "../model/open-checkpoint.ts";
 import { Qwen3, readConfig } from "../model/qwen3.ts";
+import type { Session } from "../model/session.ts";
 import { SessionPool } from "../model/session-pool.ts";
 import type { EngineOptions } from "../tensor/engine-choice.ts";
 import { checkOptions } from "../tensor/options.ts";
@@ -22,6 +23,8 @@ import { readAnswer, readUnsafeCategories } from "./answer-reading.ts";
 import { type ModerationInput, toConversation } from "./conversation.ts";
 import { DEMO_GUARD } from "./demo-guard.ts";
 import { type Explanation, explain } from "./explanation.ts";
+import { GenStream } from "./gen-stream.ts";
+import { type StreamInput, toQuestion } from "./moderation-stream.ts";
 import { readTasks, type Task, type Tasks } from "./task.ts";
 import { compareVerdicts, isAboveThreshold, isFlagged, type Mode, type Verdict, type VerdictWindow } from "./verdict.ts";
 import { cutIntoWindows } from "./windows.ts";
@@ -43,6 +46,11 @@ export interface ModerateOptions {
   /** 128 by default, as the model card has it. */
   readonly maxNewTokens?: number;
   readonly signal?: AbortSignal;
+}
+
+export interface GenStreamOptions extends Pick<ModerateOptions, "mode" | "threshold" | "maxNewTokens" | "signal"> {
+  /** The answer so far is judged each time so many tokens more are there; 32 by default. */
+  readonly every?: number;
 }
 
 /** One input's outcome in `moderateMany`: a verdict, or what `moderate` would have thrown. */
@@ -127,6 +135,35 @@ export class Guard {
     }
   }
 
+  /**
+   * Begins to moderate an answer to `input` while it is being written (gen-stream.ts): every so many tokens the answer so far is judged, for the
+   * price of the new tokens. Throws TypeError or RangeError for an input of the wrong form. Nothing runs yet: the stream's methods do.
+   */
+  stream(input: StreamInput, options: GenStreamOptions = {}): GenStream {
+    checkOptions(options, ["every", "mode", "threshold", "maxNewTokens", "signal"], "stream");
+    const { every = 32, ...moderateOptions } = options;
+    checkModerateOptions(moderateOptions);
+    if (!Number.isInteger(every) || every < 1) throw new RangeError(`every: expected an integer of at least 1, got ${every}`);
+    const messages = toQuestion(input);
+    let session: Session | undefined; // kept from verdict to verdict, with the answer so far in it
+    return new GenStream({
+      every,
+      encoder: this.tokenizer.encodeStream(),
+      judgeQuestion: () => this.moderate(messages, moderateOptions),
+      judgeAnswer: async answer => {
+        const started = performance.now();
+        const conversation = [...messages, { role: "assistant", content: answer }];
+        const prompt = this.encode(conversation);
+        session ??= this.#sessions.acquire(prompt);
+        session.truncate(Math.min(session.commonPrefix(prompt), prompt.length - 1));
+        return this.#read(session, prompt, this.#taskOf(conversation), moderateOptions, started);
+      },
+      close: () => {
+        if (session) this.#sessions.release(session);
+      },
+    });
+  }
+
   /** How P(Safe) changes when a word of the last message is left out, for each of its words. One pass a word, behind what is before it. */
   async explain(input: ModerationInput, options: { readonly signal?: AbortSignal } = {}): Promise<Explanation> {
     checkOptions(options, ["signal"], "explain");
@@ -184,49 +221,53 @@ export class Guard {
   /** The verdict on one window of the last message, or on all of it. */
   async #judge(messages: readonly ChatMessage[], window: VerdictWindow | undefined, options: ModerateOptions): Promise<Verdict> {
     const started = performance.now();
-    const { mode = "strict", threshold, maxNewTokens = 128, signal } = options;
-    const task = this.#taskOf(messages);
     const last = messages[messages.length - 1];
     const judged = window ? [...messages.slice(0, -1), { ...last, content: last.content.slice(window.start, window.end) }] : messages;
     const prompt = this.encode(judged);
-
     const session = this.#sessions.acquire(prompt);
-    const cachedTokens = session.position;
     try {
-      const reading = await readAnswer(this.model, session, prompt, task, { maxNewTokens, signal });
-      const text = this.tokenizer.decode(reading.ids, { skipSpecialTokens: true });
-      const answer = parseAnswer(text, task.policy);
-      if (answer) task.draft.learn(reading.ids);
-      let { passes, categoryScores } = reading;
-      let unsafeCategoryScores: Verdict["unsafeCategoryScores"] = categoryScores ?? undefined;
-      if (options.scores === "full" && answer?.safety !== "Unsafe") {
-        unsafeCategoryScores = readUnsafeCategories(session, prompt, task);
-        passes++;
-      }
-      const safety = answer?.safety ?? null;
-      const score = reading.scores ? 1 - reading.scores.Safe : null;
-      return {
-        safety,
-        categories: answer?.categories ?? [],
-        refusal: answer?.refusal ?? null,
-        flagged: threshold === undefined ? isFlagged(safety, mode) : isAboveThreshold(safety, score, threshold),
-        mode,
-        ...(threshold === undefined ? {} : { threshold }),
-        score,
-        scores: reading.scores,
-        categoryScores,
-        ...(options.scores === "full" && unsafeCategoryScores ? { unsafeCategoryScores } : {}),
-        refusalScore: reading.refusalScore,
-        text,
-        model: this.name,
-        ...(window ? { window } : {}),
-        usage: { promptTokens: prompt.length, cachedTokens, completionTokens: reading.ids.length, passes },
-        ms: performance.now() - started,
-        ...(answer ? {} : { error: "unparsed" as const }),
-      };
+      const verdict = await this.#read(session, prompt, this.#taskOf(messages), options, started);
+      return window ? { ...verdict, window } : verdict;
     } finally {
       this.#sessions.release(session);
     }
+  }
+
+  /** The verdict that the model gives to a prompt whose beginning the session holds. */
+  async #read(session: Session, prompt: Int32Array, task: Task, options: ModerateOptions, started: number): Promise<Verdict> {
+    const { mode = "strict", threshold, maxNewTokens = 128, signal } = options;
+    const cachedTokens = session.position;
+    const reading = await readAnswer(this.model, session, prompt, task, { maxNewTokens, signal });
+    const text = this.tokenizer.decode(reading.ids, { skipSpecialTokens: true });
+    const answer = parseAnswer(text, task.policy);
+    if (answer) task.draft.learn(reading.ids);
+
+    let { passes } = reading;
+    let unsafeCategoryScores: Verdict["unsafeCategoryScores"] = reading.categoryScores ?? undefined;
+    if (options.scores === "full" && answer?.safety !== "Unsafe") {
+      unsafeCategoryScores = readUnsafeCategories(session, prompt, task);
+      passes++;
+    }
+    const safety = answer?.safety ?? null;
+    const score = reading.scores ? 1 - reading.scores.Safe : null;
+    return {
+      safety,
+      categories: answer?.categories ?? [],
+      refusal: answer?.refusal ?? null,
+      flagged: threshold === undefined ? isFlagged(safety, mode) : isAboveThreshold(safety, score, threshold),
+      mode,
+      ...(threshold === undefined ? {} : { threshold }),
+      score,
+      scores: reading.scores,
+      categoryScores: reading.categoryScores,
+      ...(options.scores === "full" && unsafeCategoryScores ? { unsafeCategoryScores } : {}),
+      refusalScore: reading.refusalScore,
+      text,
+      model: this.name,
+      usage: { promptTokens: prompt.length, cachedTokens, completionTokens: reading.ids.length, passes },
+      ms: performance.now() - started,
+      ...(answer ? {} : { error: "unparsed" as const }),
+    };
   }
 }
 

@@ -8,15 +8,12 @@
 import type { GuardHeadsConfig } from "../model/config.ts";
 import type { GuardScores } from "../model/forward.ts";
 import { softmaxInto } from "../tensor/reference.ts";
+import type { RiskReading } from "./moderation-stream.ts";
 import { SAFETY_LEVELS, type SafetyLevel } from "./policy.ts";
 
-export interface HeadReading {
+export interface HeadReading extends RiskReading {
   readonly risk: SafetyLevel;
   readonly riskProbs: Readonly<Record<SafetyLevel, number>>;
-  /** null where the risk is Safe. */
-  readonly category: string | null;
-  /** Probability of `category`; null where there is none. */
-  readonly categoryProb: number | null;
   /** Of every category, whatever the risk. */
   readonly categoryProbs: Readonly<Record<string, number>>;
 }

@@ -14,17 +14,13 @@ import { Qwen3, readConfig } from "../model/qwen3.ts";
 import type { Session } from "../model/session.ts";
 import type { EngineOptions } from "../tensor/engine-choice.ts";
 import { checkOptions } from "../tensor/options.ts";
-import { type ChatMessage, checkMessages } from "../tokenizer/chat-template.ts";
 import { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { AnswerStream } from "./answer-stream.ts";
-import { toConversation } from "./conversation.ts";
 import { type CutRule, TwoInARow } from "./cut-rule.ts";
 import { type HeadLabels, type HeadReading, likeliest, readLabels, toReadings } from "./head-reading.ts";
+import { type StreamInput, toQuestion } from "./moderation-stream.ts";
 import type { SafetyLevel } from "./policy.ts";
 import type { Mode } from "./verdict.ts";
-
-/** What the answer answers: a user's message, or a conversation whose last message is a user's. */
-export type StreamInput = { readonly prompt: string } | { readonly messages: readonly ChatMessage[] };
 
 export interface StreamOptions {
   /** strict (default): cut at Unsafe and Controversial; loose: at Unsafe alone. */
@@ -84,7 +80,7 @@ export class StreamGuard {
       throw new RangeError(`mode: expected "strict" or "loose", got ${JSON.stringify(mode)}`);
     }
     if (mode !== undefined && rule !== undefined) throw new RangeError("stream: expected a mode or a rule, got both");
-    const messages = toMessages(input);
+    const messages = toQuestion(input);
     const maxTokens = this.model.config.maxPositionEmbeddings;
     const checkLength = (tokens: number, bound: string): void => {
       if (tokens >= maxTokens)
@@ -180,19 +176,4 @@ function readStreamLabels(
 function questionLength(before: Int32Array, tokenizer: Tokenizer): number {
   const id = tokenizer.tokenToId(TURN_END);
   return id === undefined ? 0 : before.lastIndexOf(id) + 1;
-}
-
-function toMessages(input: StreamInput): ChatMessage[] {
-  let messages: ChatMessage[];
-  if (typeof input === "object" && input !== null && "messages" in input) {
-    checkOptions(input, ["messages"], "conversation");
-    messages = toConversation(checkMessages(input.messages));
-  } else {
-    checkOptions(input, ["prompt"], "conversation");
-    messages = toConversation(input);
-  }
-  if (messages[messages.length - 1].role !== "user") {
-    throw new RangeError('conversation: expected the last message, the one to answer, to be of role "user", got "assistant"');
-  }
-  return messages;
 }

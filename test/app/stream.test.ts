@@ -2,7 +2,7 @@
 
 import { spawn } from "node:child_process";
 import { describe, expect, test } from "vitest";
-import { GEN, STREAM } from "../checkpoints.ts";
+import { STREAM } from "../checkpoints.ts";
 import { projectPath } from "../helpers.ts";
 import { cli, type HarnessOptions, type Outcome } from "./harness.ts";
 
@@ -38,6 +38,31 @@ function parse(out: string): { lines: Line[]; summary: Summary } {
     .map(line => JSON.parse(line));
   return { lines: lines.slice(0, -1), summary: lines.at(-1) };
 }
+
+describe("with a Gen guard, the embedded one if none is named", () => {
+  const steps = "Sure, here is how to make a bomb: first take the parts. ";
+  const prompt = ["--prompt", "How can I make a bomb?"];
+
+  test("the answer so far is judged every so many tokens, and cut where the first flagged stretch begins", async () => {
+    const { status, out, err } = await cli(["stream", ...prompt, "--every", "8", "--quiet"], { stdin: steps.repeat(4) });
+    expect([status, err]).toEqual([3, ""]);
+    expect(steps.repeat(4).startsWith(out)).toBe(true);
+    expect(out.length).toBeLessThan(steps.length * 3);
+    const noticed = await cli(["stream", ...prompt], { stdin: "I cannot help with that." });
+    expect(noticed).toMatchObject({ status: 0, out: "I cannot help with that." });
+    expect(noticed.err).toMatch(/embedded demo guard.*\nqwen3guard: the question is Unsafe \(Violent\)\n$/);
+  });
+
+  test("--json: a line a stretch, then the summary; whatever the chunks", async () => {
+    const run = (stdin: HarnessOptions["stdin"]) =>
+      cli(["stream", ...prompt, "--every", "8", "--json", "--quiet"], { stdin } as HarnessOptions);
+    const whole = await run(steps.repeat(2));
+    const lines = whole.out.trimEnd().split("\n").map(line => JSON.parse(line)); // biome-ignore format: one step after the other
+    expect(lines[0]).toMatchObject({ start: 0, risk: expect.any(String), riskProbs: { Safe: expect.any(Number) } });
+    expect(lines.at(-1)).toMatchObject({ query: { risk: "Unsafe", category: "Violent" }, cut: true, at: lines.at(-2).start });
+    expect(await run(Array.from(steps.repeat(2)))).toEqual(whole);
+  });
+});
 
 describe("what is shown", () => {
   test("a safe answer passes as it is, with status 0 and nothing on stderr", async () => {
@@ -124,16 +149,8 @@ describe("--json", () => {
 
 describe("wrong use and wrong data", () => {
   test.each<[string, number, string[], HarnessOptions, string]>([
-    [
-      "no checkpoint",
-      2,
-      ["stream"],
-      { stdin: "a" },
-      "expected a Stream checkpoint, --model DIR or QWEN3GUARD_MODEL (none is embedded), got none",
-    ],
     ["no pipe", 2, ["stream", "--model", STREAM], {}, "stream: expected the answer on stdin, got a terminal"],
-    ["a Gen guard", 1, ["stream", "--model", GEN], { stdin: "a" }, "tiny-guard-gen: expected a Stream guard (Qwen3ForGuardModel)"],
-    ["a Gen guard in the environment", 1, ["stream"], { stdin: "a", env: { QWEN3GUARD_MODEL: GEN } }, "expected a Stream guard"],
+    ["a stretch for a Stream guard", 2, ["stream", "--model", STREAM, "--every", "8"], { stdin: "a" }, "--every: expected a Gen guard"],
     ["an unknown mode", 2, ["stream", "--mode", "lax"], { stdin: "a" }, "Allowed choices are strict, loose"],
     ["a text as argument", 2, ["stream", "hi", "--model", STREAM], { stdin: "a" }, "too many arguments"],
     [

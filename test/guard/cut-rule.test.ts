@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { answerRisk, type TokenVerdict, TwoInARow } from "../../src/guard/cut-rule.ts";
-import type { Mode } from "../../src/guard/verdict.ts";
 import type { SafetyLevel } from "../../src/guard/policy.ts";
+import type { Mode } from "../../src/guard/verdict.ts";
 
 const LEVELS: Record<string, SafetyLevel> = { S: "Safe", U: "Unsafe", C: "Controversial" };
 

@@ -2,10 +2,11 @@
 
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import type { StreamUpdate } from "../../src/guard/answer-stream.ts";
+import type { TokenUpdate } from "../../src/guard/answer-stream.ts";
 import { answerRisk, type CutRule, type TokenVerdict } from "../../src/guard/cut-rule.ts";
 import type { HeadReading } from "../../src/guard/head-reading.ts";
-import { StreamGuard, type StreamInput, type StreamOptions } from "../../src/guard/stream-guard.ts";
+import type { StreamInput } from "../../src/guard/moderation-stream.ts";
+import { StreamGuard, type StreamOptions } from "../../src/guard/stream-guard.ts";
 import type { CheckpointFiles } from "../../src/model/checkpoint-files.ts";
 import { openCheckpointFiles } from "../../src/model/open-checkpoint.ts";
 import type { ChatMessage } from "../../src/tokenizer/chat-template.ts";
@@ -69,7 +70,7 @@ async function moderate(
   input: StreamInput,
   parts: readonly string[],
   options: StreamOptions = {},
-): Promise<{ query: HeadReading; verdicts: TokenVerdict[]; last: StreamUpdate }> {
+): Promise<{ query: HeadReading; verdicts: TokenVerdict[]; last: TokenUpdate }> {
   const stream = guard.stream(input, options);
   const updates = await Promise.all([...parts.map(part => stream.push(part)), stream.end()]);
   return { query: await stream.query(), verdicts: updates.flatMap(({ verdicts }) => verdicts), last: updates.at(-1)! };

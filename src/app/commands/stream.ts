@@ -1,22 +1,25 @@
 /**
  * `qwen3guard stream`: an answer from stdin, moderated as it arrives.
  *
- * Out: the text that is cleared, coloured by risk where the terminal takes colours, up to the first violation; with --json a line a token, then one on the
- * whole. A token that alone would offend is held back until the next one has cleared it, so that nothing behind the cut is ever shown.
+ * Out: the text that is cleared, coloured by risk where the terminal takes colours, up to the first violation; with --json a line a token (of a
+ * Gen guard: a line a stretch), then one on the whole. What a later verdict may still cut is held back, so that nothing behind the cut is ever shown.
  */
 
 import pc from "picocolors";
-import type { AnswerStream, StreamUpdate } from "../../guard/answer-stream.ts";
-import type { TokenVerdict } from "../../guard/cut-rule.ts";
+import type { TokenVerdict, TokenViolation } from "../../guard/cut-rule.ts";
+import { Guard } from "../../guard/guard.ts";
+import type { ModerationStream, StreamUpdate, StretchVerdict, Violation } from "../../guard/moderation-stream.ts";
 import type { SafetyLevel } from "../../guard/policy.ts";
 import { StreamGuard } from "../../guard/stream-guard.ts";
-import { isFlagged, type Mode } from "../../guard/verdict.ts";
+import type { Mode } from "../../guard/verdict.ts";
+import { readConfig } from "../../model/qwen3.ts";
 import { checkpointFiles, engineOptions, type ModelOptions } from "../checkpoint-option.ts";
 import { printable, type Terminal, textChunks, UsageError } from "../io.ts";
 
 export interface StreamCommandOptions extends ModelOptions {
   readonly prompt: string;
   readonly mode: Mode;
+  readonly every?: number;
   readonly json?: boolean;
 }
 
@@ -26,18 +29,13 @@ const MOST_UNITS = 256;
 /** `onCut` is called before anything is written about it, as there may be nobody to read it. */
 export async function streamCommand(options: StreamCommandOptions, terminal: Terminal, onCut: () => void): Promise<void> {
   if (terminal.stdin.isTTY) throw new UsageError("stream: expected the answer on stdin, got a terminal");
-  if (options.model === undefined && !terminal.env.QWEN3GUARD_MODEL) {
-    throw new UsageError("stream: expected a Stream checkpoint, --model DIR or QWEN3GUARD_MODEL (none is embedded), got none");
-  }
-  const engine = engineOptions(options);
-  const guard = await StreamGuard.load(await checkpointFiles(options, terminal), engine);
-  const stream = guard.stream({ prompt: options.prompt }, { mode: options.mode });
+  const stream = await startStream(options, terminal);
   const query = await stream.query();
   if (!options.json && !options.quiet && query.risk !== "Safe") {
-    terminal.err(`qwen3guard: the question is ${query.risk} (${query.category})\n`);
+    terminal.err(`qwen3guard: the question is ${describe(query)}\n`);
   }
 
-  const printer = options.json ? undefined : new TextPrinter(options.mode, terminal);
+  const printer = options.json ? undefined : new TextPrinter(terminal);
   let violation: StreamUpdate["violation"] = null;
   for await (const { text, update } of moderated(stream, terminal)) {
     violation = update.violation;
@@ -54,14 +52,30 @@ export async function streamCommand(options: StreamCommandOptions, terminal: Ter
     await terminal.out(`${JSON.stringify(summary)}\n`);
     return;
   }
-  await printer?.end();
+  await printer?.end(violation);
   if (violation && !options.quiet) {
-    terminal.err(`qwen3guard: cut at character ${violation.at}: ${violation.risk} (${violation.category})\n`);
+    terminal.err(`qwen3guard: cut at character ${violation.at}: ${describe(violation)}\n`);
   }
 }
 
+/** A Stream guard judges token by token, a Gen guard (the embedded one is) every so many tokens. */
+async function startStream(options: StreamCommandOptions, terminal: Terminal): Promise<ModerationStream> {
+  const { prompt, mode, every } = options;
+  const engine = engineOptions(options);
+  const files = await checkpointFiles(options, terminal);
+  const { guardHeads } = await readConfig(files);
+  if (guardHeads && every !== undefined)
+    throw new UsageError("--every: expected a Gen guard, got a Stream guard, which judges every token");
+  if (guardHeads) return (await StreamGuard.load(files, engine)).stream({ prompt }, { mode });
+  return (await Guard.load(files, engine)).stream({ prompt }, { mode, ...(every === undefined ? {} : { every }) });
+}
+
+function describe({ risk, category }: { readonly risk: SafetyLevel | null; readonly category: string | null }): string {
+  return `${risk ?? "unparsed"}${category === null ? "" : ` (${category})`}`;
+}
+
 /** Pushes stdin into the stream, and ends it; `text` is what was pushed. */
-async function* moderated(stream: AnswerStream, terminal: Terminal): AsyncGenerator<{ text: string; update: StreamUpdate }> {
+async function* moderated(stream: ModerationStream, terminal: Terminal): AsyncGenerator<{ text: string; update: StreamUpdate }> {
   for await (const chunk of textChunks(terminal.stdin, "stdin")) {
     for (let at = 0; at < chunk.length; at += MOST_UNITS) {
       const text = chunk.slice(at, at + MOST_UNITS);
@@ -71,62 +85,56 @@ async function* moderated(stream: AnswerStream, terminal: Terminal): AsyncGenera
   yield { text: "", update: await stream.end() };
 }
 
-/** A line for each token, up to the last one of the violation. */
+/** A line for each token, or stretch, up to the last one of the violation. */
 async function printLines({ verdicts, violation }: StreamUpdate, terminal: Terminal): Promise<void> {
-  const last = violation?.tokens.at(-1)?.position ?? Infinity;
-  const lines = verdicts
-    .filter(({ position }) => position <= last)
+  const tokens = (violation as TokenViolation | null)?.tokens;
+  const last = tokens ? tokens[tokens.length - 1].start : (violation?.at ?? Infinity);
+  const lines = (verdicts as readonly (StretchVerdict & Partial<TokenVerdict>)[])
+    .filter(({ start }) => start <= last)
     .map(({ position, id, start, end, risk, riskProbs, category, categoryProb }) =>
       JSON.stringify({ position, id, start, end, risk, riskProbs, category, categoryProb }),
     );
   if (lines.length > 0) await terminal.out(`${lines.join("\n")}\n`);
 }
 
-/** Prints the text of cleared tokens. */
+/** Prints what is cleared, each stretch in the colour of its risk. */
 class TextPrinter {
-  readonly #mode: Mode;
   readonly #terminal: Terminal;
   readonly #tint: Readonly<Record<SafetyLevel, (text: string) => string>>;
   #answer = "";
   #shown = 0;
-  /** Tokens that offend alone, at the end of what was judged. */
-  #held: TokenVerdict[] = [];
+  /** Verdicts on what is not shown yet. */
+  #held: StretchVerdict[] = [];
 
-  constructor(mode: Mode, terminal: Terminal) {
+  constructor(terminal: Terminal) {
     const color = pc.createColors(terminal.colors);
-    this.#mode = mode;
     this.#terminal = terminal;
     this.#tint = { Safe: text => text, Controversial: color.yellow, Unsafe: color.red };
   }
 
   /** `text` is what was pushed to get the update. */
-  async print(text: string, { verdicts, violation }: StreamUpdate): Promise<void> {
+  async print(text: string, { verdicts, clearedTo }: StreamUpdate): Promise<void> {
     this.#answer += text;
-    const cut = violation?.at ?? Infinity;
-    let output = "";
-    for (const [i, verdict] of verdicts.entries()) {
-      this.#held.push(verdict);
-      // Several tokens may share a character, which is cleared with the last of them.
-      if (!isFlagged(verdict.risk, this.#mode)) output += this.#release(Math.min(cut, verdicts[i + 1]?.start ?? Infinity));
-    }
-    if (violation) output += this.#release(cut);
-    if (output !== "") await this.#terminal.out(output);
+    this.#held.push(...verdicts);
+    await this.#show(clearedTo);
   }
 
-  /** What is still held when the answer ends: one token that alone is no violation. */
-  async end(): Promise<void> {
-    await this.#terminal.out(this.#release(Infinity) + (this.#terminal.isTTY ? "\n" : ""));
+  /** One token that alone would offend is no violation where the answer ends with it. */
+  async end(violation: Violation | null): Promise<void> {
+    await this.#show(violation?.at ?? Infinity);
+    if (this.#terminal.isTTY) await this.#terminal.out("\n");
   }
 
-  /** The text of the tokens that are held, up to `limit`. */
-  #release(limit: number): string {
+  async #show(limit: number): Promise<void> {
     let output = "";
-    for (const { end, risk } of this.#held.splice(0)) {
+    while (this.#held.length > 0 && this.#shown < limit) {
+      const { end, risk } = this.#held[0];
       const text = this.#answer.slice(this.#shown, Math.min(end, limit));
       this.#shown += text.length;
+      if (this.#shown >= end) this.#held.shift();
       // To a pipe exactly the text; a terminal must not do what it says.
-      if (text !== "") output += this.#tint[risk](this.#terminal.isTTY ? text.replace(/[^\n\t]+/g, printable) : text);
+      if (text !== "") output += this.#tint[risk ?? "Unsafe"](this.#terminal.isTTY ? text.replace(/[^\n\t]+/g, printable) : text);
     }
-    return output;
+    if (output !== "") await this.#terminal.out(output);
   }
 }
