@@ -10,6 +10,7 @@
  * "unparsed": flagged, never Safe.
  */
 
+import type { FinishReason, GenerateOptions, GenerationStep } from "../model/generate.ts";
 import { type CheckpointSource, openCheckpointFiles } from "../model/open-checkpoint.ts";
 import { Qwen3, readConfig } from "../model/qwen3.ts";
 import { SessionPool } from "../model/session-pool.ts";
@@ -43,6 +44,15 @@ export interface ModerateOptions {
   /** 128 by default, as the model card has it. */
   readonly maxNewTokens?: number;
   readonly signal?: AbortSignal;
+  /** Awaited every 20 ms or so in place of a turn of the event loop: who judges several inputs at once decides there which goes on. */
+  readonly turn?: () => Promise<void>;
+}
+
+/** One id of an answer. */
+export interface AnswerStep extends GenerationStep {
+  readonly promptTokens: number;
+  /** Of them, those that an earlier prompt had left in the cache. */
+  readonly cachedTokens: number;
 }
 
 /** One input's outcome in `moderateMany`: a verdict, or what `moderate` would have thrown. */
@@ -127,6 +137,31 @@ export class Guard {
     }
   }
 
+  /**
+   * The answer itself, id by id with the logits it was chosen from: to a conversation, or to a prompt's ids as they are. It runs behind what an
+   * earlier prompt left in the cache, and an answer to a conversation is guessed as in `moderate`; neither changes an id, drawn ones included.
+   */
+  async *answer(
+    input: ModerationInput | Int32Array,
+    options: Omit<GenerateOptions, "draft"> = {},
+  ): AsyncGenerator<AnswerStep, FinishReason, undefined> {
+    const task = input instanceof Int32Array ? undefined : this.#taskOf(toConversation(input));
+    const prompt = input instanceof Int32Array ? input : this.encode(input);
+    const session = this.#sessions.acquire(prompt);
+    const cachedTokens = session.position;
+    try {
+      const generation = task ? { ...options, draft: task.draft.start() } : options;
+      const steps = this.model.generateSteps(prompt.subarray(cachedTokens), generation, session);
+      for (;;) {
+        const step = await steps.next();
+        if (step.done) return step.value;
+        yield { ...step.value, promptTokens: prompt.length, cachedTokens };
+      }
+    } finally {
+      this.#sessions.release(session);
+    }
+  }
+
   /** How P(Safe) changes when a word of the last message is left out, for each of its words. One pass a word, behind what is before it. */
   async explain(input: ModerationInput, options: { readonly signal?: AbortSignal } = {}): Promise<Explanation> {
     checkOptions(options, ["signal"], "explain");
@@ -184,7 +219,7 @@ export class Guard {
   /** The verdict on one window of the last message, or on all of it. */
   async #judge(messages: readonly ChatMessage[], window: VerdictWindow | undefined, options: ModerateOptions): Promise<Verdict> {
     const started = performance.now();
-    const { mode = "strict", threshold, maxNewTokens = 128, signal } = options;
+    const { mode = "strict", threshold, maxNewTokens = 128, signal, turn } = options;
     const task = this.#taskOf(messages);
     const last = messages[messages.length - 1];
     const judged = window ? [...messages.slice(0, -1), { ...last, content: last.content.slice(window.start, window.end) }] : messages;
@@ -193,7 +228,7 @@ export class Guard {
     const session = this.#sessions.acquire(prompt);
     const cachedTokens = session.position;
     try {
-      const reading = await readAnswer(this.model, session, prompt, task, { maxNewTokens, signal });
+      const reading = await readAnswer(this.model, session, prompt, task, { maxNewTokens, signal, turn });
       const text = this.tokenizer.decode(reading.ids, { skipSpecialTokens: true });
       const answer = parseAnswer(text, task.policy);
       if (answer) task.draft.learn(reading.ids);
@@ -240,7 +275,7 @@ function tooLong(maxPositions: number, got: string): RangeError {
 }
 
 function checkModerateOptions(options: ModerateOptions): void {
-  checkOptions(options, ["mode", "threshold", "scores", "window", "overlap", "maxNewTokens", "signal"], "moderate");
+  checkOptions(options, ["mode", "threshold", "scores", "window", "overlap", "maxNewTokens", "signal", "turn"], "moderate");
   const { mode = "strict", threshold = 0, scores = "basic" } = options;
   if (mode !== "strict" && mode !== "loose") throw new RangeError(`mode: expected "strict" or "loose", got ${JSON.stringify(mode)}`);
   if (scores !== "basic" && scores !== "full") throw new RangeError(`scores: expected "basic" or "full", got ${JSON.stringify(scores)}`);

@@ -24,6 +24,8 @@ export interface PrefillOptions {
   /** The logits of how many of the last ids: 1 by default. They are computed in one piece. */
   readonly logits?: number;
   readonly signal?: AbortSignal;
+  /** Awaited between pieces in place of a turn of the event loop: who runs several sequences at once decides there which goes on. */
+  readonly turn?: () => Promise<void>;
 }
 
 export interface ForwardOptions {
@@ -90,10 +92,10 @@ export class Session {
    * piece ended.
    */
   async prefill(ids: ArrayLike<number>, options: PrefillOptions = {}): Promise<Float32Array> {
-    checkOptions(options, ["logits", "signal"], "prefill");
+    checkOptions(options, ["logits", "signal", "turn"], "prefill");
     this.#checkFree();
     checkIds(ids, this.#model.config, this.position);
-    const { logits = 1, signal } = options;
+    const { logits = 1, signal, turn = nextTurn } = options;
     checkWanted(logits, ids.length);
     this.#isBusy = true;
     try {
@@ -116,7 +118,7 @@ export class Session {
         }
         if (isLast) return result;
         if (ended - turnStarted > TURN_MS) {
-          await nextTurn();
+          await turn();
           turnStarted = performance.now();
         }
       }
