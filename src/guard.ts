@@ -8,7 +8,7 @@ export { DEMO_GUARD } from "./guard/demo-guard.ts";
 export type { ExplainedWord, Explanation } from "./guard/explanation.ts";
 export { extractLabelAndCategories, extractLabelCategoriesRefusal } from "./guard/extraction.ts";
 export type { GenStream, GenStreamUpdate, GenStretchVerdict } from "./guard/gen-stream.ts";
-export { type BatchResult, type GenStreamOptions, Guard, type ModerateOptions } from "./guard/guard.ts";
+export { type AnswerStep, type BatchResult, type GenStreamOptions, Guard, type ModerateOptions } from "./guard/guard.ts";
 export type { HeadReading } from "./guard/head-reading.ts";
 export type { ModerationStream, RiskReading, StreamInput, StreamUpdate, StretchVerdict, Violation } from "./guard/moderation-stream.ts";
 export { type Policy, readPolicy, SAFETY_LEVELS, type SafetyLevel } from "./guard/policy.ts";

@@ -60,7 +60,8 @@ describe("what is in it", () => {
     ]);
     expect(readdirSync(join(installed, "models", "tiny-guard-gen"))).toContain("model.safetensors");
     const licences = readFileSync(join(installed, "dist", "vendor", "LICENCES.md"), "utf8");
-    for (const name of ["@huggingface/hub", "@huggingface/jinja", "commander", "picocolors"]) expect(licences).toContain(`## ${name} `);
+    for (const name of ["@hono/node-server", "@huggingface/hub", "@huggingface/jinja", "commander", "hono", "picocolors"])
+      expect(licences).toContain(`## ${name} `);
   });
 
   test("the README's links lead somewhere in it", () => {
@@ -86,8 +87,9 @@ describe("what is in it", () => {
        import { Tokenizer } from "qwen3guard/tokenizer";
        import { Qwen3 } from "qwen3guard/model";
        import { parseAnswer } from "qwen3guard/guard";
+       import { createHandler } from "qwen3guard/server";
        export const verdict: Verdict = await (await Guard.load()).moderate({ prompt: "a", response: "b" });
-       export const parts = [SafetensorsFile, Tokenizer, Qwen3, parseAnswer];
+       export const parts = [SafetensorsFile, Tokenizer, Qwen3, parseAnswer, createHandler];
        // @ts-expect-error a level is one of three, or null
        export const level: "Maybe" = verdict.safety;`,
     );
@@ -106,7 +108,7 @@ describe.each(NODES)("on %s", node => {
         'export async function resolve(name, context, next) {' +
         '  if (name.startsWith("node:")) throw new Error("touched " + name + " from " + context.parentURL);' +
         '  return next(name, context); }'));
-      for (const entry of ["", "/tensor", "/tokenizer", "/model", "/guard"]) await import("qwen3guard" + entry);
+      for (const entry of ["", "/tensor", "/tokenizer", "/model", "/guard", "/server"]) await import("qwen3guard" + entry);
       console.log("loaded");`;
     // Node 26 deprecates the hook that 20 needs.
     expect(runOn(node, ["--no-deprecation", "--input-type=module", "--eval", program])).toEqual({

@@ -23,6 +23,8 @@ export interface Terminal {
   readonly env: Readonly<Record<string, string | undefined>>;
   /** Calls `listener` at the first Ctrl-C; the second ends the process. Returns what stops listening: Ctrl-C then ends the process again. */
   readonly onInterrupt: (listener: () => void) => () => void;
+  /** The same for SIGTERM. */
+  readonly onTerminate: (listener: () => void) => () => void;
 }
 
 export function processTerminal(): Terminal {
@@ -37,10 +39,15 @@ export function processTerminal(): Terminal {
     colors: env.FORCE_COLOR !== undefined && env.FORCE_COLOR !== "0" ? true : isTTY && !env.NO_COLOR && env.TERM !== "dumb",
     errColumns: stderr.isTTY ? stderr.columns || 80 : undefined,
     env,
-    onInterrupt: listener => {
-      process.once("SIGINT", listener);
-      return () => void process.off("SIGINT", listener);
-    },
+    onInterrupt: onceSignal("SIGINT"),
+    onTerminate: onceSignal("SIGTERM"),
+  };
+}
+
+function onceSignal(signal: NodeJS.Signals): (listener: () => void) => () => void {
+  return listener => {
+    process.once(signal, listener);
+    return () => void process.off(signal, listener);
   };
 }
 

@@ -14,6 +14,7 @@ import { goldenCheckCommand, goldenRecordCommand } from "./commands/golden.ts";
 import { inspectCommand } from "./commands/inspect.ts";
 import { moderateCommand } from "./commands/moderate.ts";
 import { pullCommand } from "./commands/pull.ts";
+import { serveCommand } from "./commands/serve.ts";
 import { streamCommand } from "./commands/stream.ts";
 import { templateCommand } from "./commands/template.ts";
 import { tokenizeCommand } from "./commands/tokenize.ts";
@@ -177,6 +178,22 @@ function buildProgram(terminal: Terminal, setStatus: (code: number) => void): Co
     )
     .action((file, options) => evalCommand(file, options, terminal));
 
+  withModel(command("serve", "the HTTP server: OpenAI's chat, completions and moderations, and a page to try it"))
+    .option("--host <host>", "address to listen on", "127.0.0.1")
+    .option("--port <n>", "port to listen on; 0 picks a free one", integer(0), 8000)
+    .option("--api-key <key>", "key that requests must carry (else QWEN3GUARD_API_KEY, which other processes do not see; else none)")
+    .option("--served-model-name <name...>", "names that requests may call the model by, besides its own; answers carry the first")
+    .option("--max-queue <n>", "requests that may wait; one more is told to come back", integer(1), 64)
+    .option("--max-body <size>", "largest request: 500kB, 1MB, ...", byteSize, 2 ** 20)
+    .option("--timeout <s>", "seconds that a request may take, waiting included", integer(1), 300)
+    .option("--cors <origin>", "origin whose pages may call it from a browser, or *")
+    .option("--log-requests", "a line on stderr for each request, without its text")
+    .option("--log-text", "the same, with its text")
+    .addHelpText("after", example("qwen3guard serve --model Qwen/Qwen3Guard-Gen-0.6B --port 8000"))
+    .action(async options => {
+      if (await serveCommand(options, terminal)) setStatus(EXIT_INTERRUPTED);
+    });
+
   withJson(withModel(command("bench", "what this machine does with a model, beside what it could do at most")))
     .addOption(
       new Option("--shape <shape>", "a random checkpoint of this shape, made on the spot, instead of a model").choices(Object.keys(SHAPES)),
@@ -257,6 +274,14 @@ function integer(min: number): (text: string) => number {
     }
     return Number(text);
   };
+}
+
+/** "500kB", "1MB", or bytes. */
+function byteSize(text: string): number {
+  const [, digits, unit] = /^(\d+) ?(B|kB|MB)?$/i.exec(text) ?? [];
+  const bytes = Number(digits) * { b: 1, kb: 2 ** 10, mb: 2 ** 20 }[(unit ?? "B").toLowerCase() as "b" | "kb" | "mb"];
+  if (!(bytes >= 1 && bytes <= 64 * 2 ** 20)) throw new InvalidArgumentError("expected a size of at most 64MB, as in 500kB or 1MB.");
+  return bytes;
 }
 
 function number(text: string): number {

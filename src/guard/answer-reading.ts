@@ -24,7 +24,7 @@ export async function readAnswer(
   session: Session,
   prompt: Int32Array,
   task: Task,
-  options: { readonly maxNewTokens: number; readonly signal: AbortSignal | undefined },
+  options: { readonly maxNewTokens: number; readonly signal: AbortSignal | undefined; readonly turn?: (() => Promise<void>) | undefined },
 ): Promise<AnswerReading> {
   const { level, category, refusal } = task.labels;
   const ids: number[] = [];
@@ -32,8 +32,8 @@ export async function readAnswer(
   let categoryScores: AnswerReading["categoryScores"] = null;
   let refusalScore: number | null = null;
   let passes = 0;
-  const { maxNewTokens, signal } = options;
-  const generation = { maxNewTokens, draft: task.draft.start(), ...(signal ? { signal } : {}) };
+  const { maxNewTokens, signal, turn } = options;
+  const generation = { maxNewTokens, draft: task.draft.start(), ...(signal ? { signal } : {}), ...(turn ? { turn } : {}) };
   for await (const { id, logits, pass } of model.generateSteps(prompt.subarray(session.position), generation, session)) {
     if (ids.length === level.lead.length && endsWith(ids, level.lead)) scores = probabilities(logits, level);
     if (categoryScores === null && endsWith(ids, category.lead)) categoryScores = probabilities(logits, category);

@@ -36,6 +36,7 @@ export interface AnswerStreamParts {
   /** A lower bound of the ids of so many UTF-16 units. */
   readonly leastIds: (units: number) => number;
   readonly signal?: AbortSignal | undefined;
+  readonly turn?: (() => Promise<void>) | undefined;
 }
 
 export class AnswerStream implements ModerationStream {
@@ -57,8 +58,8 @@ export class AnswerStream implements ModerationStream {
   /** The verdict on the question, read at the end of the user's turn. The first `push` or `end` asks for it anyway. */
   query(): Promise<HeadReading> {
     this.#query ??= this.#inTurn(async () => {
-      const { session, chat, questionIds, labels, signal } = this.#parts;
-      const readings = toReadings(await session.classify(chat.before.subarray(0, questionIds), "query", signal), labels.query);
+      const { session, chat, questionIds, labels, signal, turn } = this.#parts;
+      const readings = toReadings(await session.classify(chat.before.subarray(0, questionIds), "query", { signal, turn }), labels.query);
       return readings[readings.length - 1];
     });
     return this.#query;
@@ -102,13 +103,13 @@ export class AnswerStream implements ModerationStream {
   }
 
   async #judge({ ids, starts, ends }: Encoding): Promise<TokenVerdict[]> {
-    const { session, labels, rule, signal } = this.#parts;
+    const { session, labels, rule, signal, turn } = this.#parts;
     this.#checkFits(ids.length, 0);
     if (ids.length === 0) return [];
     const scaffold = this.#scaffold;
     this.#scaffold = new Int32Array(0);
     const position = session.position + scaffold.length;
-    const scores = await session.classify(Int32Array.from([...scaffold, ...ids]), "response", signal);
+    const scores = await session.classify(Int32Array.from([...scaffold, ...ids]), "response", { signal, turn });
     const verdicts = toReadings(scores, labels.response)
       .slice(scaffold.length)
       .map((reading, i) => ({ position: position + i, id: ids[i], start: starts[i], end: ends[i], ...reading }))

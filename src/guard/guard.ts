@@ -10,6 +10,7 @@
  * "unparsed": flagged, never Safe.
  */
 
+import type { FinishReason, GenerateOptions, GenerationStep } from "../model/generate.ts";
 import { type CheckpointSource, openCheckpointFiles } from "../model/open-checkpoint.ts";
 import { Qwen3, readConfig } from "../model/qwen3.ts";
 import type { Session } from "../model/session.ts";
@@ -46,9 +47,18 @@ export interface ModerateOptions {
   /** 128 by default, as the model card has it. */
   readonly maxNewTokens?: number;
   readonly signal?: AbortSignal;
+  /** Awaited every 20 ms or so in place of a turn of the event loop: who judges several inputs at once decides there which goes on. */
+  readonly turn?: () => Promise<void>;
 }
 
-export interface GenStreamOptions extends Pick<ModerateOptions, "mode" | "threshold" | "maxNewTokens" | "signal"> {
+/** One id of an answer. */
+export interface AnswerStep extends GenerationStep {
+  readonly promptTokens: number;
+  /** Of them, those that an earlier prompt had left in the cache. */
+  readonly cachedTokens: number;
+}
+
+export interface GenStreamOptions extends Pick<ModerateOptions, "mode" | "threshold" | "maxNewTokens" | "signal" | "turn"> {
   /** The answer so far is judged each time so many tokens more are there; 32 by default. */
   readonly every?: number;
 }
@@ -140,7 +150,7 @@ export class Guard {
    * price of the new tokens. Throws TypeError or RangeError for an input of the wrong form. Nothing runs yet: the stream's methods do.
    */
   stream(input: StreamInput, options: GenStreamOptions = {}): GenStream {
-    checkOptions(options, ["every", "mode", "threshold", "maxNewTokens", "signal"], "stream");
+    checkOptions(options, ["every", "mode", "threshold", "maxNewTokens", "signal", "turn"], "stream");
     const { every = 32, ...moderateOptions } = options;
     checkModerateOptions(moderateOptions);
     if (!Number.isInteger(every) || every < 1) throw new RangeError(`every: expected an integer of at least 1, got ${every}`);
@@ -162,6 +172,31 @@ export class Guard {
         if (session) this.#sessions.release(session);
       },
     });
+  }
+
+  /**
+   * The answer itself, id by id with the logits it was chosen from: to a conversation, or to a prompt's ids as they are. It runs behind what an
+   * earlier prompt left in the cache, and an answer to a conversation is guessed as in `moderate`; neither changes an id, drawn ones included.
+   */
+  async *answer(
+    input: ModerationInput | Int32Array,
+    options: Omit<GenerateOptions, "draft"> = {},
+  ): AsyncGenerator<AnswerStep, FinishReason, undefined> {
+    const task = input instanceof Int32Array ? undefined : this.#taskOf(toConversation(input));
+    const prompt = input instanceof Int32Array ? input : this.encode(input);
+    const session = this.#sessions.acquire(prompt);
+    const cachedTokens = session.position;
+    try {
+      const generation = task ? { ...options, draft: task.draft.start() } : options;
+      const steps = this.model.generateSteps(prompt.subarray(cachedTokens), generation, session);
+      for (;;) {
+        const step = await steps.next();
+        if (step.done) return step.value;
+        yield { ...step.value, promptTokens: prompt.length, cachedTokens };
+      }
+    } finally {
+      this.#sessions.release(session);
+    }
   }
 
   /** How P(Safe) changes when a word of the last message is left out, for each of its words. One pass a word, behind what is before it. */
@@ -235,9 +270,9 @@ export class Guard {
 
   /** The verdict that the model gives to a prompt whose beginning the session holds. */
   async #read(session: Session, prompt: Int32Array, task: Task, options: ModerateOptions, started: number): Promise<Verdict> {
-    const { mode = "strict", threshold, maxNewTokens = 128, signal } = options;
+    const { mode = "strict", threshold, maxNewTokens = 128, signal, turn } = options;
     const cachedTokens = session.position;
-    const reading = await readAnswer(this.model, session, prompt, task, { maxNewTokens, signal });
+    const reading = await readAnswer(this.model, session, prompt, task, { maxNewTokens, signal, turn });
     const text = this.tokenizer.decode(reading.ids, { skipSpecialTokens: true });
     const answer = parseAnswer(text, task.policy);
     if (answer) task.draft.learn(reading.ids);
@@ -281,7 +316,7 @@ function tooLong(maxPositions: number, got: string): RangeError {
 }
 
 function checkModerateOptions(options: ModerateOptions): void {
-  checkOptions(options, ["mode", "threshold", "scores", "window", "overlap", "maxNewTokens", "signal"], "moderate");
+  checkOptions(options, ["mode", "threshold", "scores", "window", "overlap", "maxNewTokens", "signal", "turn"], "moderate");
   const { mode = "strict", threshold = 0, scores = "basic" } = options;
   if (mode !== "strict" && mode !== "loose") throw new RangeError(`mode: expected "strict" or "loose", got ${JSON.stringify(mode)}`);
   if (scores !== "basic" && scores !== "full") throw new RangeError(`scores: expected "basic" or "full", got ${JSON.stringify(scores)}`);

@@ -28,6 +28,8 @@ export interface StreamOptions {
   /** Decides instead of `TwoInARow` with the mode; one object for each stream. */
   readonly rule?: CutRule;
   readonly signal?: AbortSignal;
+  /** Awaited between passes in place of a turn of the event loop: who moderates several streams at once decides there which goes on. */
+  readonly turn?: () => Promise<void>;
 }
 
 /** What `streamModerateFromIds` keeps from call to call: the sequence so far. */
@@ -74,8 +76,8 @@ export class StreamGuard {
    * numbers). Nothing runs yet: the stream's `query`, `push` and `end` do.
    */
   stream(input: StreamInput, options: StreamOptions = {}): AnswerStream {
-    checkOptions(options, ["mode", "rule", "signal"], "stream");
-    const { mode, rule, signal } = options;
+    checkOptions(options, ["mode", "rule", "signal", "turn"], "stream");
+    const { mode, rule, signal, turn } = options;
     if (mode !== undefined && mode !== "strict" && mode !== "loose") {
       throw new RangeError(`mode: expected "strict" or "loose", got ${JSON.stringify(mode)}`);
     }
@@ -99,6 +101,7 @@ export class StreamGuard {
       maxTokens,
       leastIds: units => this.tokenizer.leastIds(units),
       signal,
+      turn,
     });
   }
 

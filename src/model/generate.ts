@@ -26,6 +26,8 @@ export interface GenerateOptions extends SamplingOptions {
   readonly stopIds?: readonly number[];
   /** Heard between passes and between the pieces of a long prompt; generation then throws the signal's reason. */
   readonly signal?: AbortSignal;
+  /** Awaited between passes and between pieces in place of a turn of the event loop: see PrefillOptions. */
+  readonly turn?: () => Promise<void>;
   /** Guesses ids, so that one pass may give several. */
   readonly draft?: Draft;
 }
@@ -60,8 +62,8 @@ export async function* generateSteps(
   maxPositions: number,
   options: GenerateOptions & { readonly stopIds: readonly number[] },
 ): AsyncGenerator<GenerationStep, FinishReason, undefined> {
-  checkOptions(options, ["maxNewTokens", "stopIds", "signal", "draft", "temperature", "topK", "topP", "seed"], "generate");
-  const { maxNewTokens = 128, stopIds, signal, draft = noDraft } = options;
+  checkOptions(options, ["maxNewTokens", "stopIds", "signal", "turn", "draft", "temperature", "topK", "topP", "seed"], "generate");
+  const { maxNewTokens = 128, stopIds, signal, turn = nextTurn, draft = noDraft } = options;
   if (!Number.isInteger(maxNewTokens) || maxNewTokens < 1) {
     throw new RangeError(`maxNewTokens: expected an integer of at least 1, got ${maxNewTokens}`);
   }
@@ -81,7 +83,7 @@ export async function* generateSteps(
     // 2. One pass over what is certain and the guess. Row i of the logits chooses the id in the place of guess[i].
     const start = session.position + certain.length;
     const ids = guess.length === 0 ? certain : Int32Array.from([...Array.from(certain), ...guess]);
-    const logits = await session.prefill(ids, { logits: guess.length + 1, ...(signal ? { signal } : {}) });
+    const logits = await session.prefill(ids, { logits: guess.length + 1, turn, ...(signal ? { signal } : {}) });
     const rows = Array.from({ length: guess.length + 1 }, (_, i) => row(logits, i, guess.length + 1));
 
     // 3. Accept the model's choices as long as the guess agrees; the first that differs is right, and what follows it is void.
@@ -101,7 +103,7 @@ export async function* generateSteps(
     certain = [answer[answer.length - 1]];
 
     if (performance.now() - turnStarted > TURN_MS) {
-      await nextTurn();
+      await turn();
       turnStarted = performance.now();
     }
     signal?.throwIfAborted();

@@ -7,6 +7,12 @@
 
 import type { Session } from "./session.ts";
 
+/**
+ * Fewer ids gain next to nothing, and taking them costs those who share more: the two kinds of a guard's prompts share 12 ids, and would truncate
+ * each other's policy every time they alternate.
+ */
+const LEAST_SHARED = 32;
+
 export class SessionPool {
   readonly #newSession: () => Session;
   readonly #maxIdle: number;
@@ -21,18 +27,16 @@ export class SessionPool {
 
   /**
    * Takes a session for `prompt`. Its position says how many ids it already holds; at least the last id is always left to run, since its logits
-   * are wanted. As long as there is room for another, one that shares little is left to the prompts that share more: a guard's two kinds of
-   * prompts begin with the same dozen ids, and would take the other's policy away in turns. Give it back with `release`.
+   * are wanted. Give it back with `release`.
    */
   acquire(prompt: ArrayLike<number>): Session {
     let best: Session | undefined;
     let shared = 0;
     for (const session of this.#idle) {
       const common = Math.min(session.commonPrefix(prompt), prompt.length - 1);
-      if (common > shared) [best, shared] = [session, common];
+      if (common >= LEAST_SHARED && common > shared) [best, shared] = [session, common];
     }
-    const isOfAnotherKind = best !== undefined && shared < best.position / 2;
-    if (!best || (isOfAnotherKind && this.#idle.length < this.#maxIdle)) return this.#newSession();
+    if (!best) return this.#newSession();
     this.#idle.splice(this.#idle.indexOf(best), 1);
     best.truncate(shared);
     return best;

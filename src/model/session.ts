@@ -20,10 +20,16 @@ const TURN_MS = 20;
 const MIN_PIECE = 64;
 const MAX_PIECE = 512;
 
-export interface PrefillOptions {
+export interface TurnOptions {
+  /** Heard between pieces. */
+  readonly signal?: AbortSignal | undefined;
+  /** Awaited between pieces in place of a turn of the event loop: who runs several sequences at once decides there which goes on. */
+  readonly turn?: (() => Promise<void>) | undefined;
+}
+
+export interface PrefillOptions extends TurnOptions {
   /** The logits of how many of the last ids: 1 by default. They are computed in one piece. */
   readonly logits?: number;
-  readonly signal?: AbortSignal;
 }
 
 export interface ForwardOptions {
@@ -91,11 +97,11 @@ export class Session {
    * piece ended.
    */
   async prefill(ids: ArrayLike<number>, options: PrefillOptions = {}): Promise<Float32Array> {
-    checkOptions(options, ["logits", "signal"], "prefill");
-    const { logits = 1, signal } = options;
+    checkOptions(options, ["logits", "signal", "turn"], "prefill");
+    const { logits = 1 } = options;
     if (ids.length > 0) checkWanted(logits, ids.length);
     let result: Float32Array = new Float32Array(0);
-    await this.#inPieces(ids, logits, signal, (piece, isLast) => {
+    await this.#inPieces(ids, logits, options, (piece, isLast) => {
       result = this.#run(piece, { logits: isLast ? logits : 0 });
     });
     return result;
@@ -105,13 +111,14 @@ export class Session {
    * Runs ids as `prefill` does, and returns what one pair of a Stream guard's heads says at each of them: [T, risk levels] and [T, categories].
    * Throws Error where the checkpoint has no such heads.
    */
-  async classify(ids: ArrayLike<number>, head: "query" | "response", signal?: AbortSignal): Promise<GuardScores> {
+  async classify(ids: ArrayLike<number>, head: "query" | "response", options: TurnOptions = {}): Promise<GuardScores> {
+    checkOptions(options, ["signal", "turn"], "classify");
     const weights = this.#model.weights.guardHeads?.[head];
     if (!weights) throw new Error("classify: expected a Stream guard's checkpoint, got one without guard heads");
     const [levels, categories] = [weights.riskLevel.shape[0], weights.category.shape[0]];
     const scores = { riskLevel: new Float32Array(ids.length * levels), category: new Float32Array(ids.length * categories) };
     let done = 0;
-    await this.#inPieces(ids, 0, signal, piece => {
+    await this.#inPieces(ids, 0, options, piece => {
       this.#reserve(piece.length);
       const { riskLevel, category } = classify(this.#model, this.#cache, this.position, piece, weights);
       checkFinite(riskLevel, "risk_level");
@@ -128,7 +135,7 @@ export class Session {
   async #inPieces(
     ids: ArrayLike<number>,
     whole: number,
-    signal: AbortSignal | undefined,
+    { signal, turn = nextTurn }: TurnOptions,
     run: (piece: Int32Array, isLast: boolean) => void,
   ): Promise<void> {
     this.#checkFree();
@@ -153,7 +160,7 @@ export class Session {
         }
         if (isLast) return;
         if (ended - turnStarted > TURN_MS) {
-          await nextTurn();
+          await turn();
           turnStarted = performance.now();
         }
       }

@@ -45,6 +45,7 @@ export async function cli(args: readonly string[], options: HarnessOptions = {})
     errColumns: options.errColumns,
     env: options.env ?? {},
     onInterrupt: () => () => {},
+    onTerminate: () => () => {},
   };
   const status = await run(args, terminal);
   return { status, out, err };

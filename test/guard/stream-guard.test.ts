@@ -307,7 +307,7 @@ describe("an answer in pieces", () => {
       }),
     ).toThrow(/^conversation: expected the last message, the one to answer/);
     expect(() => begin({ prompt: "a" }, { mode: "lax" })).toThrow(/^mode: expected "strict" or "loose", got "lax"$/);
-    expect(() => begin({ prompt: "a" }, { rules: 1 })).toThrow(/^stream: expected options among mode, rule, signal, got "rules"$/);
+    expect(() => begin({ prompt: "a" }, { rules: 1 })).toThrow(/^stream: expected options among mode, rule, signal, turn, got "rules"$/);
     await expect(guard.stream({ prompt: "a" }).push(1 as unknown as string)).rejects.toThrow(/^push: expected a text, got number$/);
   });
 });

@@ -66,7 +66,7 @@ describe("options that cannot be honoured are refused", () => {
     [{ maxNewTokens: 1.5 }, "got 1.5"],
     [
       { maxTokens: 5 },
-      'generate: expected options among maxNewTokens, stopIds, signal, draft, temperature, topK, topP, seed, got "maxTokens"',
+      'generate: expected options among maxNewTokens, stopIds, signal, turn, draft, temperature, topK, topP, seed, got "maxTokens"',
     ],
     [{ temperature: "1" }, "temperature: expected a number, got string"],
     [{ temperature: -1 }, "temperature: expected a number of at least 0, got -1"],
