@@ -191,7 +191,7 @@ export function createHandler(guard: Guard, options: HandlerOptions = {}): Handl
       active--;
       if (active === 0) drained?.();
     };
-    const response = await answer(request, exchange);
+    const response = await answer(request, exchange).catch(error => failure(toApiError(error)));
     if (exchange.ended) void exchange.ended.then(() => finish(response.status));
     else finish(response.status);
     return response;
