@@ -1,34 +1,14 @@
 /** `qwen3guard serve` as a process: what it prints, how it is stopped, and what it takes from its arguments. */
 
-import { type ChildProcess, spawn } from "node:child_process";
 import { createServer } from "node:net";
 import { describe, expect, onTestFinished, test } from "vitest";
-import { projectPath } from "../helpers.ts";
 import { cli } from "./harness.ts";
+import { type ServerProcess, startServer } from "./server/server-process.ts";
 
-interface Server {
-  readonly url: string;
-  readonly child: ChildProcess;
-  readonly stderr: () => string;
-  /** Status and signal. */
-  readonly ended: Promise<[number | null, string | null]>;
-}
-
-async function serve(args: readonly string[] = [], env: Record<string, string> = {}): Promise<Server> {
-  const command = [projectPath("src/app/main.ts"), "serve", "--port", "0", "--quiet", ...args];
-  const child = spawn(process.execPath, command, { env: { ...process.env, ...env } });
-  onTestFinished(() => void child.kill("SIGKILL"));
-  let stderr = "";
-  const ended = new Promise<[number | null, string | null]>(resolve => child.on("close", (status, signal) => resolve([status, signal])));
-  const url = await new Promise<string>((resolve, reject) => {
-    child.stderr.on("data", chunk => {
-      stderr += chunk;
-      const listening = /^listening on (http:\/\/\S+)$/m.exec(stderr);
-      if (listening) resolve(listening[1]);
-    });
-    void ended.then(() => reject(new Error(stderr)));
-  });
-  return { url, child, stderr: () => stderr, ended };
+async function serve(args: readonly string[] = [], env: Readonly<Record<string, string>> = {}): Promise<ServerProcess> {
+  const server = await startServer(args, env);
+  onTestFinished(() => void server.child.kill("SIGKILL"));
+  return server;
 }
 
 function moderate(url: string, input: unknown, headers: Record<string, string> = {}): Promise<Response> {

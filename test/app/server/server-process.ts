@@ -1,22 +1,25 @@
-/** `qwen3guard serve` in a process of its own, so that its memory can be told from the clients'. */
+/** `qwen3guard serve` in a process of its own, so that signals reach it and its memory can be told from the clients'. */
 
-import { spawn } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { projectPath } from "../../helpers.ts";
 
 export interface ServerProcess {
   readonly url: string;
+  readonly child: ChildProcess;
+  readonly stderr: () => string;
+  /** Exit status and signal. */
+  readonly ended: Promise<[number | null, string | null]>;
   /** Resident memory in MB; NaN where /proc is not. */
   readonly rssMB: () => number;
-  readonly stderr: () => string;
-  /** SIGTERM; gives the exit status. */
-  readonly stop: () => Promise<number | null>;
 }
 
-export async function startServer(args: readonly string[] = []): Promise<ServerProcess> {
-  const child = spawn(process.execPath, [projectPath("src/app/main.ts"), "serve", "--port", "0", "--quiet", ...args]);
+/** Resolves when it listens; rejects with what it wrote where it ends before. Who starts it ends it. */
+export async function startServer(args: readonly string[] = [], env: Readonly<Record<string, string>> = {}): Promise<ServerProcess> {
+  const command = [projectPath("src/app/main.ts"), "serve", "--port", "0", "--quiet", ...args];
+  const child = spawn(process.execPath, command, { env: { ...process.env, ...env } });
   let stderr = "";
-  const ended = new Promise<number | null>(resolve => child.on("close", resolve));
+  const ended = new Promise<[number | null, string | null]>(resolve => child.on("close", (status, signal) => resolve([status, signal])));
   const url = await new Promise<string>((resolve, reject) => {
     child.stderr.on("data", chunk => {
       stderr += chunk;
@@ -32,13 +35,5 @@ export async function startServer(args: readonly string[] = []): Promise<ServerP
       return Number.NaN;
     }
   };
-  return {
-    url,
-    rssMB,
-    stderr: () => stderr,
-    stop: () => {
-      child.kill("SIGTERM");
-      return ended;
-    },
-  };
+  return { url, child, stderr: () => stderr, ended, rssMB };
 }
