@@ -7,10 +7,13 @@
 import { execFile, execFileSync, spawn, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { CHROMIUM, startBrowser } from "./browser.ts";
 import { projectPath, readJsonLines } from "./helpers.ts";
 import { startHub } from "./hub-stand-in.ts";
 
@@ -220,3 +223,33 @@ describe.each(NODES)("on %s", node => {
     );
   });
 });
+
+test.skipIf(CHROMIUM === undefined)(
+  "examples/browser.html guards in a browser, from the package as it is, and asks nobody else",
+  async () => {
+    const types: Record<string, string> = { html: "text/html", js: "text/javascript", json: "application/json" };
+    const server = createServer((request, response) => {
+      const file = join(installed, decodeURIComponent(new URL(request.url ?? "/", "http://localhost").pathname));
+      const type = types[file.split(".").at(-1) ?? ""] ?? "application/octet-stream";
+      if (existsSync(file)) response.writeHead(200, { "content-type": type }).end(readFileSync(file));
+      else response.writeHead(404).end();
+    });
+    await new Promise<void>(resolve => server.listen(0, "127.0.0.1", resolve));
+    const origin = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+    const { page, close } = await startBrowser(CHROMIUM as string, 800, 600);
+    try {
+      await page.open(`${origin}/examples/browser.html`);
+      const output = "document.querySelector('output').textContent";
+      await page.until(`${output} === "Ready."`);
+      await page.press("Tab"); // from the text, which has the focus, to the button
+      await page.press("Enter");
+      await page.until(`${output} !== "Ready."`);
+      expect(await page.evaluate(output)).toMatch(/^Unsafe · Violent · Safe 0\.0 % · Unsafe 100\.0 % · Controversial 0\.0 % · \d+ ms$/);
+      expect(page.requested.filter(url => !url.startsWith(origin))).toEqual([]);
+      expect(page.errors.filter(error => !error.includes("chat_template.jinja") && !error.includes("favicon"))).toEqual([]); // not in the checkpoint
+    } finally {
+      await close();
+      server.close();
+    }
+  },
+);

@@ -9,7 +9,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { createHandler } from "../../../src/app/server/handler.ts";
 import { type Listener, listen } from "../../../src/app/server/listen.node.ts";
-import { CHROMIUM, type Page, startBrowser } from "./browser.ts";
+import { CHROMIUM, type Page, startBrowser } from "../../browser.ts";
 import { client, guard } from "./requests.ts";
 
 describe("as it is sent", () => {
