@@ -7,6 +7,7 @@
 
 import { readFileSync } from "node:fs";
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
+import { WEIGHTS } from "../tensor/engine-choice.ts";
 import { benchCommand } from "./commands/bench.ts";
 import { generateCommand } from "./commands/generate.ts";
 import { goldenCheckCommand, goldenRecordCommand } from "./commands/golden.ts";
@@ -72,6 +73,9 @@ function buildProgram(terminal: Terminal, setStatus: (code: number) => void): Co
           .default("auto"),
       )
       .option("--threads <n>", "threads to compute with (default: the physical cores)", integer(1))
+      .addOption(
+        new Option("--weights <form>", "quantise the weights while they are read: less memory, faster").choices(WEIGHTS).default("auto"),
+      )
       .option("--wide", "experimental: let V8 widen the kernels to 256 bits (Node 24 and later)")
       .option("--quiet", "no notices on stderr");
   const withJson = (c: Command, what: string = "one JSON object on one line"): Command => c.option("--json", what);

@@ -1,31 +1,35 @@
 /**
  * The fast engine: kernels in WebAssembly SIMD, on as many threads as it is given.
  *
- * In and out: as `Engine` says; the bits are those of the reference engine. Weights are repacked into panels while they are read, so that they
- * are never held twice. They and all activations lie in the first of several memories of 4 GiB; caches lie where there is room. Sizes that
- * the kernels do not take (rows that are no multiple of 4) go to the reference operations, on the same memory.
+ * In and out: as `Engine` says; the bits are those of the reference engine. Weights are repacked into panels while they are read, and quantised on
+ * the way where that is asked for, so that they are never held twice. All activations lie in the first of several memories of 4 GiB; matrices and
+ * caches lie in the first that has room, and rows are copied there and back where that is another. Sizes that the kernels do not take (rows that are
+ * no multiple of 4 or 8) go to the reference operations, on the same memory.
  */
 
-import type { CacheShape, Engine, FloatBuffer, KvCache, Matrix, MatrixSource } from "../engine.ts";
+import type { CacheShape, Engine, FloatBuffer, KvCache, Matrix, MatrixSource, QuantisedSource } from "../engine.ts";
+import { ACTIVATION_MAX, type QuantisedScheme, quantiseInto } from "../quantised.ts";
 import * as reference from "../reference.ts";
+import { SUM_BLOCK } from "../reference.ts";
 import { Heap, roundUp } from "./heap.ts";
+import { FLOAT_BYTES } from "./job-context.ts";
 import {
   ATTENTION_ROWS,
   attentionScratchBytes,
   dtypeCode,
-  FLOAT_BYTES,
   type JobName,
   linearScratchBytes,
   ROW_PANELS,
+  schemeCode,
   tilesOf,
 } from "./jobs.ts";
 import { compileKernels, MAX_PAGES, PAGE_BYTES } from "./kernels.ts";
 import { MULTIPLY_ADD_FLOPS, READ_BYTES } from "./limit-kernels.ts";
-import { PANEL, placeInPanel, TILE_ROWS, WEIGHT_BYTES, type WeightDtype } from "./linear-kernels.ts";
+import { PANEL, placeInPanel, TILE_ROWS, WEIGHT_BYTES } from "./linear-kernels.ts";
+import { integerPlace, pairsOf, panelLayout, scalesOffset, subScalePlace } from "./panel-layout.ts";
 import { CONTROL_BYTES, type StartWorker, ThreadPool } from "./threads.ts";
+import { ACTIVATION_SHARE, isQuantised, type LoadContext, loadMatrix, loadQuantised, loadQuantising, WasmMatrix } from "./wasm-matrix.ts";
 
-/** Rows of a checkpoint's matrix that are read at once, before they are repacked. */
-const STAGING_BYTES = 8 * 2 ** 20;
 /** For measuring limits: some 40 ms of arithmetic, and memory that no cache holds. */
 const MULTIPLY_ADD_ROUNDS = 4_000_000;
 const MIN_READ_BYTES = 256 * 2 ** 20;
@@ -47,9 +51,9 @@ export interface WasmEngineOptions {
 }
 
 /** Memories of 4 GiB each. They take address space alone until they are used. */
-const MEMORIES = 4;
-/** Share of the first memory that caches leave to the activations and packed rows of a pass: 256 MB of 4 GiB. */
-const ACTIVATION_SHARE = 1 / 16;
+const MEMORIES = 8;
+/** Share of a memory for the rows that are copied to another memory, and their outputs: 32 MB of 4 GiB. */
+const COPY_SHARE = 1 / 128;
 
 class WasmBuffer implements FloatBuffer {
   readonly address: number;
@@ -64,25 +68,6 @@ class WasmBuffer implements FloatBuffer {
 
   get data(): Float32Array {
     return this.#heap.floats(this.address, this.length);
-  }
-}
-
-/** Panels [outputs / 16][inputs][16] in the checkpoint's dtype. */
-class WasmMatrix implements Matrix {
-  readonly name: string;
-  readonly shape: readonly [number, number];
-  readonly dtype: WeightDtype;
-  readonly address: number;
-
-  get byteLength(): number {
-    return this.shape[0] * this.shape[1] * WEIGHT_BYTES[this.dtype];
-  }
-
-  constructor(name: string, shape: readonly [number, number], dtype: WeightDtype, address: number) {
-    this.name = name;
-    this.shape = shape;
-    this.dtype = dtype;
-    this.address = address;
   }
 }
 
@@ -162,42 +147,54 @@ export class WasmEngine implements Engine {
     }
   }
 
-  async loadMatrix(source: MatrixSource): Promise<Matrix> {
-    const [outputs, inputs] = source.shape;
-    const dtype = source.dtype as WeightDtype;
-    const elementBytes = WEIGHT_BYTES[dtype];
-    const rowBytes = inputs * elementBytes;
-    const panelBytes = PANEL * rowBytes;
-    this.#checkRoom(roundUp(outputs, PANEL) * rowBytes, source.name);
-    const address = this.#heap.allocate(roundUp(outputs, PANEL) * rowBytes);
-    const panelsAtOnce = Math.max(1, Math.floor(STAGING_BYTES / panelBytes));
-    const staging = this.#heap.allocate(panelsAtOnce * panelBytes);
-    try {
-      for (let row = 0; row < outputs; row += panelsAtOnce * PANEL) {
-        const rows = Math.min(panelsAtOnce * PANEL, outputs - row);
-        if (rows % PANEL !== 0) this.#heap.bytes(staging, roundUp(rows, PANEL) * rowBytes).fill(0);
-        await source.readInto(this.#heap.bytes(staging, rows * rowBytes), row * rowBytes);
-        for (let i = 0; i < rows; i += PANEL) this.#repack(dtype, staging + i * rowBytes, address + (row + i) * rowBytes, inputs);
-      }
-    } finally {
-      this.#heap.free(staging);
-    }
-    return new WasmMatrix(source.name, source.shape, dtype, address);
+  checkRoom(bytes: number, what: string): void {
+    const megabytes = (n: number): string => `${Math.ceil(n / 2 ** 20)} MB`;
+    const left = this.#memoryLimit - this.usedBytes;
+    if (bytes > left) throw new RangeError(`memory: expected ${megabytes(bytes)} for ${what}, got ${megabytes(Math.max(left, 0))} left`);
+  }
+
+  loadMatrix(source: MatrixSource, scheme?: QuantisedScheme): Promise<Matrix> {
+    return scheme ? loadQuantising(this.#loadContext, source, scheme) : loadMatrix(this.#loadContext, source);
+  }
+
+  loadQuantised(source: QuantisedSource): Promise<Matrix> {
+    return loadQuantised(this.#loadContext, source);
+  }
+
+  get #loadContext(): LoadContext {
+    return {
+      heaps: this.#heaps,
+      checkRoom: (bytes, what) => this.checkRoom(bytes, what),
+      run: (name, args, items, scratchBytes, memory) => this.#run(name, args, items, scratchBytes, memory),
+      kernels: memory => this.#pool.kernels[memory],
+    };
   }
 
   newCache(shape: CacheShape): KvCache {
     const run: Run = (name, args, items, scratchBytes, memory) => this.#run(name, args, items, scratchBytes, memory);
-    return new WasmCache(this.#heaps, run, bytes => this.#checkRoom(bytes, "the key/value cache"), shape);
+    return new WasmCache(this.#heaps, run, bytes => this.checkRoom(bytes, "the key/value cache"), shape);
   }
 
   embedInto(out: FloatBuffer, table: Matrix, ids: ArrayLike<number>): void {
-    const { address, dtype, shape } = own(table);
+    const matrix = own(table);
+    const { address, form, memory, shape } = matrix;
     const inputs = shape[1];
-    for (let t = 0; t < ids.length; t++) {
-      const panel = ids[t] >> 4;
-      const weights = address + (panel * inputs * PANEL + placeInPanel(dtype, ids[t] & 15)) * WEIGHT_BYTES[dtype];
-      this.#pool.kernels[0][`embed_${dtype}`](weights, addressOf(out) + t * inputs * FLOAT_BYTES, inputs);
+    const { data } = out;
+    if (isQuantised(form)) {
+      const { panelBytes } = panelLayout(form, inputs);
+      const row = (id: number): Uint8Array => this.#heaps[memory].bytes(address + (id >> 4) * panelBytes, panelBytes);
+      for (let t = 0; t < ids.length; t++) embedFromPanel(data.subarray(t * inputs, (t + 1) * inputs), row(ids[t]), form, ids[t] & 15);
+      return;
     }
+    // In the table's memory first, and from there to the activations'.
+    const heap = this.#heaps[memory];
+    const widened = memory === 0 ? undefined : heap.allocate(inputs * FLOAT_BYTES);
+    for (let t = 0; t < ids.length; t++) {
+      const weights = address + ((ids[t] >> 4) * inputs * PANEL + placeInPanel(form, ids[t] & 15)) * WEIGHT_BYTES[form];
+      this.#pool.kernels[memory][`embed_${form}`](weights, widened ?? addressOf(out) + t * inputs * FLOAT_BYTES, inputs);
+      if (widened !== undefined) data.set(heap.floats(widened, inputs), t * inputs);
+    }
+    if (widened !== undefined) heap.free(widened);
   }
 
   rmsNormInto(out: FloatBuffer, x: FloatBuffer, gain: FloatBuffer, rows: number, eps: number): void {
@@ -208,21 +205,80 @@ export class WasmEngine implements Engine {
   }
 
   linearInto(out: FloatBuffer, x: FloatBuffer, firstRow: number, rows: number, weight: Matrix): void {
-    const { address, dtype, shape } = own(weight);
-    const [outputs, inputs] = shape;
+    const matrix = own(weight);
+    const [outputs, inputs] = matrix.shape;
     const first = addressOf(x) + firstRow * inputs * FLOAT_BYTES;
+    if (matrix.memory === 0) return this.#linear(matrix, addressOf(out), first, rows);
+    // Weights in another memory: the rows go there, and the outputs come back. Each row costs thousands of operations for every value that is moved.
+    const heap = this.#heaps[matrix.memory];
+    const atOnce = roundUp(Math.ceil((heap.limit * COPY_SHARE) / ((inputs + outputs) * FLOAT_BYTES)), TILE_ROWS);
+    for (let t = 0; t < rows; t += atOnce) {
+      const count = Math.min(atOnce, rows - t);
+      const there = heap.allocate(count * inputs * FLOAT_BYTES);
+      const result = heap.allocate(roundUp(count, TILE_ROWS) * outputs * FLOAT_BYTES);
+      heap.floats(there, count * inputs).set(this.#heap.floats(first + t * inputs * FLOAT_BYTES, count * inputs));
+      try {
+        this.#linear(matrix, result, there, count);
+        this.#heap.floats(addressOf(out) + t * outputs * FLOAT_BYTES, count * outputs).set(heap.floats(result, count * outputs));
+      } finally {
+        heap.free(there);
+        heap.free(result);
+      }
+    }
+  }
+
+  /** The linear layer on addresses in the matrix's own memory. */
+  #linear(matrix: WasmMatrix, out: number, x: number, rows: number): void {
+    const { address, form, memory, shape } = matrix;
+    const [outputs, inputs] = shape;
     const panels = Math.ceil(outputs / PANEL);
+    if (isQuantised(form)) return this.#linearQuantised(matrix, form, out, x, rows);
     if (rows === 1) {
-      const args = [dtypeCode(dtype), address, inputs, outputs, first, addressOf(out)];
-      return this.#run("linearRow", args, Math.ceil(panels / ROW_PANELS), 2 * PANEL * FLOAT_BYTES);
+      const args = [dtypeCode(form), address, inputs, outputs, x, out];
+      return this.#run("linearRow", args, Math.ceil(panels / ROW_PANELS), 2 * PANEL * FLOAT_BYTES, memory);
     }
     const tiles = tilesOf(rows);
-    const packed = this.#heap.allocate(tiles * TILE_ROWS * inputs * FLOAT_BYTES);
+    const packed = this.#heaps[memory].allocate(tiles * TILE_ROWS * inputs * FLOAT_BYTES);
     try {
-      this.#run("packTile", [first, packed, inputs, rows, inputs * FLOAT_BYTES], tiles);
-      this.#run("linearMany", [dtypeCode(dtype), address, inputs, outputs, packed, addressOf(out), rows], panels, linearScratchBytes(rows));
+      this.#run("packTile", [x, packed, inputs, rows, inputs * FLOAT_BYTES, SUM_BLOCK], tiles, 0, memory);
+      const args = [dtypeCode(form), address, inputs, outputs, packed, out, rows];
+      this.#run("linearMany", args, panels, linearScratchBytes(rows), memory);
     } finally {
-      this.#heap.free(packed);
+      this.#heaps[memory].free(packed);
+    }
+  }
+
+  /** The same over quantised weights: the rows become 16-bit integers, each row with a scale. */
+  #linearQuantised({ address, memory, shape }: WasmMatrix, scheme: QuantisedScheme, out: number, x: number, rows: number): void {
+    const [outputs, inputs] = shape;
+    const heap = this.#heaps[memory];
+    const pairs = pairsOf(inputs);
+    const tiles = tilesOf(rows);
+    const panels = Math.ceil(outputs / PANEL);
+    const integers = heap.allocate(rows * pairs * 4);
+    const scales = heap.allocate(rows * FLOAT_BYTES);
+    const packed = rows === 1 ? undefined : heap.allocate(tiles * TILE_ROWS * pairs * 4);
+    try {
+      if (inputs % 8 === 0) {
+        const share = this.#share(rows, inputs);
+        this.#run("quantiseRows", [x, integers, scales, inputs, rows, share], Math.ceil(rows / share), 0, memory);
+      } else {
+        for (let t = 0; t < rows; t++) {
+          const target = new Int16Array(heap.memory.buffer, integers + t * pairs * 4, 2 * pairs).fill(0);
+          heap.floats(scales, rows)[t] = quantiseInto(target, heap.floats(x + t * inputs * FLOAT_BYTES, inputs), ACTIVATION_MAX);
+        }
+      }
+      if (packed === undefined) {
+        const args = [schemeCode(scheme), address, inputs, outputs, integers, scales, out];
+        return this.#run("integerRow", args, Math.ceil(panels / ROW_PANELS), 2 * PANEL * FLOAT_BYTES, memory);
+      }
+      this.#run("packTile", [integers, packed, pairs, rows, pairs * 4, pairsOf(SUM_BLOCK)], tiles, 0, memory);
+      const args = [schemeCode(scheme), address, inputs, outputs, packed, scales, out, rows];
+      this.#run("integerMany", args, panels, linearScratchBytes(rows), memory);
+    } finally {
+      heap.free(integers);
+      heap.free(scales);
+      if (packed !== undefined) heap.free(packed);
     }
   }
 
@@ -289,13 +345,6 @@ export class WasmEngine implements Engine {
     return Math.max(1, Math.ceil(count / (this.threads * ITEMS_PER_THREAD)), Math.ceil(MIN_ITEM_VALUES / values));
   }
 
-  /** Throws RangeError where so many bytes more are beyond the limit. */
-  #checkRoom(bytes: number, what: string): void {
-    const megabytes = (n: number): string => `${Math.ceil(n / 2 ** 20)} MB`;
-    const left = this.#memoryLimit - this.usedBytes;
-    if (bytes > left) throw new RangeError(`memory: expected ${megabytes(bytes)} for ${what}, got ${megabytes(Math.max(left, 0))} left`);
-  }
-
   #run(name: JobName, args: readonly number[], items: number, scratchBytes: number = 0, memory: number = 0): void {
     const needed = roundUp(scratchBytes, 64);
     const scratch = this.#scratch[memory];
@@ -307,25 +356,25 @@ export class WasmEngine implements Engine {
     }
     this.#pool.run(name, args, items, scratch.address, scratch.bytes, memory);
   }
-
-  /** Sixteen rows, as the checkpoint has them, to one panel. */
-  #repack(dtype: WeightDtype, rows: number, panel: number, inputs: number): void {
-    if (dtype === "F32")
-      return repackLoop(dtype, this.#heap.floats(rows, PANEL * inputs), this.#heap.floats(panel, PANEL * inputs), inputs, 0);
-    const whole = inputs & ~7;
-    // Rows that do not begin on a vector's border are read all the same; WebAssembly allows it.
-    this.#pool.kernels[0].repack_16bit(rows, inputs * 2, panel, whole / 8);
-    if (whole < inputs) {
-      const memory = this.#heap.memory.buffer;
-      repackLoop(dtype, new Uint16Array(memory, rows, PANEL * inputs), new Uint16Array(memory, panel, PANEL * inputs), inputs, whole);
-    }
-  }
 }
 
-function repackLoop<T extends Uint16Array | Float32Array>(dtype: WeightDtype, rows: T, panel: T, inputs: number, first: number): void {
-  for (let r = 0; r < PANEL; r++) {
-    const place = placeInPanel(dtype, r);
-    for (let k = first; k < inputs; k++) panel[k * PANEL + place] = rows[r * inputs + k];
+/** Row `r` of a panel of quantised weights, as float32. */
+function embedFromPanel(out: Float32Array, panel: Uint8Array, scheme: QuantisedScheme, r: number): void {
+  const { recordBytes } = panelLayout(scheme, out.length);
+  const view = new DataView(panel.buffer, panel.byteOffset, panel.byteLength);
+  for (let block = 0; block * SUM_BLOCK < out.length; block++) {
+    const first = block * SUM_BLOCK;
+    const count = Math.min(SUM_BLOCK, out.length - first);
+    const record = block * recordBytes;
+    const scale = view.getFloat32(record + scalesOffset(scheme, count) + r * FLOAT_BYTES, true);
+    for (let k = 0; k < count; k++) {
+      const { byte, shift } = integerPlace(scheme, r, k);
+      const value = view.getInt8(record + byte);
+      // imul: a product of numbers could be -0, which no integer is.
+      const integer =
+        scheme === "int8" ? value : Math.imul((value << (28 - shift)) >> 28, view.getInt8(record + subScalePlace(count, r, k)));
+      out[first + k] = integer * scale;
+    }
   }
 }
 
