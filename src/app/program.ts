@@ -8,11 +8,13 @@
 import { readFileSync } from "node:fs";
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
 import { WEIGHTS } from "../tensor/engine-choice.ts";
+import { QUANTISED_SCHEMES } from "../tensor/quantised.ts";
 import { benchCommand } from "./commands/bench.ts";
 import { generateCommand } from "./commands/generate.ts";
 import { goldenCheckCommand, goldenRecordCommand } from "./commands/golden.ts";
 import { inspectCommand } from "./commands/inspect.ts";
 import { moderateCommand } from "./commands/moderate.ts";
+import { quantizeCommand } from "./commands/quantize.ts";
 import { templateCommand } from "./commands/template.ts";
 import { tokenizeCommand } from "./commands/tokenize.ts";
 import { printable, type Terminal, UsageError } from "./io.ts";
@@ -132,6 +134,14 @@ function buildProgram(terminal: Terminal, setStatus: (code: number) => void): Co
     .option("--rounds <n>", "rounds to measure, of which the best counts", integer(1), 3)
     .addHelpText("after", example("qwen3guard bench --shape 0.6B"))
     .action(options => benchCommand(options, terminal));
+
+  withJson(command("quantize <from> <to>", "write a checkpoint with quantised weights, which loads faster"))
+    .addOption(new Option("--weights <form>", "how (required)").choices(QUANTISED_SCHEMES))
+    .option("--quiet", "no progress on stderr")
+    .addHelpText("after", example("qwen3guard quantize ./Qwen3Guard-Gen-0.6B ./Qwen3Guard-Gen-0.6B-int8 --weights int8"))
+    .action((from, to, options) =>
+      quantizeCommand(from, to, { ...options, weights: required(options.weights, "quantize", "--weights int8|int4") }, terminal),
+    );
 
   command("help [command...]", "print the help of a command").action((names: string[]) => {
     let subject = program;

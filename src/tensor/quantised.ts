@@ -81,8 +81,8 @@ function clamp(x: number, low: number, high: number): number {
 // --------------------------------------------------------------------------------------------------------------------------- what is quantised
 
 /**
- * Integers of at most `limit` for `x`, which they are times the scale that is returned: f(max |x| / limit). A row with NaN or infinity has a scale
- * that is not finite, and only zeros: all that is computed from it is NaN.
+ * Integers of at most `limit` for `x`, which they are times the scale that is returned: f(max |x| / limit). With NaN or infinity in `x` the scale is NaN,
+ * and so is all that is computed from it.
  */
 export function quantiseInto(out: Int8Array | Int16Array, x: Float32Array, limit: number): number {
   let max = 0;
@@ -92,7 +92,8 @@ export function quantiseInto(out: Int8Array | Int16Array, x: Float32Array, limit
     out.fill(0, 0, x.length);
     return 0;
   }
-  for (let i = 0; i < x.length; i++) out[i] = nearest(f(x[i] / scale)); // a typed array stores NaN as 0
+  if (!Number.isFinite(scale)) return Number.NaN;
+  for (let i = 0; i < x.length; i++) out[i] = nearest(f(x[i] / scale));
   return scale;
 }
 

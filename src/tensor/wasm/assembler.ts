@@ -116,6 +116,7 @@ export const i32 = {
 export const f32 = {
   const: (value: number): F32 => expr("f32", [0x43], floatBytes(value)),
   add: binary<"f32", "f32">("f32", [0x92]),
+  sub: binary<"f32", "f32">("f32", [0x93]),
   mul: binary<"f32", "f32">("f32", [0x94]),
   div: binary<"f32", "f32">("f32", [0x95]),
   abs: unary<"f32", "f32">("f32", [0x8b]),
@@ -161,6 +162,9 @@ export const f32x4 = {
   abs: unary<"v128", "v128">("v128", simd(0xe0)),
   min: binary<"v128", "v128">("v128", simd(0xe8)),
   max: binary<"v128", "v128">("v128", simd(0xe9)),
+  /** b < a ? b : a, and a < b ? b : a: one instruction, where min and max take several for NaN and the sign of 0. */
+  pmin: binary<"v128", "v128">("v128", simd(0xea)),
+  pmax: binary<"v128", "v128">("v128", simd(0xeb)),
   /** Of signed 32-bit integers. */
   convert: unary<"v128", "v128">("v128", simd(0xfa)),
 } as const;
@@ -193,6 +197,7 @@ export const i32x4 = {
   extendLowS: unary<"v128", "v128">("v128", simd(0xa7)),
   extendHighS: unary<"v128", "v128">("v128", simd(0xa8)),
   mul: binary<"v128", "v128">("v128", simd(0xb5)),
+  maxS: binary<"v128", "v128">("v128", simd(0xb8)),
   /** a[2i] * b[2i] + a[2i + 1] * b[2i + 1] of 16-bit integers, exact. */
   dot: binary<"v128", "v128">("v128", simd(0xba)),
   shl: shift(simd(0xab)),

@@ -27,8 +27,8 @@ const SUB_BLOCK_PAIRS = SUB_BLOCK / 2;
 /** Of one pair of inputs of a panel. */
 const INT8_PAIR_BYTES = PANEL * 2;
 const INT4_PAIR_BYTES = PANEL;
-/** Pairs of one turn of the loop over one row of int8. */
-const ROW_UNROLL = 4;
+/** Pairs of one turn of the loop over one row of int8. Share of what plain reading reaches: 2 or 4 pairs 0.78, 8 pairs 0.86, 16 pairs 0.90. */
+const ROW_UNROLL = 16;
 
 export function addIntegerKernels(module: ModuleBuilder): void {
   addExpandInt8(module);

@@ -32,6 +32,7 @@ export interface Kernels
   readonly quantise_int8: Kernel;
   readonly quantise_int4: Kernel;
   readonly pack_int4: Kernel;
+  readonly pack_row_int4: Kernel;
   readonly unpack_int4: Kernel;
   readonly expand_int8: Kernel;
   readonly expand_int4: Kernel;

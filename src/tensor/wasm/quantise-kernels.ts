@@ -31,6 +31,7 @@ export function addQuantiseKernels(module: ModuleBuilder): void {
   addQuantise(module, "quantise_int8", INT8_MAX);
   addQuantiseInt4(module);
   addPackInt4(module);
+  addPackRowInt4(module);
   addUnpackInt4(module);
 }
 
@@ -44,6 +45,15 @@ const maxLane = (value: V128): F32 => lanesOf(value).reduce((a, b) => f32.max(a,
 const minLane = (value: V128): F32 => lanesOf(value).reduce((a, b) => f32.min(a, b));
 
 /**
+ * The nearest 32-bit integers, ties to even, of values below 2^22: 1.5 * 2^23 is added, which leaves no fraction, and taken off the bits. One
+ * instruction each, where truncation takes eight. NaN becomes anything.
+ */
+function toIntegers(f: FunctionBuilder): (value: V128) => V128 {
+  const rounder = f.local("v128", f32x4.const(1.5 * 2 ** 23));
+  return value => i32x4.sub(f32x4.add(value, rounder.get), rounder.get);
+}
+
+/**
  * quantise_row, quantise_int8: `count` float32 values, a multiple of 8 or of 16, to integers of at most `limit`, of 16 bits or 8, and their scale,
  * which is stored as float32 at `scaleOut`.
  */
@@ -52,7 +62,9 @@ function addQuantise(module: ModuleBuilder, name: string, limit: number): void {
   const perTurn = VECTOR_BYTES / bytes;
   module.func(name, { x: "i32", out: "i32", scaleOut: "i32", count: "i32" }, null, (f, p) => {
     const max = f.local("v128", f32x4.const(0));
+    const magnitude = f.local("v128", i32x4.const(...fourTimes(0x7fffffff)));
     const divisor = f.local("v128");
+    const integer = toIntegers(f);
     const pointer = f.local("i32", p.x.get);
     const turns = f.local("i32");
     const scale = f.local("f32");
@@ -61,11 +73,13 @@ function addQuantise(module: ModuleBuilder, name: string, limit: number): void {
       f.repeat(turns, body);
     };
     forEachTurn(() => {
-      for (let i = 0; i < perTurn / 4; i++) max.set(f32x4.max(max.get, f32x4.abs(v128.load(pointer.get, VECTOR_BYTES * i))));
+      // As integers the bits of magnitudes have the same order, NaN above all, and need one instruction where float32 takes several.
+      for (let i = 0; i < perTurn / 4; i++) max.set(i32x4.maxS(max.get, v128.and(v128.load(pointer.get, VECTOR_BYTES * i), magnitude.get)));
       f.advance(pointer, 4 * perTurn);
     });
     scale.set(f32.div(maxLane(max.get), f32.const(limit)));
-    const integers = (i: number): V128 => i32x4.truncSat(f32x4.nearest(f32x4.div(v128.load(p.x.get, VECTOR_BYTES * i), divisor.get)));
+    scale.set(f32.add(f32.sub(scale.get, scale.get), scale.get)); // infinity becomes NaN, all else stays
+    const integers = (i: number): V128 => integer(f32x4.div(v128.load(p.x.get, VECTOR_BYTES * i), divisor.get));
     const narrowed = (i: number): V128 => i16x8.narrow(integers(i), integers(i + 1));
     f.if(
       f32.lt(scale.get, f32.const(SMALLEST_SCALE)),
@@ -89,10 +103,10 @@ function addQuantise(module: ModuleBuilder, name: string, limit: number): void {
   });
 }
 
-/** The nearest integers to weights times an inverse, cut to four bits; float32 still. */
+/** The nearest integers to weights times an inverse, cut to four bits; float32 still. Of NaN any, since its sums are NaN all the same. */
 function int4Values(f: FunctionBuilder): (weights: V128, inverse: V128) => V128 {
   const [low, high] = [f.local("v128", f32x4.const(INT4_MIN)), f.local("v128", f32x4.const(INT4_MAX))];
-  return (weights, inverse) => f32x4.min(f32x4.max(f32x4.nearest(f32x4.mul(weights, inverse)), low.get), high.get);
+  return (weights, inverse) => f32x4.pmin(f32x4.pmax(f32x4.nearest(f32x4.mul(weights, inverse)), low.get), high.get);
 }
 
 /**
@@ -108,6 +122,7 @@ function addQuantiseInt4(module: ModuleBuilder): void {
     const [step, extreme, best, gain, product, square, rough] = Array.from({ length: 7 }, () => f.local("f32"));
     const zero = f.local("v128", f32x4.const(0));
     const values = int4Values(f);
+    const integerOf = toIntegers(f);
     /** Runs `body` for each vector of the sub-block that begins at `from`. */
     const forEachVector = (from: Local<"i32">, body: () => void): void => {
       at.set(from.get);
@@ -188,7 +203,7 @@ function addQuantiseInt4(module: ModuleBuilder): void {
         integer.set(f32x4.mul(q.get, subScale.get));
         a.set(f32x4.add(a.get, f32x4.mul(w.get, integer.get)));
         b.set(f32x4.add(b.get, f32x4.mul(integer.get, integer.get)));
-        q.set(i32x4.truncSat(q.get));
+        q.set(integerOf(q.get));
         q.set(i16x8.narrow(q.get, q.get));
         q.set(i8x16.narrow(q.get, q.get));
         f.storeLane32(p.out.get, q.get, 0);
@@ -220,6 +235,25 @@ function addPackInt4(module: ModuleBuilder): void {
       f.storeV128(out.get, bits.get);
       f.advance(values, 2 * PANEL);
       f.advance(out, PANEL);
+    });
+  });
+}
+
+/** pack_row_int4: `turns` times 32 values, a byte each, to 16 bytes with two in each, as they are saved. */
+function addPackRowInt4(module: ModuleBuilder): void {
+  const evenBytes = Array.from({ length: 16 }, (_, i) => 2 * i);
+  module.func("pack_row_int4", { values: "i32", out: "i32", turns: "i32" }, null, (f, { values, out, turns }) => {
+    const low = f.local("v128", i32x4.const(...fourTimes(0x000f000f)));
+    const high = f.local("v128", i32x4.const(...fourTimes(0x00f000f0)));
+    const halves = [f.local("v128"), f.local("v128")];
+    f.repeat(turns, () => {
+      halves.forEach((half, i) => {
+        half.set(v128.load(values.get, VECTOR_BYTES * i));
+        half.set(v128.or(v128.and(half.get, low.get), v128.and(i16x8.shrS(half.get, 4), high.get)));
+      });
+      f.storeV128(out.get, v128.shuffle(halves[0].get, halves[1].get, evenBytes));
+      f.advance(values, 2 * VECTOR_BYTES);
+      f.advance(out, VECTOR_BYTES);
     });
   });
 }
