@@ -12,6 +12,7 @@ import { packInt4, QUANTISED_SCHEMES, type QuantisedScheme, type QuantisedTensor
 import { ReferenceEngine } from "../../../src/tensor/reference-engine.ts";
 import { Tensor } from "../../../src/tensor/tensor.ts";
 import { WasmEngine } from "../../../src/tensor/wasm/wasm-engine.ts";
+import type { WasmMatrix } from "../../../src/tensor/wasm/wasm-matrix.ts";
 import { startNodeWorker } from "../../../src/tensor/wasm/worker-start.node.ts";
 import { noise } from "../../helpers.ts";
 
@@ -398,6 +399,43 @@ describe("several memories", () => {
       for (const layer of [0, 20, 39]) expectSame(attend(engine, cache, layer), expected);
       expect(() => engine.newCache({ ...shape, numLayers: 100 }).reserve(positions)).toThrow("got 8 memories that are full");
       cache.free();
+      engine.close();
+    }
+  });
+
+  test("matrices that the first memory has no room for lie in others, and give the same bits", async () => {
+    const [outputs, inputs] = [700, 1400];
+    for (const threads of [1, 2]) {
+      const engine = WasmEngine.create({ threads, startWorker: startNodeWorker, memoryBytes: 8 * 2 ** 20 });
+      const forms = ["BF16", "F32", "int8", "int4"] as const;
+      // Four rounds of 8.9 MB together.
+      const matrices: (readonly [ours: Matrix, theirs: Matrix])[] = [];
+      for (let round = 0; round < 4; round++) {
+        for (const form of forms) {
+          const scheme = form === "int8" || form === "int4" ? form : undefined;
+          const tensor = quantisable(form === "F32" ? "F32" : "BF16", outputs, inputs);
+          matrices.push([await matrixOf(engine, tensor, scheme), await matrixOf(reference, tensor, scheme)]);
+        }
+      }
+      expect(new Set(matrices.map(([ours]) => (ours as WasmMatrix).memory)).size).toBeGreaterThan(2);
+      for (const rows of [1, 30]) {
+        const x = noise(rows * inputs, rows);
+        for (const [ours, theirs] of [...matrices.slice(0, 4), ...matrices.slice(-4)]) {
+          const run = (e: Engine, matrix: Matrix): Float32Array =>
+            e.scope(() => {
+              const out = e.buffer(rows, outputs);
+              e.linearInto(out, bufferOf(e, rows, x), 0, rows, matrix);
+              const looked = e.buffer(2, inputs);
+              e.embedInto(looked, matrix, [3, 699]);
+              return Float32Array.from([...out.data, ...looked.data]);
+            });
+          expectSame(run(engine, ours), run(reference, theirs));
+        }
+      }
+      const more = async (): Promise<void> => {
+        for (let i = 0; i < 60; i++) await matrixOf(engine, quantisable("BF16", outputs, inputs));
+      };
+      await expect(more()).rejects.toThrow("memory: expected room for 2 MB of w, got 8 memories that are full");
       engine.close();
     }
   });
