@@ -143,6 +143,7 @@ export const v128 = {
   shuffle: (a: V128, b: V128, indices: readonly number[]): V128 => expr("v128", a.code, b.code, simd(13), indices),
   and: binary<"v128", "v128">("v128", simd(0x4e)),
   or: binary<"v128", "v128">("v128", simd(0x50)),
+  xor: binary<"v128", "v128">("v128", simd(0x51)),
   /** Bits of a where the mask is set, else of b. */
   bitselect: (a: V128, b: V128, mask: V128): V128 => expr("v128", a.code, b.code, mask.code, simd(0x52)),
 } as const;

@@ -128,8 +128,8 @@ function fillShortBlock({ layout: { scheme }, dtype, rows, rowBytes, count, reco
       if (scheme === "int4") for (let s = 0; s < subs.length; s++) bytes[subScales + s * PANEL + r] = subs[s];
     }
     for (let k = 0; k < count; k++) {
-      const { byte, shift } = integerPlace(scheme, r, k);
-      bytes[record + byte] |= scheme === "int8" ? values[k] : (values[k] & 15) << shift;
+      const { byte, shift, flip } = integerPlace(scheme, r, k);
+      bytes[record + byte] |= scheme === "int8" ? values[k] : ((values[k] & 15) ^ flip) << shift;
     }
   }
 }

@@ -212,13 +212,13 @@ function integerMany({ kernels, memory, scratch }: JobContext, args: readonly nu
   if (columns < PANEL) copyColumns(memory, edge, out + panel * PANEL_ROW_BYTES, outputs, rows, columns);
 }
 
-/** ROW_PANELS panels for one row. Args: scheme, weights, inputs, outputs, x (16-bit), its scale, out. */
+/** ROW_PANELS panels for one row. Args: scheme, weights, inputs, outputs, x (16-bit), its scale, of int4 the sums of its sub-blocks, out. */
 function integerRow({ kernels, memory, scratch }: JobContext, args: readonly number[], item: number): void {
-  const [code, weights, inputs, outputs, x, scale, out] = args;
+  const [code, weights, inputs, outputs, x, scale, sums, out] = args;
   const { scheme, panelBytes } = panelLayout(QUANTISED_SCHEMES[code], inputs);
   forEachRowPanels(memory, scratch, outputs, out, item, (panel, panels, target) => {
     const kernel = kernels[`row${panels === 2 ? 2 : ""}_${scheme}`];
-    kernel(x, weights + panel * panelBytes, panelBytes, pairsOf(inputs), target, scale);
+    kernel(x, weights + panel * panelBytes, panelBytes, pairsOf(inputs), target, scale, sums);
   });
 }
 

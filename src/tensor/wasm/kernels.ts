@@ -31,6 +31,7 @@ export interface Kernels
   readonly quantise_row: Kernel;
   readonly quantise_int8: Kernel;
   readonly quantise_int4: Kernel;
+  readonly sub_block_sums: Kernel;
   readonly pack_int4: Kernel;
   readonly pack_row_int4: Kernel;
   readonly unpack_int4: Kernel;

@@ -3,7 +3,8 @@
  *
  * - int8: [pairs of inputs][16 outputs][2], a byte each.
  * - int4: [pairs] of 16 bytes. Seen as eight 16-bit lanes, lane 2 * o + i holds input i of the outputs o, 4 + o, 8 + o and 12 + o, four bits each
- *   from the lowest. Behind them the sub-scales [inputs / 32][16], a byte each.
+ *   from the lowest; the first three of these with 8 added, so that the row kernel needs a mask and no shift for them. Behind them the sub-scales
+ *   [inputs / 32][16], a byte each.
  * - The scales [16], float32.
  *
  * An odd last input is paired with 0.
@@ -42,12 +43,19 @@ export function pairsOf(inputs: number): number {
   return Math.ceil(inputs / 2);
 }
 
-/** Where in a record the integer of output `r` (0..15) and input `k` is: its byte, and by how many bits it is shifted there. */
-export function integerPlace(scheme: QuantisedScheme, r: number, k: number): { readonly byte: number; readonly shift: number } {
+/** In each 16-bit lane of int4 the bits that differ from plain two's complement: adding 8 is flipping the highest of four bits. */
+export const INT4_FLIPPED = 0x0888;
+
+/** Where in a record the integer of output `r` (0..15) and input `k` is: its byte, and of int4 by how many bits it is shifted there and what is flipped. */
+export function integerPlace(
+  scheme: QuantisedScheme,
+  r: number,
+  k: number,
+): { readonly byte: number; readonly shift: number; readonly flip: number } {
   const pair = k >> 1;
-  if (scheme === "int8") return { byte: pair * PANEL * 2 + 2 * r + (k & 1), shift: 0 };
+  if (scheme === "int8") return { byte: pair * PANEL * 2 + 2 * r + (k & 1), shift: 0, flip: 0 };
   const lane = 2 * (r & 3) + (k & 1);
-  return { byte: pair * PANEL + 2 * lane + (r >> 3), shift: 4 * ((r >> 2) & 1) };
+  return { byte: pair * PANEL + 2 * lane + (r >> 3), shift: 4 * ((r >> 2) & 1), flip: (INT4_FLIPPED >> (4 * (r >> 2))) & 15 };
 }
 
 /** Where in a record of `count` inputs the sub-scale of output `r` and input `k` is. */

@@ -22,6 +22,7 @@ import {
   v128,
 } from "./assembler.ts";
 import { PANEL } from "./linear-kernels.ts";
+import { INT4_FLIPPED } from "./panel-layout.ts";
 
 const VECTOR_BYTES = 16;
 const SUB_BLOCK_VECTORS = SUB_BLOCK / 4;
@@ -30,6 +31,7 @@ export function addQuantiseKernels(module: ModuleBuilder): void {
   addQuantise(module, "quantise_row", ACTIVATION_MAX);
   addQuantise(module, "quantise_int8", INT8_MAX);
   addQuantiseInt4(module);
+  addSubBlockSums(module);
   addPackInt4(module);
   addPackRowInt4(module);
   addUnpackInt4(module);
@@ -228,13 +230,31 @@ function addPackInt4(module: ModuleBuilder): void {
   module.func("pack_int4", { values: "i32", out: "i32", pairs: "i32" }, null, (f, { values, out, pairs }) => {
     const bits = f.local("v128");
     const masks = [0, 4, 8, 12].map(shift => f.local("v128", i32x4.const(...fourTimes((0xf << shift) * 0x10001))));
+    const flipped = f.local("v128", i32x4.const(...fourTimes(INT4_FLIPPED * 0x10001)));
     f.repeat(pairs, () => {
       const quarter = (j: number): V128 => v128.and(i16x8.shl(v128.load8x8S(values.get, 8 * j), 4 * j), masks[j].get);
       bits.set(quarter(0));
       for (const j of [1, 2, 3]) bits.set(v128.or(bits.get, quarter(j)));
-      f.storeV128(out.get, bits.get);
+      f.storeV128(out.get, v128.xor(bits.get, flipped.get));
       f.advance(values, 2 * PANEL);
       f.advance(out, PANEL);
+    });
+  });
+}
+
+/** sub_block_sums: the sums of `count` times 32 16-bit integers, as 32-bit integers. */
+function addSubBlockSums(module: ModuleBuilder): void {
+  module.func("sub_block_sums", { x: "i32", out: "i32", count: "i32" }, null, (f, { x, out, count }) => {
+    const ones = f.local("v128", i32x4.const(...fourTimes(0x10001)));
+    const sums = f.local("v128");
+    f.repeat(count, () => {
+      const parts = Array.from({ length: SUB_BLOCK / 8 }, (_, i) => i32x4.dot(v128.load(x.get, VECTOR_BYTES * i), ones.get));
+      sums.set(parts.reduce((a, b) => i32x4.add(a, b)));
+      sums.set(i32x4.add(sums.get, v128.shuffle(sums.get, sums.get, [8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7])));
+      sums.set(i32x4.add(sums.get, v128.shuffle(sums.get, sums.get, [4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11])));
+      f.storeLane32(out.get, sums.get, 0);
+      f.advance(x, SUB_BLOCK * 2);
+      f.advance(out, 4);
     });
   });
 }

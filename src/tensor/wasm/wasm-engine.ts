@@ -8,7 +8,7 @@
  */
 
 import type { CacheShape, Engine, FloatBuffer, KvCache, Matrix, MatrixSource, QuantisedSource } from "../engine.ts";
-import { ACTIVATION_MAX, type QuantisedScheme, quantiseInto } from "../quantised.ts";
+import { ACTIVATION_MAX, type QuantisedScheme, quantiseInto, SUB_BLOCK, subBlocksOf } from "../quantised.ts";
 import * as reference from "../reference.ts";
 import { SUM_BLOCK } from "../reference.ts";
 import { Heap, roundUp } from "./heap.ts";
@@ -255,7 +255,9 @@ export class WasmEngine implements Engine {
     const pairs = pairsOf(inputs);
     const tiles = tilesOf(rows);
     const panels = Math.ceil(outputs / PANEL);
-    const integers = heap.allocate(rows * pairs * 4);
+    // One row has zeros behind it, to a whole sub-block, and behind them the sums of its sub-blocks.
+    const integersBytes = rows === 1 ? subBlocksOf(inputs) * SUB_BLOCK * 2 : rows * pairs * 4;
+    const integers = heap.allocate(integersBytes + subBlocksOf(inputs) * 4);
     const scales = heap.allocate(rows * FLOAT_BYTES);
     const packed = rows === 1 ? undefined : heap.allocate(tiles * TILE_ROWS * pairs * 4);
     try {
@@ -269,7 +271,12 @@ export class WasmEngine implements Engine {
         }
       }
       if (packed === undefined) {
-        const args = [schemeCode(scheme), address, inputs, outputs, integers, scales, out];
+        const sums = integers + integersBytes;
+        if (scheme === "int4") {
+          heap.bytes(integers + pairs * 4, integersBytes - pairs * 4).fill(0);
+          this.#pool.kernels[memory].sub_block_sums(integers, sums, subBlocksOf(inputs));
+        }
+        const args = [schemeCode(scheme), address, inputs, outputs, integers, scales, sums, out];
         return this.#run("integerRow", args, Math.ceil(panels / ROW_PANELS), 2 * PANEL * FLOAT_BYTES, memory);
       }
       this.#run("packTile", [integers, packed, pairs, rows, pairs * 4, pairsOf(SUM_BLOCK)], tiles, 0, memory);
@@ -368,8 +375,8 @@ function embedFromPanel(out: Float32Array, panel: Uint8Array, scheme: QuantisedS
     const record = block * recordBytes;
     const scale = view.getFloat32(record + scalesOffset(scheme, count) + r * FLOAT_BYTES, true);
     for (let k = 0; k < count; k++) {
-      const { byte, shift } = integerPlace(scheme, r, k);
-      const value = view.getInt8(record + byte);
+      const { byte, shift, flip } = integerPlace(scheme, r, k);
+      const value = view.getInt8(record + byte) ^ (flip << shift);
       // imul: a product of numbers could be -0, which no integer is.
       const integer =
         scheme === "int8" ? value : Math.imul((value << (28 - shift)) >> 28, view.getInt8(record + subScalePlace(count, r, k)));
