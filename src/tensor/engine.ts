@@ -19,7 +19,9 @@ export interface FloatBuffer {
 export interface Matrix {
   readonly name: string;
   readonly shape: readonly [outputs: number, inputs: number];
-  /** Of its weights in the form they are held in, without padding. */
+  /** What its weights are held as: the checkpoint's dtype, or quantised. */
+  readonly form: Dtype | QuantisedScheme;
+  /** Of its weights in that form, without padding. */
   readonly byteLength: number;
 }
 

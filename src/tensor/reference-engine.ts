@@ -21,6 +21,10 @@ export class ReferenceMatrix implements Matrix {
   readonly shape: readonly [number, number];
   readonly tensor: Tensor | QuantisedTensor;
 
+  get form(): Matrix["form"] {
+    return this.tensor instanceof Tensor ? this.tensor.dtype : this.tensor.scheme;
+  }
+
   get byteLength(): number {
     const { tensor } = this;
     return tensor instanceof Tensor ? tensor.data.byteLength : quantisedByteLength(tensor.scheme, ...this.shape);

@@ -402,6 +402,7 @@ function divideRow(kernels: Kernels, memory: WebAssembly.Memory, out: number, x:
 /** A share of the machine's limits, for benchmarks. Args: which, rounds of an item, memory. */
 function limit({ kernels, scratch }: JobContext, [which, rounds, memory]: readonly number[], item: number): void {
   if (which === 0) kernels.limit_multiply_add(scratch, rounds);
+  else if (which === 2) kernels.limit_dot(scratch, rounds);
   else kernels.limit_read(scratch, memory + item * rounds * READ_BYTES, rounds);
 }
 

@@ -48,6 +48,7 @@ export interface Kernels
   readonly silu_mul: Kernel;
   readonly add: Kernel;
   readonly limit_multiply_add: Kernel;
+  readonly limit_dot: Kernel;
   readonly limit_read: Kernel;
   readonly argmax: (x: number, length: number) => number;
 }

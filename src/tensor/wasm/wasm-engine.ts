@@ -24,7 +24,7 @@ import {
   tilesOf,
 } from "./jobs.ts";
 import { compileKernels, MAX_PAGES, PAGE_BYTES } from "./kernels.ts";
-import { MULTIPLY_ADD_FLOPS, READ_BYTES } from "./limit-kernels.ts";
+import { DOT_OPERATIONS, MULTIPLY_ADD_FLOPS, READ_BYTES } from "./limit-kernels.ts";
 import { PANEL, placeInPanel, TILE_ROWS, WEIGHT_BYTES } from "./linear-kernels.ts";
 import { integerPlace, pairsOf, panelLayout, scalesOffset, subScalePlace } from "./panel-layout.ts";
 import { CONTROL_BYTES, type StartWorker, ThreadPool } from "./threads.ts";
@@ -90,12 +90,15 @@ export class WasmEngine implements Engine {
   #scoped: number[] | undefined;
   /** In each memory: where the threads' scratch lies, and how much each has. */
   readonly #scratch: { address: number; bytes: number }[];
+  /** The same for the row of a decoding step, quantised. */
+  readonly #rows: { address: number; bytes: number }[];
 
   private constructor(heaps: readonly Heap[], pool: ThreadPool, memoryLimit: number) {
     this.#heaps = heaps;
     this.#pool = pool;
     this.#memoryLimit = memoryLimit;
     this.#scratch = heaps.map(() => ({ address: 0, bytes: 0 }));
+    this.#rows = heaps.map(() => ({ address: 0, bytes: 0 }));
     this.threads = pool.threads;
   }
 
@@ -249,43 +252,54 @@ export class WasmEngine implements Engine {
   }
 
   /** The same over quantised weights: the rows become 16-bit integers, each row with a scale. */
-  #linearQuantised({ address, memory, shape }: WasmMatrix, scheme: QuantisedScheme, out: number, x: number, rows: number): void {
+  #linearQuantised(matrix: WasmMatrix, scheme: QuantisedScheme, out: number, x: number, rows: number): void {
+    if (rows === 1) return this.#rowQuantised(matrix, scheme, out, x);
+    const { address, memory, shape } = matrix;
     const [outputs, inputs] = shape;
     const heap = this.#heaps[memory];
-    const pairs = pairsOf(inputs);
+    const rowBytes = pairsOf(inputs) * 4;
     const tiles = tilesOf(rows);
-    const panels = Math.ceil(outputs / PANEL);
-    // One row has zeros behind it, to a whole sub-block, and behind them the sums of its sub-blocks.
-    const integersBytes = rows === 1 ? subBlocksOf(inputs) * SUB_BLOCK * 2 : rows * pairs * 4;
-    const integers = heap.allocate(integersBytes + subBlocksOf(inputs) * 4);
+    const integers = heap.allocate(rows * rowBytes);
     const scales = heap.allocate(rows * FLOAT_BYTES);
-    const packed = rows === 1 ? undefined : heap.allocate(tiles * TILE_ROWS * pairs * 4);
+    const packed = heap.allocate(tiles * TILE_ROWS * rowBytes);
     try {
-      if (inputs % 8 === 0) {
-        const share = this.#share(rows, inputs);
-        this.#run("quantiseRows", [x, integers, scales, inputs, rows, share], Math.ceil(rows / share), 0, memory);
-      } else {
-        for (let t = 0; t < rows; t++) {
-          const target = new Int16Array(heap.memory.buffer, integers + t * pairs * 4, 2 * pairs).fill(0);
-          heap.floats(scales, rows)[t] = quantiseInto(target, heap.floats(x + t * inputs * FLOAT_BYTES, inputs), ACTIVATION_MAX);
-        }
-      }
-      if (packed === undefined) {
-        const sums = integers + integersBytes;
-        if (scheme === "int4") {
-          heap.bytes(integers + pairs * 4, integersBytes - pairs * 4).fill(0);
-          this.#pool.kernels[memory].sub_block_sums(integers, sums, subBlocksOf(inputs));
-        }
-        const args = [schemeCode(scheme), address, inputs, outputs, integers, scales, sums, out];
-        return this.#run("integerRow", args, Math.ceil(panels / ROW_PANELS), 2 * PANEL * FLOAT_BYTES, memory);
-      }
-      this.#run("packTile", [integers, packed, pairs, rows, pairs * 4, pairsOf(SUM_BLOCK)], tiles, 0, memory);
+      this.#quantiseRows(memory, x, integers, scales, inputs, rows);
+      this.#run("packTile", [integers, packed, pairsOf(inputs), rows, rowBytes, pairsOf(SUM_BLOCK)], tiles, 0, memory);
       const args = [schemeCode(scheme), address, inputs, outputs, packed, scales, out, rows];
-      this.#run("integerMany", args, panels, linearScratchBytes(rows), memory);
+      this.#run("integerMany", args, Math.ceil(outputs / PANEL), linearScratchBytes(rows), memory);
     } finally {
-      heap.free(integers);
-      heap.free(scales);
-      if (packed !== undefined) heap.free(packed);
+      for (const piece of [integers, scales, packed]) heap.free(piece);
+    }
+  }
+
+  /** The step of decoding: some 200 of these a step, so its integers have a place that is kept. */
+  #rowQuantised({ address, memory, shape }: WasmMatrix, scheme: QuantisedScheme, out: number, x: number): void {
+    const [outputs, inputs] = shape;
+    // The row, zeros behind it to a whole sub-block, its scale, and the sums of its sub-blocks.
+    const rowBytes = pairsOf(inputs) * 4;
+    const paddedBytes = subBlocksOf(inputs) * SUB_BLOCK * 2;
+    const integers = this.#grown(this.#rows, memory, paddedBytes + FLOAT_BYTES + subBlocksOf(inputs) * 4);
+    const scale = integers + paddedBytes;
+    const sums = scale + FLOAT_BYTES;
+    this.#quantiseRows(memory, x, integers, scale, inputs, 1);
+    if (scheme === "int4") {
+      if (rowBytes < paddedBytes) this.#heaps[memory].bytes(integers + rowBytes, paddedBytes - rowBytes).fill(0);
+      this.#pool.kernels[memory].sub_block_sums(integers, sums, subBlocksOf(inputs));
+    }
+    const args = [schemeCode(scheme), address, inputs, outputs, integers, scale, sums, out];
+    this.#run("integerRow", args, Math.ceil(outputs / PANEL / ROW_PANELS), 2 * PANEL * FLOAT_BYTES, memory);
+  }
+
+  #quantiseRows(memory: number, x: number, integers: number, scales: number, inputs: number, rows: number): void {
+    if (inputs % 8 === 0) {
+      const share = this.#share(rows, inputs);
+      return this.#run("quantiseRows", [x, integers, scales, inputs, rows, share], Math.ceil(rows / share), 0, memory);
+    }
+    const heap = this.#heaps[memory];
+    const padded = 2 * pairsOf(inputs);
+    for (let t = 0; t < rows; t++) {
+      const target = new Int16Array(heap.memory.buffer, integers + t * padded * 2, padded).fill(0);
+      heap.floats(scales, rows)[t] = quantiseInto(target, heap.floats(x + t * inputs * FLOAT_BYTES, inputs), ACTIVATION_MAX);
     }
   }
 
@@ -314,16 +328,17 @@ export class WasmEngine implements Engine {
   }
 
   /**
-   * What this machine can do at most with this engine's threads, measured now: float32 multiplications and additions on 128-bit vectors per
-   * second and thread, and bytes read from memory per second by all threads together.
+   * What this machine can do at most with this engine's threads, measured now: multiplications and additions on 128-bit vectors per second and
+   * thread, of float32 or of 16-bit integers, and bytes read from memory per second by all threads together.
    */
-  measureLimits(): { flopsPerThread: number; bytesPerSecond: number } {
+  measureLimits(numbers: "float32" | "int16" = "float32"): { flopsPerThread: number; bytesPerSecond: number } {
     const seconds = (work: () => void): number => {
       const started = performance.now();
       work();
       return (performance.now() - started) / 1000;
     };
-    const multiplyAdd = seconds(() => this.#run("limit", [0, MULTIPLY_ADD_ROUNDS, 0], 1, 64));
+    const [which, operations] = numbers === "float32" ? [0, MULTIPLY_ADD_FLOPS] : [2, DOT_OPERATIONS];
+    const multiplyAdd = seconds(() => this.#run("limit", [which, MULTIPLY_ADD_ROUNDS, 0], 1, 64));
     // The weights themselves where they are beyond any cache; else memory of its own, written once, since unwritten pages are all one.
     const loaded = Math.min(this.#heap.usedBytes, 2 ** 30);
     const extra = loaded < MIN_READ_BYTES ? this.#heap.allocate(MIN_READ_BYTES) : undefined;
@@ -333,7 +348,7 @@ export class WasmEngine implements Engine {
     try {
       const reading = seconds(() => this.#run("limit", [1, rounds, extra ?? CONTROL_BYTES], items, 64));
       return {
-        flopsPerThread: (MULTIPLY_ADD_ROUNDS * MULTIPLY_ADD_FLOPS) / multiplyAdd,
+        flopsPerThread: (MULTIPLY_ADD_ROUNDS * operations) / multiplyAdd,
         bytesPerSecond: (rounds * items * READ_BYTES) / reading,
       };
     } finally {
@@ -353,15 +368,22 @@ export class WasmEngine implements Engine {
   }
 
   #run(name: JobName, args: readonly number[], items: number, scratchBytes: number = 0, memory: number = 0): void {
-    const needed = roundUp(scratchBytes, 64);
+    this.#grown(this.#scratch, memory, roundUp(scratchBytes, 64), this.threads);
     const scratch = this.#scratch[memory];
-    if (needed > scratch.bytes) {
-      if (scratch.address) this.#heaps[memory].free(scratch.address);
-      scratch.bytes = 0;
-      scratch.address = this.#heaps[memory].allocate(needed * this.threads);
-      scratch.bytes = needed;
-    }
     this.#pool.run(name, args, items, scratch.address, scratch.bytes, memory);
+  }
+
+  /** The address of a place that is kept from call to call, made anew where it is too small: `bytes` for each of `shares`. */
+  #grown(places: { address: number; bytes: number }[], memory: number, bytes: number, shares: number = 1): number {
+    const place = places[memory];
+    if (bytes > place.bytes) {
+      if (place.address) this.#heaps[memory].free(place.address);
+      place.bytes = 0;
+      place.address = 0;
+      place.address = this.#heaps[memory].allocate(bytes * shares);
+      place.bytes = bytes;
+    }
+    return place.address;
   }
 }
 

@@ -10,6 +10,7 @@ import { blocksOf, checkScales, type QuantisedScheme, quantisedByteLength, subBl
 import { SUM_BLOCK } from "../reference.ts";
 import { FILL_SCRATCH_BYTES, SAVED, storedRowBytes } from "./fill-panels.ts";
 import type { Heap } from "./heap.ts";
+import { READ_AHEAD_BYTES } from "./integer-kernels.ts";
 import { FLOAT_BYTES } from "./job-context.ts";
 import { dtypeCode, type JobName, schemeCode } from "./jobs.ts";
 import type { Kernels } from "./kernels.ts";
@@ -143,13 +144,13 @@ async function readPanels(
   const panels = Math.ceil(outputs / PANEL);
   const storedRow = storedPanelBytes / PANEL;
   checkRoom(panels * panelBytes, source.name);
-  const memory = heaps.findIndex(heap => heap.hasRoom(panels * panelBytes + heap.limit * ACTIVATION_SHARE));
+  const memory = heaps.findIndex(heap => heap.hasRoom(panels * panelBytes + READ_AHEAD_BYTES + heap.limit * ACTIVATION_SHARE));
   if (memory < 0) {
     const megabytes = Math.ceil((panels * panelBytes) / 2 ** 20);
     throw new RangeError(`memory: expected room for ${megabytes} MB of ${source.name}, got ${heaps.length} memories that are full`);
   }
   const heap = heaps[memory];
-  const address = heap.allocate(panels * panelBytes);
+  const address = heap.allocate(panels * panelBytes + READ_AHEAD_BYTES);
   const atOnce = Math.max(1, Math.floor(Math.min(STAGING_BYTES, heap.limit * STAGING_SHARE) / storedPanelBytes));
   const staging = heap.allocate(atOnce * storedPanelBytes);
   try {
