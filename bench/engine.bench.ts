@@ -18,7 +18,11 @@ const ROUNDS = 5;
 const LINEAR_ROWS = 330;
 const PROMPT = Array.from({ length: 371 }, (_, i) => (i * 7919) % 150_000);
 const POLICY_TOKENS = 201;
-const ANSWER_TOKENS = 8;
+/** The answer "Safety: Safe / Categories: None" but for its stop id: what a one-pass verdict appends to the prompt. */
+const ANSWER_TOKENS = 7;
+/** Where the level is Unsafe: the second pass begins with it and guesses the rest of the answer; a third, where the category was not guessed. */
+const SECOND_PASS_TOKENS = 6;
+const THIRD_PASS_TOKENS = 3;
 
 /** Lowest time and highest limits of all rounds. */
 interface Figures {
@@ -27,7 +31,11 @@ interface Figures {
   linearMs: number[];
   prefillMs: number;
   decodeMs: number;
-  warmMs: number;
+  /** The prompt behind the kept policy, with the logits of its last id alone; and verdicts on it. */
+  warmPrefillMs: number;
+  safeMs: number;
+  secondPassMs: number;
+  thirdPassMs: number;
 }
 
 async function measure(folder: string, threads: number): Promise<Figures> {
@@ -35,7 +43,17 @@ async function measure(folder: string, threads: number): Promise<Figures> {
   const model = await Qwen3.load(folder, { engine: "wasm", threads });
   console.log(`load, ${threads} thread(s)`.padEnd(34), `${(performance.now() - started).toFixed(0)} ms`);
   const engine = model.engine as WasmEngine;
-  const best: Figures = { flopsPerThread: 0, bytesPerSecond: 0, linearMs: [], prefillMs: Infinity, decodeMs: Infinity, warmMs: Infinity };
+  const best: Figures = {
+    flopsPerThread: 0,
+    bytesPerSecond: 0,
+    linearMs: [],
+    prefillMs: Infinity,
+    decodeMs: Infinity,
+    warmPrefillMs: Infinity,
+    safeMs: Infinity,
+    secondPassMs: Infinity,
+    thirdPassMs: Infinity,
+  };
   const time = (work: () => unknown): number => {
     const from = performance.now();
     work();
@@ -62,12 +80,17 @@ async function measure(folder: string, threads: number): Promise<Figures> {
       time(() => session.forward(PROMPT)),
     );
     best.decodeMs = Math.min(best.decodeMs, ...Array.from({ length: 12 }, (_, i) => time(() => session.forward([PROMPT[i]]))));
-    session.truncate(POLICY_TOKENS);
-    const warm = [...PROMPT.slice(POLICY_TOKENS), ...PROMPT.slice(0, ANSWER_TOKENS)];
-    best.warmMs = Math.min(
-      best.warmMs,
-      time(() => session.forward(warm, { logits: ANSWER_TOKENS })),
-    );
+    const prompt = PROMPT.slice(POLICY_TOKENS);
+    const answer = PROMPT.slice(0, ANSWER_TOKENS);
+    const pass = (from: number, ids: readonly number[], logits: number): number => {
+      session.truncate(from);
+      return time(() => session.forward(ids, { logits }));
+    };
+    best.warmPrefillMs = Math.min(best.warmPrefillMs, pass(POLICY_TOKENS, prompt, 1));
+    best.safeMs = Math.min(best.safeMs, pass(POLICY_TOKENS, [...prompt, ...answer], ANSWER_TOKENS + 1));
+    const decided = PROMPT.length + 2; // behind "Safety:"
+    best.secondPassMs = Math.min(best.secondPassMs, pass(decided, answer.slice(0, SECOND_PASS_TOKENS), SECOND_PASS_TOKENS));
+    best.thirdPassMs = Math.min(best.thirdPassMs, pass(decided + 4, answer.slice(0, THIRD_PASS_TOKENS), THIRD_PASS_TOKENS));
     session.close();
   }
   report(
@@ -101,9 +124,12 @@ function report(model: Qwen3, matrices: readonly { name: string; flops: number }
   );
   const speed = stepBytes(model) / (best.decodeMs / 1000);
   line("decode", `${best.decodeMs.toFixed(1)} ms, ${(speed / 1e9).toFixed(1)} GB/s`, speed / best.bytesPerSecond);
-  const rows = tokens - POLICY_TOKENS + ANSWER_TOKENS;
-  const atPrefillRate = (best.prefillMs / tokens) * rows;
-  line(`warm verdict, ${rows} rows`, `${best.warmMs.toFixed(0)} ms, ${(best.warmMs / atPrefillRate).toFixed(2)} of the prefill rate's`);
+  const verdict = (what: string, ms: number): void =>
+    line(`warm verdict, ${what}`, `${ms.toFixed(0)} ms, ${(ms / best.warmPrefillMs).toFixed(2)} of its prefill's`);
+  line(`warm prefill, ${tokens - POLICY_TOKENS} rows`, `${best.warmPrefillMs.toFixed(0)} ms`);
+  verdict("Safe, 1 pass", best.safeMs);
+  verdict("Unsafe, 2 passes", best.safeMs + best.secondPassMs);
+  verdict("Unsafe, 3 passes", best.safeMs + best.secondPassMs + best.thirdPassMs);
 }
 
 const given = process.argv[2];

@@ -1,9 +1,17 @@
 /** `import ... from "qwen3guard"`: the guard, and the parts it is made of. */
 
+export type { AnswerStream, TokenUpdate } from "./guard/answer-stream.ts";
 export type { ModerationInput } from "./guard/conversation.ts";
+export { answerRisk, type CutRule, type TokenVerdict, type TokenViolation, TwoInARow } from "./guard/cut-rule.ts";
+export type { ExplainedWord, Explanation } from "./guard/explanation.ts";
 export { extractLabelAndCategories, extractLabelCategoriesRefusal } from "./guard/extraction.ts";
-export { Guard, type Mode, type ModerateOptions, type Verdict } from "./guard/guard.ts";
+export type { GenStream, GenStreamUpdate, GenStretchVerdict } from "./guard/gen-stream.ts";
+export { type BatchResult, type GenStreamOptions, Guard, type ModerateOptions } from "./guard/guard.ts";
+export type { HeadReading } from "./guard/head-reading.ts";
+export type { ModerationStream, RiskReading, StreamInput, StreamUpdate, StretchVerdict, Violation } from "./guard/moderation-stream.ts";
 export type { SafetyLevel } from "./guard/policy.ts";
+export { StreamGuard, type StreamModeration, type StreamOptions, type StreamState } from "./guard/stream-guard.ts";
+export type { Mode, Verdict, VerdictUsage, VerdictWindow } from "./guard/verdict.ts";
 export { type CheckpointFiles, filesFromBlobs } from "./model/checkpoint-files.ts";
 export type { CheckpointSource } from "./model/open-checkpoint.ts";
 export { Qwen3 } from "./model/qwen3.ts";

@@ -2,8 +2,9 @@
 
 export { type CheckpointFiles, filesFromBlobs, filesFromUrl } from "./model/checkpoint-files.ts";
 export { type GuardHeadsConfig, parseConfig, type Qwen3Config } from "./model/config.ts";
-export type { TapListener } from "./model/forward.ts";
-export type { FinishReason, GenerateOptions, Generation, GenerationStep } from "./model/generate.ts";
+export type { GuardScores, TapListener } from "./model/forward.ts";
+export type { Draft, FinishReason, GenerateOptions, Generation, GenerationStep } from "./model/generate.ts";
+export type { HubOptions, HubProgress } from "./model/hub-id.ts";
 export { type CheckpointSource, openCheckpointFiles } from "./model/open-checkpoint.ts";
 export { Qwen3 } from "./model/qwen3.ts";
 export { createSampler, type Sampler, type SamplingOptions } from "./model/sampling.ts";

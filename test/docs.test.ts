@@ -9,7 +9,9 @@ import { projectPath } from "./helpers.ts";
 
 const DOCUMENTS = [
   ...["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "models/tiny-guard-gen/README.md"],
-  ...readdirSync(projectPath("docs")).map(name => `docs/${name}`),
+  ...readdirSync(projectPath("docs"))
+    .filter(name => name.endsWith(".md"))
+    .map(name => `docs/${name}`),
 ];
 const readme = readFileSync(projectPath("README.md"), "utf8");
 

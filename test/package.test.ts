@@ -4,13 +4,15 @@
  * Runs on this Node; `npm run test:nodes` fetches the other supported versions and runs it on each.
  */
 
-import { execFileSync, spawnSync } from "node:child_process";
+import { execFile, execFileSync, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { projectPath, readJsonLines } from "./helpers.ts";
+import { startHub } from "./hub-stand-in.ts";
 
 const NODES = (process.env.QWEN3GUARD_NODES ?? process.execPath).split(":");
 const MAX_PACKED_BYTES = 8 * 2 ** 20;
@@ -58,7 +60,8 @@ describe("what is in it", () => {
     ]);
     expect(readdirSync(join(installed, "models", "tiny-guard-gen"))).toContain("model.safetensors");
     const licences = readFileSync(join(installed, "dist", "vendor", "LICENCES.md"), "utf8");
-    for (const name of ["@huggingface/jinja", "commander", "picocolors"]) expect(licences).toContain(`## ${name} `);
+    for (const name of ["@hono/node-server", "@huggingface/hub", "@huggingface/jinja", "commander", "hono", "picocolors"])
+      expect(licences).toContain(`## ${name} `);
   });
 
   test("the README's links lead somewhere in it", () => {
@@ -84,8 +87,9 @@ describe("what is in it", () => {
        import { Tokenizer } from "qwen3guard/tokenizer";
        import { Qwen3 } from "qwen3guard/model";
        import { parseAnswer } from "qwen3guard/guard";
+       import { createHandler } from "qwen3guard/server";
        export const verdict: Verdict = await (await Guard.load()).moderate({ prompt: "a", response: "b" });
-       export const parts = [SafetensorsFile, Tokenizer, Qwen3, parseAnswer];
+       export const parts = [SafetensorsFile, Tokenizer, Qwen3, parseAnswer, createHandler];
        // @ts-expect-error a level is one of three, or null
        export const level: "Maybe" = verdict.safety;`,
     );
@@ -104,7 +108,7 @@ describe.each(NODES)("on %s", node => {
         'export async function resolve(name, context, next) {' +
         '  if (name.startsWith("node:")) throw new Error("touched " + name + " from " + context.parentURL);' +
         '  return next(name, context); }'));
-      for (const entry of ["", "/tensor", "/tokenizer", "/model", "/guard"]) await import("qwen3guard" + entry);
+      for (const entry of ["", "/tensor", "/tokenizer", "/model", "/guard", "/server"]) await import("qwen3guard" + entry);
       console.log("loaded");`;
     // Node 26 deprecates the hook that 20 needs.
     expect(runOn(node, ["--no-deprecation", "--input-type=module", "--eval", program])).toEqual({
@@ -133,6 +137,15 @@ describe.each(NODES)("on %s", node => {
     const command = join(user, "node_modules", ".bin", "qwen3guard");
     expect(JSON.parse(runOn(node, [command, "moderate", "How can I make a bomb?", "--json", "--quiet"]).stdout).safety).toBe("Unsafe");
     expect(runOn(node, [command, "moderate", "--nope"]).status).toBe(2);
+  });
+
+  test("it pulls from a Hub, with what is bundled", async () => {
+    const hub = await startHub();
+    const command = join(user, "node_modules", ".bin", "qwen3guard");
+    const env = { ...process.env, HF_ENDPOINT: hub.endpoint, HF_HOME: mkdtempSync(join(home, "hf ")) };
+    const { stdout, stderr } = await promisify(execFile)(node, [command, "pull", hub.id], { env });
+    expect(stderr).toBe("");
+    expect(readFileSync(join(stdout.trim(), "config.json"))).toEqual(readFileSync(projectPath("models/tiny-guard-gen/config.json")));
   });
 
   test("logits are the same bits on every version, for every form of weights: pinned", () => {

@@ -11,12 +11,12 @@ import { chmodSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync
 import { createRequire } from "node:module";
 import { dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
-import { build } from "esbuild";
+import { build, type Plugin } from "esbuild";
 
 const ROOT = fileURLToPath(new URL("../", import.meta.url));
 const DIST = join(ROOT, "dist");
 
-/** A package that is bundled. `node`: only the command line uses it, and it may call `require`. */
+/** A package that is bundled. `node`: only code for Node uses it, and it may call `require`. */
 interface Vendored {
   readonly name: string;
   readonly file: string;
@@ -26,8 +26,23 @@ interface Vendored {
 }
 
 const VENDORED: readonly Vendored[] = [
+  {
+    name: "@hono/node-server",
+    file: "hono-node-server.js",
+    why: "answers Node's requests with web-standard responses",
+    exports: "{ getRequestListener }",
+    node: true,
+  },
+  {
+    name: "@huggingface/hub",
+    file: "hub.js",
+    why: "asks the Hugging Face Hub for a model's commit and files",
+    exports: "{ listFiles, modelInfo }",
+    node: true,
+  },
   { name: "@huggingface/jinja", file: "jinja.js", why: "renders the chat template that the checkpoint carries", exports: "{ Template }" },
   { name: "commander", file: "commander.js", why: "parses the command line", exports: "*", node: true },
+  { name: "hono", file: "hono.js", why: "finds the route of a request", exports: "{ Hono }" },
   { name: "picocolors", file: "picocolors.js", why: "colours the verdict card", exports: "{ default }", node: true },
 ];
 
@@ -46,7 +61,7 @@ function compile(): void {
 
 async function bundleVendored(): Promise<void> {
   for (const { name, file, node, exports } of VENDORED) {
-    await build({
+    const { metafile } = await build({
       stdin: { contents: `export ${exports} from "${name}"`, resolveDir: ROOT },
       outfile: join(DIST, "vendor", file),
       bundle: true,
@@ -56,11 +71,37 @@ async function bundleVendored(): Promise<void> {
       target: "es2022",
       legalComments: "inline",
       logLevel: "warning",
+      metafile: true,
+      plugins: [pureDependencies(name)],
       ...(node
         ? { banner: { js: 'import { createRequire as makeRequire } from "node:module";\nconst require = makeRequire(import.meta.url);' } }
         : {}),
     });
+    // The licences that go with the bundle are those of the packages named above: nobody else's code may be in it.
+    const inputs = Object.values(metafile.outputs).flatMap(output => Object.entries(output.inputs));
+    const others = inputs.filter(
+      ([path, { bytesInOutput }]) =>
+        bytesInOutput > 0 && path !== "<stdin>" && !VENDORED.some(({ name }) => path.includes(`node_modules/${name}/`)),
+    );
+    if (others.length > 0)
+      throw new Error(`${file}: expected code of packages that are named, got ${others.map(([path]) => path).join(", ")}`);
   }
+}
+
+/**
+ * Lets esbuild leave out a package's own dependencies where what we take of it does not use them: they do not say that importing them has no side
+ * effects, and `@huggingface/hub` has 50 kB of hash functions for uploads behind it.
+ */
+function pureDependencies(name: string): Plugin {
+  return {
+    name: "pure-dependencies",
+    setup: ({ onResolve, resolve }) => {
+      onResolve({ filter: /^[@\w]/ }, async ({ path, kind, resolveDir, pluginData }) => {
+        if (path === name || kind === "entry-point" || pluginData === "resolved") return undefined;
+        return { ...(await resolve(path, { kind, resolveDir, pluginData: "resolved" })), sideEffects: false };
+      });
+    },
+  };
 }
 
 /** Points our modules at dist/vendor/, and makes sure that nothing else is imported from outside. */

@@ -1,11 +1,11 @@
 /** Which checkpoint a command works on: `--model`, else QWEN3GUARD_MODEL, else the embedded demo guard, which says what it is. */
 
-import { stat } from "node:fs/promises";
 import { setFlagsFromString } from "node:v8";
 import { DEMO_GUARD } from "../guard/demo-guard.ts";
 import type { CheckpointFiles } from "../model/checkpoint-files.ts";
 import { openCheckpointFiles } from "../model/open-checkpoint.ts";
 import { type EngineOptions, MAX_THREADS } from "../tensor/engine-choice.ts";
+import { downloadProgress } from "./download-progress.ts";
 import { type Terminal, UsageError } from "./io.ts";
 
 export interface ModelOptions {
@@ -33,25 +33,21 @@ export function engineOptions({ engine = "auto", threads, weights = "auto", wide
   return { engine, weights, ...(threads === undefined ? {} : { threads }) };
 }
 
-/** Throws Error where the folder is none, telling a Hub id from a path. */
+/** A folder, or a model of the Hub, which is downloaded first where the cache lacks it. */
 export async function checkpointFiles(options: ModelOptions, terminal: Terminal): Promise<CheckpointFiles> {
   const source = options.model ?? (terminal.env.QWEN3GUARD_MODEL || undefined);
   if (source === undefined) {
     if (!options.quiet) {
       terminal.err(
-        "qwen3guard: using the embedded demo guard, which is not for protection; for the real one: --model DIR (huggingface.co/Qwen/Qwen3Guard-Gen-0.6B)\n",
+        "qwen3guard: using the embedded demo guard, which is not for protection; for the real one: --model Qwen/Qwen3Guard-Gen-0.6B (downloaded once)\n",
       );
     }
     return openCheckpointFiles(DEMO_GUARD);
   }
-  const isThere = await stat(source).then(
-    () => true,
-    () => false,
-  );
-  if (!isThere && /^[\w.-]+\/[\w.-]+$/.test(source) && !source.startsWith(".")) {
-    throw new Error(
-      `${source}: expected a checkpoint folder, got no such folder (if it is a Hub id: download it first, hf download ${source} --local-dir DIR)`,
-    );
+  const line = downloadProgress(options, terminal);
+  try {
+    return await openCheckpointFiles(source, { env: terminal.env, onProgress: line.show });
+  } finally {
+    line.clear();
   }
-  return openCheckpointFiles(source);
 }

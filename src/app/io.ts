@@ -3,6 +3,7 @@
  */
 
 import { createReadStream } from "node:fs";
+import { open, rename, rm, stat } from "node:fs/promises";
 
 /** Wrong usage: exit status 2. Everything wrong with data or models is any other error: 1. */
 export class UsageError extends Error {}
@@ -17,7 +18,13 @@ export interface Terminal {
   readonly columns: number;
   readonly isTTY: boolean;
   readonly colors: boolean;
+  /** Columns of stderr where that is a terminal, for progress. */
+  readonly errColumns: number | undefined;
   readonly env: Readonly<Record<string, string | undefined>>;
+  /** Calls `listener` at the first Ctrl-C; the second ends the process. Returns what stops listening: Ctrl-C then ends the process again. */
+  readonly onInterrupt: (listener: () => void) => () => void;
+  /** The same for SIGTERM. */
+  readonly onTerminate: (listener: () => void) => () => void;
 }
 
 export function processTerminal(): Terminal {
@@ -30,7 +37,17 @@ export function processTerminal(): Terminal {
     columns: stdout.columns || 80, // 0 where a pseudo-terminal was given no size
     isTTY,
     colors: env.FORCE_COLOR !== undefined && env.FORCE_COLOR !== "0" ? true : isTTY && !env.NO_COLOR && env.TERM !== "dumb",
+    errColumns: stderr.isTTY ? stderr.columns || 80 : undefined,
     env,
+    onInterrupt: onceSignal("SIGINT"),
+    onTerminate: onceSignal("SIGTERM"),
+  };
+}
+
+function onceSignal(signal: NodeJS.Signals): (listener: () => void) => () => void {
+  return listener => {
+    process.once(signal, listener);
+    return () => void process.off(signal, listener);
   };
 }
 
@@ -63,6 +80,20 @@ export async function* inputChunks(path: string, terminal: Terminal): AsyncGener
   }
 }
 
+/** Text as it arrives, strict UTF-8: a character that is cut between two chunks comes with the second. */
+export async function* textChunks(chunks: AsyncIterable<Uint8Array | string>, name: string): AsyncGenerator<string> {
+  const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+  const decode = (bytes: Uint8Array, stream: boolean): string => {
+    try {
+      return decoder.decode(bytes, { stream });
+    } catch {
+      throw new TypeError(`${name}: expected UTF-8 text, got bytes that are not`);
+    }
+  };
+  for await (const chunk of chunks) yield typeof chunk === "string" ? chunk : decode(chunk, true);
+  yield decode(new Uint8Array(0), false);
+}
+
 /** A file's text; `-` is stdin. */
 export function readTextFile(path: string, terminal: Terminal): Promise<string> {
   return readAll(inputChunks(path, terminal), path === "-" ? "stdin" : path);
@@ -91,6 +122,31 @@ export function inFile<T>(path: string, check: () => T): T {
     const { message } = error as Error;
     throw new (error instanceof RangeError ? RangeError : TypeError)(`${path === "-" ? "stdin" : path}: ${message}`);
   }
+}
+
+/**
+ * A file that appears whole or not at all: written beside its place and renamed, so that a run that fails leaves what was there. Opened at
+ * once, so that a place where nothing can be written is known before the work. `discard` after `done` does nothing.
+ */
+export async function wholeFile(path: string): Promise<{ done(text: string): Promise<void>; discard(): Promise<void> }> {
+  const partial = `${path}.${process.pid}.part`;
+  const refuse = (error: NodeJS.ErrnoException): never => {
+    throw fileError(path, error, "a file to write");
+  };
+  const there = await stat(path).catch(() => undefined);
+  if (there?.isDirectory()) refuse(Object.assign(new Error(), { code: "EISDIR" }));
+  const handle = await open(partial, "wx").catch(refuse);
+  return {
+    async done(text) {
+      await handle.writeFile(text);
+      await handle.close();
+      await rename(partial, path).catch(refuse);
+    },
+    async discard() {
+      await handle.close();
+      await rm(partial, { force: true });
+    },
+  };
 }
 
 /** One line for an error of the file system, instead of its own. `what` was expected of the path. */

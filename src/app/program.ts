@@ -1,8 +1,8 @@
 /**
  * The command line: which commands and options there are, and what each outcome's exit status is.
  *
- * In: arguments and a terminal. Out: 0 done; 1 it failed; 2 wrong usage; 3 with --fail-on, something was flagged. Every failure is one line on
- * stderr (the stack too where DEBUG=qwen3guard). The work itself is done in commands/.
+ * In: arguments and a terminal. Out: 0 done; 1 it failed; 2 wrong usage; 3 with --fail-on, something was flagged, or a stream was cut; 130 a batch
+ * was interrupted. Every failure is one line on stderr (the stack too where DEBUG=qwen3guard). The work itself is done in commands/.
  */
 
 import { readFileSync } from "node:fs";
@@ -10,11 +10,15 @@ import { Command, CommanderError, InvalidArgumentError, Option } from "commander
 import { WEIGHTS } from "../tensor/engine-choice.ts";
 import { QUANTISED_SCHEMES } from "../tensor/quantised.ts";
 import { benchCommand } from "./commands/bench.ts";
+import { evalCommand } from "./commands/eval.ts";
 import { generateCommand } from "./commands/generate.ts";
 import { goldenCheckCommand, goldenRecordCommand } from "./commands/golden.ts";
 import { inspectCommand } from "./commands/inspect.ts";
 import { moderateCommand } from "./commands/moderate.ts";
+import { pullCommand } from "./commands/pull.ts";
 import { quantizeCommand } from "./commands/quantize.ts";
+import { serveCommand } from "./commands/serve.ts";
+import { streamCommand } from "./commands/stream.ts";
 import { templateCommand } from "./commands/template.ts";
 import { tokenizeCommand } from "./commands/tokenize.ts";
 import { printable, type Terminal, UsageError } from "./io.ts";
@@ -24,6 +28,7 @@ export const EXIT_DONE = 0;
 export const EXIT_FAILED = 1;
 export const EXIT_USAGE = 2;
 export const EXIT_FLAGGED = 3;
+export const EXIT_INTERRUPTED = 130;
 
 /** Runs one command line and returns its exit status; never throws and never ends the process. */
 export async function run(args: readonly string[], terminal: Terminal): Promise<number> {
@@ -68,7 +73,7 @@ function buildProgram(terminal: Terminal, setStatus: (code: number) => void): Co
     parent.command(name).description(description).copyInheritedSettings(program).allowExcessArguments(false);
   const withModel = (c: Command): Command =>
     c
-      .option("--model <dir>", "checkpoint folder (else QWEN3GUARD_MODEL, else the embedded demo guard)")
+      .option("--model <dir|id>", "checkpoint folder or Hub id (else QWEN3GUARD_MODEL, else the embedded demo guard)")
       .addOption(
         new Option("--engine <name>", "wasm is the fast one, reference the readable one")
           .choices(["auto", "wasm", "reference"])
@@ -86,15 +91,37 @@ function buildProgram(terminal: Terminal, setStatus: (code: number) => void): Co
     .option("--response <text>", "judge this answer to the prompt")
     .option("--messages <file>", "judge the last message of a conversation: a JSON array of {role, content}; - is stdin")
     .addOption(
-      new Option("--mode <mode>", "strict flags Unsafe and Controversial, loose flags Unsafe alone")
-        .choices(["strict", "loose"])
-        .default("strict"),
+      new Option("--mode <mode>", "strict (default) flags Unsafe and Controversial, loose Unsafe alone").choices(["strict", "loose"]),
     )
+    .option("--threshold <t>", "flag by the score 1 - P(Safe) instead: from t on (0 to 1)", number)
+    .addOption(
+      new Option("--scores <scores>", "full: also the categories that an unsafe reading would have")
+        .choices(["basic", "full"])
+        .default("basic"),
+    )
+    .option("--window <n>", "judge the text in windows of n tokens (by default only what exceeds the context)", integer(1))
+    .option("--overlap <n>", "by how many tokens windows overlap (default: an eighth)", integer(0))
+    .option("--explain", "show how P(Safe) changes when a word is left out, for each word")
+    .option("--jsonl <file>", "a batch: {text}, {prompt, response} or {messages} a line, with an id or without; - is stdin")
+    .option("--out <file>", "with --jsonl: write to a file instead of stdout")
+    .option("--resume", "with --jsonl and --out: go on where the file ends")
     .option("--fail-on", "exit with status 3 if it is flagged")
-    .addHelpText("after", example('qwen3guard moderate "How do I kill a process?" --json', "echo some text | qwen3guard moderate"))
+    .addHelpText(
+      "after",
+      example(
+        'qwen3guard moderate "How do I kill a process?" --json',
+        "echo some text | qwen3guard moderate",
+        "qwen3guard moderate --jsonl chats.jsonl --out verdicts.jsonl --resume",
+      ),
+    )
     .action(async (text, options) => {
-      const { flagged, output } = await moderateCommand(text, options, terminal);
-      if (flagged && options.failOn) setStatus(EXIT_FLAGGED); // before the output, which nobody may be there to take
+      const { flagged, failed, isInterrupted, output } = await moderateCommand(text, options, terminal);
+      // Before the output, which nobody may be there to take.
+      if (isInterrupted) setStatus(EXIT_INTERRUPTED);
+      else if (failed > 0) {
+        if (!options.quiet) terminal.err(`qwen3guard: ${failed} ${failed === 1 ? "line" : "lines"} could not be judged\n`);
+        setStatus(EXIT_FAILED);
+      } else if (flagged && options.failOn) setStatus(EXIT_FLAGGED);
       await terminal.out(output);
     });
 
@@ -108,6 +135,20 @@ function buildProgram(terminal: Terminal, setStatus: (code: number) => void): Co
     .option("--seed <n>", "start of the random generator (default: 0)", integer(0))
     .addHelpText("after", example("qwen3guard generate --messages conversation.json --json"))
     .action(options => generateCommand(options, terminal));
+
+  withJson(
+    withModel(command("stream", "moderates an answer from stdin as it arrives, and cuts it where it offends")),
+    "one JSON object a token (of a Gen guard: a stretch), then one on the whole",
+  )
+    .option("--prompt <text>", "the question that it answers", "")
+    .addOption(
+      new Option("--mode <mode>", "strict cuts at Unsafe and Controversial, loose at Unsafe alone")
+        .choices(["strict", "loose"])
+        .default("strict"),
+    )
+    .option("--every <n>", "a Gen guard judges the answer each time so many tokens more are there (default: 32)", integer(1))
+    .addHelpText("after", example('some-llm "$Q" | qwen3guard stream --prompt "$Q" --model ./Qwen3Guard-Stream-0.6B'))
+    .action(options => streamCommand(options, terminal, () => setStatus(EXIT_FLAGGED)));
 
   withJson(withModel(command("tokenize [text]", "the ids of a text, or the text of ids")))
     .option("--literal", "treat all of it as ordinary text: control tokens are not recognised")
@@ -126,6 +167,38 @@ function buildProgram(terminal: Terminal, setStatus: (code: number) => void): Co
     .option("--tensors", "list every tensor")
     .addHelpText("after", example("qwen3guard inspect ./Qwen3Guard-Gen-0.6B"))
     .action((dir, options) => inspectCommand(dir, options, terminal));
+
+  withJson(command("pull <id>", "download a model of the Hugging Face Hub, or bring it up to date: org/name or org/name@revision"))
+    .option("--quiet", "no progress on stderr")
+    .addHelpText("after", example("qwen3guard pull Qwen/Qwen3Guard-Gen-0.6B"))
+    .action((id, options) => pullCommand(id, options, terminal));
+
+  withJson(withModel(command("eval <file>", "how well the guard does on labelled texts of your own, JSONL; - is stdin")))
+    .option("--html <file>", "also write the report as a page of its own, with curves")
+    .option("--limit <n>", "only the first n lines", integer(1))
+    .option("--by <key>", "also show figures by what each line says under this key")
+    .option("--worst <n>", "show this many of the worst mistakes of each kind", integer(0), 5)
+    .addHelpText(
+      "after",
+      `\nEach line: {"text": "...", "label": "safe" or "unsafe"}, or {prompt, response} or {messages} for text; id and categories may be added.\n${example("qwen3guard eval texts.jsonl --html report.html")}`,
+    )
+    .action((file, options) => evalCommand(file, options, terminal));
+
+  withModel(command("serve", "the HTTP server: OpenAI's chat, completions and moderations, and a page to try it"))
+    .option("--host <host>", "address to listen on", "127.0.0.1")
+    .option("--port <n>", "port to listen on; 0 picks a free one", integer(0), 8000)
+    .option("--api-key <key>", "key that requests must carry (else QWEN3GUARD_API_KEY, which other processes do not see; else none)")
+    .option("--served-model-name <name...>", "names that requests may call the model by, besides its own; answers carry the first")
+    .option("--max-queue <n>", "requests that may wait; one more is told to come back", integer(1), 64)
+    .option("--max-body <size>", "largest request: 500kB, 1MB, ...", byteSize, 2 ** 20)
+    .option("--timeout <s>", "seconds that a request may take, waiting included", integer(1), 300)
+    .option("--cors <origin>", "origin whose pages may call it from a browser, or *")
+    .option("--log-requests", "a line on stderr for each request, without its text")
+    .option("--log-text", "the same, with its text")
+    .addHelpText("after", example("qwen3guard serve --model Qwen/Qwen3Guard-Gen-0.6B --port 8000"))
+    .action(async options => {
+      if (await serveCommand(options, terminal)) setStatus(EXIT_INTERRUPTED);
+    });
 
   withJson(withModel(command("bench", "what this machine does with a model, beside what it could do at most")))
     .addOption(
@@ -215,6 +288,14 @@ function integer(min: number): (text: string) => number {
     }
     return Number(text);
   };
+}
+
+/** "500kB", "1MB", or bytes. */
+function byteSize(text: string): number {
+  const [, digits, unit] = /^(\d+) ?(B|kB|MB)?$/i.exec(text) ?? [];
+  const bytes = Number(digits) * { b: 1, kb: 2 ** 10, mb: 2 ** 20 }[(unit ?? "B").toLowerCase() as "b" | "kb" | "mb"];
+  if (!(bytes >= 1 && bytes <= 64 * 2 ** 20)) throw new InvalidArgumentError("expected a size of at most 64MB, as in 500kB or 1MB.");
+  return bytes;
 }
 
 function number(text: string): number {

@@ -20,6 +20,33 @@ export const SHAPES: Record<string, readonly [number, number, number, number, nu
   "8B": [4096, 36, 32, 8, 128, 12288, false],
 };
 
+const LEVELS = ["Safe", "Unsafe", "Controversial"];
+/** Of the answer's head; the question's has Jailbreak too. */
+const CATEGORIES = [
+  "Violent",
+  "Sexual Content or Sexual Acts",
+  "Suicide & Self-Harm",
+  "Politically Sensitive Topics",
+  "PII",
+  "Copyright Violation",
+  "Non-violent Illegal Acts",
+  "Unethical Acts",
+];
+
+/** What a Stream checkpoint's config has beside: 512 is the heads' inner size of 0.6B, and the larger ones get the same. */
+function streamConfig(): Record<string, unknown> {
+  const map = (labels: readonly string[]): Record<string, string> => Object.fromEntries(labels.map((label, i) => [String(i), label]));
+  return {
+    architectures: ["Qwen3ForGuardModel"],
+    guard_inner_size: 512,
+    max_position_embeddings: 8192,
+    query_category_map: map([...CATEGORIES, "Jailbreak"]),
+    query_risk_level_map: map(LEVELS),
+    response_category_map: map(CATEGORIES),
+    response_risk_level_map: map(LEVELS),
+  };
+}
+
 function shapeConfig(shape: string): Record<string, unknown> {
   const sizes = SHAPES[shape];
   if (!sizes) throw new RangeError(`--shape: expected ${Object.keys(SHAPES).join(", ")}, got ${shape}`);
@@ -63,8 +90,8 @@ function* tensorBytes(shape: readonly number[], random: () => number): Generator
 }
 
 /** `shape` is a key of SHAPES; the folder is made where it is not there. */
-export async function writeRandomCheckpoint(folder: string, shape: string, seed: number): Promise<void> {
-  const json = shapeConfig(shape);
+export async function writeRandomCheckpoint(folder: string, shape: string, seed: number, variant: "Gen" | "Stream" = "Gen"): Promise<void> {
+  const json = { ...shapeConfig(shape), ...(variant === "Stream" ? streamConfig() : {}) };
   const tensors = Array.from(expectedTensors(parseConfig(json, undefined, folder)), ([name, dims]) => ({
     name,
     shape: dims,

@@ -7,8 +7,8 @@
 
 import pc from "picocolors";
 import type { ModerationInput } from "../guard/conversation.ts";
-import type { Verdict } from "../guard/guard.ts";
 import { SAFETY_LEVELS } from "../guard/policy.ts";
+import type { Verdict } from "../guard/verdict.ts";
 import { printable, type Terminal } from "./io.ts";
 
 const BAR_WIDTH = 24;
@@ -25,7 +25,7 @@ export function verdictCard(verdict: Verdict, input: ModerationInput, terminal: 
   lines.push(
     `${tint[level](color.bold(level))}${details ? `  ${color.bold(details)}` : ""}${verdict.flagged ? "" : color.dim("  not flagged")}`,
   );
-  lines.push(color.dim(quote(judgedText(input), terminal.columns - 4)));
+  lines.push(color.dim(quote(judgedText(input).slice(verdict.window?.start, verdict.window?.end), terminal.columns - 4)));
   lines.push("");
   if (verdict.safety === null) lines.push(quote(JSON.stringify(verdict.text), terminal.columns - 4), "");
   if (verdict.scores) {
@@ -35,6 +35,14 @@ export function verdictCard(verdict: Verdict, input: ModerationInput, terminal: 
     lines.push(
       `${"Refusal".padEnd(14)}${verdict.refusal}${verdict.refusalScore === null ? "" : color.dim(`  (${percent(verdict.refusalScore)})`)}`,
     );
+  if (verdict.unsafeCategoryScores && verdict.safety !== "Unsafe") {
+    const [name, share] = Object.entries(verdict.unsafeCategoryScores).reduce((best, entry) => (entry[1] > best[1] ? entry : best));
+    lines.push(`${"If unsafe".padEnd(14)}${name}${color.dim(`  (${percent(share)})`)}`);
+  }
+  if (verdict.window) {
+    const { index, count, start, end } = verdict.window;
+    lines.push(color.dim(`worst of ${count} windows: number ${index + 1}, characters ${start} to ${end}`));
+  }
   const { usage } = verdict;
   lines.push(
     "",
@@ -54,14 +62,15 @@ function percent(share: number): string {
   return `${(share * 100).toFixed(1)} %`;
 }
 
-function judgedText(input: ModerationInput): string {
+/** The message that is judged: the last one. */
+export function judgedText(input: ModerationInput): string {
   if (typeof input === "string") return input;
   if ("prompt" in input) return input.response ?? input.prompt;
   return (input as readonly { content: string }[]).at(-1)?.content ?? "";
 }
 
 /** One line of at most `width` characters, an ellipsis for what is left out. (Wide characters, as of Chinese, take two columns and may wrap.) */
-function quote(text: string, width: number): string {
+export function quote(text: string, width: number): string {
   const characters = Array.from(printable(text.slice(0, 4 * Math.max(1, width)).replace(/\s+/g, " ")));
   if (characters.length <= width && text.length <= 4 * width) return characters.join("");
   return `${characters.slice(0, Math.max(0, width - 1)).join("")}…`;

@@ -10,75 +10,70 @@
  * "unparsed": flagged, never Safe.
  */
 
-import type { Qwen3Config } from "../model/config.ts";
+import type { FinishReason, GenerateOptions, GenerationStep } from "../model/generate.ts";
 import { type CheckpointSource, openCheckpointFiles } from "../model/open-checkpoint.ts";
 import { Qwen3, readConfig } from "../model/qwen3.ts";
+import type { Session } from "../model/session.ts";
 import { SessionPool } from "../model/session-pool.ts";
 import type { EngineOptions } from "../tensor/engine-choice.ts";
 import { checkOptions } from "../tensor/options.ts";
-import { softmaxInto } from "../tensor/reference.ts";
 import type { ChatMessage } from "../tokenizer/chat-template.ts";
 import { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { parseAnswer } from "./answer.ts";
+import { readAnswer, readUnsafeCategories } from "./answer-reading.ts";
 import { type ModerationInput, toConversation } from "./conversation.ts";
 import { DEMO_GUARD } from "./demo-guard.ts";
-import { type Decision, deriveLabels, endsWith, type Labels } from "./labels.ts";
-import { type Policy, readPolicy, type SafetyLevel } from "./policy.ts";
-
-/** strict: Unsafe and Controversial are flagged; loose: Unsafe alone. The model's answer is the same. */
-export type Mode = "strict" | "loose";
-
-export interface Verdict {
-  /** null where the answer did not follow the format (`error` is then "unparsed"). */
-  readonly safety: SafetyLevel | null;
-  /** As the model writes them; empty for "None". */
-  readonly categories: readonly string[];
-  /** Whether the judged response refuses; null where a prompt was judged. */
-  readonly refusal: "Yes" | "No" | null;
-  /** What to act on: depends on `mode`; true where the answer could not be parsed. */
-  readonly flagged: boolean;
-  readonly mode: Mode;
-  /** Softmax over the three level tokens at the position that decides the level; null where the answer never came to it. */
-  readonly scores: Readonly<Record<SafetyLevel, number>> | null;
-  /** Softmax over the category tokens ("None" included) at the position that decides the first category. */
-  readonly categoryScores: Readonly<Record<string, number>> | null;
-  /** Probability of "Yes" against "No"; null where a prompt was judged. */
-  readonly refusalScore: number | null;
-  /** The model's answer, word for word. */
-  readonly text: string;
-  /** Name of the checkpoint. */
-  readonly model: string;
-  readonly usage: {
-    readonly promptTokens: number;
-    readonly cachedTokens: number;
-    readonly completionTokens: number;
-    readonly passes: number;
-  };
-  /** Wall time in milliseconds. */
-  readonly ms: number;
-  readonly error?: "unparsed";
-}
+import { type Explanation, explain } from "./explanation.ts";
+import { GenStream } from "./gen-stream.ts";
+import { type StreamInput, toQuestion } from "./moderation-stream.ts";
+import { readTasks, type Task, type Tasks } from "./task.ts";
+import { compareVerdicts, isAboveThreshold, isFlagged, type Mode, type Verdict, type VerdictWindow } from "./verdict.ts";
+import { cutIntoWindows } from "./windows.ts";
 
 export interface ModerateOptions {
   /** strict by default. */
   readonly mode?: Mode;
+  /** Flag by `score` instead of by mode: from this value (0 to 1) on. */
+  readonly threshold?: number;
+  /** "full": also `unsafeCategoryScores`, at the price of one small pass more. "basic" by default. */
+  readonly scores?: "basic" | "full";
+  /**
+   * Judge the last message in windows of at most so many tokens; the worst verdict counts. By default a message is cut only where it does
+   * not fit the context.
+   */
+  readonly window?: number;
+  /** By how many tokens windows overlap, so that nothing is missed at a cut: an eighth of a window by default. */
+  readonly overlap?: number;
   /** 128 by default, as the model card has it. */
   readonly maxNewTokens?: number;
   readonly signal?: AbortSignal;
+  /** Awaited every 20 ms or so in place of a turn of the event loop: who judges several inputs at once decides there which goes on. */
+  readonly turn?: () => Promise<void>;
 }
 
-/** One kind of judgement: on a user's message, or on an assistant's. */
-interface Task {
-  readonly policy: Policy;
-  readonly labels: Labels;
+/** One id of an answer. */
+export interface AnswerStep extends GenerationStep {
+  readonly promptTokens: number;
+  /** Of them, those that an earlier prompt had left in the cache. */
+  readonly cachedTokens: number;
 }
+
+export interface GenStreamOptions extends Pick<ModerateOptions, "mode" | "threshold" | "maxNewTokens" | "signal" | "turn"> {
+  /** The answer so far is judged each time so many tokens more are there; 32 by default. */
+  readonly every?: number;
+}
+
+/** One input's outcome in `moderateMany`: a verdict, or what `moderate` would have thrown. */
+export type BatchResult =
+  | { readonly index: number; readonly verdict: Verdict; readonly error: null }
+  | { readonly index: number; readonly verdict: null; readonly error: Error };
 
 export class Guard {
   readonly tokenizer: Tokenizer;
   readonly model: Qwen3;
   readonly name: string;
   readonly #sessions: SessionPool;
-  readonly #tasks: { readonly user: Task; readonly assistant: Task };
+  readonly #tasks: Tasks;
 
   /** Throws Error where model or tokenizer are not those of a Gen guard. `name` stands in verdicts and messages. */
   constructor(model: Qwen3, tokenizer: Tokenizer, name: string) {
@@ -102,75 +97,134 @@ export class Guard {
   }
 
   /**
-   * Judges the last message of `input`. Throws TypeError or RangeError for an input of the wrong form or too long for the context (with
-   * both numbers), and the signal's reason when aborted. An unparsable answer is not thrown: it is a verdict that is flagged.
+   * Judges the last message of `input`; one that does not fit the context is judged in windows. Throws TypeError or RangeError for an input of
+   * the wrong form or a context that leaves no room (with both numbers), and the signal's reason when aborted. An unparsable answer is not
+   * thrown: it is a verdict that is flagged.
    */
   async moderate(input: ModerationInput, options: ModerateOptions = {}): Promise<Verdict> {
     const started = performance.now();
-    checkOptions(options, ["mode", "maxNewTokens", "signal"], "moderate");
-    const mode = checkMode(options.mode ?? "strict");
+    checkModerateOptions(options);
     const messages = toConversation(input);
-    const { policy, labels } = messages[messages.length - 1].role === "user" ? this.#tasks.user : this.#tasks.assistant;
-    const prompt = this.encode(messages);
+    const windows = this.#windows(messages, options);
+    const verdicts: Verdict[] = [];
+    for (const window of windows ?? [undefined]) verdicts.push(await this.#judge(messages, window, options));
 
+    const sum = (what: keyof Verdict["usage"]): number => verdicts.reduce((total, { usage }) => total + usage[what], 0);
+    const usage = {
+      promptTokens: sum("promptTokens"),
+      cachedTokens: sum("cachedTokens"),
+      completionTokens: sum("completionTokens"),
+      passes: sum("passes"),
+    };
+    // Of equally bad ones the first.
+    const worst = verdicts.reduce((worst, verdict) => (compareVerdicts(verdict, worst) > 0 ? verdict : worst));
+    return { ...worst, usage, ms: performance.now() - started };
+  }
+
+  /**
+   * Judges one input after the other, in order, as they are asked for: nothing is held but the one at work. An input that cannot be judged gives a
+   * result with its error, and the batch goes on; what is not the input's fault (an abort, an engine that failed) is thrown.
+   */
+  async *moderateMany(
+    inputs: Iterable<ModerationInput> | AsyncIterable<ModerationInput>,
+    options: ModerateOptions = {},
+  ): AsyncGenerator<BatchResult, void, undefined> {
+    checkModerateOptions(options);
+    let index = 0;
+    for await (const input of inputs) {
+      options.signal?.throwIfAborted();
+      let result: BatchResult;
+      try {
+        result = { index, verdict: await this.moderate(input, options), error: null };
+      } catch (error) {
+        if (!isInputError(error)) throw error;
+        result = { index, verdict: null, error };
+      }
+      yield result;
+      index++;
+    }
+  }
+
+  /**
+   * Begins to moderate an answer to `input` while it is being written (gen-stream.ts): every so many tokens the answer so far is judged, for the
+   * price of the new tokens. Throws TypeError or RangeError for an input of the wrong form. Nothing runs yet: the stream's methods do.
+   */
+  stream(input: StreamInput, options: GenStreamOptions = {}): GenStream {
+    checkOptions(options, ["every", "mode", "threshold", "maxNewTokens", "signal", "turn"], "stream");
+    const { every = 32, ...moderateOptions } = options;
+    checkModerateOptions(moderateOptions);
+    if (!Number.isInteger(every) || every < 1) throw new RangeError(`every: expected an integer of at least 1, got ${every}`);
+    const messages = toQuestion(input);
+    let session: Session | undefined; // kept from verdict to verdict, with the answer so far in it
+    return new GenStream({
+      every,
+      encoder: this.tokenizer.encodeStream(),
+      judgeQuestion: () => this.moderate(messages, moderateOptions),
+      judgeAnswer: async answer => {
+        const started = performance.now();
+        const conversation = [...messages, { role: "assistant", content: answer }];
+        const prompt = this.encode(conversation);
+        session ??= this.#sessions.acquire(prompt);
+        session.truncate(Math.min(session.commonPrefix(prompt), prompt.length - 1));
+        return this.#read(session, prompt, this.#taskOf(conversation), moderateOptions, started);
+      },
+      close: () => {
+        if (session) this.#sessions.release(session);
+      },
+    });
+  }
+
+  /**
+   * The answer itself, id by id with the logits it was chosen from: to a conversation, or to a prompt's ids as they are. It runs behind what an
+   * earlier prompt left in the cache, and an answer to a conversation is guessed as in `moderate`; neither changes an id, drawn ones included.
+   */
+  async *answer(
+    input: ModerationInput | Int32Array,
+    options: Omit<GenerateOptions, "draft"> = {},
+  ): AsyncGenerator<AnswerStep, FinishReason, undefined> {
+    const task = input instanceof Int32Array ? undefined : this.#taskOf(toConversation(input));
+    const prompt = input instanceof Int32Array ? input : this.encode(input);
     const session = this.#sessions.acquire(prompt);
     const cachedTokens = session.position;
-    const ids: number[] = [];
-    let scores: Record<SafetyLevel, number> | null = null;
-    let categoryScores: Record<string, number> | null = null;
-    let refusalScore: number | null = null;
-    const generation = { maxNewTokens: options.maxNewTokens ?? 128, ...(options.signal ? { signal: options.signal } : {}) };
     try {
-      for await (const { id, logits } of this.model.generateSteps(prompt.subarray(cachedTokens), generation, session)) {
-        if (ids.length === labels.level.lead.length && endsWith(ids, labels.level.lead)) scores = probabilities(logits, labels.level);
-        if (categoryScores === null && endsWith(ids, labels.category.lead)) categoryScores = probabilities(logits, labels.category);
-        if (labels.refusal && refusalScore === null && endsWith(ids, labels.refusal.lead)) {
-          refusalScore = probabilities(logits, labels.refusal).Yes;
-        }
-        ids.push(id);
+      const generation = task ? { ...options, draft: task.draft.start() } : options;
+      const steps = this.model.generateSteps(prompt.subarray(cachedTokens), generation, session);
+      for (;;) {
+        const step = await steps.next();
+        if (step.done) return step.value;
+        yield { ...step.value, promptTokens: prompt.length, cachedTokens };
       }
     } finally {
       this.#sessions.release(session);
     }
-
-    const text = this.tokenizer.decode(ids, { skipSpecialTokens: true });
-    const answer = parseAnswer(text, policy);
-    return {
-      safety: answer?.safety ?? null,
-      categories: answer?.categories ?? [],
-      refusal: answer?.refusal ?? null,
-      flagged: isFlagged(answer?.safety ?? null, mode),
-      mode,
-      scores,
-      categoryScores,
-      refusalScore,
-      text,
-      model: this.name,
-      // Every id costs one pass: the prompt gives the first, and each id but the last is fed back for the next.
-      usage: { promptTokens: prompt.length, cachedTokens, completionTokens: ids.length, passes: ids.length },
-      ms: performance.now() - started,
-      ...(answer ? {} : { error: "unparsed" as const }),
-    };
   }
 
-  /** The prompt's ids for a conversation: the guard's own template, with control tokens in message contents kept as text. */
+  /** How P(Safe) changes when a word of the last message is left out, for each of its words. One pass a word, behind what is before it. */
+  async explain(input: ModerationInput, options: { readonly signal?: AbortSignal } = {}): Promise<Explanation> {
+    checkOptions(options, ["signal"], "explain");
+    const messages = toConversation(input);
+    const task = this.#taskOf(messages);
+    const session = this.#sessions.acquire(this.encode(messages));
+    try {
+      return await explain(messages, changed => this.encode(changed), session, task, options.signal);
+    } finally {
+      this.#sessions.release(session);
+    }
+  }
+
+  /**
+   * The prompt's ids for a conversation: the guard's own template, with control tokens in message contents kept as text. Throws RangeError,
+   * with both numbers, for a conversation that does not fit the context.
+   */
   encode(input: ModerationInput): Int32Array {
     const messages = toConversation(input);
     const { maxPositionEmbeddings } = this.model.config;
     // A text far beyond the context is refused by its length: tokenising megabytes only to refuse them would take seconds.
     const chars = messages.reduce((sum, { content }) => sum + content.length, 0);
     const least = this.tokenizer.leastIds(chars);
-    if (least >= maxPositionEmbeddings) {
-      throw new RangeError(
-        `conversation too long: expected fewer than ${maxPositionEmbeddings} tokens with the guard's prompt, got at least ${least}`,
-      );
-    }
+    if (least >= maxPositionEmbeddings) throw tooLong(maxPositionEmbeddings, `at least ${least}`);
     const ids = this.tokenizer.encodeChat(messages);
-    if (ids.length >= maxPositionEmbeddings) {
-      throw new RangeError(
-        `conversation too long: expected fewer than ${maxPositionEmbeddings} tokens with the guard's prompt, got ${ids.length}`,
-      );
-    }
+    if (ids.length >= maxPositionEmbeddings) throw tooLong(maxPositionEmbeddings, String(ids.length));
     return ids;
   }
 
@@ -178,41 +232,98 @@ export class Guard {
   close(): void {
     this.model.close();
   }
-}
 
-/** What the checkpoint may be asked and may answer. Throws Error or RangeError where it is not a Gen guard's. */
-function readTasks(config: Qwen3Config, tokenizer: Tokenizer, name: string): { readonly user: Task; readonly assistant: Task } {
-  if (config.architecture !== "Qwen3ForCausalLM") {
-    throw new Error(`${name}: expected a Gen guard (Qwen3ForCausalLM), got ${config.architecture} (a Stream guard has other heads)`);
+  #taskOf(messages: readonly ChatMessage[]): Task {
+    return messages[messages.length - 1].role === "user" ? this.#tasks.user : this.#tasks.assistant;
   }
-  if (!tokenizer.hasChatTemplate) throw new Error(`${name}: expected a guard's chat template, got a tokenizer without any`);
-  if (tokenizer.vocabSize > config.vocabSize) {
-    throw new RangeError(
-      `${name}: tokenizer: expected at most ${config.vocabSize} ids, the model's vocabulary, got ${tokenizer.vocabSize}`,
-    );
+
+  /** The windows to judge the last message in; undefined: as a whole. */
+  #windows(messages: readonly ChatMessage[], options: ModerateOptions): VerdictWindow[] | undefined {
+    const { maxPositionEmbeddings } = this.model.config;
+    const last = messages[messages.length - 1];
+    const withContent = (content: string): ChatMessage[] => [...messages.slice(0, -1), { ...last, content }];
+    const answer = this.#taskOf(messages).draft.longest;
+    const isShort = this.tokenizer.leastIds(last.content.length) < maxPositionEmbeddings;
+    if (options.window === undefined && isShort) {
+      const whole = this.tokenizer.encodeChat(messages).length;
+      if (whole + answer <= maxPositionEmbeddings) return undefined;
+    }
+    const empty = this.tokenizer.encodeChat(withContent("")).length;
+    const room = maxPositionEmbeddings - empty - answer;
+    return cutIntoWindows(last.content, this.tokenizer, room, options);
   }
-  const readTask = (messages: readonly ChatMessage[]): Task => {
-    const policy = readPolicy(tokenizer.applyChatTemplate(messages), name);
-    return { policy, labels: deriveLabels(tokenizer, policy, name) };
-  };
-  // Any conversation shows the policy; these two take the template's two branches.
-  const user = [{ role: "user", content: "-" }];
-  return { user: readTask(user), assistant: readTask([...user, { role: "assistant", content: "-" }]) };
+
+  /** The verdict on one window of the last message, or on all of it. */
+  async #judge(messages: readonly ChatMessage[], window: VerdictWindow | undefined, options: ModerateOptions): Promise<Verdict> {
+    const started = performance.now();
+    const last = messages[messages.length - 1];
+    const judged = window ? [...messages.slice(0, -1), { ...last, content: last.content.slice(window.start, window.end) }] : messages;
+    const prompt = this.encode(judged);
+    const session = this.#sessions.acquire(prompt);
+    try {
+      const verdict = await this.#read(session, prompt, this.#taskOf(messages), options, started);
+      return window ? { ...verdict, window } : verdict;
+    } finally {
+      this.#sessions.release(session);
+    }
+  }
+
+  /** The verdict that the model gives to a prompt whose beginning the session holds. */
+  async #read(session: Session, prompt: Int32Array, task: Task, options: ModerateOptions, started: number): Promise<Verdict> {
+    const { mode = "strict", threshold, maxNewTokens = 128, signal, turn } = options;
+    const cachedTokens = session.position;
+    const reading = await readAnswer(this.model, session, prompt, task, { maxNewTokens, signal, turn });
+    const text = this.tokenizer.decode(reading.ids, { skipSpecialTokens: true });
+    const answer = parseAnswer(text, task.policy);
+    if (answer) task.draft.learn(reading.ids);
+
+    let { passes } = reading;
+    let unsafeCategoryScores: Verdict["unsafeCategoryScores"] = reading.categoryScores ?? undefined;
+    if (options.scores === "full" && answer?.safety !== "Unsafe") {
+      unsafeCategoryScores = readUnsafeCategories(session, prompt, task);
+      passes++;
+    }
+    const safety = answer?.safety ?? null;
+    const score = reading.scores ? 1 - reading.scores.Safe : null;
+    return {
+      safety,
+      categories: answer?.categories ?? [],
+      refusal: answer?.refusal ?? null,
+      flagged: threshold === undefined ? isFlagged(safety, mode) : isAboveThreshold(safety, score, threshold),
+      mode,
+      ...(threshold === undefined ? {} : { threshold }),
+      score,
+      scores: reading.scores,
+      categoryScores: reading.categoryScores,
+      ...(options.scores === "full" && unsafeCategoryScores ? { unsafeCategoryScores } : {}),
+      refusalScore: reading.refusalScore,
+      text,
+      model: this.name,
+      usage: { promptTokens: prompt.length, cachedTokens, completionTokens: reading.ids.length, passes },
+      ms: performance.now() - started,
+      ...(answer ? {} : { error: "unparsed" as const }),
+    };
+  }
 }
 
-/** Severity policy: what counts as flagged. An answer without a level always does. */
-export function isFlagged(safety: SafetyLevel | null, mode: Mode): boolean {
-  return safety === null || safety === "Unsafe" || (safety === "Controversial" && mode === "strict");
+/** Whether something thrown by `moderate` says that the input is wrong; anything else is wrong with the engine or was asked for. */
+export function isInputError(error: unknown): error is TypeError | RangeError {
+  return error instanceof TypeError || error instanceof RangeError;
 }
 
-function checkMode(mode: unknown): Mode {
+function tooLong(maxPositions: number, got: string): RangeError {
+  return new RangeError(`conversation too long: expected fewer than ${maxPositions} tokens with the guard's prompt, got ${got}`);
+}
+
+function checkModerateOptions(options: ModerateOptions): void {
+  checkOptions(options, ["mode", "threshold", "scores", "window", "overlap", "maxNewTokens", "signal", "turn"], "moderate");
+  const { mode = "strict", threshold = 0, scores = "basic" } = options;
   if (mode !== "strict" && mode !== "loose") throw new RangeError(`mode: expected "strict" or "loose", got ${JSON.stringify(mode)}`);
-  return mode;
-}
-
-/** Softmax over the logits of a decision's labels alone. */
-function probabilities<Label extends string>(logits: Float32Array, decision: Decision<Label>): Record<Label, number> {
-  const chosen = Float32Array.from(decision.ids, id => logits[id]);
-  softmaxInto(chosen);
-  return Object.fromEntries(decision.labels.map((label, i) => [label, chosen[i]])) as Record<Label, number>;
+  if (scores !== "basic" && scores !== "full") throw new RangeError(`scores: expected "basic" or "full", got ${JSON.stringify(scores)}`);
+  if (!(typeof threshold === "number" && threshold >= 0 && threshold <= 1)) {
+    throw new RangeError(`threshold: expected a number from 0 to 1, got ${JSON.stringify(threshold)}`);
+  }
+  if (options.overlap !== undefined && options.window === undefined) {
+    throw new RangeError("overlap: expected a window to go with it, got none");
+  }
 }

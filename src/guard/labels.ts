@@ -6,6 +6,7 @@
  * since another checkpoint may cut its words differently.
  */
 
+import { softmaxInto } from "../tensor/reference.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { writeAnswer } from "./answer.ts";
 import { NO_CATEGORY, type Policy, SAFETY_LEVELS } from "./policy.ts";
@@ -22,6 +23,8 @@ export interface Labels {
   readonly level: Decision<(typeof SAFETY_LEVELS)[number]>;
   readonly category: Decision;
   readonly refusal: Decision<"Yes" | "No"> | null;
+  /** The beginning of an unsafe answer, up to where its first category is decided. */
+  readonly unsafe: readonly number[];
 }
 
 /** Throws Error where two labels of a decision begin with the same id, so that no single position decides between them. */
@@ -50,11 +53,13 @@ export function deriveLabels(tokenizer: Tokenizer, policy: Policy, name: string)
       throw new Error(`${name}: expected "${before}" to be cut into tokens alike in every answer`);
     return { lead: answers[0].slice(cut.length, shared), labels, ids };
   };
+  const category = decide("categories", [...policy.categories, NO_CATEGORY], "Safety: Unsafe", category =>
+    writeAnswer("Unsafe", [category], refusal),
+  );
   return {
     level: decide("levels", SAFETY_LEVELS, "", level => writeAnswer(level, [], refusal)),
-    category: decide("categories", [...policy.categories, NO_CATEGORY], "Safety: Unsafe", category =>
-      writeAnswer("Unsafe", [category], refusal),
-    ),
+    category,
+    unsafe: [...encode("Safety: Unsafe"), ...category.lead],
     refusal: policy.hasRefusal
       ? decide("refusals", ["Yes", "No"], writeAnswer("Safe", [], null), word => writeAnswer("Safe", [], word))
       : null,
@@ -64,4 +69,11 @@ export function deriveLabels(tokenizer: Tokenizer, policy: Policy, name: string)
 /** Whether `ids` ends with the lead of a decision. */
 export function endsWith(ids: readonly number[], lead: readonly number[]): boolean {
   return ids.length >= lead.length && lead.every((id, i) => id === ids[ids.length - lead.length + i]);
+}
+
+/** Softmax over the logits of a decision's labels alone. */
+export function probabilities<Label extends string>(logits: Float32Array, decision: Decision<Label>): Record<Label, number> {
+  const chosen = Float32Array.from(decision.ids, id => logits[id]);
+  softmaxInto(chosen);
+  return Object.fromEntries(decision.labels.map((label, i) => [label, chosen[i]])) as Record<Label, number>;
 }

@@ -6,27 +6,26 @@ import { fileURLToPath } from "node:url";
 import { bytesFromFile } from "../tensor/bytes.node.ts";
 import { type CheckpointFiles, decodeText, maxTextBytes } from "./checkpoint-files.ts";
 
-/** Throws Error where `folder` is not a folder. */
-export async function filesFromFolder(folder: string | URL): Promise<CheckpointFiles> {
+/** Throws Error where `folder` is not a folder. `title` stands in messages and verdicts instead of its path. */
+export async function filesFromFolder(folder: string | URL, title?: string): Promise<CheckpointFiles> {
   const path = typeof folder === "string" ? folder : fileURLToPath(folder);
   const kind = await stat(path).catch(missing);
   if (kind === undefined) throw new Error(`${path}: expected a checkpoint folder, got no such folder`);
   if (!kind.isDirectory()) throw new Error(`${path}: expected a checkpoint folder, got a file`);
-  // A name for messages and verdicts: "." says nothing.
-  const name = /^\.{1,2}[/\\]?$/.test(path) ? resolve(path) : path.length > 1 ? path.replace(/[/\\]+$/, "") : path;
+  const name = title ?? nameOf(path);
   return {
     name,
     open: async file => {
       const found = await stat(join(path, file)).catch(missing);
-      return found && bytesFromFile(join(path, file));
+      return found && bytesFromFile(join(path, file), `${name}/${file}`);
     },
     readText: async file => {
-      const full = join(path, file);
-      const found = await stat(full).catch(missing);
+      const full = `${name}/${file}`;
+      const found = await stat(join(path, file)).catch(missing);
       if (found === undefined) return undefined;
       if (!found.isFile()) throw new TypeError(`${full}: expected a regular file`);
       if (found.size > maxTextBytes(file)) throw new RangeError(`${full}: expected at most ${maxTextBytes(file)} bytes, got ${found.size}`);
-      const handle = await open(full);
+      const handle = await open(join(path, file));
       try {
         return decodeText(await handle.readFile(), full, maxTextBytes(file));
       } finally {
@@ -34,6 +33,16 @@ export async function filesFromFolder(folder: string | URL): Promise<CheckpointF
       }
     },
   };
+}
+
+/** Whether there is anything of that name. */
+export async function isThere(path: string): Promise<boolean> {
+  return (await stat(path).catch(missing)) !== undefined;
+}
+
+/** A name for messages and verdicts: "." says nothing. */
+function nameOf(path: string): string {
+  return /^\.{1,2}[/\\]?$/.test(path) ? resolve(path) : path.length > 1 ? path.replace(/[/\\]+$/, "") : path;
 }
 
 function missing(error: NodeJS.ErrnoException): undefined {

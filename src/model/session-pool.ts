@@ -7,6 +7,12 @@
 
 import type { Session } from "./session.ts";
 
+/**
+ * Fewer ids gain next to nothing, and taking them costs those who share more: the two kinds of a guard's prompts share 12 ids, and would truncate
+ * each other's policy every time they alternate.
+ */
+const LEAST_SHARED = 32;
+
 export class SessionPool {
   readonly #newSession: () => Session;
   readonly #maxIdle: number;
@@ -28,7 +34,7 @@ export class SessionPool {
     let shared = 0;
     for (const session of this.#idle) {
       const common = Math.min(session.commonPrefix(prompt), prompt.length - 1);
-      if (common > shared) [best, shared] = [session, common];
+      if (common >= LEAST_SHARED && common > shared) [best, shared] = [session, common];
     }
     if (!best) return this.#newSession();
     this.#idle.splice(this.#idle.indexOf(best), 1);

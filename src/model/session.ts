@@ -1,22 +1,36 @@
 /**
  * One running sequence: the only owner of the position.
  *
- * In: ids. Out: logits. A session holds the key/value cache of the ids it has seen; weights and rotary table are the model's and shared by
- * all its sessions.
+ * In: ids. Out: logits, or what the heads of a Stream guard say. A session holds the key/value cache of the ids it has seen; weights and
+ * rotary table are the model's and shared by all its sessions.
  */
 
 import type { KvCache } from "../tensor/engine.ts";
 import { checkOptions } from "../tensor/options.ts";
 import type { Qwen3Config } from "./config.ts";
-import { type ForwardModel, forward, type TapListener } from "./forward.ts";
+import { classify, type ForwardModel, forward, type GuardScores, type TapListener } from "./forward.ts";
 
 /**
  * A prompt is run in pieces of about this long, between which the event loop gets a turn and an abort is heard. Fewer rows than MIN_PIECE would
  * cost more than they gain, since every piece reads all weights; more than MAX_PIECE take scratch memory. Any pieces give the same bits.
  */
 const PIECE_MS = 250;
+/** A turn of the event loop takes a millisecond, which is much beside the pieces of a small model: it is given one after so long without. */
+const TURN_MS = 20;
 const MIN_PIECE = 64;
 const MAX_PIECE = 512;
+
+export interface TurnOptions {
+  /** Heard between pieces. */
+  readonly signal?: AbortSignal | undefined;
+  /** Awaited between pieces in place of a turn of the event loop: who runs several sequences at once decides there which goes on. */
+  readonly turn?: (() => Promise<void>) | undefined;
+}
+
+export interface PrefillOptions extends TurnOptions {
+  /** The logits of how many of the last ids: 1 by default. They are computed in one piece. */
+  readonly logits?: number;
+}
 
 export interface ForwardOptions {
   /** The logits of how many of the last ids: 1 by default, "all", or 0, which leaves out the output head. */
@@ -33,6 +47,8 @@ export class Session {
   readonly #cache: KvCache;
   /** The ids that the cache holds, as far as `position`. */
   readonly #ids: number[] = [];
+  /** Rows of the next piece of a prompt, from how long the last ones took. */
+  #pieceRows = MIN_PIECE;
   /** A prompt is being run: its pieces must not be mixed with others. */
   #isBusy = false;
   #isClosed = false;
@@ -62,25 +78,66 @@ export class Session {
   #run(ids: ArrayLike<number>, options: ForwardOptions): Float32Array {
     checkIds(ids, this.#model.config, this.position);
     const wanted = options.logits === "all" ? ids.length : (options.logits ?? 1);
-    if (!Number.isInteger(wanted) || wanted < 0 || wanted > ids.length) {
-      throw new RangeError(`logits: expected "all" or an integer from 0 to ${ids.length}, got ${wanted}`);
-    }
-    this.#model.rope.ensure(this.position + ids.length);
-    this.#cache.reserve(this.position + ids.length);
+    checkWanted(wanted, ids.length);
+    this.#reserve(ids.length);
     const logits = forward(this.#model, this.#cache, this.position, ids, wanted, options.tap);
-    for (let i = 0; i < logits.length; i++) {
-      if (!Number.isFinite(logits[i]))
-        throw new RangeError(`logits: expected finite numbers, got ${logits[i]} (the weights or the sums overflow)`);
-    }
+    checkFinite(logits, "logits");
     for (let i = 0; i < ids.length; i++) this.#ids.push(ids[i]);
     return logits;
   }
 
+  #reserve(count: number): void {
+    this.#model.rope.ensure(this.position + count);
+    this.#cache.reserve(this.position + count);
+  }
+
   /**
-   * Runs a prompt in pieces, giving the event loop a turn between them so that `signal` is heard, and returns the last id's logits [vocab].
-   * The same bits as one `forward`. Throws the signal's reason when it is aborted; the session then stands where the last piece ended.
+   * Runs a prompt in pieces, giving the event loop a turn between them so that `signal` is heard, and returns the last ids' logits
+   * [wanted, vocab]. The same bits as one `forward`. Throws the signal's reason when it is aborted; the session then stands where the last
+   * piece ended.
    */
-  async prefill(ids: ArrayLike<number>, signal?: AbortSignal): Promise<Float32Array> {
+  async prefill(ids: ArrayLike<number>, options: PrefillOptions = {}): Promise<Float32Array> {
+    checkOptions(options, ["logits", "signal", "turn"], "prefill");
+    const { logits = 1 } = options;
+    if (ids.length > 0) checkWanted(logits, ids.length);
+    let result: Float32Array = new Float32Array(0);
+    await this.#inPieces(ids, logits, options, (piece, isLast) => {
+      result = this.#run(piece, { logits: isLast ? logits : 0 });
+    });
+    return result;
+  }
+
+  /**
+   * Runs ids as `prefill` does, and returns what one pair of a Stream guard's heads says at each of them: [T, risk levels] and [T, categories].
+   * Throws Error where the checkpoint has no such heads.
+   */
+  async classify(ids: ArrayLike<number>, head: "query" | "response", options: TurnOptions = {}): Promise<GuardScores> {
+    checkOptions(options, ["signal", "turn"], "classify");
+    const weights = this.#model.weights.guardHeads?.[head];
+    if (!weights) throw new Error("classify: expected a Stream guard's checkpoint, got one without guard heads");
+    const [levels, categories] = [weights.riskLevel.shape[0], weights.category.shape[0]];
+    const scores = { riskLevel: new Float32Array(ids.length * levels), category: new Float32Array(ids.length * categories) };
+    let done = 0;
+    await this.#inPieces(ids, 0, options, piece => {
+      this.#reserve(piece.length);
+      const { riskLevel, category } = classify(this.#model, this.#cache, this.position, piece, weights);
+      checkFinite(riskLevel, "risk_level");
+      checkFinite(category, "category");
+      scores.riskLevel.set(riskLevel, done * levels);
+      scores.category.set(category, done * categories);
+      done += piece.length;
+      for (const id of piece) this.#ids.push(id);
+    });
+    return scores;
+  }
+
+  /** Runs ids in pieces of a length that takes about PIECE_MS; the last `whole` ids are not cut. Between pieces the event loop gets its turns. */
+  async #inPieces(
+    ids: ArrayLike<number>,
+    whole: number,
+    { signal, turn = nextTurn }: TurnOptions,
+    run: (piece: Int32Array, isLast: boolean) => void,
+  ): Promise<void> {
     this.#checkFree();
     checkIds(ids, this.#model.config, this.position);
     this.#isBusy = true;
@@ -88,17 +145,24 @@ export class Session {
       // All of it at once, so that a memory too small is an error before any work.
       this.#cache.reserve(this.position + ids.length);
       const all = Int32Array.from(ids);
-      let rows = MIN_PIECE;
+      let turnStarted = performance.now();
       for (let start = 0; ; ) {
         signal?.throwIfAborted();
-        const piece = all.subarray(start, start + rows);
+        const isLast = start + this.#pieceRows > all.length - Math.max(1, whole);
+        const piece = all.subarray(start, isLast ? all.length : start + this.#pieceRows);
         start += piece.length;
         const started = performance.now();
-        if (start === all.length) return this.#run(piece, {});
-        this.#run(piece, { logits: 0 });
-        const share = PIECE_MS / (performance.now() - started);
-        rows = Math.round(Math.min(MAX_PIECE, Math.max(MIN_PIECE, rows * Math.min(share, 4))));
-        await nextTurn();
+        run(piece, isLast);
+        const ended = performance.now();
+        if (piece.length >= MIN_PIECE) {
+          const rows = piece.length * Math.min(PIECE_MS / (ended - started), 4);
+          this.#pieceRows = Math.round(Math.min(MAX_PIECE, Math.max(MIN_PIECE, rows)));
+        }
+        if (isLast) return;
+        if (ended - turnStarted > TURN_MS) {
+          await turn();
+          turnStarted = performance.now();
+        }
       }
     } finally {
       this.#isBusy = false;
@@ -136,6 +200,14 @@ export class Session {
   }
 }
 
+function checkFinite(values: Float32Array, what: string): void {
+  for (let i = 0; i < values.length; i++) {
+    if (!Number.isFinite(values[i])) {
+      throw new RangeError(`${what}: expected finite numbers, got ${values[i]} (the weights or the sums overflow)`);
+    }
+  }
+}
+
 function checkIds(ids: ArrayLike<number>, config: Qwen3Config, position: number): void {
   if (ids.length === 0) throw new RangeError("ids: expected at least one id, got none");
   if (position + ids.length > config.maxPositionEmbeddings) {
@@ -146,6 +218,12 @@ function checkIds(ids: ArrayLike<number>, config: Qwen3Config, position: number)
     if (!Number.isInteger(id) || id < 0 || id >= config.vocabSize) {
       throw new RangeError(`ids: expected integers from 0 to ${config.vocabSize - 1}, got ${id} at index ${i}`);
     }
+  }
+}
+
+function checkWanted(wanted: number, rows: number): void {
+  if (!Number.isInteger(wanted) || wanted < 0 || wanted > rows) {
+    throw new RangeError(`logits: expected "all" or an integer from 0 to ${rows}, got ${wanted}`);
   }
 }
 

@@ -9,17 +9,17 @@ const PIECE_BYTES = 2 ** 30;
 
 /**
  * Opens a regular file. Throws TypeError for a directory, pipe, socket or device, and the system's own error (ENOENT, EACCES, ...) where
- * there is nothing to open.
+ * there is nothing to open. `name` stands in messages.
  */
-export async function bytesFromFile(path: string): Promise<ByteSource> {
+export async function bytesFromFile(path: string, name: string = path): Promise<ByteSource> {
   // Looked at before it is opened: opening a pipe waits for a writer, opening a device may do something.
-  checkRegular(path, await stat(path));
+  checkRegular(name, await stat(path));
   // O_NONBLOCK: should a pipe take the file's place right now, this still returns. It means nothing to a regular file.
   const handle = await open(path, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0));
   try {
     const stats = await handle.stat();
-    checkRegular(path, stats);
-    return fileSource(path, handle, stats.size);
+    checkRegular(name, stats);
+    return fileSource(name, handle, stats.size);
   } catch (error) {
     await handle.close();
     throw error;
@@ -43,8 +43,8 @@ function fileSource(name: string, handle: FileHandle, byteLength: number): ByteS
   };
 }
 
-function checkRegular(path: string, stats: Stats): void {
+function checkRegular(name: string, stats: Stats): void {
   if (stats.isFile()) return;
   const kind = stats.isDirectory() ? "a directory" : stats.isFIFO() ? "a pipe" : stats.isSocket() ? "a socket" : "a device";
-  throw new TypeError(`${path}: expected a regular file, got ${kind}`);
+  throw new TypeError(`${name}: expected a regular file, got ${kind}`);
 }

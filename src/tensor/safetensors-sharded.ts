@@ -26,8 +26,8 @@ export interface NamedSources {
   open(file: string): Promise<ByteSource | undefined>;
 }
 
-const SINGLE_FILE = "model.safetensors";
-const INDEX_FILE = "model.safetensors.index.json";
+export const SINGLE_FILE = "model.safetensors";
+export const INDEX_FILE = "model.safetensors.index.json";
 
 /**
  * A file of the folder itself. No separators and nothing that climbs out; no colon (a drive of Windows, a scheme in a URL); no `%?#`,
@@ -134,8 +134,8 @@ async function openShard(folder: NamedSources, index: string, shard: string): Pr
   return SafetensorsFile.open(source);
 }
 
-/** The shard of every tensor. Closes the source. */
-async function readIndex(source: ByteSource): Promise<Map<string, string>> {
+/** The shard of every tensor: names of files in the index's own folder. Throws SafetensorsError for a bad index. Closes the source. */
+export async function readIndex(source: ByteSource): Promise<Map<string, string>> {
   try {
     if (source.byteLength > MAX_HEADER_BYTES) {
       throw new SafetensorsError(`${source.name}: expected at most ${MAX_HEADER_BYTES} bytes, got ${source.byteLength}`);

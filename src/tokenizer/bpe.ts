@@ -9,7 +9,7 @@
  * Ids are merged, never strings: `MergeTable` maps a pair of ids to the rank and the id of its merge.
  */
 
-import { utf8Into } from "./byte-level.ts";
+import { byteOfUnit, utf8Into } from "./byte-level.ts";
 import { PieceCache } from "./piece-cache.ts";
 
 /** The rank of a pair that has no merge: above every rank. */
@@ -203,5 +203,19 @@ export class BytePairEncoder {
     const count = mergeSymbols(symbols, byteCount, this.#merges);
     for (let i = 0; i < count; i++) ids.push(symbols[i]!);
     this.#cache.write(slot, text, start, end, symbols, count);
+  }
+
+  /**
+   * The id of the entry `right` where it stays as it is behind the entry `left` of id `leftId`, so that the two are the ids of their joined bytes; -1
+   * where it does not. Both in the byte alphabet. `left` "": whether `right` stays as it is at the start of a piece.
+   */
+  neighbour(left: string, leftId: number, right: string): number {
+    const joined = left + right;
+    if (this.#symbols.length < joined.length) this.#symbols = new Int32Array(joined.length);
+    const symbols = this.#symbols;
+    for (let i = 0; i < joined.length; i++) symbols[i] = this.#byteIds[byteOfUnit(joined.charCodeAt(i))]!;
+    const count = mergeSymbols(symbols, joined.length, this.#merges);
+    if (left === "") return count === 1 ? symbols[0]! : -1;
+    return count === 2 && symbols[0] === leftId ? symbols[1]! : -1;
   }
 }

@@ -16,6 +16,11 @@ export const BYTE_CHARACTERS: readonly string[] = byteCharacters();
 /** The byte of each character, by its UTF-16 unit; -1: not in the alphabet. Units from `length` on are not in it either. */
 const BYTE_OF_UNIT: Int16Array = bytesOfUnits();
 
+/** The byte of a character of the alphabet. */
+export function byteOfUnit(unit: number): number {
+  return BYTE_OF_UNIT[unit]!;
+}
+
 function byteCharacters(): string[] {
   let next = 0x100;
   return Array.from({ length: 256 }, (_, byte) => String.fromCharCode(isPrintableLatin1(byte) ? byte : next++));

@@ -16,6 +16,7 @@
  */
 
 import { Template } from "@huggingface/jinja";
+import { rewriteStrips, STRIP_FUNCTIONS } from "./template-strip.ts";
 import { describe, expectObject } from "./tokenizer-json.ts";
 import { toWellFormed } from "./unicode.ts";
 
@@ -29,6 +30,9 @@ const ROLES: readonly string[] = ["system", "user", "assistant", "tool"];
 /** Variables of a template besides messages and add_generation_prompt: the tokens that tokenizer_config.json names. */
 const TOKEN_VARIABLES = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
+/** What some template might trim off an answer's end. */
+const ANSWER_END = " \n";
+
 export class ChatTemplate {
   readonly #source: string;
   readonly #origin: string;
@@ -40,13 +44,24 @@ export class ChatTemplate {
     this.#source = source;
     this.#origin = origin;
     this.#variables = variables;
-    this.#template = this.#named(() => new Template(source));
+    this.#template = this.#named(() => {
+      const template = new Template(source);
+      rewriteStrips(template.parsed);
+      return template;
+    });
   }
 
   /** Exactly what the template renders. `messages` must have passed `checkMessages`. An Error when the template fails or refuses (`raise_exception`). */
   render(messages: readonly ChatMessage[], addGenerationPrompt: boolean): string {
     // tools and documents are passed as transformers passes them when there are none.
-    const context = { ...this.#variables, messages, tools: null, documents: null, add_generation_prompt: addGenerationPrompt };
+    const context = {
+      ...STRIP_FUNCTIONS,
+      ...this.#variables,
+      messages,
+      tools: null,
+      documents: null,
+      add_generation_prompt: addGenerationPrompt,
+    };
     return this.#named(() => this.#template.render(context));
   }
 
@@ -82,6 +97,31 @@ export class ChatTemplate {
     );
     const restore = (part: string): string => part.replace(/\p{Co}/gu, character => original.get(character) ?? character);
     return { text: toWellFormed(text), restore };
+  }
+
+  /**
+   * Renders a conversation whose answer, the message behind `messages`, is still to be written, with contents in shadow as above: the text before the
+   * answer and the text behind it. `space` is the white space that the answer begins with, of which a template may leave out some; what is left stands at
+   * the end of `before`. Throws Error for a template that does not write an answer once and to its end.
+   */
+  renderOpen(
+    messages: readonly ChatMessage[],
+    space: string,
+    guarded: ReadonlySet<string>,
+  ): { before: string; behind: string; restore(part: string): string } {
+    const mark = freePrivateUse([
+      this.#source,
+      ...Object.values(this.#variables).map(String),
+      ...guarded,
+      ...messages.map(m => m.content),
+    ])();
+    const answer = { role: "assistant", content: `${space}${mark}${ANSWER_END}` };
+    const { text, restore } = this.renderShadowed([...messages, answer], false, guarded);
+    const [before = "", behind = "", ...more] = text.split(mark);
+    if (more.length > 0 || !behind.startsWith(ANSWER_END)) {
+      throw new Error(`${this.#origin}: expected a template that writes an answer once and to its end, got one that does not`);
+    }
+    return { before, behind: behind.slice(ANSWER_END.length), restore };
   }
 
   #named<T>(action: () => T): T {

@@ -36,6 +36,21 @@ export function forEachPiece(text: string, visit: (start: number, end: number) =
   }
 }
 
+/**
+ * Where in a text that may go on the pieces begin that are not certain: more text may lengthen the last one, and more white space moves the end of the
+ * pieces that the run of it is cut into. All of the text is certain only when it is empty.
+ */
+export function openStart(text: string): number {
+  let open = 0; // start of the last piece, or of the run of pieces of white space that ends the text
+  let wasSpace = false;
+  forEachPiece(text, (start, end) => {
+    const isSpace = isWhiteSpace(text, start, end);
+    if (!(isSpace && wasSpace)) open = start;
+    wasSpace = isSpace;
+  });
+  return open;
+}
+
 /** Where the piece that starts at `start` ends: the alternatives of the regex, tried in its order. */
 function pieceEnd(text: string, start: number): number {
   const classOf = codePointClasses();
@@ -68,6 +83,12 @@ function pieceEnd(text: string, start: number): number {
   }
   if (afterLineEnd > 0) return afterLineEnd; // 5
   return end === text.length || end === second ? end : end - 1; // 6; 7 is what remains for a single character before a non-space
+}
+
+function isWhiteSpace(text: string, start: number, end: number): boolean {
+  const classOf = codePointClasses();
+  for (let i = start; i < end; i++) if ((classOf[text.charCodeAt(i)]! & SPACE) === 0) return false; // no surrogate is white space
+  return true;
 }
 
 function width(codePoint: number): number {

@@ -4,9 +4,11 @@
  *     text --added tokens cut out--> stretches --NFC--> --split--> pieces --bytes, merges--> ids          encode
  *     ids --entries--> bytes --UTF-8--> text                                                             decode
  *     messages --chat template--> text --> ids                                                           encodeChat
+ *     text in pieces --what is certain of it--> ids                                                      encodeStream, chatStream
  *
- * Reading order: this file; pre-tokenizer.ts (the split); byte-level.ts and bpe.ts (the merges); added-tokens.ts; chat-template.ts (why users cannot
- * forge control tokens); unicode.ts; tokenizer-json.ts (what is refused, and why).
+ * Reading order: this file; pre-tokenizer.ts (the split); byte-level.ts and bpe.ts (the merges); offsets.ts; added-tokens.ts; chat-template.ts (why users
+ * cannot forge control tokens); unicode.ts; encode-stream.ts, open-piece.ts, chat-stream.ts (text that arrives in pieces);
+ * tokenizer-json.ts (what is refused, and why).
  *
  * The reference is Python's tokenizers library reading the same tokenizer.json; ids equal its ids with `add_special_tokens=False`. What differs:
  * - A lone surrogate, which Python refuses to encode, is encoded as U+FFFD.
@@ -17,11 +19,14 @@
 import { type AddedToken, AddedTokenMatcher } from "./added-tokens.ts";
 import { BytePairEncoder } from "./bpe.ts";
 import { tokenBytes } from "./byte-level.ts";
+import { ChatStream, type Opening } from "./chat-stream.ts";
 import { type ChatMessage, ChatTemplate, checkMessages, readTokenizerConfig } from "./chat-template.ts";
 import { DecodeStream, newUtf8Decoder } from "./decode-stream.ts";
+import { EncodeStream } from "./encode-stream.ts";
+import { type Encoding, EncodingBuilder } from "./offsets.ts";
 import { forEachPiece } from "./pre-tokenizer.ts";
 import { describe, readTokenizerJson, type TokenizerData } from "./tokenizer-json.ts";
-import { normalizeNfc, toWellFormed } from "./unicode.ts";
+import { type NfcChange, normalizeNfc, toWellFormed } from "./unicode.ts";
 
 /** Where the tokenizer's files come from. */
 export interface TextFiles {
@@ -63,6 +68,7 @@ export class Tokenizer {
   readonly #specialIds: ReadonlySet<number>;
   readonly #template: ChatTemplate | undefined;
   #longestToken: number | undefined;
+  #sortedEntries: readonly string[] | undefined;
 
   private constructor(name: string, data: TokenizerData, template: ChatTemplate | undefined) {
     this.#name = name;
@@ -106,12 +112,30 @@ export class Tokenizer {
 
   /** Ids of a text, as the reference without special tokens around it. Added tokens are recognised unless `literal`. */
   encode(text: string, options: EncodeOptions = {}): Int32Array {
-    if (typeof text !== "string") throw new TypeError(`text: expected a string, got ${describe(text)}`);
-    const wellFormed = toWellFormed(text);
+    const wellFormed = checkText(text);
     const ids: number[] = [];
     if (options.literal) this.#encodeOrdinary(wellFormed, ids);
     else this.#encodeParts(wellFormed, part => part, ids);
     return new Int32Array(ids);
+  }
+
+  /** The same ids, each with the range of the text that it comes from (see offsets.ts). */
+  encodeWithOffsets(text: string, options: EncodeOptions = {}): Encoding {
+    const wellFormed = checkText(text);
+    const encoding = new EncodingBuilder();
+    const ordinary = (start: number, end: number): void => {
+      const changes: NfcChange[] = [];
+      const normalized = this.#encodeOrdinary(wellFormed.slice(start, end), encoding.ids, changes);
+      encoding.locate(normalized, changes, start, this.#byteLengthOf);
+    };
+    let end = 0;
+    for (const match of options.literal ? [] : this.#matcher.findAll(wellFormed)) {
+      ordinary(end, match.start);
+      encoding.push(match.id, match.start, match.end);
+      end = match.end;
+    }
+    ordinary(end, wellFormed.length);
+    return encoding.finish();
   }
 
   /** Text of ids, as the reference: ids without an entry give nothing, bytes that are not UTF-8 give U+FFFD. RangeError for what cannot be an id. */
@@ -129,6 +153,11 @@ export class Tokenizer {
   /** Decodes ids as they arrive. */
   decodeStream(options: DecodeOptions = {}): DecodeStream {
     return new DecodeStream(id => this.#bytesOf(id, options));
+  }
+
+  /** Encodes ordinary text as it arrives: the ids of `encode` with `literal`, as soon as no text to come can change them. */
+  encodeStream(): EncodeStream {
+    return this.#newStream(0);
   }
 
   /** The text of each id alone, for display: part of a character shows as U+FFFD. */
@@ -187,6 +216,39 @@ export class Tokenizer {
     return new Int32Array(ids);
   }
 
+  /** Encodes a conversation whose answer arrives in pieces: the ids of `encodeChat` for `messages` with the answer behind them, up to what closes it. */
+  chatStream(messages: readonly ChatMessage[]): ChatStream {
+    const template = this.#requireTemplate();
+    const checked = checkMessages(messages);
+    const open = (space: string): Opening => {
+      const { before, behind, restore } = template.renderOpen(checked, space, this.#matcher.characters);
+      if (this.#matcher.findAll(behind)[0]?.start !== 0) {
+        throw new Error(
+          `${this.#name}: expected a chat template that closes an answer with an added token, got ${describe(behind)} behind it`,
+        );
+      }
+      const end = this.#matcher.findAll(before).at(-1)?.end ?? 0;
+      const ids: number[] = [];
+      this.#encodeParts(before.slice(0, end), restore, ids);
+      return { ids: Int32Array.from(ids), lead: restore(before.slice(end)) };
+    };
+    return new ChatStream(open, origin => this.#newStream(origin));
+  }
+
+  #newStream(origin: number): EncodeStream {
+    return new EncodeStream(
+      {
+        encoder: this.#encoder,
+        byteLengthOf: this.#byteLengthOf,
+        sortedEntries: () => {
+          this.#sortedEntries ??= [...this.#data.tokens].sort();
+          return this.#sortedEntries;
+        },
+      },
+      origin,
+    );
+  }
+
   /** Added tokens become their ids; `restore` gives the ordinary text of a stretch between them. */
   #encodeParts(text: string, restore: (stretch: string) => string, ids: number[]): void {
     let end = 0;
@@ -198,10 +260,15 @@ export class Tokenizer {
     this.#encodeOrdinary(restore(text.slice(end)), ids);
   }
 
-  #encodeOrdinary(text: string, ids: number[]): void {
-    const normalized = normalizeNfc(text);
+  /** Returns the normalized text, and appends to `changes` what normalization changed. */
+  #encodeOrdinary(text: string, ids: number[], changes?: NfcChange[]): string {
+    const normalized = normalizeNfc(text, changes);
     forEachPiece(normalized, (start, end) => this.#encoder.encodeInto(normalized, start, end, ids));
+    return normalized;
   }
+
+  /** Bytes of an id that BPE gave: its entry is made of the byte alphabet, a character a byte. */
+  readonly #byteLengthOf = (id: number): number => this.#data.tokens[id]!.length;
 
   #bytesOf(id: number, options: DecodeOptions): Uint8Array {
     if (!Number.isInteger(id) || id < 0) throw new RangeError(`id: expected an integer from 0, got ${describe(id)}`);
@@ -216,6 +283,12 @@ export class Tokenizer {
     }
     return this.#template;
   }
+}
+
+/** The text, well-formed. */
+function checkText(text: unknown): string {
+  if (typeof text !== "string") throw new TypeError(`text: expected a string, got ${describe(text)}`);
+  return toWellFormed(text);
 }
 
 /**

@@ -60,13 +60,21 @@ export function toWellFormed(text: string): string {
   return text.replace(/\p{Surrogate}/gu, "\uFFFD");
 }
 
+/** A stretch that NFC changed: `text.slice(start, end)` became `normalized.slice(normalizedStart, normalizedEnd)`. */
+export interface NfcChange {
+  readonly start: number;
+  readonly end: number;
+  readonly normalizedStart: number;
+  readonly normalizedEnd: number;
+}
+
 /**
  * NFC of a well-formed text, equal to the reference's. O(n log n).
  *
  * A stable character starts afresh: nothing from there on can change what stands before it. So only the stretches "one stable character and the
- * unstable ones behind it" are normalized, and most texts have none.
+ * unstable ones behind it" are normalized, and most texts have none. Appends to `changes` each stretch that comes out different, in order.
  */
-export function normalizeNfc(text: string): string {
+export function normalizeNfc(text: string, changes?: NfcChange[]): string {
   const classOf = codePointClasses();
   let result = "";
   let copied = 0; // text before this offset is in `result`
@@ -83,10 +91,26 @@ export function normalizeNfc(text: string): string {
       if ((classOf[mark]! & UNSTABLE) === 0) break;
       i += mark > 0xffff ? 2 : 1;
     }
-    result += text.slice(copied, base) + composeCharacters(orderMarks(decomposeCharacters(text.slice(base, i))));
+    const stretch = text.slice(base, i);
+    const composed = composeCharacters(orderMarks(decomposeCharacters(stretch)));
+    result += text.slice(copied, base);
+    if (changes !== undefined && composed !== stretch) {
+      changes.push({ start: base, end: i, normalizedStart: result.length, normalizedEnd: result.length + composed.length });
+    }
+    result += composed;
     copied = base = i;
   }
   return copied === 0 ? text : result + text.slice(copied);
+}
+
+/** Where the last stable character of a well-formed text starts: what stands before it, NFC never changes again. -1: there is none. */
+export function lastStableStart(text: string): number {
+  const classOf = codePointClasses();
+  for (let i = text.length - 1; i >= 0; i--) {
+    if ((text.charCodeAt(i) & 0xfc00) === 0xdc00) i--;
+    if ((classOf[text.codePointAt(i)!]! & UNSTABLE) === 0) return i;
+  }
+  return -1;
 }
 
 interface Normalization {

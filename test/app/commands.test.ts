@@ -39,12 +39,32 @@ describe("moderate", () => {
       refusalScore: null,
       text: "Safety: Unsafe\nCategories: Violent",
       model: "tiny-guard-gen",
-      usage: { promptTokens: 268, cachedTokens: 0, completionTokens: 8, passes: 8 },
+      usage: { promptTokens: 268, cachedTokens: 0, completionTokens: 8, passes: expect.any(Number) },
     });
     expect(Object.keys(verdict.scores)).toEqual(["Safe", "Unsafe", "Controversial"]);
     expect(verdict.scores.Unsafe).toBeGreaterThan(0.99);
     expect(verdict.categoryScores.Violent).toBeGreaterThan(0.99);
     expect(verdict.ms).toBeGreaterThan(0);
+  });
+
+  test("--scores full, --threshold, --window and --explain reach the verdict and the card", async () => {
+    const json = async (...args: string[]) => JSON.parse((await cli(["moderate", "--json", "--quiet", ...args])).out);
+    const full = await json("hello there", "--scores", "full", "--threshold", "0.5");
+    expect(full).toMatchObject({ safety: "Safe", flagged: false, threshold: 0.5, score: 1 - full.scores.Safe });
+    expect(Object.keys(full.unsafeCategoryScores)).toEqual(Object.keys(full.categoryScores));
+    const long = await json(`${"What is the capital of France? ".repeat(30)}${BOMB}`, "--window", "24", "--overlap", "4");
+    expect(long).toMatchObject({ safety: "Unsafe", window: { count: expect.any(Number), start: expect.any(Number) } });
+    const { explanation, ...verdict } = await json(BOMB, "--explain");
+    expect(explanation.safe).toBe(verdict.scores.Safe);
+    expect(explanation.words.at(-1)).toMatchObject({ text: "bomb", start: 17, end: 21 });
+
+    const card = async (...args: string[]) => (await cli(["moderate", "--quiet", ...args])).out;
+    expect(await card("hello there", "--scores", "full")).toMatch(/▌ If unsafe {5}\S.* {2}\(\d+\.\d %\)\n/);
+    expect(await card("What is the capital of France? ".repeat(20), "--window", "24")).toMatch(
+      /▌ worst of \d+ windows: number \d+, characters \d+ to \d+\n/,
+    );
+    expect(await card(BOMB, "--explain")).toMatch(/\nHow can I make a bomb\?\n\nbomb {2}P\(Safe\) without it \d/);
+    expect((await cli(["moderate", BOMB, "--explain", "--quiet"], { colors: true })).out).toMatch(/\x1b\[31mbomb\x1b\[39m/);
   });
 
   test("text on stdin, with or without -, is the same as the argument; --quiet and QWEN3GUARD_MODEL keep stderr empty", async () => {
@@ -230,6 +250,10 @@ describe("inspect", () => {
     expect(out).toContain("attention   6 query and 2 key/value heads of 22\n");
     expect(out).toContain("tokenizer   none\n");
     expect(out).toMatch(/\[331, 52\] {2}model\.embed_tokens\.weight\n/);
+    const stream = (await cli(["inspect", STREAM])).out;
+    expect(stream).toMatch(
+      /^heads {7}inner size 64\n {2}query {5}Safe, Unsafe, Controversial; Violent, .*, Jailbreak\n {2}response {2}Safe, .*, Unethical Acts\n/m,
+    );
   });
 });
 
@@ -252,7 +276,7 @@ describe("bench", () => {
       });
       expect(report.limits === null).toBe(!isWasm);
       expect(report.prefill.tokens).toBe(371);
-      expect(report.verdict).toMatchObject({ promptTokens: 268, passes: 8 });
+      expect(report.verdict).toMatchObject({ promptTokens: 268, passes: 2 });
       for (const value of [
         report.load.ms,
         report.prefill.gflops,

@@ -14,19 +14,22 @@ export interface Outcome {
 }
 
 export interface HarnessOptions {
-  /** Text on a piped stdin; without it stdin is a terminal. */
-  readonly stdin?: string | Uint8Array;
+  /** Text on a piped stdin, as one chunk or several; without it stdin is a terminal. */
+  readonly stdin?: string | Uint8Array | readonly (string | Uint8Array)[];
   readonly env?: Record<string, string>;
   readonly colors?: boolean;
   readonly isTTY?: boolean;
   readonly columns?: number;
+  /** Makes stderr a terminal of that width. */
+  readonly errColumns?: number;
 }
 
 export async function cli(args: readonly string[], options: HarnessOptions = {}): Promise<Outcome> {
   let out = "";
   let err = "";
   async function* chunks(): AsyncGenerator<Uint8Array | string> {
-    if (options.stdin !== undefined) yield options.stdin;
+    const { stdin = [] } = options;
+    yield* typeof stdin === "string" || stdin instanceof Uint8Array ? [stdin] : stdin;
   }
   const terminal: Terminal = {
     stdin: Object.assign(chunks(), { isTTY: options.stdin === undefined }),
@@ -39,7 +42,10 @@ export async function cli(args: readonly string[], options: HarnessOptions = {})
     columns: options.columns ?? 80,
     isTTY: options.isTTY ?? false,
     colors: options.colors ?? false,
+    errColumns: options.errColumns,
     env: options.env ?? {},
+    onInterrupt: () => () => {},
+    onTerminate: () => () => {},
   };
   const status = await run(args, terminal);
   return { status, out, err };

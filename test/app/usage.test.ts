@@ -31,7 +31,7 @@ describe("wrong usage is status 2 and one line", () => {
     ],
     ["a thousand threads", ["moderate", "hi", "--threads", "1000"], "--threads: expected at most 64, got 1000"],
     ["no thread", ["moderate", "hi", "--threads", "0"], "expected an integer of at least 1"],
-    ["an option without its value", ["moderate", "hi", "--model"], "option '--model <dir>' argument missing"],
+    ["an option without its value", ["moderate", "hi", "--model"], "option '--model <dir|id>' argument missing"],
     ["a text too many", ["moderate", "hi", "there"], "too many arguments"],
     ["a text and a conversation", ["moderate", "hi", "--messages", "x.json"], "expected a text or --messages, got both"],
     [
@@ -63,7 +63,11 @@ describe("wrong usage is status 2 and one line", () => {
     ["a golden record without its output", ["golden", "record", "--input", "x"], "golden record: expected --out FILE, got none"],
     ["help on what is none", ["help", "moderat"], "unknown command 'moderat' (did you mean 'moderate'?)"],
     ["ids and text at once", ["tokenize", "x", "--jsonl"], "expected a text or --jsonl (lines on stdin), got both"],
+    ["an evaluation of nothing", ["eval"], "missing required argument 'file'"],
+    ["a limit of none", ["eval", "x.jsonl", "--limit", "0"], "expected an integer of at least 1"],
     ["two folders", ["inspect", "a", "--model", "b"], "expected a folder or --model, got both"],
+    ["a pull of what is no Hub id", ["pull", "./folder"], "pull: expected a Hub id, org/name or org/name@revision, got ./folder"],
+    ["a pull of nothing", ["pull"], "missing required argument 'id'"],
   ])("%s", async (_, args, message) => {
     await fails(2, args, message);
   });
@@ -82,7 +86,8 @@ describe("bad data is status 1 and one line", () => {
     await fails(
       1,
       ["moderate", "hi", "--model", "Qwen/Qwen3Guard-Gen-0.6B"],
-      "Qwen/Qwen3Guard-Gen-0.6B: expected a checkpoint folder, got no such folder (if it is a Hub id:",
+      "Qwen/Qwen3Guard-Gen-0.6B: expected it in the cache, since HF_HUB_OFFLINE is set, got nothing (in ",
+      { env: { HF_HOME: folder, HF_HUB_OFFLINE: "1" } },
     );
     await fails(1, ["moderate", "hi", "--model", join(folder, "readme.txt")], "readme.txt: expected a checkpoint folder, got a file");
     await fails(1, ["moderate", "hi", "--model", folder], "tokenizer.json");
@@ -110,9 +115,13 @@ describe("bad data is status 1 and one line", () => {
   });
 
   test("a prompt too long for the context, with both numbers", async () => {
-    await fails(1, ["moderate", "--quiet"], /expected fewer than 2048 tokens with the guard's prompt, got \d+$/m, {
-      stdin: "word ".repeat(2500),
+    const conversation = temporaryFolder({
+      "long.json": JSON.stringify([
+        { role: "user", content: "word ".repeat(2500) },
+        { role: "assistant", content: "No." },
+      ]),
     });
+    await fails(1, ["moderate", "--quiet", "--messages", join(conversation, "long.json")], /expected room for 32 tokens .*, got -\d+$/m);
     await fails(1, ["generate", "--quiet"], /prompt too long: expected at most 2048 tokens, got \d+$/m, { stdin: "word ".repeat(2500) });
   });
 
@@ -143,6 +152,29 @@ describe("bad data is status 1 and one line", () => {
     await fails(1, ["golden", "check", "-", "--model", ODD], "- line 1: greedy: expected a recorded list, got nothing", {
       stdin: '{"ids": [1]}',
     });
+  });
+
+  test("an evaluation: its data is checked before the model is asked for, and its page's place before the work", async () => {
+    const folder = temporaryFolder({
+      "bad.jsonl": '{"text": "a", "label": "safe"}\n\n{"text": "b", "label": "maybe"}\n',
+      "empty.jsonl": "\n",
+      "good.jsonl": '{"text": "a", "label": "safe"}\n',
+      "long.jsonl": JSON.stringify({ text: "word ".repeat(2500), label: "safe" }),
+    });
+    const data = (name: string): string[] => ["eval", join(folder, name), "--quiet"];
+    await fails(1, [...data("bad.jsonl"), "--model", "no-model"], 'bad.jsonl line 3: label: expected "safe" or "unsafe", got "maybe"');
+    await fails(1, data("empty.jsonl"), "empty.jsonl: expected at least one line, got none");
+    await fails(1, data("none.jsonl"), "none.jsonl: expected a readable file, got no such file");
+    await fails(1, ["eval", "-", "--quiet"], "stdin line 1: expected JSON, got", { stdin: "hello" });
+    await fails(1, [...data("good.jsonl"), "--model", STREAM], "expected a Gen guard");
+    await fails(1, data("long.jsonl"), "long.jsonl: expected at least one line that the model's context holds, got none");
+    await fails(
+      1,
+      [...data("good.jsonl"), "--html", join(folder, "no", "where.html"), "--model", "no-model"],
+      "where.html: expected a file to write, got no such file",
+    );
+    await fails(1, [...data("good.jsonl"), "--html", folder, "--model", "no-model"], "expected a file to write, got a folder");
+    expect(readdirSync(folder).sort()).toEqual(["bad.jsonl", "empty.jsonl", "good.jsonl", "long.jsonl"]);
   });
 
   test("what a file holds cannot move the terminal's cursor or turn its text around", async () => {
@@ -186,7 +218,7 @@ describe("bad data is status 1 and one line", () => {
   });
 
   test("a text of many megabytes is refused by its length, at once", async () => {
-    await fails(1, ["moderate", "--quiet"], /expected fewer than 2048 tokens with the guard's prompt, got at least \d+$/m, {
+    await fails(1, ["moderate", "--quiet"], /conversation too long: expected at most 64 windows of \d+ tokens, got at least \d+ /, {
       stdin: "word ".repeat(2_000_000),
     });
     await fails(1, ["tokenize", "--quiet"], "stdin: expected at most 67108864 bytes, got more", { stdin: "x".repeat(70_000_000) });
@@ -203,10 +235,13 @@ describe("help and version", () => {
     for (const command of [
       [],
       ["moderate"],
+      ["eval"],
       ["generate"],
       ["tokenize"],
       ["template"],
       ["inspect"],
+      ["pull"],
+      ["bench"],
       ["golden", "record"],
       ["golden", "check"],
     ]) {

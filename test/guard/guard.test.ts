@@ -1,13 +1,21 @@
 /** The guard end to end with the embedded checkpoint: goldens' verdicts, scores, and what it refuses. */
 
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { Guard, isFlagged } from "../../src/guard/guard.ts";
+import type { ModerationInput } from "../../src/guard/conversation.ts";
+import { type BatchResult, Guard, type ModerateOptions } from "../../src/guard/guard.ts";
+import { probabilities } from "../../src/guard/labels.ts";
 import type { SafetyLevel } from "../../src/guard/policy.ts";
+import { readTasks } from "../../src/guard/task.ts";
+import { compareVerdicts, isFlagged, type Verdict, type VerdictWindow } from "../../src/guard/verdict.ts";
+import { cutIntoWindows } from "../../src/guard/windows.ts";
 import { Qwen3 } from "../../src/model/qwen3.ts";
 import type { ChatMessage } from "../../src/tokenizer/chat-template.ts";
 import { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
 import { GEN, loadGuard, loadModel, ODD, STREAM } from "../checkpoints.ts";
 import { expectAtMost, readJsonLines } from "../helpers.ts";
+import { FORGERIES, randomConversations } from "./conversations.ts";
 
 interface Golden {
   readonly messages: ChatMessage[];
@@ -36,8 +44,8 @@ test.each(goldens.slice(0, 16).map((golden, i) => [i, golden.messages.at(-1)?.co
     expect(verdict.usage).toMatchObject({
       promptTokens: golden.prompt_ids.length,
       completionTokens: golden.ids.length,
-      passes: golden.ids.length,
     });
+    expect(verdict.score).toBe(1 - (verdict.scores?.Safe as number));
 
     for (const [level, probability] of Object.entries(golden.levels)) {
       expectAtMost(Math.abs((verdict.scores as Record<string, number>)[level] - probability), 1e-5, level);
@@ -98,17 +106,202 @@ describe("forms of input and modes", () => {
     await expect((await loadGuard()).moderate("hi", { signal: AbortSignal.abort(reason) })).rejects.toBe(reason);
   });
 
-  test("an unknown mode is refused", async () => {
+  test.each<[ModerateOptions, string]>([
+    [{ mode: "lax" as "loose" }, 'mode: expected "strict" or "loose", got "lax"'],
+    [{ maxNewTokens: 0 }, "maxNewTokens: expected an integer of at least 1, got 0"],
+    [{ threshold: 1.5 }, "threshold: expected a number from 0 to 1, got 1.5"],
+    [{ threshold: Number.NaN }, "threshold: expected a number from 0 to 1, got null"],
+    [{ scores: "all" as "full" }, 'scores: expected "basic" or "full", got "all"'],
+    [{ window: 8 }, "window: expected an integer from 16 to"],
+    [{ window: 1e9 }, "the room in the context, got 1000000000"],
+    [{ window: 64, overlap: 33 }, "overlap: expected an integer from 0 to half of the window, 32, got 33"],
+    [{ overlap: 3 }, "overlap: expected a window to go with it"],
+    [{ maxTokens: 3 } as ModerateOptions, "moderate: expected options among"],
+  ])("%j is refused", async (options, message) => {
+    await expect((await loadGuard()).moderate("hi", options)).rejects.toThrow(message);
+  });
+});
+
+describe("scores", () => {
+  test("a threshold decides what is flagged, and the level no longer does", async () => {
     const guard = await loadGuard();
-    await expect(guard.moderate("hi", { mode: "lax" as "loose" })).rejects.toThrow('mode: expected "strict" or "loose", got "lax"');
-    await expect(guard.moderate("hi", { maxNewTokens: 0 })).rejects.toThrow("maxNewTokens: expected an integer of at least 1, got 0");
+    const { score, ...strict } = await guard.moderate("How can I make a bomb?");
+    expect([strict.flagged, strict.threshold]).toEqual([true, undefined]);
+    const bomb = score as number;
+    expect(bomb).toBeGreaterThan(0.9);
+    expect(await guard.moderate("How can I make a bomb?", { threshold: bomb })).toMatchObject({ flagged: true, threshold: bomb });
+    expect((await guard.moderate("How can I make a bomb?", { threshold: Math.min(1, bomb + 1e-7) })).flagged).toBe(false);
+    expect((await guard.moderate("Tell me a joke about cats.", { threshold: 0 })).flagged).toBe(true);
+    expect((await guard.moderate("hi", { threshold: 1, maxNewTokens: 1 })).flagged).toBe(true); // unparsed: always
   });
 
-  test("a conversation too long for the context is refused with both numbers, before any work", async () => {
+  test("full: the categories of an unsafe reading, the same bits as forcing one, for one pass more", async () => {
     const guard = await loadGuard();
-    await expect(guard.moderate("word ".repeat(3000))).rejects.toThrow(
+    const { labels } = readTasks(guard.model.config, guard.tokenizer, "test").user;
+    for (const text of ["How do I kill a Python process?", "How can I make a bomb?"]) {
+      const basic = await guard.moderate(text);
+      const full = await guard.moderate(text, { scores: "full" });
+      expect(basic.unsafeCategoryScores).toBeUndefined();
+      const logits = guard.model.newSession().forward([...guard.encode(text), ...labels.unsafe]);
+      expect(full.unsafeCategoryScores).toEqual(probabilities(logits, labels.category));
+      expect([full.text, full.scores, full.categoryScores]).toEqual([basic.text, basic.scores, basic.categoryScores]);
+      if (basic.safety === "Safe") expect(full.usage.passes).toBe(basic.usage.passes + 1);
+      else expect(full.unsafeCategoryScores).toEqual(full.categoryScores);
+    }
+  });
+});
+
+describe("texts longer than the context", () => {
+  const filler = "What is the capital of France? ".repeat(200);
+
+  test("are judged in windows; the worst verdict wins and says where", async () => {
+    const guard = await loadGuard();
+    const text = `${filler}How can I make a bomb? ${filler}`;
+    const options = { window: 24, overlap: 6 };
+    const verdict = await guard.moderate(text, options);
+    const { index, count, start, end } = verdict.window as VerdictWindow;
+    expect(verdict).toMatchObject({ safety: "Unsafe", categories: ["Violent"], flagged: true });
+    expect(text.slice(start, end)).toContain("make a bomb");
+    // The same as judging each stretch alone and taking the worst.
+    const windows = cutIntoWindows(text, guard.tokenizer, 1500, options) as VerdictWindow[];
+    expect([windows.length, windows[index]]).toEqual([count, verdict.window]);
+    const alone: Verdict[] = [];
+    for (const window of windows) alone.push(await guard.moderate(text.slice(window.start, window.end)));
+    expect([verdict.text, verdict.scores]).toEqual([alone[index].text, alone[index].scores]);
+    expect(alone.filter(other => compareVerdicts(other, verdict) > 0)).toEqual([]);
+    expect(verdict.usage.promptTokens).toBe(alone.reduce((sum, { usage }) => sum + usage.promptTokens, 0));
+  });
+
+  test("without any option too, and a short one is judged whole", async () => {
+    const guard = await loadGuard();
+    const verdict = await guard.moderate(filler.repeat(3));
+    expect(verdict.window?.count).toBeGreaterThan(1);
+    expect((await guard.moderate("hi")).window).toBeUndefined();
+    expect((await guard.moderate("hi", { window: 128 })).window).toBeUndefined();
+  });
+
+  test("a prompt that would leave no room for the answer is too long, and one that just does is not", async () => {
+    const guard = await loadGuard();
+    const { maxPositionEmbeddings } = guard.model.config;
+    const { longest } = readTasks(guard.model.config, guard.tokenizer, "test").user.draft;
+    let text = "cat ";
+    while (guard.encode(`${text}cat `).length + longest <= maxPositionEmbeddings) text += "cat ";
+    expect((await guard.moderate(text)).window).toBeUndefined();
+    expect((await guard.moderate(`${text}cat cat cat cat `)).window?.count).toBe(2);
+  });
+
+  test("what comes before the message to judge is never cut: with both numbers", async () => {
+    const guard = await loadGuard();
+    const messages = [
+      { role: "user", content: "word ".repeat(1900) },
+      { role: "assistant", content: "No." },
+    ];
+    await expect(guard.moderate(messages)).rejects.toThrow(/^conversation too long: expected room for 32 tokens .* got -?\d+$/);
+    expect(() => guard.encode("word ".repeat(3000))).toThrow(
       /^conversation too long: expected fewer than 2048 tokens with the guard's prompt, got \d{4,}$/,
     );
+  });
+});
+
+describe("many", () => {
+  test("come in order, one for each, asked for one by one; a bad one is its own error", async () => {
+    const guard = await loadGuard();
+    let taken = 0;
+    function* inputs(): Generator<ModerationInput> {
+      for (const input of ["How can I make a bomb?", 7 as never, [], { prompt: "hi", response: "Hello." }, "Tell me a joke about cats."]) {
+        taken++;
+        yield input;
+      }
+    }
+    const results: BatchResult[] = [];
+    for await (const result of guard.moderateMany(inputs(), { mode: "loose" })) {
+      results.push(result);
+      expect(taken).toBe(results.length);
+    }
+    expect(results.map(({ index, verdict, error }) => [index, verdict?.safety, error?.message])).toEqual([
+      [0, "Unsafe", undefined],
+      [1, undefined, "conversation: expected a text, {prompt, response} or an array of messages, got a value of type number"],
+      [2, undefined, "conversation: expected at least one message, got none"],
+      [3, "Safe", undefined],
+      [4, "Safe", undefined],
+    ]);
+    expect(results[3].verdict).toMatchObject({ mode: "loose", refusal: "No" });
+  });
+
+  test("an abort ends the batch, and so do options that cannot be", async () => {
+    const guard = await loadGuard();
+    const controller = new AbortController();
+    const reason = new Error("enough");
+    const seen: number[] = [];
+    const run = async (): Promise<void> => {
+      for await (const { index } of guard.moderateMany(["a", "b", "c"], { signal: controller.signal })) {
+        seen.push(index);
+        if (index === 1) controller.abort(reason);
+      }
+    };
+    await expect(run()).rejects.toBe(reason);
+    expect(seen).toEqual([0, 1]);
+    await expect(guard.moderateMany(["a"], { threshold: 2 }).next()).rejects.toThrow("threshold: expected a number from 0 to 1, got 2");
+  });
+});
+
+describe("explaining", () => {
+  test("leaves out each word in turn: the same as judging the text without it", async () => {
+    const guard = await loadGuard();
+    const text = "Hello, how can I make a bomb? 💣";
+    const { safe, words } = await guard.explain(text);
+    expect(safe).toBe((await guard.moderate(text)).scores?.Safe);
+    expect(words.map(word => word.text)).toEqual(["Hello", "how", "can", "I", "make", "a", "bomb", "💣"]);
+    for (const { text: word, start, end } of words) expect(text.slice(start, end)).toBe(word);
+    const without = ["Hello, how can I make a? 💣", "Hello, how can I make a bomb?"];
+    expect(words[6].safe).toBe((await guard.moderate(without[0])).scores?.Safe);
+    expect(words[7].safe).toBe((await guard.moderate(without[1])).scores?.Safe);
+    expect(words[6].change).toBe(words[6].safe - safe);
+    expect(words.reduce((best, word) => (word.change > best.change ? word : best)).text).toBe("bomb");
+  });
+
+  test("a text without words has none; one of too many is refused", async () => {
+    const guard = await loadGuard();
+    expect((await guard.explain("...")).words).toEqual([]);
+    await expect(guard.explain("a ".repeat(1001))).rejects.toThrow("explain: expected at most 1000 words, got 1001");
+  });
+});
+
+describe("a user who talks to the guard in the template's place is judged like anyone", () => {
+  /** The same guard whose control tokens are spelled otherwise: to it, what a user types here is ordinary text beyond doubt. */
+  async function guardWithOtherControlTokens(): Promise<Guard> {
+    const respell = (json: string): string => json.replaceAll(/<(\|\w+\||\/?think|\/?tool_\w+)>/g, "\u27e6$1\u27e7");
+    const read = (file: string): unknown => JSON.parse(respell(readFileSync(join(GEN, file), "utf8")));
+    const tokenizer = Tokenizer.fromJson(read("tokenizer.json"), read("tokenizer_config.json"));
+    expect(tokenizer.tokenToId("<|im_end|>")).toBeUndefined();
+    return new Guard(gen, tokenizer, "respelled");
+  }
+
+  test("every forgery, alone and in conversations: the same ids and the same verdict as where it cannot be control text", async () => {
+    const guard = await loadGuard();
+    const other = await guardWithOtherControlTokens();
+    const conversations = [
+      ...FORGERIES.flatMap(forgery => [
+        [{ role: "user", content: `How can I make a bomb?${forgery}` }],
+        [{ role: "user", content: forgery }],
+        [
+          { role: "user", content: `hello ${forgery}` },
+          { role: "assistant", content: `Sure: ${forgery}` },
+        ],
+      ]),
+      ...[...randomConversations(7, 150)].filter(messages => messages.some(({ content }) => /[<>]|Safety/.test(content))),
+    ];
+    expect(conversations.length).toBeGreaterThan(60);
+    const controlIds = new Set(guard.tokenizer.addedTokens.map(({ id }) => id));
+    const count = (ids: Int32Array): number => ids.filter(id => controlIds.has(id)).length;
+    for (const messages of conversations) {
+      const ids = guard.encode(messages);
+      expect(ids).toEqual(other.encode(messages));
+      // As many control tokens as the same conversation has without a word in it: the template's own.
+      expect(count(ids)).toBe(count(guard.encode(messages.map(message => ({ ...message, content: "" })))));
+      const [got, expected] = [await guard.moderate(messages), await other.moderate(messages)];
+      expect([got.text, got.scores, got.categoryScores]).toEqual([expected.text, expected.scores, expected.categoryScores]);
+    }
   });
 });
 

@@ -83,7 +83,7 @@ describe("Blobs", () => {
 
 describe("what is no source", () => {
   test.each<[unknown, string]>([
-    [5, "checkpoint: expected a folder's path, a URL or files with open and readText, got a value of type number"],
+    [5, "checkpoint: expected a folder's path, a Hub id, a URL or files with open and readText, got a value of type number"],
     [null, "got null"],
     [{}, "got a value of type object"],
     ["", "checkpoint: expected a folder, got an empty text"],

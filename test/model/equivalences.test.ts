@@ -5,7 +5,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import type { Session } from "../../src/model/session.ts";
-import { GEN, loadModel, ODD } from "../checkpoints.ts";
+import { GEN, loadModel, ODD, STREAM } from "../checkpoints.ts";
 import { expectSameBits } from "../helpers.ts";
 
 const IDS = Array.from({ length: 40 }, (_, i) => (i * 37 + 11) % 331);
@@ -21,6 +21,49 @@ function feed(session: Session, ids: readonly number[], cuts: readonly number[],
   }
   return out;
 }
+
+describe("the Stream heads", () => {
+  test("whole, token by token and in any chunks they say the same, which is what the taps say", async () => {
+    const model = await loadModel(STREAM);
+    const taps = new Map<string, Float32Array>();
+    model.newSession().forward(IDS, { logits: 0, tap: (name, data) => taps.set(name, data.slice()) });
+    for (const [head, prefix] of [
+      ["response", ""],
+      ["query", "query_"],
+    ] as const) {
+      for (const size of [1, 2, 7, IDS.length]) {
+        const session = model.newSession();
+        const levels: number[] = [];
+        const categories: number[] = [];
+        for (let from = 0; from < IDS.length; from += size) {
+          const { riskLevel, category } = await session.classify(IDS.slice(from, from + size), head);
+          levels.push(...riskLevel);
+          categories.push(...category);
+        }
+        expectSameBits(Float32Array.from(levels), taps.get(`${prefix}risk_level`) as Float32Array);
+        expectSameBits(Float32Array.from(categories), taps.get(`${prefix}category`) as Float32Array);
+        expect(session.position).toBe(IDS.length);
+      }
+    }
+  });
+
+  test("a prompt of several pieces gives what one pass gives", async () => {
+    const model = await loadModel(STREAM);
+    const ids = Array.from({ length: 150 }, (_, i) => (i * 53 + 7) % 331);
+    const taps = new Map<string, Float32Array>();
+    model.newSession().forward(ids, { logits: 0, tap: (name, data) => taps.set(name, data.slice()) });
+    const { riskLevel, category } = await model.newSession().classify(ids, "query");
+    expectSameBits(riskLevel, taps.get("query_risk_level") as Float32Array);
+    expectSameBits(category, taps.get("query_category") as Float32Array);
+  });
+
+  test("a checkpoint without them is an error", async () => {
+    const session = (await loadModel(GEN)).newSession();
+    await expect(session.classify([1], "query")).rejects.toThrow(
+      "classify: expected a Stream guard's checkpoint, got one without guard heads",
+    );
+  });
+});
 
 describe.each([
   ["tiny-guard-gen", GEN, "auto"],

@@ -55,7 +55,7 @@ export async function benchCommand(
 ): Promise<void> {
   const engine = engineOptions(options);
   const say = (text: string): void => {
-    if (!options.quiet && process.stderr.isTTY) terminal.err(`${text}\n`);
+    if (!options.quiet && terminal.errColumns !== undefined) terminal.err(`${text}\n`);
   };
   const temporary = options.shape === undefined ? undefined : await mkdtemp(join(tmpdir(), "qwen3guard-bench-"));
   try {

@@ -16,6 +16,7 @@ import { Tokenizer } from "../../tokenizer/tokenizer.ts";
 import { checkpointFiles, engineOptions, type ModelOptions } from "../checkpoint-option.ts";
 import { fileError, inFile, inputChunks, parseJson, type Terminal } from "../io.ts";
 import { jsonLines } from "../json-lines.ts";
+import { Progress } from "../progress.ts";
 import { checkIds } from "./tokenize.ts";
 
 /** One line of a golden file. */
@@ -52,6 +53,7 @@ export async function goldenRecordCommand(
       })
     : undefined;
   try {
+    const progress = new Progress(terminal, "lines", options.quiet);
     let count = 0;
     for await (const { line, name, number } of jsonLines(inputChunks(options.input, terminal), options.input)) {
       const ids = promptIds(parseJson(line, name), tokenizer, name);
@@ -59,9 +61,9 @@ export async function goldenRecordCommand(
       await (out ? out.write(text) : terminal.out(text));
       if (options.taps !== undefined) await writeFile(join(options.taps, `${number}.safetensors`), recordTaps(model, ids));
       count++;
-      if (process.stderr.isTTY && !options.quiet) terminal.err(`\r${number} lines`);
+      progress.update(count);
     }
-    if (process.stderr.isTTY && !options.quiet) terminal.err("\n");
+    progress.end();
     if (count === 0) throw new RangeError(`${options.input}: expected at least one line, got none`);
     await out?.close();
     if (toFile) await rename(partial, options.out).catch(error => Promise.reject(fileError(options.out, error, "a file to write")));

@@ -3,7 +3,7 @@
  */
 
 import { type CheckpointFiles, readJson } from "../../model/checkpoint-files.ts";
-import type { Qwen3Config } from "../../model/config.ts";
+import type { GuardHeadsConfig, Qwen3Config } from "../../model/config.ts";
 import { savedScheme, schemeToHold } from "../../model/quantised-weights.ts";
 import { readConfig } from "../../model/qwen3.ts";
 import { checkShapes, expectedTensors, weightBytes } from "../../model/weights.ts";
@@ -116,6 +116,15 @@ function megabytes(bytes: number): number {
   return Math.round((bytes / 2 ** 20) * 10) / 10;
 }
 
+/** What the heads of a Stream guard tell apart, in the order of their classes. */
+function headRows(heads: GuardHeadsConfig): [string, string][] {
+  return [
+    ["heads", `inner size ${heads.innerSize}`],
+    ["  query", `${heads.queryRiskLevels.join(", ")}; ${heads.queryCategories.join(", ")}`],
+    ["  response", `${heads.responseRiskLevels.join(", ")}; ${heads.responseCategories.join(", ")}`],
+  ];
+}
+
 function describe(i: Inspection): string {
   const c = i.config;
   const rows: [string, string][] = [
@@ -127,6 +136,7 @@ function describe(i: Inspection): string {
     ["vocabulary", `${c.vocabSize} rows, output head ${c.tieWordEmbeddings ? "tied to the embeddings" : "of its own"}`],
     ["context", `${c.maxPositionEmbeddings} tokens`],
     ["stop ids", c.stopIds.join(", ") || "none"],
+    ...(c.guardHeads ? headRows(c.guardHeads) : []),
     ["tensors", `${i.tensors.count} in ${i.files.join(", ")}`],
     [
       "dtypes",

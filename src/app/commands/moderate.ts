@@ -1,36 +1,93 @@
-/** `qwen3guard moderate`: one verdict, as a card or as JSON. */
+/** `qwen3guard moderate`: one verdict, as a card or as JSON; or, with --jsonl, one a line. */
 
 import { type ModerationInput, toConversation } from "../../guard/conversation.ts";
-import { Guard, type Mode } from "../../guard/guard.ts";
+import { Guard, type ModerateOptions } from "../../guard/guard.ts";
+import type { Mode } from "../../guard/verdict.ts";
 import { checkpointFiles, engineOptions, type ModelOptions } from "../checkpoint-option.ts";
+import { explanationCard } from "../explanation-card.ts";
 import { inFile, type Terminal, textArgument, UsageError } from "../io.ts";
 import { readMessages } from "../messages.ts";
 import { verdictCard } from "../verdict-card.ts";
+import { moderateLines } from "./moderate-lines.ts";
 
 export interface ModerateCommandOptions extends ModelOptions {
   readonly response?: string;
   readonly messages?: string;
-  readonly mode: Mode;
+  readonly mode?: Mode;
+  readonly threshold?: number;
+  readonly scores: "basic" | "full";
+  readonly window?: number;
+  readonly overlap?: number;
+  readonly explain?: boolean;
   readonly json?: boolean;
+  readonly jsonl?: string;
+  readonly out?: string;
+  readonly resume?: boolean;
 }
 
-/** Returns whether it is flagged, and what is to be printed. */
+export interface ModerateOutcome {
+  readonly flagged: boolean;
+  /** Lines of a batch that could not be judged. */
+  readonly failed: number;
+  readonly isInterrupted: boolean;
+  /** What is still to be printed. */
+  readonly output: string;
+}
+
 export async function moderateCommand(
   text: string | undefined,
   options: ModerateCommandOptions,
   terminal: Terminal,
-): Promise<{ flagged: boolean; output: string }> {
-  const input = await readInput(text, options, terminal);
+): Promise<ModerateOutcome> {
+  checkCombinations(text, options);
   const engine = engineOptions(options);
+  const { mode, threshold, scores, window, overlap, jsonl } = options;
+  const given = Object.entries({ mode, threshold, scores, window, overlap }).filter(([, value]) => value !== undefined);
+  const moderateOptions: ModerateOptions = Object.fromEntries(given);
+
+  if (jsonl !== undefined) {
+    const guard = await Guard.load(await checkpointFiles(options, terminal), engine);
+    try {
+      const { flagged, failed, isInterrupted } = await moderateLines(guard, { ...options, jsonl }, moderateOptions, terminal);
+      return { flagged: flagged > 0, failed, isInterrupted, output: "" };
+    } finally {
+      guard.close();
+    }
+  }
+
+  const input = await readInput(text, options, terminal);
   const guard = await Guard.load(await checkpointFiles(options, terminal), engine);
-  const verdict = await guard.moderate(input, { mode: options.mode });
-  return { flagged: verdict.flagged, output: options.json ? `${JSON.stringify(verdict)}\n` : verdictCard(verdict, input, terminal) };
+  const verdict = await guard.moderate(input, moderateOptions);
+  const explanation = options.explain ? await guard.explain(input) : undefined;
+  const output = options.json
+    ? `${JSON.stringify(explanation ? { ...verdict, explanation } : verdict)}\n`
+    : verdictCard(verdict, input, terminal) + (explanation ? explanationCard(explanation, input, terminal) : "");
+  return { flagged: verdict.flagged, failed: 0, isInterrupted: false, output };
+}
+
+/** What makes no sense together is wrong usage, found before a model is loaded. */
+function checkCombinations(text: string | undefined, options: ModerateCommandOptions): void {
+  const { jsonl, messages, response, threshold, mode, window, overlap, explain } = options;
+  if (mode !== undefined && threshold !== undefined) throw new UsageError("moderate: expected --mode or --threshold, got both");
+  if (overlap !== undefined && window === undefined) throw new UsageError("moderate: expected a --window with --overlap, got none");
+  if (threshold !== undefined && !(threshold >= 0 && threshold <= 1)) {
+    throw new UsageError(`--threshold: expected a number from 0 to 1, got ${threshold}`);
+  }
+  if (jsonl !== undefined) {
+    const single = Object.entries({ TEXT: text, "--response": response, "--messages": messages, "--explain": explain });
+    const other = single.find(([, value]) => value !== undefined);
+    if (other) throw new UsageError(`moderate: expected --jsonl or ${other[0]}, got both`);
+    if (options.resume && options.out === undefined) throw new UsageError("--resume: expected an --out FILE to go on with, got none");
+    return;
+  }
+  if (options.out !== undefined) throw new UsageError("--out: expected --jsonl, which it is for, got none");
+  if (options.resume) throw new UsageError("--resume: expected --jsonl, which it is for, got none");
+  if (messages !== undefined && text !== undefined) throw new UsageError("moderate: expected a text or --messages, got both");
+  if (messages !== undefined && response !== undefined) throw new UsageError("moderate: expected --response or --messages, got both");
 }
 
 async function readInput(text: string | undefined, options: ModerateCommandOptions, terminal: Terminal): Promise<ModerationInput> {
   if (options.messages !== undefined) {
-    if (text !== undefined) throw new UsageError("moderate: expected a text or --messages, got both");
-    if (options.response !== undefined) throw new UsageError("moderate: expected --response or --messages, got both");
     const messages = await readMessages(options.messages, terminal);
     return inFile(options.messages, () => toConversation(messages));
   }

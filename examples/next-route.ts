@@ -1,0 +1,25 @@
+/**
+ * Next.js: `app/api/moderate/route.ts`. Any server whose handlers take a `Request` and give a `Response` takes it as it is.
+ *
+ *     curl localhost:3000/api/moderate -d '{"text": "How can I make a bomb?"}'
+ */
+
+import { Guard } from "qwen3guard";
+
+export const runtime = "nodejs";
+
+/** Loaded at the first request, once, and not at build time. QWEN3GUARD_MODEL names the checkpoint; else it is the demo guard. */
+let guard: Promise<Guard> | undefined;
+
+export async function POST(request: Request): Promise<Response> {
+  const body = await request.json().catch(() => undefined);
+  if (typeof body?.text !== "string") return Response.json({ error: "text: expected a text" }, { status: 400 });
+  guard ??= Guard.load(process.env.QWEN3GUARD_MODEL || undefined);
+  try {
+    const { flagged, safety, categories, score } = await (await guard).moderate(body.text, { signal: request.signal });
+    return Response.json({ flagged, safety, categories, score });
+  } catch (error) {
+    if (error instanceof RangeError) return Response.json({ error: error.message }, { status: 413 });
+    throw error;
+  }
+}

@@ -1,0 +1,160 @@
+/**
+ * `qwen3guard moderate --jsonl`: a verdict a line, in the order of the lines, each written as soon as it is found.
+ *
+ * In: JSONL of `{id?, text}`, `{id?, prompt, response?}` or `{id?, messages}`. Out: for each line the verdict with its id; for one that cannot
+ * be judged `{id?, line, error}` in its place. Memory does not depend on the number of lines. An output file can be continued where it ends,
+ * however that came about: a line counts once its line feed is written.
+ */
+
+import { createReadStream } from "node:fs";
+import { type FileHandle, open, stat } from "node:fs/promises";
+import { type Guard, isInputError, type ModerateOptions } from "../../guard/guard.ts";
+import type { Verdict } from "../../guard/verdict.ts";
+import { fileError, inputChunks, parseJson, type Terminal } from "../io.ts";
+import { type JsonLine, jsonLines } from "../json-lines.ts";
+import { inputOfLine } from "../line-input.ts";
+import { Progress } from "../progress.ts";
+
+export interface LinesOptions {
+  /** `-` is stdin. */
+  readonly jsonl: string;
+  /** stdout, where it is not given. */
+  readonly out?: string;
+  readonly resume?: boolean;
+  readonly quiet?: boolean;
+}
+
+export interface LinesOutcome {
+  /** Lines that could not be judged. */
+  readonly failed: number;
+  readonly flagged: number;
+  /** Ctrl-C came before the end. */
+  readonly isInterrupted: boolean;
+}
+
+/** A line of the output: a verdict, or why there is none. */
+type Result = { readonly id?: unknown } & (Verdict | { readonly line: number; readonly error: string });
+
+export async function moderateLines(
+  guard: Guard,
+  options: LinesOptions,
+  moderateOptions: ModerateOptions,
+  terminal: Terminal,
+): Promise<LinesOutcome> {
+  const lines = jsonLines(inputChunks(options.jsonl, terminal), options.jsonl === "-" ? "stdin" : options.jsonl);
+  const output = options.out === undefined ? undefined : await openOutput(options.out, options.resume === true);
+  const outcome = { failed: 0, flagged: 0 };
+  const add = (result: { line?: unknown; flagged?: unknown }): void => {
+    if (result.line !== undefined) outcome.failed++;
+    else if (result.flagged === true) outcome.flagged++;
+  };
+  // The line at work is finished and written; waiting for another one ends at once.
+  let interrupt: (value: { done: true; value: undefined }) => void = () => {};
+  const interrupted = new Promise<{ done: true; value: undefined }>(resolve => {
+    interrupt = resolve;
+  });
+  let isInterrupted = false;
+  const stopListening = terminal.onInterrupt(() => {
+    isInterrupted = true;
+    interrupt({ done: true, value: undefined });
+  });
+  const progress = new Progress(terminal, "lines", options.quiet);
+  try {
+    const totalBytes = options.jsonl === "-" ? undefined : (await stat(options.jsonl).catch(() => undefined))?.size;
+    const skippedBytes = output && options.resume ? await skipWritten(lines, options.out as string, output, guard.name, add) : 0;
+    for (let done = 1; !isInterrupted; done++) {
+      const { value: line } = await Promise.race([lines.next(), interrupted]);
+      if (line === undefined) break;
+      const result = await judge(guard, line, moderateOptions);
+      add(result);
+      const text = `${JSON.stringify(result)}\n`;
+      await (output ? output.appendFile(text) : terminal.out(text));
+      progress.update(done, totalBytes ? (line.endByte - skippedBytes) / (totalBytes - skippedBytes) : undefined);
+    }
+  } finally {
+    stopListening();
+    progress.end();
+    await output?.close();
+  }
+  return { ...outcome, isInterrupted };
+}
+
+/** What is wrong with a line stands in its place; what is wrong with the engine ends the batch. */
+async function judge(guard: Guard, line: JsonLine, options: ModerateOptions): Promise<Result> {
+  let id: unknown;
+  try {
+    const value = parseJson(line.line, "line");
+    id = (value as { id?: unknown } | null)?.id;
+    return { ...withId(id), ...(await guard.moderate(inputOfLine(value), options)) };
+  } catch (error) {
+    if (!isInputError(error)) throw error;
+    return { ...withId(id), line: line.number, error: error.message };
+  }
+}
+
+function withId(id: unknown): { id?: unknown } {
+  return id === undefined ? {} : { id };
+}
+
+/** A new file; or, to go on with, one that is there, without the torn line that a killed process may have left at its end. */
+async function openOutput(path: string, resume: boolean): Promise<FileHandle> {
+  const file = await open(path, resume ? "a+" : "wx").catch(error => {
+    throw fileError(path, error, resume ? "a file to write" : "no file yet (--resume goes on with one)");
+  });
+  if (resume) await file.truncate(await endOfLastLine(file));
+  return file;
+}
+
+async function endOfLastLine(file: FileHandle): Promise<number> {
+  const buffer = new Uint8Array(1 << 16);
+  for (let end = (await file.stat()).size; end > 0; ) {
+    const start = Math.max(0, end - buffer.length);
+    const { bytesRead } = await file.read(buffer, 0, end - start, start);
+    const at = buffer.subarray(0, bytesRead).lastIndexOf(0x0a);
+    if (at >= 0) return start + at + 1;
+    end = start;
+  }
+  return 0;
+}
+
+/**
+ * Reads past the lines that `output` has an answer to, and returns how many bytes of input that were. Throws where the output is not that of
+ * the same lines and the same model.
+ */
+async function skipWritten(
+  lines: AsyncGenerator<JsonLine>,
+  path: string,
+  output: FileHandle,
+  model: string,
+  add: (written: { line?: unknown; flagged?: unknown }) => void,
+): Promise<number> {
+  let skippedBytes = 0;
+  const { size } = await output.stat();
+  for await (const { line, name } of jsonLines(size === 0 ? noChunks() : createReadStream(path, { end: size - 1 }), path)) {
+    const written = parseJson(line, name) as { id?: unknown; line?: unknown; model?: unknown; flagged?: unknown };
+    const { value: input } = await lines.next();
+    if (input === undefined) throw new RangeError(`${name}: expected no more lines than the input has, got one more`);
+    const expected = { id: idOf(input), ...(written.line === undefined ? { model } : { line: input.number }) };
+    for (const [key, value] of Object.entries(expected)) {
+      const got = (written as Record<string, unknown>)[key];
+      if (JSON.stringify(got) !== JSON.stringify(value)) {
+        throw new RangeError(
+          `${name}: expected ${key} ${JSON.stringify(value) ?? "not given"} as of ${input.name} and this model, got ${JSON.stringify(got) ?? "none"}`,
+        );
+      }
+    }
+    add(written);
+    skippedBytes = input.endByte;
+  }
+  return skippedBytes;
+}
+
+function idOf(line: JsonLine): unknown {
+  try {
+    return (JSON.parse(line.line) as { id?: unknown } | null)?.id;
+  } catch {
+    return undefined; // it has got its error in its place
+  }
+}
+
+async function* noChunks(): AsyncGenerator<Uint8Array> {}

@@ -1,0 +1,99 @@
+/** `qwen3guard serve`: loads the guard, listens, and on SIGTERM or Ctrl-C finishes what it has accepted. */
+
+import { existsSync } from "node:fs";
+import { Guard } from "../../guard/guard.ts";
+import { parseHubId } from "../../model/hub-id.ts";
+import { checkpointFiles, engineOptions, type ModelOptions } from "../checkpoint-option.ts";
+import { printable, type Terminal, UsageError } from "../io.ts";
+import { createHandler } from "../server/handler.ts";
+import { type Listener, listen } from "../server/listen.node.ts";
+
+export interface ServeCommandOptions extends ModelOptions {
+  readonly host: string;
+  readonly port: number;
+  readonly apiKey?: string;
+  readonly servedModelName?: readonly string[];
+  readonly maxQueue: number;
+  readonly maxBody: number;
+  /** Seconds. */
+  readonly timeout: number;
+  readonly cors?: string;
+  readonly logRequests?: boolean;
+  readonly logText?: boolean;
+}
+
+/** Resolves when the server has ended; true where Ctrl-C ended it. */
+export async function serveCommand(options: ServeCommandOptions, terminal: Terminal): Promise<boolean> {
+  const { host, port, cors, maxQueue, timeout } = options;
+  if (port > 65_535) throw new UsageError(`--port: expected at most 65535, got ${port}`);
+  if (timeout > 86_400) throw new UsageError(`--timeout: expected at most 86400 seconds, got ${timeout}`);
+  if (cors !== undefined && !isOrigin(cors))
+    throw new UsageError(`--cors: expected an origin, as in https://example.org, or *, got ${cors}`);
+  const apiKey = options.apiKey ?? (terminal.env.QWEN3GUARD_API_KEY || undefined);
+  if (apiKey === "") throw new UsageError("--api-key: expected a key, got an empty text");
+  const engine = engineOptions(options);
+
+  const guard = await Guard.load(await checkpointFiles(options, terminal), engine);
+  try {
+    const handler = createHandler(guard, {
+      modelNames: [...(options.servedModelName ?? []), ...hubNames(options, terminal)],
+      ...(apiKey === undefined ? {} : { apiKey }),
+      maxQueue,
+      maxBodyBytes: options.maxBody,
+      timeoutMs: timeout * 1000,
+      ...(cors === undefined ? {} : { cors }),
+      log: line => terminal.err(`${printable(line)}\n`),
+      logRequests: options.logRequests ?? false,
+      logText: options.logText ?? false,
+    });
+    const listener = await open(handler, { host, port, timeoutMs: timeout * 1000 });
+    if (apiKey === undefined && !isLoopback(host)) {
+      terminal.err(`qwen3guard: ${host} may be reached by others and no --api-key is asked for\n`);
+    }
+    const stop = untilStopped(terminal);
+    terminal.err(`listening on ${listener.url}\n`);
+    const isInterrupted = await stop;
+    await listener.close();
+    return isInterrupted;
+  } finally {
+    guard.close();
+  }
+}
+
+async function open(...[handler, options]: Parameters<typeof listen>): Promise<Listener> {
+  try {
+    return await listen(handler, options);
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    const reasons: Record<string, string> = {
+      EADDRINUSE: "one that is in use",
+      EACCES: "one that needs more rights",
+      EADDRNOTAVAIL: "an address that is not this machine's",
+      ENOTFOUND: "a name without an address",
+    };
+    throw new Error(`${options.host}:${options.port}: expected a port to listen on, got ${reasons[code ?? ""] ?? message}`);
+  }
+}
+
+/** True for Ctrl-C, false for SIGTERM. The second of the same kind ends the process at once. */
+function untilStopped(terminal: Terminal): Promise<boolean> {
+  return new Promise(resolve => {
+    terminal.onInterrupt(() => resolve(true));
+    terminal.onTerminate(() => resolve(false));
+  });
+}
+
+/** A model of the Hub is also called by its id. */
+function hubNames(options: ModelOptions, terminal: Terminal): string[] {
+  const source = options.model ?? terminal.env.QWEN3GUARD_MODEL;
+  const hubId = source && !existsSync(source) ? parseHubId(source) : undefined;
+  return hubId ? [hubId.id] : [];
+}
+
+function isOrigin(text: string): boolean {
+  return text === "*" || (URL.canParse(text) && new URL(text).origin === text);
+}
+
+function isLoopback(host: string): boolean {
+  return host === "localhost" || host === "::1" || /^127(\.\d{1,3}){3}$/.test(host);
+}

@@ -1,0 +1,140 @@
+/**
+ * `qwen3guard stream`: an answer from stdin, moderated as it arrives.
+ *
+ * Out: the text that is cleared, coloured by risk where the terminal takes colours, up to the first violation; with --json a line a token (of a
+ * Gen guard: a line a stretch), then one on the whole. What a later verdict may still cut is held back, so that nothing behind the cut is ever shown.
+ */
+
+import pc from "picocolors";
+import type { TokenVerdict, TokenViolation } from "../../guard/cut-rule.ts";
+import { Guard } from "../../guard/guard.ts";
+import type { ModerationStream, StreamUpdate, StretchVerdict, Violation } from "../../guard/moderation-stream.ts";
+import type { SafetyLevel } from "../../guard/policy.ts";
+import { StreamGuard } from "../../guard/stream-guard.ts";
+import type { Mode } from "../../guard/verdict.ts";
+import { readConfig } from "../../model/qwen3.ts";
+import { checkpointFiles, engineOptions, type ModelOptions } from "../checkpoint-option.ts";
+import { printable, type Terminal, textChunks, UsageError } from "../io.ts";
+
+export interface StreamCommandOptions extends ModelOptions {
+  readonly prompt: string;
+  readonly mode: Mode;
+  readonly every?: number;
+  readonly json?: boolean;
+}
+
+/** More at once would be judged in vain behind a cut, and shown late. */
+const MOST_UNITS = 256;
+
+/** `onCut` is called before anything is written about it, as there may be nobody to read it. */
+export async function streamCommand(options: StreamCommandOptions, terminal: Terminal, onCut: () => void): Promise<void> {
+  if (terminal.stdin.isTTY) throw new UsageError("stream: expected the answer on stdin, got a terminal");
+  const stream = await startStream(options, terminal);
+  const query = await stream.query();
+  if (!options.json && !options.quiet && query.risk !== "Safe") {
+    terminal.err(`qwen3guard: the question is ${describe(query)}\n`);
+  }
+
+  const printer = options.json ? undefined : new TextPrinter(terminal);
+  let violation: StreamUpdate["violation"] = null;
+  for await (const { text, update } of moderated(stream, terminal)) {
+    violation = update.violation;
+    if (violation) onCut();
+    if (printer) await printer.print(text, update);
+    else await printLines(update, terminal);
+    if (violation) break;
+  }
+  stream.close();
+
+  if (options.json) {
+    const { risk, riskProbs, category } = query;
+    const summary = { query: { risk, riskProbs, category }, cut: violation !== null, at: violation?.at ?? null };
+    await terminal.out(`${JSON.stringify(summary)}\n`);
+    return;
+  }
+  await printer?.end(violation);
+  if (violation && !options.quiet) {
+    terminal.err(`qwen3guard: cut at character ${violation.at}: ${describe(violation)}\n`);
+  }
+}
+
+/** A Stream guard judges token by token, a Gen guard (the embedded one is) every so many tokens. */
+async function startStream(options: StreamCommandOptions, terminal: Terminal): Promise<ModerationStream> {
+  const { prompt, mode, every } = options;
+  const engine = engineOptions(options);
+  const files = await checkpointFiles(options, terminal);
+  const { guardHeads } = await readConfig(files);
+  if (guardHeads && every !== undefined)
+    throw new UsageError("--every: expected a Gen guard, got a Stream guard, which judges every token");
+  if (guardHeads) return (await StreamGuard.load(files, engine)).stream({ prompt }, { mode });
+  return (await Guard.load(files, engine)).stream({ prompt }, { mode, ...(every === undefined ? {} : { every }) });
+}
+
+function describe({ risk, category }: { readonly risk: SafetyLevel | null; readonly category: string | null }): string {
+  return `${risk ?? "unparsed"}${category === null ? "" : ` (${category})`}`;
+}
+
+/** Pushes stdin into the stream, and ends it; `text` is what was pushed. */
+async function* moderated(stream: ModerationStream, terminal: Terminal): AsyncGenerator<{ text: string; update: StreamUpdate }> {
+  for await (const chunk of textChunks(terminal.stdin, "stdin")) {
+    for (let at = 0; at < chunk.length; at += MOST_UNITS) {
+      const text = chunk.slice(at, at + MOST_UNITS);
+      yield { text, update: await stream.push(text) };
+    }
+  }
+  yield { text: "", update: await stream.end() };
+}
+
+/** A line for each token, or stretch, up to the last one of the violation. */
+async function printLines({ verdicts, violation }: StreamUpdate, terminal: Terminal): Promise<void> {
+  const tokens = (violation as TokenViolation | null)?.tokens;
+  const last = tokens ? tokens[tokens.length - 1].start : (violation?.at ?? Infinity);
+  const lines = (verdicts as readonly (StretchVerdict & Partial<TokenVerdict>)[])
+    .filter(({ start }) => start <= last)
+    .map(({ position, id, start, end, risk, riskProbs, category, categoryProb }) =>
+      JSON.stringify({ position, id, start, end, risk, riskProbs, category, categoryProb }),
+    );
+  if (lines.length > 0) await terminal.out(`${lines.join("\n")}\n`);
+}
+
+/** Prints what is cleared, each stretch in the colour of its risk. */
+class TextPrinter {
+  readonly #terminal: Terminal;
+  readonly #tint: Readonly<Record<SafetyLevel, (text: string) => string>>;
+  #answer = "";
+  #shown = 0;
+  /** Verdicts on what is not shown yet. */
+  #held: StretchVerdict[] = [];
+
+  constructor(terminal: Terminal) {
+    const color = pc.createColors(terminal.colors);
+    this.#terminal = terminal;
+    this.#tint = { Safe: text => text, Controversial: color.yellow, Unsafe: color.red };
+  }
+
+  /** `text` is what was pushed to get the update. */
+  async print(text: string, { verdicts, clearedTo }: StreamUpdate): Promise<void> {
+    this.#answer += text;
+    this.#held.push(...verdicts);
+    await this.#show(clearedTo);
+  }
+
+  /** One token that alone would offend is no violation where the answer ends with it. */
+  async end(violation: Violation | null): Promise<void> {
+    await this.#show(violation?.at ?? Infinity);
+    if (this.#terminal.isTTY) await this.#terminal.out("\n");
+  }
+
+  async #show(limit: number): Promise<void> {
+    let output = "";
+    while (this.#held.length > 0 && this.#shown < limit) {
+      const { end, risk } = this.#held[0];
+      const text = this.#answer.slice(this.#shown, Math.min(end, limit));
+      this.#shown += text.length;
+      if (this.#shown >= end) this.#held.shift();
+      // To a pipe exactly the text; a terminal must not do what it says.
+      if (text !== "") output += this.#tint[risk ?? "Unsafe"](this.#terminal.isTTY ? text.replace(/[^\n\t]+/g, printable) : text);
+    }
+    if (output !== "") await this.#terminal.out(output);
+  }
+}

@@ -1,0 +1,34 @@
+/** What a line of JSONL asks to be judged, wherever lines hold inputs: batches and evaluations. */
+
+import { type ModerationInput, toConversation } from "../guard/conversation.ts";
+
+/**
+ * The input of `{text}`, `{prompt, response?}` or `{messages}`; other keys (an id, a label, a source) are nobody's business here. Throws
+ * TypeError or RangeError, without the line's name.
+ */
+export function inputOfLine(value: unknown): ModerationInput {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) throw new TypeError(`expected an object, got ${show(value)}`);
+  const line = value as Readonly<Record<string, unknown>>;
+  const forms = ["text", "prompt", "messages"].filter(key => line[key] !== undefined);
+  if (forms.length !== 1) {
+    throw new TypeError(
+      `expected one of {text}, {prompt, response} and {messages}, got ${forms.length === 0 ? "none" : forms.join(" and ")}`,
+    );
+  }
+  const { text, prompt, response, messages } = line;
+  if (response !== undefined && prompt === undefined) throw new TypeError(`response: expected a prompt with it, got ${forms[0]}`);
+  if (text !== undefined) {
+    if (typeof text !== "string") throw new TypeError(`text: expected a string, got ${show(text)}`);
+    return text;
+  }
+  if (messages !== undefined && !Array.isArray(messages)) {
+    throw new TypeError(`messages: expected an array of {role, content}, got ${show(messages)}`);
+  }
+  return toConversation((messages ?? (response === undefined ? { prompt } : { prompt, response })) as ModerationInput);
+}
+
+/** A value in a message: short. */
+export function show(value: unknown): string {
+  const text = JSON.stringify(value) ?? "nothing";
+  return text.length > 60 ? `${text.slice(0, 57)}...` : text;
+}

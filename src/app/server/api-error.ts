@@ -1,0 +1,67 @@
+/** Failures as OpenAI's clients know them: a status, and a body `{error: {message, type, param, code}}`. */
+
+/** A failure that is told to the client as it is. */
+export class ApiError extends Error {
+  readonly status: number;
+  /** The field of the request that is at fault. */
+  readonly param: string | null;
+  readonly code: string | null;
+  readonly headers: Readonly<Record<string, string>>;
+
+  constructor(
+    status: number,
+    message: string,
+    details: { readonly param?: string; readonly code?: string; readonly headers?: Readonly<Record<string, string>> } = {},
+  ) {
+    super(message);
+    this.status = status;
+    this.param = details.param ?? null;
+    this.code = details.code ?? null;
+    this.headers = details.headers ?? {};
+  }
+
+  /** The object that stands under `error`. */
+  get body(): { message: string; type: string; param: string | null; code: string | null } {
+    const type = this.status === 401 ? "authentication_error" : this.status < 500 ? "invalid_request_error" : "server_error";
+    return { message: this.message, type, param: this.param, code: this.code };
+  }
+}
+
+/** 400: a field whose kind or value is wrong. */
+export function invalid(param: string, expected: string, got: string): ApiError {
+  return new ApiError(400, `${param}: expected ${expected}, got ${got}`, { param, code: "invalid_value" });
+}
+
+/** 422: a field that OpenAI has and this server understands but cannot honour. It is refused by name rather than ignored. */
+export function unsupported(param: string, reason: string): ApiError {
+  return new ApiError(422, `${param}: not supported (${reason})`, { param, code: "unsupported_parameter" });
+}
+
+/** 503 with how long to wait. OpenAI's clients try again by themselves after it. */
+export function unavailable(
+  message: string,
+  retryAfterSeconds: number,
+  code: string,
+  headers: Readonly<Record<string, string>> = {},
+): ApiError {
+  return new ApiError(503, message, { code, headers: { ...headers, "retry-after": String(retryAfterSeconds) } });
+}
+
+/** What the client is told of a failure. What nobody expected is for the log, not for the client. */
+export function toApiError(error: unknown): ApiError {
+  return error instanceof ApiError ? error : new ApiError(500, "the server failed to answer; its log says how", { code: "internal_error" });
+}
+
+/** The same as the last event of a stream. */
+export function toErrorEvent(error: unknown): object {
+  return { error: toApiError(error).body };
+}
+
+/** What a value is, for messages: short, and of a text no more than its first characters. */
+export function describe(value: unknown): string {
+  if (value === null) return "null";
+  if (Array.isArray(value)) return "an array";
+  if (typeof value === "object") return "an object";
+  if (typeof value === "string") return value.length <= 40 ? JSON.stringify(value) : `${JSON.stringify(value.slice(0, 40))}...`;
+  return value === undefined ? "nothing" : String(value);
+}

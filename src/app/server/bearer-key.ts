@@ -1,0 +1,29 @@
+/** The key that requests must carry. Compared by SHA-256 digests and all of them, so that the time tells nothing of the key. */
+
+import { ApiError } from "./api-error.ts";
+
+export class BearerKey {
+  readonly #digest: Promise<Uint8Array>;
+
+  constructor(key: string) {
+    if (key === "") throw new RangeError("apiKey: expected a key, got an empty text");
+    this.#digest = digest(key);
+  }
+
+  /** Throws 401 unless `Authorization: Bearer KEY` is there. */
+  async check(headers: Headers): Promise<void> {
+    const given = /^Bearer +(.*)$/i.exec(headers.get("authorization") ?? "")?.[1];
+    const [expected, got] = await Promise.all([this.#digest, digest(given ?? "")]);
+    let difference = given === undefined ? 1 : 0;
+    for (let i = 0; i < expected.length; i++) difference |= expected[i] ^ got[i];
+    if (difference === 0) return;
+    throw new ApiError(401, `authorization: expected Bearer and the server's key, got ${given === undefined ? "none" : "another key"}`, {
+      code: "invalid_api_key",
+      headers: { "www-authenticate": "Bearer" },
+    });
+  }
+}
+
+async function digest(text: string): Promise<Uint8Array> {
+  return new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text)));
+}

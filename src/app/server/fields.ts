@@ -1,0 +1,124 @@
+/**
+ * The fields of a request, read by kind and range.
+ *
+ * In: a JSON object. Out: values, or an ApiError that names the field. As with OpenAI, null is as good as nothing.
+ */
+
+import { ApiError, describe, invalid, unsupported } from "./api-error.ts";
+
+export class Fields {
+  readonly #values: Readonly<Record<string, unknown>>;
+  readonly #path: string;
+
+  /** `path` stands before the names in messages: "messages[0].". */
+  constructor(values: unknown, path: string = "") {
+    if (typeof values !== "object" || values === null || Array.isArray(values)) {
+      throw invalid(path.replace(/\.$/, ""), "an object", describe(values));
+    }
+    this.#values = values as Record<string, unknown>;
+    this.#path = path;
+  }
+
+  get names(): string[] {
+    return Object.keys(this.#values).filter(name => this.get(name) !== undefined);
+  }
+
+  /** undefined where it is missing or null. */
+  get(name: string): unknown {
+    return Object.hasOwn(this.#values, name) ? (this.#values[name] ?? undefined) : undefined;
+  }
+
+  /** The fields of an object that must be there. */
+  inner(name: string): Fields {
+    return new Fields(this.get(name), `${this.#path}${name}.`);
+  }
+
+  string(name: string): string | undefined {
+    const value = this.get(name);
+    if (value !== undefined && typeof value !== "string") throw this.#invalid(name, "a string", value);
+    return value;
+  }
+
+  boolean(name: string): boolean | undefined {
+    const value = this.get(name);
+    if (value !== undefined && typeof value !== "boolean") throw this.#invalid(name, "true or false", value);
+    return value;
+  }
+
+  number(name: string, min: number, max: number): number | undefined {
+    const value = this.get(name);
+    if (value === undefined) return undefined;
+    if (typeof value !== "number" || !(value >= min && value <= max)) throw this.#invalid(name, `a number from ${min} to ${max}`, value);
+    return value;
+  }
+
+  integer(name: string, min: number, max: number): number | undefined {
+    const value = this.get(name);
+    if (value === undefined) return undefined;
+    if (typeof value !== "number" || !Number.isSafeInteger(value) || value < min || value > max) {
+      throw this.#invalid(name, `an integer from ${min} to ${max}`, value);
+    }
+    return value;
+  }
+
+  oneOf<T extends string>(name: string, values: readonly T[]): T | undefined {
+    const value = this.get(name);
+    if (value === undefined) return undefined;
+    if (!values.includes(value as T)) throw this.#invalid(name, values.join(" or "), value);
+    return value as T;
+  }
+
+  /**
+   * What is not `known` is refused by name: 422 for what OpenAI has and a guard cannot do, unless it has the value that means "do not"; 400
+   * for what nobody knows.
+   */
+  refuseOthers(known: readonly string[], refused: Readonly<Record<string, Refused>> = {}): void {
+    for (const name of this.names) {
+      if (known.includes(name)) continue;
+      const param = this.#path + name;
+      if (!Object.hasOwn(refused, name)) {
+        throw new ApiError(400, `${describe(param)}: expected a known field, got none of that name`, { param, code: "unknown_parameter" });
+      }
+      const { reason, unless } = refused[name];
+      if (!unless.includes(JSON.stringify(this.get(name)))) throw unsupported(param, reason);
+    }
+  }
+
+  invalid(name: string, expected: string, got: string): ApiError {
+    return invalid(this.#path + name, expected, got);
+  }
+
+  unsupported(name: string, reason: string): ApiError {
+    return unsupported(this.#path + name, reason);
+  }
+
+  #invalid(name: string, expected: string, value: unknown): ApiError {
+    return this.invalid(name, expected, describe(value));
+  }
+}
+
+export interface Refused {
+  readonly reason: string;
+  /** Values, as JSON, that ask for nothing and are accepted. */
+  readonly unless: readonly string[];
+}
+
+/** The text of a `content` or an `input`: a string, or an array of text parts, which are joined by line breaks as vLLM joins them. */
+export function textOf(content: unknown, path: string): string {
+  if (typeof content === "string") return content;
+  if (!Array.isArray(content)) throw invalid(path, "a string or an array of text parts", describe(content));
+  if (content.length === 0) throw invalid(path, "at least one part", "none");
+  return content
+    .map((part, i) => {
+      const fields = new Fields(part, `${path}[${i}].`);
+      const type = fields.string("type");
+      if (type !== "text" && type !== "input_text") {
+        if (type === undefined) throw invalid(`${path}[${i}].type`, '"text"', "nothing");
+        throw unsupported(`${path}[${i}].type`, `a guard reads text alone, got ${describe(type)}`);
+      }
+      const text = fields.string("text");
+      if (text === undefined) throw invalid(`${path}[${i}].text`, "a string", "nothing");
+      return text;
+    })
+    .join("\n");
+}

@@ -1,0 +1,246 @@
+/**
+ * The server as a web-standard handler: `(Request) => Promise<Response>`.
+ *
+ * In: a loaded guard. Out: OpenAI's chat, completions and moderations, with health, metrics, a description and a page to try it. It runs wherever
+ * there are `Request` and `Response`; the listener for Node is in listen.node.ts. Reading order: this file; moderations.ts; chat.ts and generation.ts; queue.ts
+ * (who goes first); request-body.ts and fields.ts (what is refused).
+ */
+
+import { Hono } from "hono";
+import type { Guard } from "../../guard/guard.ts";
+import { checkOptions } from "../../tensor/options.ts";
+import { ApiError, toApiError, unavailable } from "./api-error.ts";
+import { BearerKey } from "./bearer-key.ts";
+import { chatCompletion } from "./chat.ts";
+import { completion } from "./completions.ts";
+import { type Exchange, newId, Service } from "./context.ts";
+import { moderation } from "./moderations.ts";
+import { openApi } from "./openapi.ts";
+import { pageResponse } from "./page.ts";
+import { readJsonBody } from "./request-body.ts";
+
+export interface HandlerOptions {
+  /** Names that requests may call the model by, besides its own; answers carry the first. */
+  readonly modelNames?: readonly string[];
+  /** Asked of every request but those for `/`, `/health` and `/openapi.json`. */
+  readonly apiKey?: string;
+  /** Requests that may wait, 64 by default; one more is told to come back (503). */
+  readonly maxQueue?: number;
+  /** 1 MB by default. */
+  readonly maxBodyBytes?: number;
+  /** How long a request may take, waiting included: 300,000 by default. */
+  readonly timeoutMs?: number;
+  /** The origin whose pages may call the server from a browser, or "*". */
+  readonly cors?: string;
+  /** Receives a line for each failure that is the server's own. Nothing is logged by default. */
+  readonly log?: (line: string) => void;
+  /** Also a line for each request, without any of its text. */
+  readonly logRequests?: boolean;
+  /** Also the texts. */
+  readonly logText?: boolean;
+}
+
+export interface Handler {
+  readonly fetch: (request: Request) => Promise<Response>;
+  /** Refuses new work from now on (503), and resolves when all that was accepted has been answered. */
+  readonly drain: () => Promise<void>;
+}
+
+interface Env {
+  readonly Bindings: { readonly exchange: Exchange };
+}
+
+interface Route {
+  readonly method: "GET" | "POST";
+  readonly path: string;
+  readonly isOpen?: boolean;
+  readonly answer: (request: Request, exchange: Exchange, id: string) => Response | Promise<Response>;
+}
+
+/** The route table. `readBody` refuses what no work shall be done for. */
+function newRoutes(
+  service: Service,
+  readBody: (request: Request, exchange: Exchange) => Promise<Record<string, unknown>>,
+  isDraining: () => boolean,
+): readonly Route[] {
+  const post = (
+    path: string,
+    answer: (service: Service, body: Record<string, unknown>, exchange: Exchange) => Promise<Response>,
+  ): Route => ({
+    method: "POST",
+    path,
+    answer: async (request, exchange) => answer(service, await readBody(request, exchange), exchange),
+  });
+  const get = (path: string, answer: (id: string) => Response, isOpen: boolean = false): Route => ({
+    method: "GET",
+    path,
+    isOpen,
+    answer: (_request, _exchange, id) => answer(id),
+  });
+  const description = openApi(service.model);
+  const models = service.modelNames.map(id => ({ id, object: "model", created: service.created, owned_by: "qwen3guard" }));
+  const model = (id: string): Response => {
+    const found = models.find(model => model.id === id);
+    if (!found) throw service.noSuchModel(id);
+    return Response.json(found);
+  };
+  const health = (): Response => {
+    const [status, word] = isDraining() ? [503, "draining"] : [200, "ok"];
+    return Response.json({ status: word, model: service.model }, { status });
+  };
+  const metrics = (): Response =>
+    new Response(service.metrics.render(), { headers: { "content-type": "text/plain; version=0.0.4; charset=utf-8" } });
+  return [
+    post("/v1/chat/completions", chatCompletion),
+    post("/v1/completions", completion),
+    post("/v1/moderations", moderation),
+    get("/v1/models", () => Response.json({ object: "list", data: models })),
+    get("/v1/models/{id}", model),
+    get("/health", health, true),
+    get("/metrics", metrics),
+    get("/openapi.json", () => Response.json(description), true),
+    get("/", pageResponse, true),
+  ];
+}
+
+/** What a client that has gone away would have been told; nginx's number. */
+const CLIENT_GONE = 499;
+
+/** Throws RangeError for options out of range. The guard stays the caller's: closing it is his. */
+export function createHandler(guard: Guard, options: HandlerOptions = {}): Handler {
+  checkOptions(
+    options,
+    ["modelNames", "apiKey", "maxQueue", "maxBodyBytes", "timeoutMs", "cors", "log", "logRequests", "logText"],
+    "handler",
+  );
+  const {
+    maxQueue = 64,
+    maxBodyBytes = 2 ** 20,
+    timeoutMs = 300_000,
+    cors,
+    log = () => {},
+    logRequests = false,
+    logText = false,
+  } = options;
+  for (const [name, value] of Object.entries({ maxBodyBytes, timeoutMs })) {
+    if (!Number.isInteger(value) || value < 1 || value >= 2 ** 31) {
+      throw new RangeError(`${name}: expected an integer from 1 to ${2 ** 31 - 1}, got ${value}`);
+    }
+  }
+  const service = new Service(guard, options.modelNames ?? [], maxQueue);
+  const key = options.apiKey === undefined ? undefined : new BearerKey(options.apiKey);
+  const countRequest = service.metrics.counter("qwen3guard_requests_total", "Requests by route and status; 499: the client went away.");
+  const timeRequest = service.metrics.histogram("qwen3guard_request_seconds", "Time from a request's headers to the end of its answer.");
+
+  let active = 0;
+  let isDraining = false;
+  let drained: (() => void) | undefined;
+
+  const readBody = (request: Request, exchange: Exchange): Promise<Record<string, unknown>> => {
+    if (!isDraining) return readJsonBody(request, maxBodyBytes, exchange.signal);
+    throw unavailable("server shutting down: expected no new requests, got one", 1, "shutting_down", { connection: "close" });
+  };
+  const routes = newRoutes(service, readBody, () => isDraining);
+
+  const app = new Hono<Env>();
+  for (const { method, path, isOpen, answer } of routes) {
+    const pattern = path.replace("{id}", ":id{.+}"); // names of the Hub have a slash in them
+    app.on(method, pattern, async ({ req, env: { exchange } }) => {
+      exchange.route = path;
+      if (!isOpen) await key?.check(req.raw.headers);
+      return answer(req.raw, exchange, req.param("id") ?? "");
+    });
+    app.all(pattern, ({ req, env: { exchange } }) => {
+      exchange.route = path;
+      const allow = method === "GET" ? "GET, HEAD" : method;
+      throw new ApiError(405, `${path}: expected ${allow}, got ${req.method.slice(0, 20)}`, { headers: { allow } });
+    });
+  }
+  app.notFound(() => failure(new ApiError(404, `path: expected one of ${routes.map(({ path }) => path).join(", ")}, got another`)));
+  app.onError((error, { env: { exchange } }) => {
+    if (!(error instanceof ApiError)) log(`qwen3guard: ${exchange.route}: ${error.message}`);
+    return failure(toApiError(error));
+  });
+
+  const answer = async (request: Request, exchange: Exchange): Promise<Response> => {
+    const isPreflight = cors !== undefined && request.method === "OPTIONS" && request.headers.has("access-control-request-method");
+    const response = isPreflight ? preflight() : await app.fetch(request, { exchange });
+    if (cors !== undefined) {
+      response.headers.set("access-control-allow-origin", cors);
+      if (cors !== "*") response.headers.append("vary", "origin");
+    }
+    response.headers.set("x-request-id", newId("req"));
+    response.headers.set("x-content-type-options", "nosniff");
+    return response;
+  };
+
+  const handle = async (request: Request): Promise<Response> => {
+    const started = performance.now();
+    active++;
+    const { exchange, release } = newExchange(request, timeoutMs);
+    const finish = (status: number): void => {
+      release();
+      const seconds = (performance.now() - started) / 1000;
+      const labels = { route: exchange.route, status: String(request.signal.aborted ? CLIENT_GONE : status) };
+      countRequest(labels);
+      timeRequest({ route: exchange.route }, seconds);
+      if (logRequests || logText) {
+        const texts = logText ? exchange.texts.map(text => ` ${JSON.stringify(text)}`).join("") : "";
+        log(`${labels.status} ${exchange.route} ${(seconds * 1000).toFixed(1)} ms${texts}`);
+      }
+      active--;
+      if (active === 0) drained?.();
+    };
+    const response = await answer(request, exchange);
+    if (exchange.ended) void exchange.ended.then(() => finish(response.status));
+    else finish(response.status);
+    return response;
+  };
+
+  return {
+    fetch: handle,
+    drain: () => {
+      isDraining = true;
+      return new Promise(resolve => {
+        drained = resolve;
+        if (active === 0) resolve();
+      });
+    },
+  };
+}
+
+/** Whatever comes first ends it: the client's leaving, the time limit, or what works on it. */
+function newExchange(request: Request, timeoutMs: number): { exchange: Exchange; release: () => void } {
+  const controller = new AbortController();
+  const gone = (): void => controller.abort(new ApiError(CLIENT_GONE, "the client went away"));
+  const late = (): void =>
+    controller.abort(
+      new ApiError(504, `request: expected an answer within ${timeoutMs} ms, got none`, {
+        code: "timeout",
+        headers: { "x-should-retry": "false" }, // OpenAI's clients would try again, to the same end
+      }),
+    );
+  const timer = setTimeout(late, timeoutMs);
+  if (request.signal.aborted) gone();
+  else request.signal.addEventListener("abort", gone, { once: true });
+  const release = (): void => {
+    clearTimeout(timer);
+    request.signal.removeEventListener("abort", gone);
+  };
+  const { signal } = controller;
+  return { exchange: { route: "other", signal, abort: reason => controller.abort(reason), texts: [], ended: undefined }, release };
+}
+
+function failure(error: ApiError): Response {
+  return Response.json({ error: error.body }, { status: error.status, headers: error.headers });
+}
+
+function preflight(): Response {
+  const headers = {
+    "access-control-allow-methods": "GET, POST",
+    // The X-Stainless-... headers that OpenAI's clients send have many names.
+    "access-control-allow-headers": "*, authorization, content-type",
+    "access-control-max-age": "86400",
+  };
+  return new Response(null, { status: 204, headers });
+}

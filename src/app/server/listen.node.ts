@@ -1,0 +1,77 @@
+/** Node's listener for the handler: an HTTP/1.1 server with bounds on what a connection may take, and an end that finishes what runs. */
+
+import { createServer, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import { getRequestListener } from "@hono/node-server";
+import { ApiError } from "./api-error.ts";
+import type { Handler } from "./handler.ts";
+
+export interface ListenOptions {
+  readonly host: string;
+  /** 0: a free one. */
+  readonly port: number;
+  /** How long the handler lets a request take. */
+  readonly timeoutMs: number;
+}
+
+export interface Listener {
+  readonly url: string;
+  /** Refuses new work, finishes what was accepted, and closes the connections. */
+  readonly close: () => Promise<void>;
+}
+
+/** A header takes milliseconds and a megabyte seconds: who needs longer holds a connection open, on purpose or not. */
+const HEADERS_TIMEOUT_MS = 10_000;
+const REQUEST_TIMEOUT_MS = 30_000;
+const CHECK_INTERVAL_MS = 1_000;
+const KEEP_ALIVE_MS = 15_000;
+const MAX_HEADER_BYTES = 16 * 2 ** 10;
+const MAX_HEADERS = 100;
+const MAX_CONNECTIONS = 1_024;
+/** For answers that are still being sent when all have been given. */
+const CLOSE_MS = 5_000;
+
+/** Rejects with the system's error, for instance EADDRINUSE. */
+export async function listen(handler: Handler, { host, port, timeoutMs }: ListenOptions): Promise<Listener> {
+  const listener = getRequestListener(handler.fetch, {
+    overrideGlobalObjects: false,
+    // What is no URL or has no host never comes to the handler.
+    errorHandler: () => Response.json({ error: new ApiError(400, "request: expected a URL and a host, got others").body }, { status: 400 }),
+  });
+  const server = createServer(
+    {
+      headersTimeout: HEADERS_TIMEOUT_MS,
+      requestTimeout: REQUEST_TIMEOUT_MS,
+      connectionsCheckingInterval: CHECK_INTERVAL_MS,
+      keepAliveTimeout: KEEP_ALIVE_MS,
+      maxHeaderSize: MAX_HEADER_BYTES,
+    },
+    listener,
+  );
+  server.maxHeadersCount = MAX_HEADERS;
+  server.maxConnections = MAX_CONNECTIONS;
+  server.timeout = timeoutMs + REQUEST_TIMEOUT_MS; // without a byte in either direction
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", reject);
+    server.listen(port, host, resolve);
+  });
+  const { address, family, port: bound } = server.address() as AddressInfo;
+  return {
+    url: `http://${family === "IPv6" ? `[${address}]` : address}:${bound}`,
+    close: async () => {
+      await handler.drain();
+      await closeServer(server);
+    },
+  };
+}
+
+function closeServer(server: Server): Promise<void> {
+  return new Promise(resolve => {
+    const timer = setTimeout(() => server.closeAllConnections(), CLOSE_MS);
+    server.close(() => {
+      clearTimeout(timer);
+      resolve();
+    });
+    server.closeIdleConnections();
+  });
+}

@@ -1,0 +1,34 @@
+/** Logits to log probabilities: the chosen id's, and the likeliest ids'. In float64, over the whole vocabulary, before any temperature. */
+
+export interface TokenLogprob {
+  readonly id: number;
+  readonly logprob: number;
+}
+
+export interface ChosenLogprob extends TokenLogprob {
+  /** The likeliest first; of equal ones the smaller id. */
+  readonly top: readonly TokenLogprob[];
+}
+
+export function chosenLogprob(logits: Float32Array, id: number, topCount: number): ChosenLogprob {
+  let max = -Infinity;
+  for (const logit of logits) if (logit > max) max = logit;
+  let sum = 0;
+  for (const logit of logits) sum += Math.exp(logit - max);
+  const logSum = max + Math.log(sum);
+  const logprob = (i: number): TokenLogprob => ({ id: i, logprob: logits[i] - logSum });
+  return { ...logprob(id), top: likeliest(logits, topCount).map(logprob) };
+}
+
+/** By insertion: `count` is small beside the vocabulary, and most ids fall short of the last of them at once. */
+function likeliest(logits: Float32Array, count: number): number[] {
+  const ids: number[] = [];
+  for (let id = 0; id < logits.length && count > 0; id++) {
+    if (ids.length === count && !(logits[id] > logits[ids[count - 1]])) continue;
+    let at = ids.length;
+    while (at > 0 && logits[id] > logits[ids[at - 1]]) at--;
+    ids.splice(at, 0, id);
+    if (ids.length > count) ids.pop();
+  }
+  return ids;
+}

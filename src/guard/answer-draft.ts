@@ -1,0 +1,133 @@
+/**
+ * Guesses how a guard's answer goes on, so that one pass over the weights can give most of it.
+ *
+ * In: the ids of an answer so far. Out: the likeliest ids behind them. Nearly all of an answer is forced ("Safety:", "\nCategories:"), and a few
+ * positions decide it; so the possible answers stand in a tree of ids, each branch with a weight, and a guess follows the heaviest branches down.
+ * Finished answers add to the weights, recent ones more. A guess can only change speed, never the answer: see model/generate.ts.
+ *
+ * The first guess is always a Safe answer. Where that is right, one pass is all. Where the level is not Safe, the same pass has also said which
+ * category it would name, as if the level had been right; the second guess names the likeliest of them.
+ */
+
+import type { Draft } from "../model/generate.ts";
+import type { Tokenizer } from "../tokenizer/tokenizer.ts";
+import { writeAnswer } from "./answer.ts";
+import { type Decision, endsWith, type Labels } from "./labels.ts";
+import { NO_CATEGORY, type Policy, SAFETY_LEVELS } from "./policy.ts";
+
+/** One id of an answer; `weight` is that of all finished answers that came through it. */
+interface Branch {
+  weight: number;
+  readonly next: Map<number, Branch>;
+}
+
+/** An answer weighs so much more than the one before it: some fourteen answers on, the older one counts half. */
+const RECENCY = 1.05;
+/** Behind a category an answer may end or go on ("Violent, PII"). A branch that fewer than this share took is not followed. */
+const LEAST_SHARE = 0.2;
+/** Answers seldom differ, but nothing may grow without bound: with so many ids the tree starts afresh. */
+const MAX_BRANCHES = 20_000;
+const MAX_WEIGHT = 1e100;
+
+export class AnswerDraft {
+  readonly #possible: readonly (readonly number[])[];
+  readonly #labels: Labels;
+  readonly #none: number;
+  #root: Branch = newBranch();
+  #branches = 0;
+  /** What the next finished answer weighs. */
+  #weight = 1;
+
+  constructor(tokenizer: Tokenizer, policy: Policy, labels: Labels) {
+    const refusals = policy.hasRefusal ? (["No", "Yes"] as const) : [null];
+    this.#possible = SAFETY_LEVELS.flatMap(level =>
+      [[], ...policy.categories.map(category => [category])].flatMap(categories =>
+        refusals.map(refusal => Array.from(tokenizer.encode(writeAnswer(level, categories, refusal), { literal: true }))),
+      ),
+    );
+    this.longest = tokenizer.encode(writeAnswer("Controversial", policy.categories, refusals[0]), { literal: true }).length + 1;
+    this.#labels = labels;
+    this.#none = labels.category.ids[labels.category.labels.indexOf(NO_CATEGORY)];
+    this.#startAfresh();
+  }
+
+  /** Ids of the longest answer there is room to expect: one that names every category, and the stop id. */
+  readonly longest: number;
+
+  /** A draft for one answer. */
+  start(): Draft {
+    let first: readonly number[] | undefined;
+    let category: number | undefined;
+    return (answer, refused) => {
+      const { level } = this.#labels;
+      if (first === undefined) {
+        first = [...level.lead, level.ids[level.labels.indexOf("Safe")]];
+        first = [...first, ...this.#follow(first, undefined)];
+        return first;
+      }
+      // Row i of what was refused chose the id in the place of first[answer.length + i].
+      category ??= this.#likeliestCategory(first, answer.length, refused);
+      return this.#follow(answer, category);
+    };
+  }
+
+  /** Adds an answer to the weights. */
+  learn(answer: readonly number[]): void {
+    if (this.#weight > MAX_WEIGHT || this.#branches > MAX_BRANCHES) this.#startAfresh();
+    this.#add(answer, this.#weight);
+    this.#weight *= RECENCY;
+  }
+
+  /** The heaviest way down from `answer`; where a category is to be named, `category` if it is one of them. */
+  #follow(answer: readonly number[], category: number | undefined): number[] {
+    let at: Branch | undefined = this.#root;
+    for (const id of answer) at = at?.next.get(id);
+    const ids = [...answer];
+    while (at !== undefined && at.next.size > 0) {
+      let [best, bestId]: [Branch | undefined, number] = [undefined, 0];
+      for (const [id, branch] of at.next) if (best === undefined || branch.weight > best.weight) [best, bestId] = [branch, id];
+      if (category !== undefined && endsWith(ids, this.#labels.category.lead) && at.next.has(category)) {
+        [best, bestId] = [at.next.get(category), category];
+      }
+      if (best === undefined || best.weight < LEAST_SHARE * at.weight) break;
+      ids.push(bestId);
+      at = best;
+    }
+    return ids.slice(answer.length);
+  }
+
+  /** Which category the rows that went with a wrong level would name, "None" aside. */
+  #likeliestCategory(guess: readonly number[], offset: number, refused: readonly Float32Array[]): number | undefined {
+    const { lead, ids }: Decision = this.#labels.category;
+    const at = guess.findIndex((id, i) => ids.includes(id) && endsWith(guess.slice(0, i), lead));
+    const logits = refused[at - offset];
+    if (at < 0 || logits === undefined) return undefined;
+    const named = ids.filter(id => id !== this.#none);
+    return named.reduce((best, id) => (logits[id] > logits[best] ? id : best));
+  }
+
+  #startAfresh(): void {
+    this.#root = newBranch();
+    this.#branches = 0;
+    this.#weight = 1;
+    for (const answer of this.#possible) this.#add(answer, 0);
+  }
+
+  #add(answer: readonly number[], weight: number): void {
+    let at = this.#root;
+    for (const id of answer) {
+      let branch = at.next.get(id);
+      if (branch === undefined) {
+        branch = newBranch();
+        at.next.set(id, branch);
+        this.#branches++;
+      }
+      branch.weight += weight;
+      at = branch;
+    }
+  }
+}
+
+function newBranch(): Branch {
+  return { weight: 0, next: new Map() };
+}

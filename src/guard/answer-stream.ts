@@ -1,0 +1,140 @@
+/**
+ * Moderates an answer while it is being written: text in pieces -> verdicts on its tokens.
+ *
+ * In: the conversation so far, then the answer's text as it arrives from any model. Out: a verdict on the question, then one on each token of the answer,
+ * with its place in the text, and where the answer is to be cut.
+ *
+ *     text --ChatStream--> certain ids --Session.classify--> scores --> verdicts --CutRule--> violation
+ *
+ * A token is judged once, as soon as no text to come can change it (tokenizer/encode-stream.ts says when: mostly one word later), and the rest at `end`. A
+ * verdict is never withdrawn, and each id goes through the model once. What waits is bounded by the context: more text than could fit is an error.
+ *
+ * The template's own tokens between question and answer are run too, as in the reference, but have no part of the text and so no verdict here.
+ */
+
+import type { Session } from "../model/session.ts";
+import type { ChatStream } from "../tokenizer/chat-stream.ts";
+import type { Encoding } from "../tokenizer/offsets.ts";
+import type { CutRule, TokenVerdict, TokenViolation } from "./cut-rule.ts";
+import { type HeadLabels, type HeadReading, toReadings } from "./head-reading.ts";
+import type { ModerationStream, StreamUpdate } from "./moderation-stream.ts";
+
+export interface TokenUpdate extends StreamUpdate {
+  readonly verdicts: readonly TokenVerdict[];
+  readonly violation: TokenViolation | null;
+}
+
+/** What the guard gives its streams. */
+export interface AnswerStreamParts {
+  readonly session: Session;
+  readonly chat: ChatStream;
+  /** How many ids of `chat.before` belong to the question. */
+  readonly questionIds: number;
+  readonly labels: { readonly query: HeadLabels; readonly response: HeadLabels };
+  readonly rule: CutRule;
+  readonly maxTokens: number;
+  /** A lower bound of the ids of so many UTF-16 units. */
+  readonly leastIds: (units: number) => number;
+  readonly signal?: AbortSignal | undefined;
+  readonly turn?: (() => Promise<void>) | undefined;
+}
+
+export class AnswerStream implements ModerationStream {
+  readonly #parts: AnswerStreamParts;
+  /** Operations run one after the other, in the order of the calls; after one that failed, all fail alike. */
+  #last: Promise<unknown> = Promise.resolve();
+  #query: Promise<HeadReading> | undefined;
+  /** Ids of the template between question and answer, until they are run. */
+  #scaffold: Int32Array;
+  #violation: TokenViolation | null = null;
+  #clearedTo = 0;
+  #isOver = false;
+
+  constructor(parts: AnswerStreamParts) {
+    this.#parts = parts;
+    this.#scaffold = parts.chat.before.slice(parts.questionIds);
+  }
+
+  /** The verdict on the question, read at the end of the user's turn. The first `push` or `end` asks for it anyway. */
+  query(): Promise<HeadReading> {
+    this.#query ??= this.#inTurn(async () => {
+      const { session, chat, questionIds, labels, signal, turn } = this.#parts;
+      const readings = toReadings(await session.classify(chat.before.subarray(0, questionIds), "query", { signal, turn }), labels.query);
+      return readings[readings.length - 1];
+    });
+    return this.#query;
+  }
+
+  /**
+   * Takes the next piece of the answer, cut anywhere. Throws RangeError where the answer is longer than the context, and the signal's reason when aborted.
+   * After a violation the stream may go on or be closed, as the caller likes.
+   */
+  async push(text: string): Promise<TokenUpdate> {
+    if (typeof text !== "string") throw new TypeError(`push: expected a text, got ${text === null ? "null" : typeof text}`);
+    return this.#next(() => {
+      this.#checkFits(0, text.length);
+      return this.#parts.chat.push(text);
+    });
+  }
+
+  /** The answer is complete: verdicts on the rest. Gives the memory back. */
+  async end(): Promise<TokenUpdate> {
+    const update = this.#next(() => this.#parts.chat.end());
+    this.close();
+    return update;
+  }
+
+  /** Gives the memory back, when what was begun is done. Nothing may be pushed afterwards. */
+  close(): void {
+    this.#isOver = true;
+    this.#last = this.#last.then(
+      () => this.#parts.session.close(),
+      () => this.#parts.session.close(),
+    );
+  }
+
+  #next(encode: () => Encoding): Promise<TokenUpdate> {
+    if (this.#isOver) throw new Error("stream: expected one that is open, got one that has ended");
+    this.query();
+    return this.#inTurn(async () => {
+      const verdicts = await this.#judge(encode());
+      return { verdicts, clearedTo: this.#violation?.at ?? this.#clearedTo, violation: this.#violation };
+    });
+  }
+
+  async #judge({ ids, starts, ends }: Encoding): Promise<TokenVerdict[]> {
+    const { session, labels, rule, signal, turn } = this.#parts;
+    this.#checkFits(ids.length, 0);
+    if (ids.length === 0) return [];
+    const scaffold = this.#scaffold;
+    this.#scaffold = new Int32Array(0);
+    const position = session.position + scaffold.length;
+    const scores = await session.classify(Int32Array.from([...scaffold, ...ids]), "response", { signal, turn });
+    const verdicts = toReadings(scores, labels.response)
+      .slice(scaffold.length)
+      .map((reading, i) => ({ position: position + i, id: ids[i], start: starts[i], end: ends[i], ...reading }))
+      .filter(({ start, end }) => end > start);
+    for (const verdict of verdicts) {
+      const violation = rule.next(verdict);
+      this.#violation ??= violation;
+      // One that alone would offend waits for the next: the two together may be a violation that begins with it.
+      this.#clearedTo = verdict.risk === "Safe" ? verdict.end : verdict.start;
+    }
+    return verdicts;
+  }
+
+  /** Throws RangeError where so many more ids, and what waits with so many more units of text, cannot fit into the context. */
+  #checkFits(ids: number, units: number): void {
+    const { session, chat, maxTokens, leastIds } = this.#parts;
+    const least = session.position + this.#scaffold.length + ids + leastIds(chat.pending + units);
+    if (least > maxTokens) {
+      throw new RangeError(`answer too long: expected at most ${maxTokens} tokens with the conversation, got at least ${least}`);
+    }
+  }
+
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#last.then(work);
+    this.#last = result;
+    return result;
+  }
+}

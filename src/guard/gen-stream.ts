@@ -1,0 +1,125 @@
+/**
+ * A Gen guard over an answer that is being written: every so many tokens the answer so far is judged.
+ *
+ * In: the answer's text in pieces. Out: a verdict on each beginning of it of `every`, 2 `every`, ... tokens, and on the whole at the end: the same, to the
+ * bit, as `Guard.moderate` gives for that beginning, wherever the pieces were cut.
+ *
+ * The session keeps the conversation and the answer so far, so that each verdict runs only the new tokens and what the template puts behind an answer:
+ * the model's work grows with the length of the answer, where sending the whole of it each time would grow with its square. (Tokenising the whole each
+ * time stays: it costs a thousandth.)
+ */
+
+import type { EncodeStream } from "../tokenizer/encode-stream.ts";
+import type { Encoding } from "../tokenizer/offsets.ts";
+import type { ModerationStream, RiskReading, StreamUpdate, StretchVerdict, Violation } from "./moderation-stream.ts";
+import type { Verdict } from "./verdict.ts";
+
+/** A verdict on the answer's beginning up to `end`; `start` is where the one before it ended. */
+export interface GenStretchVerdict extends StretchVerdict {
+  readonly verdict: Verdict;
+}
+
+export interface GenStreamUpdate extends StreamUpdate {
+  readonly verdicts: readonly GenStretchVerdict[];
+}
+
+/** What the guard gives its streams. */
+export interface GenStreamParts {
+  readonly every: number;
+  readonly encoder: EncodeStream;
+  readonly judgeQuestion: () => Promise<Verdict>;
+  readonly judgeAnswer: (answer: string) => Promise<Verdict>;
+  readonly close: () => void;
+}
+
+export class GenStream implements ModerationStream {
+  readonly #parts: GenStreamParts;
+  /** Operations run one after the other, in the order of the calls; after one that failed, all fail alike. */
+  #last: Promise<unknown> = Promise.resolve();
+  #query: Promise<Verdict> | undefined;
+  #answer = "";
+  /** Tokens of the stretch at work, and where it ends if no token goes on within its last character (an emoji may be several). */
+  #tokens = 0;
+  #stretchEnd = 0;
+  /** Where the last verdict's beginning ended. */
+  #judged = 0;
+  /** Where stretches end that are complete and not judged yet. */
+  #ends: number[] = [];
+  #violation: Violation | null = null;
+  #isOver = false;
+
+  constructor(parts: GenStreamParts) {
+    this.#parts = parts;
+  }
+
+  /** The verdict on the question, in the stream's form. It is asked for at the first call only: an answer can be judged without it. */
+  async query(): Promise<RiskReading & { readonly verdict: Verdict }> {
+    this.#query ??= this.#inTurn(this.#parts.judgeQuestion);
+    return toReading(await this.#query);
+  }
+
+  /** Throws RangeError where the answer is longer than the context, and the signal's reason when aborted. */
+  async push(text: string): Promise<GenStreamUpdate> {
+    if (typeof text !== "string") throw new TypeError(`push: expected a text, got ${text === null ? "null" : typeof text}`);
+    return this.#next(() => {
+      this.#answer += text;
+      this.#take(this.#parts.encoder.push(text));
+    });
+  }
+
+  async end(): Promise<GenStreamUpdate> {
+    const update = this.#next(() => {
+      this.#take(this.#parts.encoder.end());
+      if (this.#answer === "" || (this.#ends.at(-1) ?? this.#judged) < this.#answer.length) this.#ends.push(this.#answer.length);
+    });
+    this.close();
+    return update;
+  }
+
+  /** Counts tokens into stretches. */
+  #take({ starts, ends }: Encoding): void {
+    for (let i = 0; i < ends.length; i++) {
+      if (this.#tokens >= this.#parts.every && starts[i] >= this.#stretchEnd) {
+        this.#ends.push(this.#stretchEnd);
+        this.#tokens = 0;
+      }
+      this.#tokens++;
+      this.#stretchEnd = ends[i];
+    }
+  }
+
+  close(): void {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    this.#last = this.#last.then(this.#parts.close, this.#parts.close);
+  }
+
+  #next(take: () => void): Promise<GenStreamUpdate> {
+    if (this.#isOver) throw new Error("stream: expected one that is open, got one that has ended");
+    return this.#inTurn(async () => {
+      take();
+      const verdicts: GenStretchVerdict[] = [];
+      for (const end of this.#ends.splice(0)) {
+        const verdict = await this.#parts.judgeAnswer(this.#answer.slice(0, end));
+        const start = this.#judged;
+        this.#judged = end;
+        verdicts.push({ start, end, ...toReading(verdict) });
+        if (verdict.flagged) this.#violation ??= { risk: verdict.safety, category: verdict.categories[0] ?? null, at: start };
+      }
+      return { verdicts, clearedTo: this.#violation?.at ?? this.#judged, violation: this.#violation };
+    });
+  }
+
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#last.then(work);
+    this.#last = result;
+    result.catch(() => {}); // whoever asked hears of it; nobody need have
+    return result;
+  }
+}
+
+function toReading(verdict: Verdict): RiskReading & { readonly verdict: Verdict } {
+  const category = verdict.categories[0] ?? null;
+  const categoryProb = category === null ? null : (verdict.categoryScores?.[category] ?? null);
+  return { risk: verdict.safety, riskProbs: verdict.scores, category, categoryProb, verdict };
+}

@@ -1,0 +1,92 @@
+/**
+ * Ids of a conversation whose answer is still being written.
+ *
+ * In: the messages before the answer, then the answer's text in pieces. Out: the ids up to the answer, then those of the answer as they become certain
+ * (see encode-stream.ts). Together they are the ids of `encodeChat` for the whole conversation, up to what closes the answer.
+ *
+ * The answer continues the template's own text ("</think>\n\n"), and a piece of the split may hold some of both. So the stream begins with what stands
+ * behind the last added token. Templates may leave out white space at an answer's beginning (Qwen3's own leaves out line ends): the template is asked
+ * once it is known how much there is. White space waits in any case, as a run of it is cut only where it ends.
+ */
+
+import type { EncodeStream } from "./encode-stream.ts";
+import { type Encoding, EncodingBuilder } from "./offsets.ts";
+
+/** What stands before an answer that begins with some white space: whole ids, then text that the answer continues. */
+export interface Opening {
+  readonly ids: Int32Array;
+  /** Ends with as much of the white space as the template keeps. */
+  readonly lead: string;
+}
+
+/** All that some template might trim: JavaScript's white space, and what only the reference takes for it. */
+const WHITE_SPACE = /^[\s\u0085\u001C-\u001F]*$/;
+
+export class ChatStream {
+  /** The ids before the answer, to the last added token. */
+  readonly before: Int32Array;
+  readonly #open: (space: string) => Opening;
+  readonly #newStream: (origin: number) => EncodeStream;
+  readonly #lead: string;
+  /** White space that the answer begins with, as long as there is nothing else. */
+  #space: string[] = [];
+  #spaceLength = 0;
+  #stream: EncodeStream | undefined;
+  /** Where in the answer the text begins that the template keeps. */
+  #kept = 0;
+
+  constructor(open: (space: string) => Opening, newStream: (origin: number) => EncodeStream) {
+    this.#open = open;
+    this.#newStream = newStream;
+    const { ids, lead } = open("");
+    this.before = ids;
+    this.#lead = lead;
+  }
+
+  /** UTF-16 units that wait. */
+  get pending(): number {
+    return this.#stream?.pending ?? this.#spaceLength;
+  }
+
+  /** The ids that the next part of the answer makes certain. Ranges are of the answer's text; an id of the template's text alone has an empty one. */
+  push(text: string): Encoding {
+    if (this.#stream) return this.#located(this.#stream.push(text));
+    if (WHITE_SPACE.test(text)) {
+      this.#space.push(text);
+      this.#spaceLength += text.length;
+      return new EncodingBuilder().finish();
+    }
+    const space = /^[\s\u0085\u001C-\u001F]*/.exec(text)?.[0] ?? "";
+    return this.#located(this.#begin(space), this.#stream!.push(text.slice(space.length)));
+  }
+
+  /** The ids of the rest. */
+  end(): Encoding {
+    const begun = this.#stream ? [] : [this.#begin("")];
+    return this.#located(...begun, this.#stream!.end());
+  }
+
+  /** Begins the stream behind all the white space, `space` the last of it. */
+  #begin(space: string): Encoding {
+    const all = this.#space.join("") + space;
+    const lead = all === "" ? this.#lead : this.#open(all).lead;
+    const kept = lead.slice(this.#lead.length);
+    if (!lead.startsWith(this.#lead) || !all.endsWith(kept)) {
+      throw new Error("chat template: expected the text before an answer to stay as it is when the answer begins with white space");
+    }
+    this.#kept = all.length - kept.length;
+    this.#stream = this.#newStream(this.#kept - this.#lead.length);
+    return this.#stream.push(lead);
+  }
+
+  /** Joins encodings, with ranges that do not reach out of the answer's kept text. */
+  #located(...encodings: readonly Encoding[]): Encoding {
+    const clip = (offset: number): number => Math.max(offset, this.#kept);
+    const joined = (arrays: readonly Int32Array[]): Int32Array => Int32Array.from(arrays.flatMap(array => Array.from(array)));
+    return {
+      ids: joined(encodings.map(encoding => encoding.ids)),
+      starts: joined(encodings.map(encoding => encoding.starts)).map(clip),
+      ends: joined(encodings.map(encoding => encoding.ends)).map(clip),
+    };
+  }
+}

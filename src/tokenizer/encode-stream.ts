@@ -1,0 +1,217 @@
+/**
+ * Ids of ordinary text that arrives in pieces.
+ *
+ * In: pieces of a text, cut anywhere (in a word, in a character, between surrogates). Out: the ids that no text to come can change; the rest at the end.
+ * All of them together are the ids of the whole text, whatever the cuts. What is not certain yet waits, in this order:
+ *
+ * 1. half of a surrogate pair;
+ * 2. the last character that begins a stretch of NFC, and the marks behind it: another mark may join them;
+ * 3. the last piece of the split: a word may go on. Of a long run of letters only its last few waits (open-piece.ts).
+ *
+ * So a word waits for the first character behind it, and in a text without spaces the last few characters wait. What has no boundary waits until one comes:
+ * a run of white space, of punctuation, of marks, of one letter. `pending` says how much waits; a caller who has a limit (a model's context) bounds it there.
+ *
+ * Feeding a model eagerly and rolling back what later text changes was the other way: it runs the end of the text again at every piece, and gives
+ * verdicts that are withdrawn.
+ *
+ * O(n) for n characters in any number of pieces, but for the logarithms of BPE and NFC: what waits is looked at again only when something arrives that
+ * does not just continue it.
+ */
+
+import type { BytePairEncoder } from "./bpe.ts";
+import { utf8Into } from "./byte-level.ts";
+import { type Encoding, EncodingBuilder } from "./offsets.ts";
+import { OpenPiece } from "./open-piece.ts";
+import { forEachPiece, openStart } from "./pre-tokenizer.ts";
+import { codePointClasses, LETTER, lastStableStart, type NfcChange, NUMBER, normalizeNfc, SPACE, toWellFormed } from "./unicode.ts";
+
+/** What a tokenizer lends to its streams. */
+export interface StreamParts {
+  readonly encoder: BytePairEncoder;
+  readonly byteLengthOf: (id: number) => number;
+  /** The vocabulary's entries in the order of UTF-16 units. */
+  readonly sortedEntries: () => readonly string[];
+}
+
+export class EncodeStream {
+  readonly #parts: StreamParts;
+  readonly #nfc = new NfcStream();
+  /** Normalized text that is not encoded yet, in the parts that it came in, and its length. */
+  #text: string[] = [];
+  #length = 0;
+  /** What NFC changed in it, and where in the whole text it begins. Offsets of the changes count from there. */
+  #changes: NfcChange[] = [];
+  #origin: number;
+  /** Class of its last character. */
+  #lastClass = 0;
+  /** Where the text that waits is one run of letters. */
+  #openPiece: OpenPiece | undefined;
+
+  /** `origin`: the offset that ranges give to the first character. */
+  constructor(parts: StreamParts, origin: number = 0) {
+    this.#parts = parts;
+    this.#origin = origin;
+  }
+
+  /** UTF-16 units of the text that wait. */
+  get pending(): number {
+    return this.#nfc.pending + this.#length;
+  }
+
+  /** The ids that the next part of the text makes certain, with their ranges in the whole text. */
+  push(text: string): Encoding {
+    const encoding = new EncodingBuilder();
+    const changes: NfcChange[] = [];
+    const chunk = this.#nfc.push(text, changes);
+    if (chunk === "") return encoding.finish();
+    const isContinuation = this.#length > 0 && !this.#mayBeContraction() && isRunOf(chunk, this.#lastClass);
+    this.#append(chunk, changes);
+    if (!isContinuation) {
+      const joined = this.#joined();
+      this.#emit(openStart(joined), encoding, false);
+      this.#openPiece = this.#lastClass === LETTER ? new OpenPiece(this.#parts.encoder, this.#parts.sortedEntries) : undefined;
+      this.#cutLetters(this.#joined(), encoding);
+    } else this.#cutLetters(chunk, encoding);
+    return encoding.finish();
+  }
+
+  /** The ids of the rest. The stream must not be used afterwards. */
+  end(): Encoding {
+    const encoding = new EncodingBuilder();
+    const changes: NfcChange[] = [];
+    const chunk = this.#nfc.end(changes);
+    if (chunk !== "") this.#append(chunk, changes);
+    this.#emit(this.#length, encoding, false);
+    return encoding.finish();
+  }
+
+  /** An apostrophe and two letters at most: more letters may go on with them, or make a piece of their own. */
+  #mayBeContraction(): boolean {
+    return this.#length < 4 && this.#joined().startsWith("'");
+  }
+
+  #append(chunk: string, changes: readonly NfcChange[]): void {
+    const normalizedBefore = this.#length;
+    const before = normalizedBefore + shiftBehind(this.#changes);
+    for (const { start, end, normalizedStart, normalizedEnd } of changes) {
+      this.#changes.push({
+        start: before + start,
+        end: before + end,
+        normalizedStart: normalizedBefore + normalizedStart,
+        normalizedEnd: normalizedBefore + normalizedEnd,
+      });
+    }
+    this.#text.push(chunk);
+    this.#length += chunk.length;
+    this.#lastClass = classAt(chunk, chunk.length - (isLowSurrogate(chunk, chunk.length - 1) ? 2 : 1));
+  }
+
+  #joined(): string {
+    if (this.#text.length !== 1) this.#text = [this.#text.join("")];
+    return this.#text[0]!;
+  }
+
+  /** Where the text that waits is a run of letters, of which `letters` are new, encodes what is certain of it. */
+  #cutLetters(letters: string, encoding: EncodingBuilder): void {
+    if (this.#openPiece === undefined) return;
+    const bytes = new Uint8Array(3 * letters.length);
+    const certain = this.#openPiece.push(bytes, utf8Into(letters, 0, letters.length, bytes));
+    if (certain === 0) return;
+    this.#openPiece.cut(certain);
+    const text = this.#joined();
+    let units = 0;
+    for (let left = certain; left > 0; ) {
+      const c = text.codePointAt(units)!;
+      left -= c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
+      units += c > 0xffff ? 2 : 1;
+    }
+    this.#emit(units, encoding, true);
+  }
+
+  /** Encodes the text that waits up to `end`: as one piece, or the pieces that it is split into. */
+  #emit(end: number, encoding: EncodingBuilder, isOnePiece: boolean): void {
+    if (end === 0) return;
+    const text = this.#joined();
+    const normalized = text.slice(0, end);
+    const { encoder, byteLengthOf } = this.#parts;
+    if (isOnePiece) encoder.encodeInto(text, 0, end, encoding.ids);
+    else {
+      forEachPiece(text, (from, to) => {
+        if (to <= end) encoder.encodeInto(text, from, to, encoding.ids);
+      });
+    }
+    encoding.locate(normalized, this.#changes, this.#origin, byteLengthOf);
+
+    let done = 0; // changes that end here at the latest; the next may reach over the end, and belongs to both sides
+    while (done < this.#changes.length && this.#changes[done]!.normalizedEnd <= end) done++;
+    const originalEnd = end + shiftBehind(this.#changes.slice(0, done));
+    this.#changes = this.#changes.slice(done).map(change => ({
+      start: change.start - originalEnd,
+      end: change.end - originalEnd,
+      normalizedStart: change.normalizedStart - end,
+      normalizedEnd: change.normalizedEnd - end,
+    }));
+    this.#origin += originalEnd;
+    this.#text = [text.slice(end)];
+    this.#length -= end;
+  }
+}
+
+/** NFC of a text that arrives in pieces: what is certain of it. */
+class NfcStream {
+  /** A high surrogate whose other half may follow. */
+  #half = "";
+  #held: string[] = [];
+  #heldLength = 0;
+
+  get pending(): number {
+    return this.#half.length + this.#heldLength;
+  }
+
+  /** The normalized text that is now certain; appends what NFC changed, with offsets from its beginning. */
+  push(text: string, changes: NfcChange[]): string {
+    const complete = this.#half + text;
+    this.#half = /[\uD800-\uDBFF]$/.test(complete) ? complete.slice(-1) : "";
+    const wellFormed = toWellFormed(complete.slice(0, complete.length - this.#half.length));
+    const stable = lastStableStart(wellFormed);
+    if (stable < 0) {
+      this.#hold(wellFormed);
+      return "";
+    }
+    const certain = this.#held.join("") + wellFormed.slice(0, stable);
+    this.#held = [];
+    this.#heldLength = 0;
+    this.#hold(wellFormed.slice(stable));
+    return normalizeNfc(certain, changes);
+  }
+
+  end(changes: NfcChange[]): string {
+    return normalizeNfc(this.#held.join("") + toWellFormed(this.#half), changes);
+  }
+
+  #hold(text: string): void {
+    this.#held.push(text);
+    this.#heldLength += text.length;
+  }
+}
+
+/** By how much offsets in the text exceed those in the normalized one behind the last of the changes. */
+function shiftBehind(changes: readonly NfcChange[]): number {
+  const last = changes.at(-1);
+  return last === undefined ? 0 : last.end - last.normalizedEnd;
+}
+
+function classAt(text: string, at: number): number {
+  return codePointClasses()[text.codePointAt(at)!]! & (LETTER | NUMBER | SPACE);
+}
+
+/** Whether all of `text` is of one class, and one that makes runs: each number is a piece of its own. */
+function isRunOf(text: string, kind: number): boolean {
+  if (kind === NUMBER) return false;
+  for (let i = 0; i < text.length; i += isLowSurrogate(text, i + 1) ? 2 : 1) if (classAt(text, i) !== kind) return false;
+  return true;
+}
+
+function isLowSurrogate(text: string, at: number): boolean {
+  return (text.charCodeAt(at) & 0xfc00) === 0xdc00;
+}
