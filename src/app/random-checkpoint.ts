@@ -129,11 +129,11 @@ function bytesOf({ dtype, shape }: TensorSpec): number {
 }
 
 /** The tensors in their order, cut where the next one would not fit. */
-function inShards<T extends TensorSpec>(tensors: readonly T[]): T[][] {
+export function inShards<T extends TensorSpec>(tensors: readonly T[], maxBytes: number = MAX_SHARD_BYTES): T[][] {
   const shards: T[][] = [[]];
   let bytes = 0;
   for (const tensor of tensors) {
-    if (bytes + bytesOf(tensor) > MAX_SHARD_BYTES) {
+    if (bytes > 0 && bytes + bytesOf(tensor) > maxBytes) {
       shards.push([]);
       bytes = 0;
     }
