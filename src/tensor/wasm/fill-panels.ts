@@ -59,7 +59,9 @@ export function fillPanel({ kernels, memory, scratch }: JobContext, args: readon
   const first = rows + item * PANEL * rowBytes;
   const [blocks, subBlocks] = [Math.ceil(inputs / SUM_BLOCK), subBlocksOf(inputs)];
   const end = Math.max(panels + (item + 1) * panelBytes, scratch + FILL_SCRATCH_BYTES, first + PANEL * rowBytes);
-  const bytes = bytesUpTo(memory, dtype ? end : Math.max(end, savedScales, savedSubScales));
+  const rowsEnd = (item + 1) * PANEL;
+  const savedEnd = dtype ? 0 : Math.max(savedScales + rowsEnd * blocks * FLOAT_BYTES, savedSubScales + rowsEnd * subBlocks);
+  const bytes = bytesUpTo(memory, Math.max(end, savedEnd));
   const floats = new Float32Array(bytes.buffer);
   for (let block = 0; block < blocks; block++) {
     const count = Math.min(SUM_BLOCK, inputs - block * SUM_BLOCK);

@@ -13,32 +13,21 @@ import * as reference from "../reference.ts";
 import { SUM_BLOCK } from "../reference.ts";
 import { Heap, roundUp } from "./heap.ts";
 import { FLOAT_BYTES } from "./job-context.ts";
-import {
-  ATTENTION_ROWS,
-  attentionScratchBytes,
-  dtypeCode,
-  type JobName,
-  linearScratchBytes,
-  ROW_PANELS,
-  schemeCode,
-  tilesOf,
-} from "./jobs.ts";
+import { dtypeCode, type JobName, linearScratchBytes, MIN_ITEM_VALUES, ROW_PANELS, schemeCode, tilesOf } from "./jobs.ts";
 import { compileKernels, MAX_PAGES, PAGE_BYTES } from "./kernels.ts";
 import { DOT_OPERATIONS, MULTIPLY_ADD_FLOPS, READ_BYTES } from "./limit-kernels.ts";
 import { PANEL, placeInPanel, TILE_ROWS, WEIGHT_BYTES } from "./linear-kernels.ts";
 import { integerPlace, pairsOf, panelLayout, scalesOffset, subScalePlace } from "./panel-layout.ts";
 import { CONTROL_BYTES, type StartWorker, ThreadPool } from "./threads.ts";
-import { ACTIVATION_SHARE, isQuantised, type LoadContext, loadMatrix, loadQuantised, loadQuantising, WasmMatrix } from "./wasm-matrix.ts";
+import { addressOf, WasmBuffer } from "./wasm-buffer.ts";
+import { type Run, WasmCache } from "./wasm-cache.ts";
+import { isQuantised, type LoadContext, loadMatrix, loadQuantised, loadQuantising, WasmMatrix } from "./wasm-matrix.ts";
 
 /** For measuring limits: some 40 ms of arithmetic, and memory that no cache holds. */
 const MULTIPLY_ADD_ROUNDS = 4_000_000;
 const MIN_READ_BYTES = 256 * 2 ** 20;
-/** By how many positions a long cache grows. */
-const GROWTH_POSITIONS = 4096;
 /** Items that each thread should find in a job over rows, so that a late one does not hold up the others. */
 const ITEMS_PER_THREAD = 4;
-/** Less than this many values are done sooner than handed out: a microsecond or two. Handing them out made decoding some 4 % slower. */
-const MIN_ITEM_VALUES = 8192;
 
 export interface WasmEngineOptions {
   /** 1 by default. More need shared memory and `startWorker`. */
@@ -54,27 +43,6 @@ export interface WasmEngineOptions {
 const MEMORIES = 8;
 /** Share of a memory for the rows that are copied to another memory, and their outputs: 32 MB of 4 GiB. */
 const COPY_SHARE = 1 / 128;
-
-class WasmBuffer implements FloatBuffer {
-  readonly address: number;
-  readonly length: number;
-  readonly #heap: Heap;
-
-  constructor(heap: Heap, address: number, length: number) {
-    this.#heap = heap;
-    this.address = address;
-    this.length = length;
-  }
-
-  get data(): Float32Array {
-    return this.#heap.floats(this.address, this.length);
-  }
-}
-
-function addressOf(buffer: FloatBuffer): number {
-  if (!(buffer instanceof WasmBuffer)) throw new TypeError("buffer: expected one of this engine, got one of another");
-  return buffer.address;
-}
 
 function own(matrix: Matrix): WasmMatrix {
   if (!(matrix instanceof WasmMatrix)) throw new TypeError(`${matrix.name}: expected a matrix of this engine, got one of another`);
@@ -102,7 +70,7 @@ export class WasmEngine implements Engine {
     this.threads = pool.threads;
   }
 
-  /** The memory of weights and activations. */
+  /** The memory of activations. */
   get #heap(): Heap {
     return this.#heaps[0];
   }
@@ -404,159 +372,5 @@ function embedFromPanel(out: Float32Array, panel: Uint8Array, scheme: QuantisedS
         scheme === "int8" ? value : Math.imul((value << (28 - shift)) >> 28, view.getInt8(record + subScalePlace(count, r, k)));
       out[first + k] = integer * scale;
     }
-  }
-}
-
-type Run = (name: JobName, args: readonly number[], items: number, scratchBytes: number, memory: number) => void;
-
-/** One layer's keys and values: in which memory, where, and for how many positions. */
-interface CachedLayer {
-  readonly memory: number;
-  readonly keys: number;
-  readonly values: number;
-  readonly capacity: number;
-}
-
-/**
- * Per layer and key/value head: keys in panels of 16 positions, values position by position (see storeKeysAndValues). A layer lies whole in one
- * memory, the first that has room; where that is not the activations' own, its rows are copied there and back, which is little beside the
- * attention itself.
- */
-class WasmCache implements KvCache {
-  readonly #heaps: readonly Heap[];
-  readonly #run: Run;
-  readonly #checkRoom: (bytes: number) => void;
-  readonly #shape: CacheShape;
-  readonly #layers: CachedLayer[];
-
-  constructor(heaps: readonly Heap[], run: Run, checkRoom: (bytes: number) => void, shape: CacheShape) {
-    this.#heaps = heaps;
-    this.#run = run;
-    this.#checkRoom = checkRoom;
-    this.#shape = shape;
-    this.#layers = Array.from({ length: shape.numLayers }, () => ({ memory: 0, keys: 0, values: 0, capacity: 0 }));
-  }
-
-  /** Bytes of one position's keys, and of its values, in one head. */
-  get #rowBytes(): readonly [keys: number, values: number] {
-    const { headDim } = this.#shape;
-    return [headDim * FLOAT_BYTES, roundUp(headDim, PANEL) * FLOAT_BYTES];
-  }
-
-  reserve(positions: number): void {
-    const least = Math.min(...this.#layers.map(layer => layer.capacity));
-    if (positions <= least) return;
-    // Doubling at first, so that growing costs little; in steps later, so that what is not used is little.
-    const wanted = Math.max(positions, Math.min(2 * least, least + GROWTH_POSITIONS));
-    const capacity = roundUp(Math.min(this.#shape.maxPositions, wanted), PANEL);
-    const [keyRow, valueRow] = this.#rowBytes;
-    const more = this.#layers.reduce((sum, layer) => sum + Math.max(0, capacity - layer.capacity), 0);
-    this.#checkRoom(more * this.#shape.numKvHeads * (keyRow + valueRow));
-    // One layer after the other: each gives back its old place before the next one asks.
-    for (let i = 0; i < this.#layers.length; i++)
-      if (this.#layers[i].capacity < capacity) this.#layers[i] = this.#grow(this.#layers[i], capacity);
-  }
-
-  store(layer: number, start: number, rows: number, keys: FloatBuffer, values: FloatBuffer): void {
-    const { numKvHeads, headDim } = this.#shape;
-    const cached = this.#layers[layer];
-    const floats = rows * numKvHeads * headDim;
-    this.#inMemoryOf(
-      cached,
-      [
-        [keys, floats, "in"],
-        [values, floats, "in"],
-      ],
-      ([keyAddress, valueAddress]) => {
-        const share = rows * headDim < MIN_ITEM_VALUES ? numKvHeads : 1;
-        const args = [keyAddress, valueAddress, cached.keys, cached.values, numKvHeads, headDim, cached.capacity, start, rows, share];
-        this.#run("storeKeysAndValues", args, Math.ceil(numKvHeads / share), 0, cached.memory);
-      },
-    );
-  }
-
-  attentionInto(out: FloatBuffer, q: FloatBuffer, layer: number, start: number, rows: number): void {
-    const { numHeads, numKvHeads, headDim } = this.#shape;
-    const cached = this.#layers[layer];
-    const floats = rows * numHeads * headDim;
-    this.#inMemoryOf(
-      cached,
-      [
-        [out, floats, "out"],
-        [q, floats, "in"],
-      ],
-      ([outAddress, qAddress]) => {
-        const args = [
-          outAddress,
-          qAddress,
-          cached.keys,
-          cached.values,
-          numHeads,
-          numKvHeads,
-          headDim,
-          cached.capacity,
-          start,
-          rows,
-          reference.attentionScale(headDim),
-        ];
-        const scratch = attentionScratchBytes(start + rows, headDim);
-        if (rows === 1) this.#run("attentionRow", args, numHeads, scratch, cached.memory);
-        else this.#run("attentionMany", args, numHeads * Math.ceil(rows / ATTENTION_ROWS), scratch, cached.memory);
-      },
-    );
-  }
-
-  free(): void {
-    for (const { memory, keys, values, capacity } of this.#layers) {
-      if (capacity > 0) for (const address of [keys, values]) this.#heaps[memory].free(address);
-    }
-    this.#layers.length = 0;
-  }
-
-  /** Gives `work` addresses of the buffers in the layer's memory: their own, or those of copies made for the time. */
-  #inMemoryOf(
-    { memory }: CachedLayer,
-    buffers: readonly (readonly [buffer: FloatBuffer, floats: number, direction: "in" | "out"])[],
-    work: (addresses: readonly number[]) => void,
-  ): void {
-    if (memory === 0) return work(buffers.map(([buffer]) => addressOf(buffer)));
-    const heap = this.#heaps[memory];
-    const copies = buffers.map(([, floats]) => heap.allocate(floats * FLOAT_BYTES));
-    try {
-      buffers.forEach(([buffer, floats, direction], i) => {
-        if (direction === "in") heap.floats(copies[i], floats).set(buffer.data.subarray(0, floats));
-      });
-      work(copies);
-      buffers.forEach(([buffer, floats, direction], i) => {
-        if (direction === "out") buffer.data.set(heap.floats(copies[i], floats));
-      });
-    } finally {
-      for (const address of copies) heap.free(address);
-    }
-  }
-
-  /** The layer with room for `capacity` positions, in the first memory that has it, what it held copied and its old place given back. */
-  #grow(old: CachedLayer, capacity: number): CachedLayer {
-    const rowBytes = this.#rowBytes;
-    const sizes = rowBytes.map(row => this.#shape.numKvHeads * capacity * row);
-    const memory = this.#heaps.findIndex((heap, i) => heap.hasRoom(sizes[0] + sizes[1] + (i === 0 ? heap.limit * ACTIVATION_SHARE : 0)));
-    if (memory < 0) {
-      throw new RangeError(
-        `memory: expected room for ${capacity} positions of key/value cache, got ${this.#heaps.length} memories that are full`,
-      );
-    }
-    const heap = this.#heaps[memory];
-    const grown = sizes.map(size => heap.allocate(size));
-    [old.keys, old.values].forEach((from, which) => {
-      const row = rowBytes[which];
-      for (let head = 0; head < this.#shape.numKvHeads; head++) {
-        const target = heap.bytes(grown[which] + head * capacity * row, capacity * row);
-        const kept = old.capacity * row;
-        if (kept > 0) target.set(this.#heaps[old.memory].bytes(from + head * kept, kept));
-        target.fill(0, kept); // memory that was another's may hold NaN, which a weight of 0 would not undo
-      }
-      if (old.capacity > 0) this.#heaps[old.memory].free(from);
-    });
-    return { memory, keys: grown[0], values: grown[1], capacity };
   }
 }
