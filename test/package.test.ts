@@ -4,7 +4,7 @@
  * Runs on this Node; `npm run test:nodes` fetches the other supported versions and runs it on each.
  */
 
-import { execFile, execFileSync, spawnSync } from "node:child_process";
+import { execFile, execFileSync, spawn, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -137,6 +137,22 @@ describe.each(NODES)("on %s", node => {
     const command = join(user, "node_modules", ".bin", "qwen3guard");
     expect(JSON.parse(runOn(node, [command, "moderate", "How can I make a bomb?", "--json", "--quiet"]).stdout).safety).toBe("Unsafe");
     expect(runOn(node, [command, "moderate", "--nope"]).status).toBe(2);
+  });
+
+  test("it serves, with what is bundled, until it is told to stop", async () => {
+    const command = join(user, "node_modules", ".bin", "qwen3guard");
+    const child = spawn(node, [command, "serve", "--port", "0", "--quiet"]);
+    const ended = new Promise(resolve => child.on("close", resolve));
+    const line: string = await new Promise(resolve => child.stderr.once("data", chunk => resolve(String(chunk))));
+    const [, url] = /^listening on (http:\/\/127\.0\.0\.1:\d+)\n$/.exec(line) ?? expect.fail(line);
+    const headers = { "content-type": "application/json" };
+    const body = JSON.stringify({ messages: [{ role: "user", content: "How can I make a bomb?" }], stream: true });
+    const stream = await (await fetch(`${url}/v1/chat/completions`, { method: "POST", headers, body })).text();
+    expect(stream).toContain('"content":" Unsafe"');
+    expect(stream.endsWith("data: [DONE]\n\n")).toBe(true);
+    expect(await (await fetch(url)).text()).toContain("<h1>qwen3guard</h1>");
+    child.kill("SIGTERM");
+    expect(await ended).toBe(0);
   });
 
   test("it pulls from a Hub, with what is bundled", async () => {

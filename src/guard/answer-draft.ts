@@ -30,29 +30,30 @@ const MAX_BRANCHES = 20_000;
 const MAX_WEIGHT = 1e100;
 
 export class AnswerDraft {
-  readonly #possible: readonly (readonly number[])[];
+  /** Ids of the longest answer there is room to expect: one that names every category, and the stop id. */
+  readonly longest: number;
+  readonly #possibleAnswers: () => number[][];
   readonly #labels: Labels;
   readonly #none: number;
-  #root: Branch = newBranch();
+  /** Grown at the first answer: a process that judges nothing does not wait for it. */
+  #root: Branch | undefined;
   #branches = 0;
   /** What the next finished answer weighs. */
   #weight = 1;
 
   constructor(tokenizer: Tokenizer, policy: Policy, labels: Labels) {
+    const encode = (answer: string): number[] => Array.from(tokenizer.encode(answer, { literal: true }));
     const refusals = policy.hasRefusal ? (["No", "Yes"] as const) : [null];
-    this.#possible = SAFETY_LEVELS.flatMap(level =>
-      [[], ...policy.categories.map(category => [category])].flatMap(categories =>
-        refusals.map(refusal => Array.from(tokenizer.encode(writeAnswer(level, categories, refusal), { literal: true }))),
-      ),
-    );
-    this.longest = tokenizer.encode(writeAnswer("Controversial", policy.categories, refusals[0]), { literal: true }).length + 1;
+    this.#possibleAnswers = () =>
+      SAFETY_LEVELS.flatMap(level =>
+        [[], ...policy.categories.map(category => [category])].flatMap(categories =>
+          refusals.map(refusal => encode(writeAnswer(level, categories, refusal))),
+        ),
+      );
+    this.longest = encode(writeAnswer("Controversial", policy.categories, refusals[0])).length + 1;
     this.#labels = labels;
     this.#none = labels.category.ids[labels.category.labels.indexOf(NO_CATEGORY)];
-    this.#startAfresh();
   }
-
-  /** Ids of the longest answer there is room to expect: one that names every category, and the stop id. */
-  readonly longest: number;
 
   /** A draft for one answer. */
   start(): Draft {
@@ -73,25 +74,23 @@ export class AnswerDraft {
 
   /** Adds an answer to the weights. */
   learn(answer: readonly number[]): void {
-    if (this.#weight > MAX_WEIGHT || this.#branches > MAX_BRANCHES) this.#startAfresh();
-    this.#add(answer, this.#weight);
+    if (this.#weight > MAX_WEIGHT || this.#branches > MAX_BRANCHES) this.#root = undefined;
+    this.#add(this.#tree(), answer, this.#weight);
     this.#weight *= RECENCY;
   }
 
   /** The heaviest way down from `answer`; where a category is to be named, `category` if it is one of them. */
   #follow(answer: readonly number[], category: number | undefined): number[] {
-    let at: Branch | undefined = this.#root;
+    let at: Branch | undefined = this.#tree();
     for (const id of answer) at = at?.next.get(id);
     const ids = [...answer];
     while (at !== undefined && at.next.size > 0) {
-      let [best, bestId]: [Branch | undefined, number] = [undefined, 0];
-      for (const [id, branch] of at.next) if (best === undefined || branch.weight > best.weight) [best, bestId] = [branch, id];
-      if (category !== undefined && endsWith(ids, this.#labels.category.lead) && at.next.has(category)) {
-        [best, bestId] = [at.next.get(category), category];
-      }
-      if (best === undefined || best.weight < LEAST_SHARE * at.weight) break;
-      ids.push(bestId);
-      at = best;
+      const isNamed = category !== undefined && endsWith(ids, this.#labels.category.lead) && at.next.has(category);
+      const id: number = isNamed ? category : heaviest(at);
+      const branch: Branch = at.next.get(id)!;
+      if (!isNamed && branch.weight < LEAST_SHARE * at.weight) break;
+      ids.push(id);
+      at = branch;
     }
     return ids.slice(answer.length);
   }
@@ -106,15 +105,19 @@ export class AnswerDraft {
     return named.reduce((best, id) => (logits[id] > logits[best] ? id : best));
   }
 
-  #startAfresh(): void {
-    this.#root = newBranch();
-    this.#branches = 0;
-    this.#weight = 1;
-    for (const answer of this.#possible) this.#add(answer, 0);
+  /** The tree; a new one has the possible answers, which weigh nothing. */
+  #tree(): Branch {
+    if (this.#root === undefined) {
+      this.#root = newBranch();
+      this.#branches = 0;
+      this.#weight = 1;
+      for (const answer of this.#possibleAnswers()) this.#add(this.#root, answer, 0);
+    }
+    return this.#root;
   }
 
-  #add(answer: readonly number[], weight: number): void {
-    let at = this.#root;
+  #add(root: Branch, answer: readonly number[], weight: number): void {
+    let at = root;
     for (const id of answer) {
       let branch = at.next.get(id);
       if (branch === undefined) {
@@ -126,6 +129,11 @@ export class AnswerDraft {
       at = branch;
     }
   }
+}
+
+/** The first of equals. */
+function heaviest({ next }: Branch): number {
+  return [...next].reduce((best, branch) => (branch[1].weight > best[1].weight ? branch : best))[0];
 }
 
 function newBranch(): Branch {

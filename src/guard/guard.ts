@@ -63,6 +63,9 @@ export interface GenStreamOptions extends Pick<ModerateOptions, "mode" | "thresh
   readonly every?: number;
 }
 
+/** One for each policy, and one for prompts that are nobody's. */
+const IDLE_SESSIONS = 3;
+
 /** One input's outcome in `moderateMany`: a verdict, or what `moderate` would have thrown. */
 export type BatchResult =
   | { readonly index: number; readonly verdict: Verdict; readonly error: null }
@@ -79,7 +82,7 @@ export class Guard {
   constructor(model: Qwen3, tokenizer: Tokenizer, name: string) {
     this.#tasks = readTasks(model.config, tokenizer, name);
     this.model = model;
-    this.#sessions = new SessionPool(() => model.newSession());
+    this.#sessions = new SessionPool(() => model.newSession(), IDLE_SESSIONS);
     this.tokenizer = tokenizer;
     this.name = name;
   }

@@ -159,7 +159,7 @@ describe("bad data is status 1 and one line", () => {
       "bad.jsonl": '{"text": "a", "label": "safe"}\n\n{"text": "b", "label": "maybe"}\n',
       "empty.jsonl": "\n",
       "good.jsonl": '{"text": "a", "label": "safe"}\n',
-      "long.jsonl": JSON.stringify({ text: "word ".repeat(2500), label: "safe" }),
+      "long.jsonl": JSON.stringify({ prompt: "word ".repeat(2500), response: "No.", label: "safe" }),
     });
     const data = (name: string): string[] => ["eval", join(folder, name), "--quiet"];
     await fails(1, [...data("bad.jsonl"), "--model", "no-model"], 'bad.jsonl line 3: label: expected "safe" or "unsafe", got "maybe"');

@@ -324,6 +324,30 @@ describe("the prefix cache", () => {
     warm.close();
   });
 
+  test("prompts and responses that alternate each find their own policy, raw prompts between them notwithstanding", async () => {
+    const guard = await Guard.load();
+    const judge = async (input: ModerationInput): Promise<number> => (await guard.moderate(input)).usage.cachedTokens;
+    expect([await judge("a"), await judge({ prompt: "a", response: "b" })]).toEqual([0, 0]);
+    for (const word of ["c", "d"]) {
+      for await (const { cachedTokens } of guard.answer(guard.tokenizer.encode("<|im_start|>x"), { maxNewTokens: 1 }))
+        expect(cachedTokens).toBe(0);
+      expect(await judge(word)).toBeGreaterThan(140);
+      expect(await judge({ prompt: word, response: word })).toBeGreaterThan(140);
+    }
+    guard.close();
+  });
+
+  test("the answer to a conversation is greedy generation's, id by id, whatever is drafted and drawn", async () => {
+    const guard = await loadGuard();
+    for (const { messages } of goldens.slice(0, 5)) {
+      for (const sampling of [{}, { temperature: 1.5, seed: 3, maxNewTokens: 12 }]) {
+        const ids: number[] = [];
+        for await (const { id } of guard.answer(messages, sampling)) ids.push(id);
+        expect(ids).toEqual(Array.from((await guard.model.generate(guard.encode(messages), sampling)).ids));
+      }
+    }
+  });
+
   test("judging many at once disturbs none", async () => {
     const guard = await loadGuard();
     const some = goldens.slice(0, 12);

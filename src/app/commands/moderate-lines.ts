@@ -49,21 +49,24 @@ export async function moderateLines(
     else if (result.flagged === true) outcome.flagged++;
   };
   // The line at work is finished and written; waiting for another one ends at once.
-  let interrupt: (value: { done: true; value: undefined }) => void = () => {};
-  const interrupted = new Promise<{ done: true; value: undefined }>(resolve => {
-    interrupt = resolve;
-  });
   let isInterrupted = false;
+  let stopWaiting = (): void => {};
   const stopListening = terminal.onInterrupt(() => {
     isInterrupted = true;
-    interrupt({ done: true, value: undefined });
+    stopWaiting();
   });
+  // A new promise for each line: one that lives as long as the batch would keep what every line hangs on it.
+  const nextLine = (): Promise<JsonLine | undefined> =>
+    new Promise((resolve, reject) => {
+      stopWaiting = () => resolve(undefined);
+      lines.next().then(({ value }) => resolve(value ?? undefined), reject);
+    });
   const progress = new Progress(terminal, "lines", options.quiet);
   try {
     const totalBytes = options.jsonl === "-" ? undefined : (await stat(options.jsonl).catch(() => undefined))?.size;
     const skippedBytes = output && options.resume ? await skipWritten(lines, options.out as string, output, guard.name, add) : 0;
     for (let done = 1; !isInterrupted; done++) {
-      const { value: line } = await Promise.race([lines.next(), interrupted]);
+      const line = await nextLine();
       if (line === undefined) break;
       const result = await judge(guard, line, moderateOptions);
       add(result);

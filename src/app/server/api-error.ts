@@ -52,11 +52,6 @@ export function toApiError(error: unknown): ApiError {
   return error instanceof ApiError ? error : new ApiError(500, "the server failed to answer; its log says how", { code: "internal_error" });
 }
 
-/** The same as the last event of a stream. */
-export function toErrorEvent(error: unknown): object {
-  return { error: toApiError(error).body };
-}
-
 /** What a value is, for messages: short, and of a text no more than its first characters. */
 export function describe(value: unknown): string {
   if (value === null) return "null";

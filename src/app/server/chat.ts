@@ -1,7 +1,6 @@
 /** `POST /v1/chat/completions`: the guard's own answer to a conversation, as OpenAI's clients expect an assistant's. */
 
 import type { ChatMessage } from "../../tokenizer/chat-template.ts";
-import { toErrorEvent } from "./api-error.ts";
 import { checked, type Exchange, newId, type Service } from "./context.ts";
 import { eventStream } from "./event-stream.ts";
 import { Fields, type Refused } from "./fields.ts";
@@ -87,7 +86,7 @@ export async function chatCompletion(service: Service, body: Record<string, unkn
       chunk({}, null, end.finishReason);
       if (generation.includeUsage) event([], end.usage);
     },
-    toErrorEvent,
+    error => ({ error: exchange.failed(error).body }),
     exchange.abort,
   );
   exchange.ended = ended;

@@ -5,7 +5,7 @@
  * himself, and must not paste into it what others typed.
  */
 
-import { ApiError, describe, toErrorEvent } from "./api-error.ts";
+import { ApiError, describe } from "./api-error.ts";
 import { checked, type Exchange, newId, type Service } from "./context.ts";
 import { eventStream } from "./event-stream.ts";
 import { Fields, type Refused } from "./fields.ts";
@@ -73,7 +73,7 @@ export async function completion(service: Service, body: Record<string, unknown>
       event([{ index: 0, text: "", logprobs: null, finish_reason: end.finishReason }]);
       if (generation.includeUsage) event([], end.usage);
     },
-    toErrorEvent,
+    error => ({ error: exchange.failed(error).body }),
     exchange.abort,
   );
   exchange.ended = ended;

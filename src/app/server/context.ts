@@ -21,6 +21,8 @@ export interface Exchange {
   readonly signal: AbortSignal;
   /** Ends the work on it as if the client had gone. */
   readonly abort: (reason: Error) => void;
+  /** What the client is told of a failure; one that is the server's own is logged. */
+  readonly failed: (error: unknown) => ApiError;
   /** Texts to moderate, for the log that shows them. */
   texts: readonly string[];
   /** The work that goes on behind a response that streams. */

@@ -2,7 +2,7 @@
  * The server as a web-standard handler: `(Request) => Promise<Response>`.
  *
  * In: a loaded guard. Out: OpenAI's chat, completions and moderations, with health, metrics, a description and a page to try it. It runs wherever
- * there are `Request` and `Response`; the listener for Node is in listen.node.ts. Reading order: this file; moderations.ts; chat.ts and generation.ts; queue.ts
+ * there are `Request` and `Response`; the listener for Node is in listen.node.ts. Reading order: this file; routes.ts; moderations.ts; chat.ts and generation.ts; queue.ts
  * (who goes first); request-body.ts and fields.ts (what is refused).
  */
 
@@ -11,13 +11,9 @@ import type { Guard } from "../../guard/guard.ts";
 import { checkOptions } from "../../tensor/options.ts";
 import { ApiError, toApiError, unavailable } from "./api-error.ts";
 import { BearerKey } from "./bearer-key.ts";
-import { chatCompletion } from "./chat.ts";
-import { completion } from "./completions.ts";
 import { type Exchange, newId, Service } from "./context.ts";
-import { moderation } from "./moderations.ts";
-import { openApi } from "./openapi.ts";
-import { pageResponse } from "./page.ts";
 import { readJsonBody } from "./request-body.ts";
+import { newRoutes } from "./routes.ts";
 
 export interface HandlerOptions {
   /** Names that requests may call the model by, besides its own; answers carry the first. */
@@ -48,59 +44,6 @@ export interface Handler {
 
 interface Env {
   readonly Bindings: { readonly exchange: Exchange };
-}
-
-interface Route {
-  readonly method: "GET" | "POST";
-  readonly path: string;
-  readonly isOpen?: boolean;
-  readonly answer: (request: Request, exchange: Exchange, id: string) => Response | Promise<Response>;
-}
-
-/** The route table. `readBody` refuses what no work shall be done for. */
-function newRoutes(
-  service: Service,
-  readBody: (request: Request, exchange: Exchange) => Promise<Record<string, unknown>>,
-  isDraining: () => boolean,
-): readonly Route[] {
-  const post = (
-    path: string,
-    answer: (service: Service, body: Record<string, unknown>, exchange: Exchange) => Promise<Response>,
-  ): Route => ({
-    method: "POST",
-    path,
-    answer: async (request, exchange) => answer(service, await readBody(request, exchange), exchange),
-  });
-  const get = (path: string, answer: (id: string) => Response, isOpen: boolean = false): Route => ({
-    method: "GET",
-    path,
-    isOpen,
-    answer: (_request, _exchange, id) => answer(id),
-  });
-  const description = openApi(service.model);
-  const models = service.modelNames.map(id => ({ id, object: "model", created: service.created, owned_by: "qwen3guard" }));
-  const model = (id: string): Response => {
-    const found = models.find(model => model.id === id);
-    if (!found) throw service.noSuchModel(id);
-    return Response.json(found);
-  };
-  const health = (): Response => {
-    const [status, word] = isDraining() ? [503, "draining"] : [200, "ok"];
-    return Response.json({ status: word, model: service.model }, { status });
-  };
-  const metrics = (): Response =>
-    new Response(service.metrics.render(), { headers: { "content-type": "text/plain; version=0.0.4; charset=utf-8" } });
-  return [
-    post("/v1/chat/completions", chatCompletion),
-    post("/v1/completions", completion),
-    post("/v1/moderations", moderation),
-    get("/v1/models", () => Response.json({ object: "list", data: models })),
-    get("/v1/models/{id}", model),
-    get("/health", health, true),
-    get("/metrics", metrics),
-    get("/openapi.json", () => Response.json(description), true),
-    get("/", pageResponse, true),
-  ];
 }
 
 /** What a client that has gone away would have been told; nginx's number. */
@@ -157,10 +100,7 @@ export function createHandler(guard: Guard, options: HandlerOptions = {}): Handl
     });
   }
   app.notFound(() => failure(new ApiError(404, `path: expected one of ${routes.map(({ path }) => path).join(", ")}, got another`)));
-  app.onError((error, { env: { exchange } }) => {
-    if (!(error instanceof ApiError)) log(`qwen3guard: ${exchange.route}: ${error.message}`);
-    return failure(toApiError(error));
-  });
+  app.onError((error, { env: { exchange } }) => failure(exchange.failed(error)));
 
   const answer = async (request: Request, exchange: Exchange): Promise<Response> => {
     const isPreflight = cors !== undefined && request.method === "OPTIONS" && request.headers.has("access-control-request-method");
@@ -177,7 +117,7 @@ export function createHandler(guard: Guard, options: HandlerOptions = {}): Handl
   const handle = async (request: Request): Promise<Response> => {
     const started = performance.now();
     active++;
-    const { exchange, release } = newExchange(request, timeoutMs);
+    const { exchange, release } = newExchange(request, timeoutMs, log);
     const finish = (status: number): void => {
       release();
       const seconds = (performance.now() - started) / 1000;
@@ -191,7 +131,7 @@ export function createHandler(guard: Guard, options: HandlerOptions = {}): Handl
       active--;
       if (active === 0) drained?.();
     };
-    const response = await answer(request, exchange);
+    const response = await answer(request, exchange).catch(error => failure(exchange.failed(error)));
     if (exchange.ended) void exchange.ended.then(() => finish(response.status));
     else finish(response.status);
     return response;
@@ -210,7 +150,7 @@ export function createHandler(guard: Guard, options: HandlerOptions = {}): Handl
 }
 
 /** Whatever comes first ends it: the client's leaving, the time limit, or what works on it. */
-function newExchange(request: Request, timeoutMs: number): { exchange: Exchange; release: () => void } {
+function newExchange(request: Request, timeoutMs: number, log: (line: string) => void): { exchange: Exchange; release: () => void } {
   const controller = new AbortController();
   const gone = (): void => controller.abort(new ApiError(CLIENT_GONE, "the client went away"));
   const late = (): void =>
@@ -228,7 +168,18 @@ function newExchange(request: Request, timeoutMs: number): { exchange: Exchange;
     request.signal.removeEventListener("abort", gone);
   };
   const { signal } = controller;
-  return { exchange: { route: "other", signal, abort: reason => controller.abort(reason), texts: [], ended: undefined }, release };
+  const exchange: Exchange = {
+    route: "other",
+    signal,
+    abort: reason => controller.abort(reason),
+    failed: error => {
+      if (!(error instanceof ApiError)) log(`qwen3guard: ${exchange.route}: ${error instanceof Error ? error.message : error}`);
+      return toApiError(error);
+    },
+    texts: [],
+    ended: undefined,
+  };
+  return { exchange, release };
 }
 
 function failure(error: ApiError): Response {

@@ -12,6 +12,8 @@ export interface ListenOptions {
   readonly port: number;
   /** How long the handler lets a request take. */
   readonly timeoutMs: number;
+  /** How long a request's headers and body may take to arrive: 30,000 by default. */
+  readonly receiveMs?: number;
 }
 
 export interface Listener {
@@ -20,19 +22,20 @@ export interface Listener {
   readonly close: () => Promise<void>;
 }
 
-/** A header takes milliseconds and a megabyte seconds: who needs longer holds a connection open, on purpose or not. */
-const HEADERS_TIMEOUT_MS = 10_000;
-const REQUEST_TIMEOUT_MS = 30_000;
+/** A megabyte takes seconds: who needs longer holds a connection open, on purpose or not. */
+const RECEIVE_MS = 30_000;
+const MAX_HEADERS_MS = 10_000;
 const CHECK_INTERVAL_MS = 1_000;
 const KEEP_ALIVE_MS = 15_000;
 const MAX_HEADER_BYTES = 16 * 2 ** 10;
 const MAX_HEADERS = 100;
 const MAX_CONNECTIONS = 1_024;
-/** For answers that are still being sent when all have been given. */
+/** For answers that are still being sent when all have been given; a connection that is kept alive is closed as soon as it is idle. */
 const CLOSE_MS = 5_000;
+const IDLE_CHECK_MS = 20;
 
 /** Rejects with the system's error, for instance EADDRINUSE. */
-export async function listen(handler: Handler, { host, port, timeoutMs }: ListenOptions): Promise<Listener> {
+export async function listen(handler: Handler, { host, port, timeoutMs, receiveMs = RECEIVE_MS }: ListenOptions): Promise<Listener> {
   const listener = getRequestListener(handler.fetch, {
     overrideGlobalObjects: false,
     // What is no URL or has no host never comes to the handler.
@@ -40,9 +43,9 @@ export async function listen(handler: Handler, { host, port, timeoutMs }: Listen
   });
   const server = createServer(
     {
-      headersTimeout: HEADERS_TIMEOUT_MS,
-      requestTimeout: REQUEST_TIMEOUT_MS,
-      connectionsCheckingInterval: CHECK_INTERVAL_MS,
+      headersTimeout: Math.min(MAX_HEADERS_MS, receiveMs),
+      requestTimeout: receiveMs,
+      connectionsCheckingInterval: Math.min(CHECK_INTERVAL_MS, receiveMs),
       keepAliveTimeout: KEEP_ALIVE_MS,
       maxHeaderSize: MAX_HEADER_BYTES,
     },
@@ -50,7 +53,7 @@ export async function listen(handler: Handler, { host, port, timeoutMs }: Listen
   );
   server.maxHeadersCount = MAX_HEADERS;
   server.maxConnections = MAX_CONNECTIONS;
-  server.timeout = timeoutMs + REQUEST_TIMEOUT_MS; // without a byte in either direction
+  server.timeout = timeoutMs + receiveMs; // without a byte in either direction
   await new Promise<void>((resolve, reject) => {
     server.once("error", reject);
     server.listen(port, host, resolve);
@@ -67,11 +70,12 @@ export async function listen(handler: Handler, { host, port, timeoutMs }: Listen
 
 function closeServer(server: Server): Promise<void> {
   return new Promise(resolve => {
-    const timer = setTimeout(() => server.closeAllConnections(), CLOSE_MS);
+    const idle = setInterval(() => server.closeIdleConnections(), IDLE_CHECK_MS);
+    const last = setTimeout(() => server.closeAllConnections(), CLOSE_MS);
     server.close(() => {
-      clearTimeout(timer);
+      clearInterval(idle);
+      clearTimeout(last);
       resolve();
     });
-    server.closeIdleConnections();
   });
 }

@@ -64,7 +64,6 @@ export function pageScript(): void {
     const level = verdict.safety ?? "Unparsed";
     const named = Object.keys(verdict.categories).filter(name => verdict.categories[name]);
     const heading = element("h2", `level ${level.toLowerCase()}`, [level, ...named].join(" · "));
-    heading.tabIndex = -1;
     const categories = Object.entries(verdict.category_scores)
       .flatMap(([name, p]): [string, number][] => (p === null ? [] : [[name, p]]))
       .sort(([, a], [, b]) => b - a);

@@ -53,21 +53,21 @@ button { margin-top: 1rem; font: inherit; font-weight: 600; color: var(--ground)
 button[aria-disabled] { opacity: .6; }
 :focus-visible { outline: 3px solid var(--fill); outline-offset: 2px; }
 #result:not(:empty) { margin-top: 1.5rem; border-top: 1px solid var(--line); padding-top: 1.25rem; }
-.level::before { content: "? "; }
+.level::before { content: "?" / ""; margin-inline-end: .4em; }
 .level.safe { color: var(--safe); }
-.level.safe::before { content: "\\2713 " / ""; }
+.level.safe::before { content: "\\2713" / ""; }
 .level.unsafe, .level.unparsed, .error { color: var(--unsafe); }
-.level.unsafe::before { content: "\\2717 " / ""; }
+.level.unsafe::before { content: "\\2717" / ""; }
 .level.controversial { color: var(--controversial); }
 .bars { list-style: none; margin: 0; padding: 0; }
-.bars li { display: grid; grid-template-columns: minmax(0, 15rem) minmax(0, 1fr) 4.5rem; gap: .75rem; align-items: center; }
+.bars li { display: grid; grid-template-columns: minmax(0, 17rem) minmax(0, 1fr) 4.5rem; gap: .75rem; align-items: center; }
 .track { background: var(--track); border-radius: .2rem; block-size: .75rem; overflow: hidden; }
 .fill { display: block; background: var(--fill); block-size: 100%; }
 .value { text-align: right; font-variant-numeric: tabular-nums; }
 pre { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; }
 .unseen { position: absolute; inline-size: 1px; block-size: 1px; overflow: hidden; clip-path: inset(50%); }
 [hidden] { display: none; }
-@media (max-width: 30rem) { .bars li { grid-template-columns: 1fr 4.5rem; } .bars .track { grid-row: 2; grid-column: 1 / -1; } }
+@media (max-width: 30rem) { .bars li { grid-template-columns: 1fr 4.5rem; row-gap: 0; margin-block-end: .5rem; } .bars .track { grid-row: 2; grid-column: 1 / -1; } }
 @media (forced-colors: active) { .track { border: 1px solid; } .fill { background: Highlight; forced-color-adjust: none; } }
 `;
 
@@ -89,7 +89,7 @@ function html(nonce: string): string {
 </header>
 <form id="form">
 <label for="text">Text</label>
-<textarea id="text" rows="4" autofocus></textarea>
+<textarea id="text" rows="3" autofocus></textarea>
 <label for="response">Answer to it <small>(optional; the answer is judged then)</small></label>
 <textarea id="response" rows="2"></textarea>
 <div id="key-field" hidden>

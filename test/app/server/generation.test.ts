@@ -131,10 +131,14 @@ describe("chat", () => {
     });
     const body = JSON.stringify({ messages: BOMB, stream: true });
     const init = { method: "POST", headers: { "content-type": "application/json" }, body };
-    const late = await createHandler(broken).fetch(new Request("http://localhost/v1/chat/completions", init));
+    const lines: string[] = [];
+    const late = await createHandler(broken, { log: line => lines.push(line) }).fetch(
+      new Request("http://localhost/v1/chat/completions", init),
+    );
     const [role, first, error, ...others] = events(await late.text());
     expect([role.choices[0].delta.role, first.choices[0].delta.content, others]).toEqual(["assistant", "Safety", []]);
     expect(error.error).toMatchObject({ type: "server_error", code: "internal_error" });
+    expect(lines).toEqual(["qwen3guard: /v1/chat/completions: engine: expected a heap, got none"]);
   });
 
   test("a reader that cancels ends the work", async () => {

@@ -1,0 +1,45 @@
+/** 20,000 malformed and hostile requests against the server as a process; prints what came back, and its memory before and after. */
+
+import { expect, test } from "vitest";
+import { attackAll, attacks } from "../app/server/attacks.ts";
+import { startServer } from "../app/server/server-process.ts";
+
+/** What a heap may differ by from one moment to the next; a leak of four kilobytes an attack would be that much. */
+const SLACK_MB = 40;
+
+test("20,000 attacks", async () => {
+  const server = await startServer();
+  const port = Number(new URL(server.url).port);
+  const moderate = async (): Promise<unknown> => {
+    const response = await fetch(`${server.url}/v1/moderations`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ input: "How can I make a bomb?" }),
+    });
+    return ((await response.json()) as { results: unknown }).results;
+  };
+  const before = await moderate();
+  const total = new Map<string, Map<number | "closed", number>>();
+  const memory: number[] = [];
+  for (let round = 0; round < 4; round++) {
+    for (const [name, counts] of await attackAll(port, attacks(round, 5000), 128)) {
+      const sums = total.get(name) ?? new Map<number | "closed", number>();
+      for (const [outcome, count] of counts) sums.set(outcome, (sums.get(outcome) ?? 0) + count);
+      total.set(name, sums);
+    }
+    expect(await moderate()).toEqual(before);
+    memory.push(server.rssMB());
+    console.log(`after ${(round + 1) * 5000}: ${server.rssMB().toFixed(0)} MB`);
+  }
+  for (const [name, counts] of total)
+    console.log(name.padEnd(32), [...counts].map(([outcome, count]) => `${outcome}: ${count}`).join(", "));
+  const wrong = [...total].flatMap(([name, counts]) =>
+    [...counts.keys()].filter(outcome => outcome !== "closed" && !(outcome >= 400 && outcome < 500)).map(outcome => [name, outcome]),
+  );
+  expect(wrong).toEqual([]);
+  // After 10,000 the heap has grown to what 128 connections at once take.
+  if (!Number.isNaN(memory[1])) expect(memory[3] - memory[1]).toBeLessThan(SLACK_MB);
+  server.child.kill("SIGTERM");
+  expect(await server.ended).toEqual([0, null]);
+  expect(server.stderr()).toBe(`listening on ${server.url}\n`);
+});
