@@ -167,15 +167,23 @@ describe.each(NODES)("on %s", node => {
     expect(readFileSync(join(stdout.trim(), "config.json"))).toEqual(readFileSync(projectPath("models/tiny-guard-gen/config.json")));
   });
 
-  test("logits are the same bits on every version: pinned", () => {
+  test("logits are the same bits on every version, for every form of weights: pinned", () => {
     const command = join(user, "node_modules", ".bin", "qwen3guard");
     const lines = readJsonLines<{ ids: number[] }>("test/goldens/tiny-guard-gen/logits.jsonl");
     const input = lines.map(({ ids }) => JSON.stringify({ ids })).join("\n");
-    const { stdout } = runOn(node, [command, "golden", "record", "--input", "-", "--out", "-", "--max-new-tokens", "3", "--quiet"], input);
-    expect(stdout.trimEnd().split("\n")).toHaveLength(lines.length);
-    expect(createHash("sha256").update(stdout).digest("hex")).toMatchInlineSnapshot(
-      `"06048bcbe2234d1ad3f8411d0bc94a050fc448513d5c6d73f7e8d578d2546e14"`,
-    );
+    const hashes = ["checkpoint", "int8", "int4"].map(weights => {
+      const record = [command, "golden", "record", "--input", "-", "--out", "-", "--max-new-tokens", "3", "--quiet", "--weights", weights];
+      const { stdout } = runOn(node, record, input);
+      expect(stdout.trimEnd().split("\n")).toHaveLength(lines.length);
+      return createHash("sha256").update(stdout).digest("hex");
+    });
+    expect(hashes).toMatchInlineSnapshot(`
+      [
+        "06048bcbe2234d1ad3f8411d0bc94a050fc448513d5c6d73f7e8d578d2546e14",
+        "90a461b88bf7b860e099ebdff797202a50e677b2bc64b35f1f61d4aba92bdc7d",
+        "5cb7347751f7c5a6e800d408a89866e72865d035bf11129111e1278f17b71259",
+      ]
+    `);
   });
 
   test("200 random cases of threads, chunking and cache state give the readable engine's bits: pinned", () => {

@@ -12,15 +12,16 @@ export interface ModelOptions {
   readonly model?: string;
   readonly engine?: "auto" | "wasm" | "reference";
   readonly threads?: number;
+  readonly weights?: EngineOptions["weights"];
   readonly wide?: boolean;
   readonly quiet?: boolean;
 }
 
 /**
- * The engine that `--engine`, `--threads` and `--wide` ask for; a combination that cannot be is wrong usage. `--wide` sets a flag of V8 for the
+ * The engine that `--engine`, `--threads`, `--weights` and `--wide` ask for; a combination that cannot be is wrong usage. `--wide` sets a flag of V8 for the
  * whole process, which must come before the kernels are compiled.
  */
-export function engineOptions({ engine = "auto", threads, wide }: ModelOptions): EngineOptions {
+export function engineOptions({ engine = "auto", threads, weights = "auto", wide }: ModelOptions): EngineOptions {
   if (wide) {
     if (Number.parseInt(process.versions.node, 10) < 24) throw new UsageError(`--wide: expected Node 24 or later, got ${process.version}`);
     setFlagsFromString("--experimental-wasm-revectorize");
@@ -29,7 +30,7 @@ export function engineOptions({ engine = "auto", threads, wide }: ModelOptions):
     throw new UsageError(`--threads: expected 1, since the reference engine has one, got ${threads}`);
   }
   if (threads !== undefined && threads > MAX_THREADS) throw new UsageError(`--threads: expected at most ${MAX_THREADS}, got ${threads}`);
-  return { engine, ...(threads === undefined ? {} : { threads }) };
+  return { engine, weights, ...(threads === undefined ? {} : { threads }) };
 }
 
 /** A folder, or a model of the Hub, which is downloaded first where the cache lacks it. */

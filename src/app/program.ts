@@ -7,6 +7,8 @@
 
 import { readFileSync } from "node:fs";
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
+import { WEIGHTS } from "../tensor/engine-choice.ts";
+import { QUANTISED_SCHEMES } from "../tensor/quantised.ts";
 import { benchCommand } from "./commands/bench.ts";
 import { evalCommand } from "./commands/eval.ts";
 import { generateCommand } from "./commands/generate.ts";
@@ -14,6 +16,7 @@ import { goldenCheckCommand, goldenRecordCommand } from "./commands/golden.ts";
 import { inspectCommand } from "./commands/inspect.ts";
 import { moderateCommand } from "./commands/moderate.ts";
 import { pullCommand } from "./commands/pull.ts";
+import { quantizeCommand } from "./commands/quantize.ts";
 import { serveCommand } from "./commands/serve.ts";
 import { streamCommand } from "./commands/stream.ts";
 import { templateCommand } from "./commands/template.ts";
@@ -77,6 +80,9 @@ function buildProgram(terminal: Terminal, setStatus: (code: number) => void): Co
           .default("auto"),
       )
       .option("--threads <n>", "threads to compute with (default: the physical cores)", integer(1))
+      .addOption(
+        new Option("--weights <form>", "quantise the weights while they are read: less memory, faster").choices(WEIGHTS).default("auto"),
+      )
       .option("--wide", "experimental: let V8 widen the kernels to 256 bits (Node 24 and later)")
       .option("--quiet", "no notices on stderr");
   const withJson = (c: Command, what: string = "one JSON object on one line"): Command => c.option("--json", what);
@@ -201,6 +207,14 @@ function buildProgram(terminal: Terminal, setStatus: (code: number) => void): Co
     .option("--rounds <n>", "rounds to measure, of which the best counts", integer(1), 3)
     .addHelpText("after", example("qwen3guard bench --shape 0.6B"))
     .action(options => benchCommand(options, terminal));
+
+  withJson(command("quantize <from> <to>", "write a checkpoint with quantised weights, which loads faster"))
+    .addOption(new Option("--weights <form>", "how (required)").choices(QUANTISED_SCHEMES))
+    .option("--quiet", "no progress on stderr")
+    .addHelpText("after", example("qwen3guard quantize ./Qwen3Guard-Gen-0.6B ./Qwen3Guard-Gen-0.6B-int8 --weights int8"))
+    .action((from, to, options) =>
+      quantizeCommand(from, to, { ...options, weights: required(options.weights, "quantize", "--weights int8|int4") }, terminal),
+    );
 
   command("help [command...]", "print the help of a command").action((names: string[]) => {
     let subject = program;

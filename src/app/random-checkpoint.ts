@@ -1,6 +1,7 @@
 /**
  * Writes a checkpoint of seeded random weights in one of the family's shapes, tensor by tensor, so that sizes too large for git can be
- * made on the spot. BF16, one file, without a tokenizer. The same shape and seed give the same bytes everywhere.
+ * made on the spot. BF16, one file or shards of at most 5 GB as the published ones are, without a tokenizer. The same shape and seed give the same
+ * bytes everywhere.
  */
 
 import { mkdir, open, writeFile } from "node:fs/promises";
@@ -9,7 +10,8 @@ import { parseConfig } from "../model/config.ts";
 import { seededRandom } from "../model/sampling.ts";
 import { expectedTensors } from "../model/weights.ts";
 import { float32ToBf16 } from "../tensor/dtype.ts";
-import { safetensorsHeader } from "../tensor/safetensors-writer.ts";
+import { safetensorsHeader, type TensorSpec } from "../tensor/safetensors-writer.ts";
+import { tensorByteLength } from "../tensor/tensor.ts";
 
 /** hidden, layers, query heads, key/value heads, head size, MLP, tied head: as published. */
 export const SHAPES: Record<string, readonly [number, number, number, number, number, number, boolean]> = {
@@ -95,15 +97,48 @@ export async function writeRandomCheckpoint(folder: string, shape: string, seed:
     shape: dims,
     dtype: "BF16" as const,
   }));
-  const { header, order } = safetensorsHeader(tensors, new Map([["format", "pt"]]));
+  const shards = inShards(tensors);
+  const fileName = (i: number): string =>
+    shards.length === 1
+      ? "model.safetensors"
+      : `model-${String(i + 1).padStart(5, "0")}-of-${String(shards.length).padStart(5, "0")}.safetensors`;
   await mkdir(folder, { recursive: true });
   await writeFile(join(folder, "config.json"), `${JSON.stringify(json, null, 2)}\n`);
-  const random = seededRandom(seed);
-  const file = await open(join(folder, "model.safetensors"), "w");
-  try {
-    await file.write(header);
-    for (const tensor of order) for (const bytes of tensorBytes(tensor.shape, random)) await file.write(bytes);
-  } finally {
-    await file.close();
+  if (shards.length > 1) {
+    const weight_map = Object.fromEntries(shards.flatMap((shard, i) => shard.map(({ name }) => [name, fileName(i)])));
+    const total_size = tensors.reduce((sum, tensor) => sum + bytesOf(tensor), 0);
+    await writeFile(join(folder, "model.safetensors.index.json"), `${JSON.stringify({ metadata: { total_size }, weight_map }, null, 2)}\n`);
   }
+  const random = seededRandom(seed);
+  for (const [i, shard] of shards.entries()) {
+    const { header, order } = safetensorsHeader(shard, new Map([["format", "pt"]]));
+    const file = await open(join(folder, fileName(i)), "w");
+    try {
+      await file.write(header);
+      for (const tensor of order) for (const bytes of tensorBytes(tensor.shape, random)) await file.write(bytes);
+    } finally {
+      await file.close();
+    }
+  }
+}
+
+const MAX_SHARD_BYTES = 5e9;
+
+function bytesOf({ dtype, shape }: TensorSpec): number {
+  return tensorByteLength(dtype, shape)!;
+}
+
+/** The tensors in their order, cut where the next one would not fit. */
+export function inShards<T extends TensorSpec>(tensors: readonly T[], maxBytes: number = MAX_SHARD_BYTES): T[][] {
+  const shards: T[][] = [[]];
+  let bytes = 0;
+  for (const tensor of tensors) {
+    if (bytes > 0 && bytes + bytesOf(tensor) > maxBytes) {
+      shards.push([]);
+      bytes = 0;
+    }
+    shards[shards.length - 1].push(tensor);
+    bytes += bytesOf(tensor);
+  }
+  return shards;
 }

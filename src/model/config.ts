@@ -7,6 +7,9 @@
  * What surprises: `numHeads * headDim` is not `hiddenSize` (2048 and 1024 for 0.6B), so no size is ever derived from another.
  */
 
+/** The `quant_method` of checkpoints that `qwen3guard quantize` wrote; what is in them, the weights' files say. */
+export const QUANT_METHOD = "qwen3guard";
+
 /** The sizes and constants of one Qwen3 checkpoint, in the config's own words. */
 export interface Qwen3Config {
   readonly architecture: "Qwen3ForCausalLM" | "Qwen3ForGuardModel";
@@ -63,8 +66,14 @@ export function parseConfig(config: unknown, generationConfig: unknown, name: st
       json.layer_types.find(type => type !== "full_attention"),
     );
   }
-  if (json.quantization_config !== undefined && json.quantization_config !== null) {
-    refuse(file, "quantization_config", "none (quantised checkpoints are not implemented)", json.quantization_config);
+  const quantisation = json.quantization_config;
+  if (
+    quantisation !== undefined &&
+    quantisation !== null &&
+    object(quantisation, file, "quantization_config").quant_method !== QUANT_METHOD
+  ) {
+    const expected = `none, or quant_method "${QUANT_METHOD}" (others are not implemented)`;
+    refuse(file, "quantization_config", expected, quantisation);
   }
   const architectures = Array.isArray(json.architectures) ? json.architectures : ["Qwen3ForCausalLM"];
   const architecture = architectures[0];

@@ -11,6 +11,7 @@ import { type CheckpointFiles, readJson } from "./checkpoint-files.ts";
 import { parseConfig, type Qwen3Config } from "./config.ts";
 import { type FinishReason, type GenerateOptions, type Generation, type GenerationStep, generateSteps } from "./generate.ts";
 import { type CheckpointSource, openCheckpointFiles } from "./open-checkpoint.ts";
+import { schemeToHold } from "./quantised-weights.ts";
 import { RotaryTable } from "./rope.ts";
 import { Session } from "./session.ts";
 import { checkShapes, loadWeights, type Qwen3Weights } from "./weights.ts";
@@ -47,8 +48,9 @@ export class Qwen3 {
     let engine: Engine | undefined;
     try {
       checkShapes(checkpoint, config);
+      const scheme = schemeToHold(checkpoint, options.weights);
       engine = await createEngine(options);
-      return new Qwen3(engine, config, await loadWeights(checkpoint, config, engine));
+      return new Qwen3(engine, config, await loadWeights(checkpoint, config, engine, scheme));
     } catch (error) {
       engine?.close();
       throw error;

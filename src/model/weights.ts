@@ -2,13 +2,16 @@
  * The weights of one checkpoint, named as in the checkpoint, checked before the first byte is read.
  *
  * In: an open safetensors checkpoint, the config, the engine that will compute. Out: `Qwen3Weights`, immutable and shared by all sessions.
- * Matrices stay in the dtype they are stored in and are widened where they are used; the small norm gains are widened once, here.
+ * Matrices stay in the dtype they are stored in and are widened where they are used, or are quantised (quantised-weights.ts); the small norm gains are
+ * widened once, here.
  */
 
 import type { Dtype } from "../tensor/dtype.ts";
 import type { Engine, FloatBuffer, Matrix } from "../tensor/engine.ts";
+import { type QuantisedScheme, quantisedByteLength } from "../tensor/quantised.ts";
 import type { SafetensorsCheckpoint } from "../tensor/safetensors-sharded.ts";
 import type { Qwen3Config } from "./config.ts";
+import { savedScheme, savedSource, savedTensors, schemeFor } from "./quantised-weights.ts";
 
 /** One transformer block. Matrices are [outputs, inputs]. */
 export interface LayerWeights {
@@ -42,7 +45,7 @@ export interface Qwen3Weights {
   readonly guardHeads?: { readonly response: GuardHeadWeights; readonly query: GuardHeadWeights };
 }
 
-/** What the engine can compute with. */
+/** What the engine can compute with, but for what was saved quantised. */
 const USABLE: readonly Dtype[] = ["BF16", "F16", "F32"];
 
 /** Every tensor that the config calls for, with its shape, in the order of the computation. Also what tools that write a checkpoint need. */
@@ -85,23 +88,60 @@ export function expectedTensors(config: Qwen3Config): Map<string, readonly numbe
  * Checks every tensor's presence, shape and dtype, before anything is read. Throws RangeError, naming the tensor and both shapes. Tensors that
  * the config does not call for are left alone (a tied checkpoint may store its head).
  */
-export function checkShapes(checkpoint: Pick<SafetensorsCheckpoint, "name" | "tensors">, config: Qwen3Config): void {
-  for (const [name, shape] of expectedTensors(config)) {
+export function checkShapes(checkpoint: Pick<SafetensorsCheckpoint, "name" | "tensors" | "metadata">, config: Qwen3Config): void {
+  const saved = savedScheme(checkpoint);
+  const check = (name: string, shape: readonly number[], dtypes: readonly Dtype[]): void => {
     const info = checkpoint.tensors.get(name);
     const where = `${checkpoint.name}: tensor "${name}"`;
     if (info === undefined) throw new RangeError(`${where}: expected shape [${shape}], got no such tensor`);
     if (String(info.shape) !== String(shape)) throw new RangeError(`${where}: expected shape [${shape}], got [${info.shape}]`);
-    if (!USABLE.includes(info.dtype)) throw new RangeError(`${where}: expected dtype ${USABLE.join(", ")}, got ${info.dtype}`);
+    if (!dtypes.includes(info.dtype)) throw new RangeError(`${where}: expected dtype ${dtypes.join(", ")}, got ${info.dtype}`);
+  };
+  for (const [name, shape] of expectedTensors(config)) {
+    const scheme = saved && schemeFor(name, shape, saved);
+    if (scheme) for (const tensor of savedTensors(name, shape, scheme)) check(tensor.name, tensor.shape, [tensor.dtype]);
+    else check(name, shape, USABLE);
   }
 }
 
-/** Reads a checkpoint that `checkShapes` has found good. */
-export async function loadWeights(checkpoint: SafetensorsCheckpoint, config: Qwen3Config, engine: Engine): Promise<Qwen3Weights> {
-  const matrix = (name: string): Promise<Matrix> => {
-    const { dtype, shape } = checkpoint.tensors.get(`${name}.weight`)!;
+/** Bytes that the weights take in memory when they are held under `scheme`, or as they are stored. */
+export function weightBytes(
+  checkpoint: Pick<SafetensorsCheckpoint, "tensors">,
+  config: Qwen3Config,
+  scheme: QuantisedScheme | undefined,
+): number {
+  let bytes = 0;
+  for (const [name, shape] of expectedTensors(config)) {
+    const held = scheme && schemeFor(name, shape, scheme);
     const [outputs, inputs] = shape;
-    const readInto = (target: Uint8Array, byteOffset: number): Promise<void> => checkpoint.readInto(`${name}.weight`, target, byteOffset);
-    return engine.loadMatrix({ name, dtype, shape: [outputs, inputs], readInto });
+    if (shape.length === 1) bytes += 4 * outputs;
+    else if (held) bytes += quantisedByteLength(held, outputs, inputs);
+    else bytes += checkpoint.tensors.get(name)?.byteLength ?? 0;
+  }
+  return bytes;
+}
+
+/**
+ * Reads a checkpoint that `checkShapes` has found good; matrices are held under `scheme`, or as they are stored. Throws RangeError where there is
+ * no memory for them, with both numbers, before anything is read.
+ */
+export async function loadWeights(
+  checkpoint: SafetensorsCheckpoint,
+  config: Qwen3Config,
+  engine: Engine,
+  scheme?: QuantisedScheme,
+): Promise<Qwen3Weights> {
+  engine.checkRoom(weightBytes(checkpoint, config, scheme), `the weights of ${checkpoint.name}`);
+  const isSaved = savedScheme(checkpoint) !== undefined;
+  const shapes = expectedTensors(config);
+  const matrix = async (name: string): Promise<Matrix> => {
+    const tensor = `${name}.weight`;
+    const [outputs, inputs] = shapes.get(tensor)!;
+    const shape = [outputs, inputs] as const;
+    const held = scheme && schemeFor(tensor, shape, scheme);
+    if (held && isSaved) return engine.loadQuantised(await savedSource(checkpoint, tensor, shape, held));
+    const readInto = (target: Uint8Array, byteOffset: number): Promise<void> => checkpoint.readInto(tensor, target, byteOffset);
+    return engine.loadMatrix({ name, dtype: checkpoint.tensors.get(tensor)!.dtype, shape, readInto }, held);
   };
   const gain = async (name: string): Promise<FloatBuffer> => {
     const values = (await checkpoint.read(`${name}.weight`)).toFloat32();

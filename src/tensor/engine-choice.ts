@@ -4,24 +4,31 @@
 
 import type { Engine } from "./engine.ts";
 import { checkOptions } from "./options.ts";
+import { QUANTISED_SCHEMES } from "./quantised.ts";
 import { ReferenceEngine } from "./reference-engine.ts";
 import { WasmEngine } from "./wasm/wasm-engine.ts";
 
 /** More than any machine needs: memory is what limits long before. */
 export const MAX_THREADS = 64;
 
+/** "auto" and "checkpoint": as the checkpoint stores them; the others are quantised while they are read (quantised.ts). */
+export const WEIGHTS = ["auto", "checkpoint", ...QUANTISED_SCHEMES] as const;
+
 export interface EngineOptions {
   /** "auto" (default): the fast engine where there is WebAssembly SIMD, else the readable one. */
   readonly engine?: "auto" | "wasm" | "reference";
   /** Threads of the fast engine; by default one for each physical core on Node, one elsewhere. The reference engine has one. */
   readonly threads?: number;
+  /** How a model's matrices are held: "auto" by default. */
+  readonly weights?: (typeof WEIGHTS)[number];
 }
 
 /** Throws RangeError for options that cannot be honoured, and what the engine named throws where it cannot run here. */
 export async function createEngine(options: EngineOptions = {}): Promise<Engine> {
-  checkOptions(options, ["engine", "threads"], "engine");
-  const { engine = "auto", threads } = options;
+  checkOptions(options, ["engine", "threads", "weights"], "engine");
+  const { engine = "auto", threads, weights = "auto" } = options;
   if (!["auto", "wasm", "reference"].includes(engine)) throw new RangeError(`engine: expected auto, wasm or reference, got ${engine}`);
+  if (!WEIGHTS.includes(weights)) throw new RangeError(`weights: expected ${WEIGHTS.join(", ")}, got ${weights}`);
   if (threads !== undefined && (!Number.isInteger(threads) || threads < 1 || threads > MAX_THREADS)) {
     throw new RangeError(`threads: expected an integer from 1 to ${MAX_THREADS}, got ${threads}`);
   }

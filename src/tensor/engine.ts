@@ -6,6 +6,7 @@
  */
 
 import type { Dtype } from "./dtype.ts";
+import type { QuantisedScheme } from "./quantised.ts";
 
 /** float32 values where the engine's operations reach them. */
 export interface FloatBuffer {
@@ -18,7 +19,9 @@ export interface FloatBuffer {
 export interface Matrix {
   readonly name: string;
   readonly shape: readonly [outputs: number, inputs: number];
-  /** Of its weights in the dtype they are stored in, without padding. */
+  /** What its weights are held as: the checkpoint's dtype, or quantised. */
+  readonly form: Dtype | QuantisedScheme;
+  /** Of its weights in that form, without padding. */
   readonly byteLength: number;
 }
 
@@ -29,6 +32,17 @@ export interface MatrixSource {
   readonly dtype: Dtype;
   readonly shape: readonly [outputs: number, inputs: number];
   /** Fills `target` with the matrix's bytes from `byteOffset` on. */
+  readInto(target: Uint8Array, byteOffset: number): Promise<void>;
+}
+
+/** A matrix that was quantised when it was saved. Its integers' rows lie one after the other: bytes of int8, or int4 two in a byte. */
+export interface QuantisedSource {
+  readonly name: string;
+  readonly scheme: QuantisedScheme;
+  readonly shape: readonly [outputs: number, inputs: number];
+  /** As in QuantisedTensor, and checked. */
+  readonly scales: Float32Array;
+  readonly subScales: Int8Array;
   readInto(target: Uint8Array, byteOffset: number): Promise<void>;
 }
 
@@ -66,7 +80,11 @@ export interface Engine {
   free(buffer: FloatBuffer): void;
   /** Runs `work` and gives back every buffer made in it. Does not nest. */
   scope<T>(work: () => T): T;
-  loadMatrix(source: MatrixSource): Promise<Matrix>;
+  /** Throws RangeError where so many bytes are more than there is room for, with both numbers. */
+  checkRoom(bytes: number, what: string): void;
+  /** Reads a matrix, and quantises it on the way where a scheme is given. Throws RangeError where there is no room, or nothing finite to quantise. */
+  loadMatrix(source: MatrixSource, scheme?: QuantisedScheme): Promise<Matrix>;
+  loadQuantised(source: QuantisedSource): Promise<Matrix>;
   newCache(shape: CacheShape): KvCache;
 
   embedInto(out: FloatBuffer, table: Matrix, ids: ArrayLike<number>): void;

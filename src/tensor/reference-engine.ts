@@ -2,28 +2,42 @@
  * The readable engine: the operations of reference.ts on plain arrays, one thread. The measure of every other.
  */
 
-import type { CacheShape, Engine, FloatBuffer, KvCache, Matrix, MatrixSource } from "./engine.ts";
+import type { CacheShape, Engine, FloatBuffer, KvCache, Matrix, MatrixSource, QuantisedSource } from "./engine.ts";
+import {
+  type QuantisedScheme,
+  type QuantisedTensor,
+  quantisedByteLength,
+  quantisedEmbedInto,
+  quantisedLinearInto,
+  quantiseTensor,
+  unpackInt4,
+} from "./quantised.ts";
 import * as reference from "./reference.ts";
 import { Tensor, tensorByteLength } from "./tensor.ts";
 
-/** A matrix as the checkpoint stores it. */
+/** A matrix as the checkpoint stores it, or quantised. */
 export class ReferenceMatrix implements Matrix {
   readonly name: string;
   readonly shape: readonly [number, number];
-  readonly tensor: Tensor;
+  readonly tensor: Tensor | QuantisedTensor;
 
-  get byteLength(): number {
-    return this.tensor.data.byteLength;
+  get form(): Matrix["form"] {
+    return this.tensor instanceof Tensor ? this.tensor.dtype : this.tensor.scheme;
   }
 
-  constructor(tensor: Tensor) {
+  get byteLength(): number {
+    const { tensor } = this;
+    return tensor instanceof Tensor ? tensor.data.byteLength : quantisedByteLength(tensor.scheme, ...this.shape);
+  }
+
+  constructor(tensor: Tensor | QuantisedTensor) {
     this.name = tensor.name;
     this.shape = [tensor.shape[0], tensor.shape[1]];
     this.tensor = tensor;
   }
 }
 
-function tensorOf(matrix: Matrix): Tensor {
+function tensorOf(matrix: Matrix): Tensor | QuantisedTensor {
   if (!(matrix instanceof ReferenceMatrix)) throw new TypeError(`${matrix.name}: expected a matrix of this engine, got one of another`);
   return matrix.tensor;
 }
@@ -43,10 +57,23 @@ export class ReferenceEngine implements Engine {
     return work();
   }
 
-  async loadMatrix(source: MatrixSource): Promise<Matrix> {
-    const bytes = new Uint8Array(tensorByteLength(source.dtype, source.shape) ?? 0);
+  checkRoom(): void {} // an array that is too large is an error of its own
+
+  async loadMatrix(source: MatrixSource, scheme?: QuantisedScheme): Promise<Matrix> {
+    const { name, dtype, shape } = source;
+    const bytes = new Uint8Array(tensorByteLength(dtype, shape) ?? 0);
     await source.readInto(bytes, 0);
-    return new ReferenceMatrix(Tensor.fromBytes(source.name, source.dtype, source.shape, bytes));
+    const tensor = Tensor.fromBytes(name, dtype, shape, bytes);
+    return new ReferenceMatrix(scheme ? quantiseTensor(name, scheme, shape, tensor.toFloat32()) : tensor);
+  }
+
+  async loadQuantised(source: QuantisedSource): Promise<Matrix> {
+    const { name, scheme, shape, scales, subScales } = source;
+    const [outputs, inputs] = shape;
+    const bytes = new Uint8Array(outputs * (scheme === "int8" ? inputs : Math.ceil(inputs / 2)));
+    await source.readInto(bytes, 0);
+    const values = scheme === "int8" ? new Int8Array(bytes.buffer) : unpackInt4(bytes, outputs, inputs);
+    return new ReferenceMatrix({ name, scheme, shape, values, subScales, scales });
   }
 
   newCache(shape: CacheShape): KvCache {
@@ -54,7 +81,9 @@ export class ReferenceEngine implements Engine {
   }
 
   embedInto(out: FloatBuffer, table: Matrix, ids: ArrayLike<number>): void {
-    reference.embedInto(out.data, tensorOf(table), ids);
+    const tensor = tensorOf(table);
+    if (tensor instanceof Tensor) reference.embedInto(out.data, tensor, ids);
+    else quantisedEmbedInto(out.data, tensor, ids);
   }
 
   rmsNormInto(out: FloatBuffer, x: FloatBuffer, gain: FloatBuffer, rows: number, eps: number): void {
@@ -62,7 +91,10 @@ export class ReferenceEngine implements Engine {
   }
 
   linearInto(out: FloatBuffer, x: FloatBuffer, firstRow: number, rows: number, weight: Matrix): void {
-    reference.linearInto(out.data, x.data.subarray(firstRow * weight.shape[1]), rows, tensorOf(weight));
+    const tensor = tensorOf(weight);
+    const from = x.data.subarray(firstRow * weight.shape[1]);
+    if (tensor instanceof Tensor) reference.linearInto(out.data, from, rows, tensor);
+    else quantisedLinearInto(out.data, from, rows, tensor);
   }
 
   ropeInto(x: FloatBuffer, rows: number, heads: number, headDim: number, cos: FloatBuffer, sin: FloatBuffer, start: number): void {

@@ -262,12 +262,18 @@ describe("bench", () => {
     for (const args of [
       ["--threads", "2"],
       ["--engine", "reference"],
+      ["--threads", "1", "--weights", "int8"],
     ]) {
       const { status, out, err } = await cli(["bench", "--json", "--quiet", "--rounds", "1", ...args]);
       expect([status, err]).toEqual([0, ""]);
       const report = JSON.parse(out);
       const isWasm = args[0] === "--threads";
-      expect(report).toMatchObject({ engine: isWasm ? "wasm" : "reference", threads: isWasm ? 2 : 1, node: process.version });
+      expect(report).toMatchObject({
+        engine: isWasm ? "wasm" : "reference",
+        threads: args[1] === "2" ? 2 : 1,
+        node: process.version,
+        weights: args[3] ?? "BF16",
+      });
       expect(report.limits === null).toBe(!isWasm);
       expect(report.prefill.tokens).toBe(371);
       expect(report.verdict).toMatchObject({ promptTokens: 268, passes: 2 });

@@ -66,11 +66,15 @@ describe("the Stream heads", () => {
 });
 
 describe.each([
-  ["tiny-guard-gen", GEN],
-  ["odd", ODD],
-])("%s", (_, folder) => {
+  ["tiny-guard-gen", GEN, "auto"],
+  ["tiny-guard-gen", GEN, "int8"],
+  ["tiny-guard-gen", GEN, "int4"],
+  ["odd", ODD, "auto"],
+  ["odd", ODD, "int8"],
+  ["odd", ODD, "int4"],
+] as const)("%s, %3$s", (_, folder, weights) => {
   test("token by token, any chunking and the whole prompt give the same logits at every position", async () => {
-    const model = await loadModel(folder);
+    const model = await loadModel(folder, { weights });
     const vocab = model.config.vocabSize;
     const whole = feed(model.newSession(), IDS, [], vocab);
     expectSameBits(feed(model.newSession(), IDS, [...IDS.keys()], vocab), whole);
@@ -91,7 +95,7 @@ describe.each([
   });
 
   test("rolling back and going on otherwise leaves no trace of what was rolled back", async () => {
-    const model = await loadModel(folder);
+    const model = await loadModel(folder, { weights });
     const clean = model.newSession().forward(IDS);
     const session = model.newSession();
     session.forward(IDS.slice(0, 20));
@@ -102,7 +106,7 @@ describe.each([
   });
 
   test("sessions that take turns do not disturb each other", async () => {
-    const model = await loadModel(folder);
+    const model = await loadModel(folder, { weights });
     const [a, b] = [model.newSession(), model.newSession()];
     const reversed = [...IDS].reverse();
     for (let i = 0; i < 10; i++) {
@@ -114,7 +118,7 @@ describe.each([
   });
 
   test("the last row of all logits is the logits of the last, and taps change nothing", async () => {
-    const model = await loadModel(folder);
+    const model = await loadModel(folder, { weights });
     const vocab = model.config.vocabSize;
     const all = model.newSession().forward(IDS, { logits: "all", tap: () => {} });
     expectSameBits(model.newSession().forward(IDS), all.slice(-vocab));
@@ -134,67 +138,75 @@ describe("engines and threads", () => {
     { engine: "wasm", threads: 2 },
     { engine: "wasm", threads: 3 },
   ] as const;
+  const FORMS = ["auto", "int8", "int4"] as const;
+
+  test.each(FORMS.flatMap(weights => [["tiny-guard-gen", GEN, weights] as const, ["odd", ODD, weights] as const]))(
+    "%s, weights %3$s: every intermediate of the fast engine is the reference's",
+    async (_, folder, weights) => {
+      const taps = new Map<string, Float32Array>();
+      const ids = Array.from({ length: 70 }, (_, i) => (i * 53 + 7) % 331);
+      const whole = (await loadModel(folder, { engine: "reference", weights })).newSession().forward(ids, {
+        logits: "all",
+        tap: (name, data) => taps.set(name, data.slice()),
+      });
+      for (const options of ENGINES) {
+        let seen = 0;
+        const logits = (await loadModel(folder, { ...options, weights })).newSession().forward(ids, {
+          logits: "all",
+          tap: (name, data) => {
+            expectSameBits(data, taps.get(name) as Float32Array);
+            seen++;
+          },
+        });
+        expect(seen).toBe(taps.size);
+        expectSameBits(logits, whole);
+      }
+    },
+  );
 
   test.each([
-    ["tiny-guard-gen", GEN],
-    ["odd", ODD],
-  ])("%s: every intermediate of the fast engine is the reference's", async (_, folder) => {
-    const taps = new Map<string, Float32Array>();
-    const ids = Array.from({ length: 70 }, (_, i) => (i * 53 + 7) % 331);
-    const whole = (await loadModel(folder, { engine: "reference" })).newSession().forward(ids, {
-      logits: "all",
-      tap: (name, data) => taps.set(name, data.slice()),
-    });
-    for (const options of ENGINES) {
-      let seen = 0;
-      const logits = (await loadModel(folder, options)).newSession().forward(ids, {
-        logits: "all",
-        tap: (name, data) => {
-          expectSameBits(data, taps.get(name) as Float32Array);
-          seen++;
-        },
-      });
-      expect(seen).toBe(taps.size);
-      expectSameBits(logits, whole);
-    }
-  });
-
-  test("200 random cases of engine, threads, chunking, turns and cache state give the reference's bits", async () => {
-    for (const folder of [ODD, GEN]) {
-      const vocab = (await loadModel(folder)).config.vocabSize;
-      const models = await Promise.all(ENGINES.map(options => loadModel(folder, options)));
-      const reference = (await loadModel(folder, { engine: "reference" })).newSession();
-      const sessions = models.flatMap(model => [model.newSession(), model.newSession()]);
-      const truth = new Map<string, Float32Array>();
-      const expected = (ids: readonly number[]): Float32Array => {
-        const key = ids.join();
-        const known = truth.get(key);
-        if (known) return known;
-        reference.truncate(Math.min(reference.commonPrefix(ids), ids.length - 1));
-        const logits = reference.forward(ids.slice(reference.position));
-        truth.set(key, logits);
-        return logits;
-      };
-      fc.assert(
-        fc.property(
-          fc.nat(sessions.length - 1), // which engine and session takes the turn, with whatever its cache holds from its last one
-          fc.nat(3), // sequences share long beginnings
-          fc.integer({ min: 1, max: 60 }),
-          fc.array(fc.integer({ min: 1, max: 20 }), { maxLength: 5 }),
-          (which, family, length, chunks) => {
-            const ids = Array.from({ length }, (_, i) => (i * 37 + (i > 25 ? family * 11 : 3)) % vocab);
-            const session = sessions[which];
-            session.truncate(Math.min(session.commonPrefix(ids), length - 1));
-            let logits = new Float32Array(0);
-            for (const size of [...chunks, length]) {
-              if (session.position < length)
-                logits = session.forward(ids.slice(session.position, session.position + size)) as Float32Array<ArrayBuffer>;
-            }
-            expectSameBits(logits, expected(ids));
-          },
-        ),
-        { seed: 7, numRuns: 100 },
-      );
-    }
-  });
+    [200, "auto"],
+    [60, "int8"],
+    [60, "int4"],
+  ] as const)(
+    "%i random cases of engine, threads, chunking, turns and cache state give the reference's bits, weights %s",
+    async (cases, weights) => {
+      for (const folder of [ODD, GEN]) {
+        const vocab = (await loadModel(folder)).config.vocabSize;
+        const models = await Promise.all(ENGINES.map(options => loadModel(folder, { ...options, weights })));
+        const reference = (await loadModel(folder, { engine: "reference", weights })).newSession();
+        const sessions = models.flatMap(model => [model.newSession(), model.newSession()]);
+        const truth = new Map<string, Float32Array>();
+        const expected = (ids: readonly number[]): Float32Array => {
+          const key = ids.join();
+          const known = truth.get(key);
+          if (known) return known;
+          reference.truncate(Math.min(reference.commonPrefix(ids), ids.length - 1));
+          const logits = reference.forward(ids.slice(reference.position));
+          truth.set(key, logits);
+          return logits;
+        };
+        fc.assert(
+          fc.property(
+            fc.nat(sessions.length - 1), // which engine and session takes the turn, with whatever its cache holds from its last one
+            fc.nat(3), // sequences share long beginnings
+            fc.integer({ min: 1, max: 60 }),
+            fc.array(fc.integer({ min: 1, max: 20 }), { maxLength: 5 }),
+            (which, family, length, chunks) => {
+              const ids = Array.from({ length }, (_, i) => (i * 37 + (i > 25 ? family * 11 : 3)) % vocab);
+              const session = sessions[which];
+              session.truncate(Math.min(session.commonPrefix(ids), length - 1));
+              let logits = new Float32Array(0);
+              for (const size of [...chunks, length]) {
+                if (session.position < length)
+                  logits = session.forward(ids.slice(session.position, session.position + size)) as Float32Array<ArrayBuffer>;
+              }
+              expectSameBits(logits, expected(ids));
+            },
+          ),
+          { seed: 7, numRuns: cases / 2 },
+        );
+      }
+    },
+  );
 });

@@ -6,11 +6,12 @@
 import type { Qwen3 } from "../../src/model/qwen3.ts";
 import type { FloatBuffer, Matrix } from "../../src/tensor/engine.ts";
 import { ReferenceMatrix } from "../../src/tensor/reference-engine.ts";
-import type { Tensor } from "../../src/tensor/tensor.ts";
+import { Tensor } from "../../src/tensor/tensor.ts";
 
-/** The weights as the checkpoint has them: the model must be on the reference engine. */
+/** The weights as the checkpoint has them: the model must be on the reference engine, and not quantised. */
 function tensorOf(matrix: Matrix): Tensor {
-  if (!(matrix instanceof ReferenceMatrix)) throw new TypeError("expected a model on the reference engine");
+  if (!(matrix instanceof ReferenceMatrix && matrix.tensor instanceof Tensor))
+    throw new TypeError("expected a model on the reference engine");
   return matrix.tensor;
 }
 

@@ -50,6 +50,28 @@ test("a 0.6B-shaped checkpoint gives correct logits for 8 ids, whole and one by 
   }
 });
 
+test("quantised at load, the same bits on both engines, saved or not", async () => {
+  const reference = await Qwen3.load(folder, { engine: "reference", weights: "int8" });
+  const logits = reference.newSession().forward(IDS);
+  for (const threads of [1, 2]) {
+    const fast = await Qwen3.load(folder, { engine: "wasm", threads, weights: "int8" });
+    expectSameBits(fast.newSession().forward(IDS), logits);
+    fast.close();
+  }
+  for (const weights of ["int8", "int4"] as const) {
+    const saved = join(folder, weights);
+    execFileSync(process.execPath, [projectPath("src/app/main.ts"), "quantize", folder, saved, "--weights", weights]);
+    const bits = [];
+    for (const options of [{ weights }, {}]) {
+      const model = await Qwen3.load(options.weights ? folder : saved, options);
+      bits.push(model.newSession().forward(IDS));
+      model.close();
+    }
+    expectSameBits(bits[1], bits[0]);
+    if (weights === "int8") expectSameBits(bits[0], logits);
+  }
+});
+
 test("the cache of the full context, 7.5 GB, lies in several memories, and its last positions attend as they should", async () => {
   const shape = { numLayers: 28, numHeads: 16, numKvHeads: 8, headDim: 128, maxPositions: 32_768 };
   const rows = 4;

@@ -24,6 +24,9 @@ export interface BenchReport {
   readonly engine: string;
   readonly threads: number;
   readonly node: string;
+  /** What the matrices are held as: BF16, int8, ... Of int4 that of the layers. */
+  readonly weights: string;
+  /** Of the arithmetic that the weights call for: float32, or 16-bit integers with sums of 32. */
   readonly limits: { readonly gflopsPerThread: number; readonly memoryGBs: number } | null;
   readonly load: { readonly ms: number };
   readonly prefill: {
@@ -86,6 +89,7 @@ async function measure(
   const tokens = Math.min(PROMPT_TOKENS, config.maxPositionEmbeddings - DECODE_STEPS);
   const prompt = Array.from({ length: tokens }, (_, i) => (i * 7919) % config.vocabSize);
   const wasm = engine instanceof WasmEngine ? engine : undefined;
+  const { form } = model.weights.layers[0].qProj;
   const best = { flops: 0, bytes: 0, prefillMs: Infinity, decodeMs: Infinity, coldMs: Infinity, warmMs: Infinity };
 
   say("checking results");
@@ -98,7 +102,7 @@ async function measure(
   for (let round = 0; round < rounds; round++) {
     say(`round ${round + 1} of ${rounds}`);
     if (wasm) {
-      const limits = wasm.measureLimits();
+      const limits = wasm.measureLimits(form === "int8" || form === "int4" ? "int16" : "float32");
       best.flops = Math.max(best.flops, limits.flopsPerThread);
       best.bytes = Math.max(best.bytes, limits.bytesPerSecond);
     }
@@ -128,6 +132,7 @@ async function measure(
     engine: engine.name,
     threads: engine.threads,
     node: process.version,
+    weights: form,
     limits: wasm ? { gflopsPerThread: round(best.flops / 1e9), memoryGBs: round(best.bytes / 1e9) } : null,
     prefill: {
       tokens,
@@ -210,6 +215,7 @@ function describe(r: BenchReport): string {
   const rows: [string, string][] = [
     ["model", r.model],
     ["engine", `${r.engine}, ${r.threads} thread${r.threads === 1 ? "" : "s"}, Node ${r.node}`],
+    ["weights", r.weights],
     [
       "limits",
       r.limits ? `${r.limits.gflopsPerThread} GFLOP/s a thread, ${r.limits.memoryGBs} GB/s from memory` : "not measured on this engine",

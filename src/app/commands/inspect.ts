@@ -4,10 +4,13 @@
 
 import { type CheckpointFiles, readJson } from "../../model/checkpoint-files.ts";
 import type { GuardHeadsConfig, Qwen3Config } from "../../model/config.ts";
+import { savedScheme, schemeToHold } from "../../model/quantised-weights.ts";
 import { readConfig } from "../../model/qwen3.ts";
-import { checkShapes } from "../../model/weights.ts";
-import type { TensorInfo } from "../../tensor/safetensors.ts";
+import { checkShapes, expectedTensors, weightBytes } from "../../model/weights.ts";
+import type { WEIGHTS } from "../../tensor/engine-choice.ts";
+import { QUANTISED_SCHEMES, type QuantisedScheme } from "../../tensor/quantised.ts";
 import { SafetensorsCheckpoint } from "../../tensor/safetensors-sharded.ts";
+import { availableMemoryBytes } from "../../tensor/wasm/worker-start.node.ts";
 import { checkpointFiles, type ModelOptions } from "../checkpoint-option.ts";
 import { type Terminal, UsageError } from "../io.ts";
 
@@ -22,10 +25,20 @@ export interface Inspection {
     readonly bytes: number;
     readonly dtypes: Readonly<Record<string, { count: number; bytes: number }>>;
   };
+  /** The scheme of a checkpoint that `quantize` wrote. */
+  readonly savedAs: QuantisedScheme | null;
   readonly files: readonly string[];
   readonly hasTokenizer: boolean;
   readonly hasChatTemplate: boolean;
-  readonly memory: { readonly weightsMB: number; readonly kvCacheBytesPerToken: number; readonly kvCacheFullContextMB: number };
+  readonly memory: {
+    /** As they are stored. */
+    readonly weightsMB: number;
+    /** For each choice of `--weights`. */
+    readonly choicesMB: Readonly<Record<string, number>>;
+    readonly freeMB: number;
+    readonly kvCacheBytesPerToken: number;
+    readonly kvCacheFullContextMB: number;
+  };
 }
 
 export async function inspectCommand(
@@ -61,6 +74,7 @@ async function inspect(files: CheckpointFiles, config: Qwen3Config, checkpoint: 
     dtypes[info.dtype].count++;
     dtypes[info.dtype].bytes += info.byteLength;
   }
+  const saved = savedScheme(checkpoint);
   const bytes = infos.reduce((sum, info) => sum + info.byteLength, 0);
   const tokenizerConfig = (await readJson(files, "tokenizer_config.json")) as { chat_template?: unknown } | undefined;
   const kvCacheBytesPerToken = 2 * config.numHiddenLayers * config.numKvHeads * config.headDim * Float32Array.BYTES_PER_ELEMENT;
@@ -68,21 +82,34 @@ async function inspect(files: CheckpointFiles, config: Qwen3Config, checkpoint: 
     name: files.name,
     variant: config.guardHeads ? "Stream" : "Gen",
     config,
-    parameters: infos.reduce((sum, info) => sum + elements(info), 0),
+    parameters: (saved ? [...expectedTensors(config).values()] : infos.map(info => info.shape)).reduce(
+      (sum, shape) => sum + elements(shape),
+      0,
+    ),
     tensors: { count: infos.length, bytes, dtypes },
+    savedAs: saved ?? null,
     files: checkpoint.files.map(file => file.name.slice(files.name.length + 1)),
     hasTokenizer: (await files.readText("tokenizer.json")) !== undefined,
     hasChatTemplate: tokenizerConfig?.chat_template !== undefined || (await files.readText("chat_template.jinja")) !== undefined,
     memory: {
-      weightsMB: megabytes(bytes),
+      weightsMB: megabytes(weightBytes(checkpoint, config, saved)),
+      choicesMB: Object.fromEntries(
+        saved
+          ? [[saved, megabytes(weightBytes(checkpoint, config, saved))]]
+          : ["checkpoint", ...QUANTISED_SCHEMES].map(form => [
+              form,
+              megabytes(weightBytes(checkpoint, config, schemeToHold(checkpoint, form as (typeof WEIGHTS)[number]))),
+            ]),
+      ),
+      freeMB: megabytes(availableMemoryBytes()),
       kvCacheBytesPerToken,
       kvCacheFullContextMB: megabytes(kvCacheBytesPerToken * config.maxPositionEmbeddings),
     },
   };
 }
 
-function elements(info: TensorInfo): number {
-  return info.shape.reduce((product, size) => product * size, 1);
+function elements(shape: readonly number[]): number {
+  return shape.reduce((product, size) => product * size, 1);
 }
 
 function megabytes(bytes: number): number {
@@ -119,8 +146,17 @@ function describe(i: Inspection): string {
     ],
     ["tokenizer", i.hasTokenizer ? `yes, ${i.hasChatTemplate ? "with" : "without"} a chat template` : "none"],
     [
+      "weights",
+      Object.entries(i.memory.choicesMB)
+        .map(
+          ([form, size]) =>
+            `${size} MB ${form === "checkpoint" || form === i.savedAs ? `as they are stored${i.savedAs ? `, ${i.savedAs}` : ""}` : `with --weights ${form}`}`,
+        )
+        .join(", "),
+    ],
+    [
       "memory",
-      `weights ${i.memory.weightsMB} MB; cache ${i.memory.kvCacheBytesPerToken} bytes a token, ${i.memory.kvCacheFullContextMB} MB at full context`,
+      `cache ${i.memory.kvCacheBytesPerToken} bytes a token, ${i.memory.kvCacheFullContextMB} MB at full context; ${i.memory.freeMB} MB are free`,
     ],
   ];
   return rows.map(([name, value]) => `${name.padEnd(12)}${value}\n`).join("");

@@ -107,6 +107,8 @@ export const i32 = {
   gtU: binary<"i32", "i32">("i32", [0x4b]),
   load16U: (pointer: I32, offset: number = 0): I32 => expr("i32", pointer.code, [0x2f], access(1, offset)),
   load: (pointer: I32, offset: number = 0): I32 => expr("i32", pointer.code, [0x28], access(2, offset)),
+  /** float32 to integer, NaN to 0, out of range to the nearest. */
+  truncSat: unary<"f32", "i32">("i32", [0xfc, 0x00]),
   /** a where the condition is not zero, else b. */
   select: (condition: I32, a: I32, b: I32): I32 => expr("i32", a.code, b.code, condition.code, [0x1b]),
 } as const;
@@ -114,9 +116,16 @@ export const i32 = {
 export const f32 = {
   const: (value: number): F32 => expr("f32", [0x43], floatBytes(value)),
   add: binary<"f32", "f32">("f32", [0x92]),
+  sub: binary<"f32", "f32">("f32", [0x93]),
   mul: binary<"f32", "f32">("f32", [0x94]),
   div: binary<"f32", "f32">("f32", [0x95]),
+  abs: unary<"f32", "f32">("f32", [0x8b]),
+  neg: unary<"f32", "f32">("f32", [0x8c]),
+  nearest: unary<"f32", "f32">("f32", [0x90]),
   sqrt: unary<"f32", "f32">("f32", [0x91]),
+  min: binary<"f32", "f32">("f32", [0x96]),
+  max: binary<"f32", "f32">("f32", [0x97]),
+  lt: binary<"f32", "i32">("i32", [0x5d]),
   gt: binary<"f32", "i32">("i32", [0x5e]),
   ne: binary<"f32", "i32">("i32", [0x5c]),
   fromBits: unary<"i32", "f32">("f32", [0xbe]),
@@ -127,11 +136,14 @@ export const v128 = {
   load: (pointer: I32, offset: number = 0): V128 => expr("v128", pointer.code, simd(0), access(2, offset)),
   /** Four 16-bit integers, zero-extended to 32 bits. */
   load16x4U: (pointer: I32, offset: number = 0): V128 => expr("v128", pointer.code, simd(4), access(1, offset)),
+  /** Eight 8-bit integers, sign-extended to 16 bits. */
+  load8x8S: (pointer: I32, offset: number = 0): V128 => expr("v128", pointer.code, simd(1), access(0, offset)),
   load32Splat: (pointer: I32, offset: number = 0): V128 => expr("v128", pointer.code, simd(9), access(2, offset)),
   /** The bytes of a (0..15) and b (16..31) that `indices` names. */
   shuffle: (a: V128, b: V128, indices: readonly number[]): V128 => expr("v128", a.code, b.code, simd(13), indices),
   and: binary<"v128", "v128">("v128", simd(0x4e)),
   or: binary<"v128", "v128">("v128", simd(0x50)),
+  xor: binary<"v128", "v128">("v128", simd(0x51)),
   /** Bits of a where the mask is set, else of b. */
   bitselect: (a: V128, b: V128, mask: V128): V128 => expr("v128", a.code, b.code, mask.code, simd(0x52)),
 } as const;
@@ -148,7 +160,31 @@ export const f32x4 = {
   sub: binary<"v128", "v128">("v128", simd(0xe5)),
   mul: binary<"v128", "v128">("v128", simd(0xe6)),
   div: binary<"v128", "v128">("v128", simd(0xe7)),
+  abs: unary<"v128", "v128">("v128", simd(0xe0)),
+  min: binary<"v128", "v128">("v128", simd(0xe8)),
   max: binary<"v128", "v128">("v128", simd(0xe9)),
+  /** b < a ? b : a, and a < b ? b : a: one instruction, where min and max take several for NaN and the sign of 0. */
+  pmin: binary<"v128", "v128">("v128", simd(0xea)),
+  pmax: binary<"v128", "v128">("v128", simd(0xeb)),
+  /** Of signed 32-bit integers. */
+  convert: unary<"v128", "v128">("v128", simd(0xfa)),
+} as const;
+
+export const i8x16 = {
+  shl: shift(simd(0x6b)),
+  shrS: shift(simd(0x6c)),
+  /** The 16-bit integers of a, then of b, saturated. */
+  narrow: binary<"v128", "v128">("v128", simd(0x65)),
+} as const;
+
+export const i16x8 = {
+  /** The 32-bit integers of a, then of b, saturated. */
+  narrow: binary<"v128", "v128">("v128", simd(0x85)),
+  extendLowS: unary<"v128", "v128">("v128", simd(0x87)),
+  extendHighS: unary<"v128", "v128">("v128", simd(0x88)),
+  shl: shift(simd(0x8b)),
+  shrS: shift(simd(0x8c)),
+  mul: binary<"v128", "v128">("v128", simd(0x95)),
 } as const;
 
 export const i32x4 = {
@@ -159,6 +195,12 @@ export const i32x4 = {
   sub: binary<"v128", "v128">("v128", simd(0xb1)),
   eq: binary<"v128", "v128">("v128", simd(0x37)),
   ltS: binary<"v128", "v128">("v128", simd(0x39)),
+  extendLowS: unary<"v128", "v128">("v128", simd(0xa7)),
+  extendHighS: unary<"v128", "v128">("v128", simd(0xa8)),
+  mul: binary<"v128", "v128">("v128", simd(0xb5)),
+  maxS: binary<"v128", "v128">("v128", simd(0xb8)),
+  /** a[2i] * b[2i] + a[2i + 1] * b[2i + 1] of 16-bit integers, exact. */
+  dot: binary<"v128", "v128">("v128", simd(0xba)),
   shl: shift(simd(0xab)),
   shrS: shift(simd(0xac)),
   shrU: shift(simd(0xad)),
@@ -221,6 +263,15 @@ export class FunctionBuilder {
   /** Stores vectors one after the other, `stride` bytes apart. */
   storeVectors(pointer: I32, values: readonly V128[], offset: number = 0, stride: number = 16): void {
     for (const [i, value] of values.entries()) this.storeV128(pointer, value, offset + i * stride);
+  }
+
+  /** Stores one of the four 32-bit lanes. */
+  storeLane32(pointer: I32, value: V128, lane: number, offset: number = 0): void {
+    this.emit(pointer.code, value.code, simd(0x5a), access(2, offset), [lane]);
+  }
+
+  store8(pointer: I32, value: I32, offset: number = 0): void {
+    this.emit(pointer.code, value.code, [0x3a], access(0, offset));
   }
 
   storeF32(pointer: I32, value: F32, offset: number = 0): void {

@@ -5,34 +5,35 @@
  * of the result, in memory. The same code runs on the main thread and on workers.
  */
 
+import { QUANTISED_SCHEMES, type QuantisedScheme } from "../quantised.ts";
 import { SUM_BLOCK } from "../reference.ts";
+import { fillPanel } from "./fill-panels.ts";
 import { roundUp } from "./heap.ts";
+import { DTYPES, FLOAT_BYTES, floatsUpTo, type JobContext } from "./job-context.ts";
 import type { Kernels } from "./kernels.ts";
 import { READ_BYTES } from "./limit-kernels.ts";
 import { PANEL, TILE_ROWS, WEIGHT_BYTES, type WeightDtype } from "./linear-kernels.ts";
-
-/** What a job's item needs of the thread that runs it. */
-export interface JobContext {
-  readonly kernels: Kernels;
-  readonly memory: WebAssembly.Memory;
-  /** Address of this thread's scratch. */
-  readonly scratch: number;
-}
+import { integersBytes, pairsOf, panelLayout, scalesOffset } from "./panel-layout.ts";
 
 type Job = (context: JobContext, args: readonly number[], item: number) => void;
 
-export const FLOAT_BYTES = 4;
 const PANEL_ROW_BYTES = PANEL * FLOAT_BYTES;
-const DTYPES: readonly WeightDtype[] = ["BF16", "F16", "F32"];
 /** Query rows that one item of attention takes: their scores stay in the second-level cache while a head's keys pass by. */
 export const ATTENTION_ROWS = 32;
 /** Panels of one item where one row is multiplied: enough work to be worth handing out. */
 export const ROW_PANELS = 4;
 
+/** Less than this many values are done sooner than handed out: a microsecond or two. Handing them out made decoding some 4 % slower. */
+export const MIN_ITEM_VALUES = 8192;
+
 const WIDENED_BYTES = SUM_BLOCK * PANEL_ROW_BYTES;
 
 export function dtypeCode(dtype: WeightDtype): number {
   return DTYPES.indexOf(dtype);
+}
+
+export function schemeCode(scheme: QuantisedScheme): number {
+  return QUANTISED_SCHEMES.indexOf(scheme);
 }
 
 export function tilesOf(rows: number): number {
@@ -52,23 +53,14 @@ export function attentionScratchBytes(positions: number, headDim: number): numbe
 }
 
 /**
- * The memory as floats, at least up to the byte `end`. When one thread has grown a shared memory, another's `memory.buffer` shows it only after
- * V8 has interrupted that thread, which it does at the turn of a loop; until then a write beyond the old end would be lost without a word.
+ * Packs a tile of four rows, block by block: [blocks][tiles][inputs][4]. Args: x, out, inputs, rows, row stride in bytes, inputs of a block. An input
+ * is 4 bytes: a float32, or a pair of 16-bit integers.
  */
-function floatsUpTo(memory: WebAssembly.Memory, end: number): Float32Array {
-  for (let turns = 0; turns < 1_000_000; turns++) {
-    const floats = new Float32Array(memory.buffer);
-    if (floats.byteLength >= end) return floats;
-  }
-  throw new Error(`memory: expected at least ${end} bytes, got ${memory.buffer.byteLength}`);
-}
-
-/** Packs a tile of four rows: block by block of SUM_BLOCK inputs, [blocks][tiles][inputs][4]. Args: x, out, inputs, rows, row stride in bytes. */
-function packTile({ kernels }: JobContext, [x, out, inputs, rows, stride]: readonly number[], tile: number): void {
+function packTile({ kernels }: JobContext, [x, out, inputs, rows, stride, blockSize]: readonly number[], tile: number): void {
   const tiles = tilesOf(rows);
   const row = (i: number): number => x + Math.min(tile * TILE_ROWS + i, rows - 1) * stride;
-  for (let block = 0; block < inputs; block += SUM_BLOCK) {
-    const count = Math.min(SUM_BLOCK, inputs - block);
+  for (let block = 0; block < inputs; block += blockSize) {
+    const count = Math.min(blockSize, inputs - block);
     const at = block * FLOAT_BYTES;
     const target = out + TILE_ROWS * FLOAT_BYTES * (block * tiles + tile * count);
     kernels.pack(row(0) + at, row(1) + at, row(2) + at, row(3) + at, target, count);
@@ -136,20 +128,30 @@ function copyColumns(memory: WebAssembly.Memory, from: number, to: number, outpu
 }
 
 /** ROW_PANELS panels for one row. Args: dtype, weights, inputs, outputs, x, out. */
-function linearRow(
-  { kernels, memory, scratch }: JobContext,
-  [code, weights, inputs, outputs, x, out]: readonly number[],
-  item: number,
-): void {
+function linearRow({ kernels, memory, scratch }: JobContext, args: readonly number[], item: number): void {
+  const [code, weights, inputs, outputs, x, out] = args;
   const dtype = DTYPES[code];
   const stride = PANEL * WEIGHT_BYTES[dtype];
+  forEachRowPanels(memory, scratch, outputs, out, item, (panel, panels, target) =>
+    rowTimesPanels(kernels, dtype, panels, x, weights + panel * inputs * stride, stride, inputs * stride, target, inputs),
+  );
+}
+
+/** Calls back for an item's panels, two at a time, with where their outputs go: into `out`, or by way of the scratch where the last is not whole. */
+function forEachRowPanels(
+  memory: WebAssembly.Memory,
+  scratch: number,
+  outputs: number,
+  out: number,
+  item: number,
+  multiply: (panel: number, panels: 1 | 2, target: number) => void,
+): void {
   const end = Math.min(Math.ceil(outputs / PANEL), (item + 1) * ROW_PANELS);
   for (let panel = item * ROW_PANELS; panel < end; ) {
     const panels = panel + 1 < end ? 2 : 1;
     const columns = Math.min(panels * PANEL, outputs - panel * PANEL);
     const isWhole = columns === panels * PANEL;
-    const target = isWhole ? out + panel * PANEL_ROW_BYTES : scratch;
-    rowTimesPanels(kernels, dtype, panels, x, weights + panel * inputs * stride, stride, inputs * stride, target, inputs);
+    multiply(panel, panels, isWhole ? out + panel * PANEL_ROW_BYTES : scratch);
     if (!isWhole) copyColumns(memory, scratch, out + panel * PANEL_ROW_BYTES, outputs, 1, columns);
     panel += panels;
   }
@@ -177,6 +179,49 @@ function rowTimesPanels(
     const count = Math.min(SUM_BLOCK, inputs - block);
     kernel(x + block * FLOAT_BYTES, weights + block * stride, stride, out, count, block === 0 ? 1 : 0, panelBytes);
   }
+}
+
+// ------------------------------------------------------------------------------------------------------------------------- quantised weights
+
+/** Rows of activations to 16-bit integers and their scales. Args: x, out, scales, inputs, rows, rows of an item. inputs is a multiple of 8. */
+function quantiseRows({ kernels }: JobContext, [x, out, scales, inputs, rows, share]: readonly number[], item: number): void {
+  for (let t = item * share; t < Math.min(rows, (item + 1) * share); t++) {
+    kernels.quantise_row(x + t * inputs * FLOAT_BYTES, out + t * inputs * 2, scales + t * FLOAT_BYTES, inputs);
+  }
+}
+
+/** One panel of 16 outputs for all rows. Args: scheme, weights, inputs, outputs, packed x, the rows' scales, out, rows. Scratch as linearMany. */
+function integerMany({ kernels, memory, scratch }: JobContext, args: readonly number[], panel: number): void {
+  const [code, weights, inputs, outputs, packed, rowScales, out, rows] = args;
+  const { scheme, recordBytes, panelBytes } = panelLayout(QUANTISED_SCHEMES[code], inputs);
+  const tiles = tilesOf(rows);
+  const expanded = scratch;
+  const sums = expanded + WIDENED_BYTES;
+  const edge = sums + tiles * TILE_ROWS * PANEL_ROW_BYTES;
+  const columns = Math.min(PANEL, outputs - panel * PANEL);
+  const [target, stride] = columns === PANEL ? [out + panel * PANEL_ROW_BYTES, outputs * FLOAT_BYTES] : [edge, PANEL_ROW_BYTES];
+  for (let block = 0; block * SUM_BLOCK < inputs; block++) {
+    const count = Math.min(SUM_BLOCK, inputs - block * SUM_BLOCK);
+    const pairs = pairsOf(count);
+    const record = weights + panel * panelBytes + block * recordBytes;
+    if (scheme === "int8") kernels.expand_int8(record, expanded, pairs);
+    else kernels.expand_int4(record, record + integersBytes(scheme, count), expanded, pairs);
+    kernels.tile_integer(packed + TILE_ROWS * 4 * block * pairsOf(SUM_BLOCK) * tiles, expanded, sums, pairs, tiles);
+    const scaled = block === 0 ? kernels.store_scaled : kernels.add_scaled;
+    scaled(target, stride, sums, rows, record + scalesOffset(scheme, count));
+  }
+  kernels.scale_rows(target, stride, rowScales, rows);
+  if (columns < PANEL) copyColumns(memory, edge, out + panel * PANEL_ROW_BYTES, outputs, rows, columns);
+}
+
+/** ROW_PANELS panels for one row. Args: scheme, weights, inputs, outputs, x (16-bit), its scale, of int4 the sums of its sub-blocks, out. */
+function integerRow({ kernels, memory, scratch }: JobContext, args: readonly number[], item: number): void {
+  const [code, weights, inputs, outputs, x, scale, sums, out] = args;
+  const { scheme, panelBytes } = panelLayout(QUANTISED_SCHEMES[code], inputs);
+  forEachRowPanels(memory, scratch, outputs, out, item, (panel, panels, target) => {
+    const kernel = kernels[`row${panels === 2 ? 2 : ""}_${scheme}`];
+    kernel(x, weights + panel * panelBytes, panelBytes, pairsOf(inputs), target, scale, sums);
+  });
 }
 
 /** Rows of RMSNorm. Args: out, x, gain, rows, size, eps, rows of an item. */
@@ -280,7 +325,7 @@ function attentionMany({ kernels, memory, scratch }: JobContext, args: readonly 
   const sums = result + TILE_ROWS * dims * FLOAT_BYTES; // blocks after the first
 
   // Scores: the queries times panels of keys, as in a linear layer whose weights are the keys.
-  for (let t = 0; t < tiles; t++) packTile({ kernels, memory, scratch }, [query, packedQuery, a.headDim, rows, rowBytes], t);
+  for (let t = 0; t < tiles; t++) packTile({ kernels, memory, scratch }, [query, packedQuery, a.headDim, rows, rowBytes, SUM_BLOCK], t);
   const scoring = {
     packed: packedQuery,
     tiles,
@@ -302,7 +347,7 @@ function attentionMany({ kernels, memory, scratch }: JobContext, args: readonly 
     const row = (i: number): number => scores + (t * TILE_ROWS + i) * padded * FLOAT_BYTES;
     const denominators: number[] = [];
     for (let i = 0; i < tileRows; i++) denominators.push(kernels.softmax(row(i), seen - tileRows + i + 1, roundUp(seen, 4), a.scale));
-    packTile({ kernels, memory, scratch }, [row(0), packedScores, seen, tileRows, padded * FLOAT_BYTES], 0);
+    packTile({ kernels, memory, scratch }, [row(0), packedScores, seen, tileRows, padded * FLOAT_BYTES, SUM_BLOCK], 0);
 
     // The weighted sum of values: a linear layer whose inputs are the positions.
     const dimsBytes = dims * FLOAT_BYTES;
@@ -359,6 +404,7 @@ function divideRow(kernels: Kernels, memory: WebAssembly.Memory, out: number, x:
 /** A share of the machine's limits, for benchmarks. Args: which, rounds of an item, memory. */
 function limit({ kernels, scratch }: JobContext, [which, rounds, memory]: readonly number[], item: number): void {
   if (which === 0) kernels.limit_multiply_add(scratch, rounds);
+  else if (which === 2) kernels.limit_dot(scratch, rounds);
   else kernels.limit_read(scratch, memory + item * rounds * READ_BYTES, rounds);
 }
 
@@ -367,6 +413,10 @@ export const JOBS = {
   packTile,
   linearMany,
   linearRow,
+  quantiseRows,
+  integerMany,
+  integerRow,
+  fillPanel,
   rmsNorm,
   rope,
   elementwise,

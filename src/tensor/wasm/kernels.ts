@@ -5,20 +5,42 @@
  * each kernel.
  */
 
+import type { QuantisedScheme } from "../quantised.ts";
 import { ModuleBuilder } from "./assembler.ts";
+import { addIntegerKernels } from "./integer-kernels.ts";
 import { addLimitKernels } from "./limit-kernels.ts";
 import { addLinearKernels, type WeightDtype } from "./linear-kernels.ts";
-import { addRepackKernel } from "./repack-kernel.ts";
+import { addQuantiseKernels } from "./quantise-kernels.ts";
+import { addRepackKernels } from "./repack-kernel.ts";
 import { addRowKernels } from "./row-kernels.ts";
 
 type Kernel = (...args: number[]) => void;
 
 export interface Kernels
-  extends Readonly<Record<`widen_${"BF16" | "F16"}` | `embed_${WeightDtype}` | `row${"" | 2}_${WeightDtype}`, Kernel>> {
+  extends Readonly<
+    Record<
+      `widen_${"BF16" | "F16"}` | `widen_row_${"BF16" | "F16"}` | `embed_${WeightDtype}` | `row${"" | 2}_${WeightDtype | QuantisedScheme}`,
+      Kernel
+    >
+  > {
   readonly pack: Kernel;
   readonly tile: Kernel;
   readonly add_panel: Kernel;
   readonly repack_16bit: Kernel;
+  readonly repack_pairs: Kernel;
+  readonly quantise_row: Kernel;
+  readonly quantise_int8: Kernel;
+  readonly quantise_int4: Kernel;
+  readonly sub_block_sums: Kernel;
+  readonly pack_int4: Kernel;
+  readonly pack_row_int4: Kernel;
+  readonly unpack_int4: Kernel;
+  readonly expand_int8: Kernel;
+  readonly expand_int4: Kernel;
+  readonly tile_integer: Kernel;
+  readonly store_scaled: Kernel;
+  readonly add_scaled: Kernel;
+  readonly scale_rows: Kernel;
   readonly rms_norm: Kernel;
   readonly rope: Kernel;
   readonly softmax: (x: number, length: number, padded: number, scale: number) => number;
@@ -26,6 +48,7 @@ export interface Kernels
   readonly silu_mul: Kernel;
   readonly add: Kernel;
   readonly limit_multiply_add: Kernel;
+  readonly limit_dot: Kernel;
   readonly limit_read: Kernel;
   readonly argmax: (x: number, length: number) => number;
 }
@@ -38,7 +61,9 @@ export const MAX_PAGES = 65536;
 export function compileKernels(shared: boolean): WebAssembly.Module {
   const module = new ModuleBuilder();
   addLinearKernels(module);
-  addRepackKernel(module);
+  addIntegerKernels(module);
+  addQuantiseKernels(module);
+  addRepackKernels(module);
   addRowKernels(module);
   addLimitKernels(module);
   return new WebAssembly.Module(module.bytes(shared ? MAX_PAGES : undefined));

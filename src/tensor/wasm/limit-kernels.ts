@@ -1,13 +1,16 @@
 /**
- * What the machine could do at most, for a benchmark to hold its figures against: multiply and add in registers alone, and reading memory.
+ * What the machine could do at most, for a benchmark to hold its figures against: multiply and add in registers alone, of float32 and of 16-bit integers,
+ * and reading memory.
  */
 
-import { f32x4, type ModuleBuilder, v128 } from "./assembler.ts";
+import { f32x4, i32x4, type ModuleBuilder, v128 } from "./assembler.ts";
 
 /** Independent chains of 4 lanes: a product and a sum have a latency of some 8 cycles, and 8 chains were too few to keep three units busy. */
 const CHAINS = 12;
 /** Floating-point operations of one round of `limit_multiply_add`. */
 export const MULTIPLY_ADD_FLOPS = CHAINS * 4 * 2;
+/** The same of `limit_dot`, whose vectors hold twice as many numbers. */
+export const DOT_OPERATIONS = CHAINS * 8 * 2;
 /** Bytes of one round of `limit_read`. */
 export const READ_BYTES = 128;
 
@@ -22,6 +25,17 @@ export function addLimitKernels(module: ModuleBuilder): void {
     f.storeV128(
       out.get,
       sums.map(sum => sum.get).reduce((a, b) => f32x4.add(a, b)),
+    );
+  });
+  module.func("limit_dot", { out: "i32", rounds: "i32" }, null, (f, { out, rounds }) => {
+    const factor = f.local("v128", i32x4.const(0x10001, 0x10001, 0x10001, 0x10001));
+    const sums = Array.from({ length: CHAINS }, () => f.local("v128", factor.get));
+    f.repeat(rounds, () => {
+      for (const sum of sums) sum.set(i32x4.add(factor.get, i32x4.dot(sum.get, factor.get)));
+    });
+    f.storeV128(
+      out.get,
+      sums.map(sum => sum.get).reduce((a, b) => i32x4.add(a, b)),
     );
   });
   module.func("limit_read", { out: "i32", pointer: "i32", rounds: "i32" }, null, (f, { out, pointer, rounds }) => {

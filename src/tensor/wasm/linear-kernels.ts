@@ -40,7 +40,10 @@ export function addLinearKernels(module: ModuleBuilder): void {
   addPack(module);
   addTile(module);
   addAddPanel(module);
-  for (const dtype of ["BF16", "F16"] as const) addWiden(module, dtype);
+  for (const dtype of ["BF16", "F16"] as const) {
+    addWiden(module, dtype);
+    addWidenRow(module, dtype);
+  }
   for (const dtype of ["BF16", "F16", "F32"] as const) {
     addRow(module, dtype, 1);
     addRow(module, dtype, 2);
@@ -93,6 +96,14 @@ class Widening {
     }
   }
 
+  /** Eight 16-bit weights that are not interleaved: two vectors, 0 and 1, in their order. */
+  inOrder(pointer: I32, use: (index: number, value: V128) => void): void {
+    for (const i of [0, 1]) {
+      const raw = v128.load16x4U(pointer, 8 * i);
+      use(i, this.#dtype === "BF16" ? i32x4.shl(raw, 16) : this.#widenF16(raw));
+    }
+  }
+
   /** Exponent and fraction in float32's place are the value times 2^-112, denormals included; infinity and NaN keep their exponent instead. */
   #widenF16(raw: V128): V128 {
     const [, magnitudeMask, exponentMask, signMask, infinity, scale] = this.#constants.map(c => c.get);
@@ -113,6 +124,18 @@ function addWiden(module: ModuleBuilder, dtype: "BF16" | "F16"): void {
       widening.forEachVector(weights.get, (i, value) => f.storeV128(out.get, value, VECTOR_BYTES * i));
       f.advance(weights, WEIGHT_BYTES[dtype] * PANEL);
       f.advance(out, PANEL_F32_BYTES);
+    });
+  });
+}
+
+/** widen_row_*: `vectors` of eight weights of a row, as a checkpoint has them, to float32. */
+function addWidenRow(module: ModuleBuilder, dtype: "BF16" | "F16"): void {
+  module.func(`widen_row_${dtype}`, { weights: "i32", out: "i32", vectors: "i32" }, null, (f, { weights, out, vectors }) => {
+    const widening = new Widening(f, dtype);
+    f.repeat(vectors, () => {
+      widening.inOrder(weights.get, (i, value) => f.storeV128(out.get, value, VECTOR_BYTES * i));
+      f.advance(weights, VECTOR_BYTES);
+      f.advance(out, 2 * VECTOR_BYTES);
     });
   });
 }

@@ -1,22 +1,30 @@
 /**
- * Repacking at load: sixteen rows of 16-bit weights, as a checkpoint stores them, into one panel [inputs][16].
+ * Repacking at load: sixteen rows of 16-bit weights, as a checkpoint stores them, into one panel [inputs][16]; or of pairs of 8-bit integers, into
+ * a block of a quantised panel.
  */
 
 import { type Local, type ModuleBuilder, type V128, v128 } from "./assembler.ts";
 import { placeInPanel } from "./linear-kernels.ts";
 
-/** repack_16bit: 16 rows, `rowBytes` apart, `groups` of 8 inputs each, to a panel. */
-export function addRepackKernel(module: ModuleBuilder): void {
-  module.func("repack_16bit", { rows: "i32", rowBytes: "i32", panel: "i32", groups: "i32" }, null, (f, p) => {
+export function addRepackKernels(module: ModuleBuilder): void {
+  addRepack(module, "repack_16bit", output => placeInPanel("BF16", output));
+  addRepack(module, "repack_pairs", output => output);
+}
+
+/**
+ * repack_16bit, repack_pairs: 16 rows, `rowBytes` apart, `groups` of 8 inputs (or pairs) each, to a panel. `placeOf` says where in a panel's row of 16
+ * each of the first 8 outputs stands.
+ */
+function addRepack(module: ModuleBuilder, name: string, placeOf: (output: number) => number): void {
+  module.func(name, { rows: "i32", rowBytes: "i32", panel: "i32", groups: "i32" }, null, (f, p) => {
     const source = f.local("i32");
     const a = Array.from({ length: 8 }, () => f.local("v128"));
     const b = Array.from({ length: 8 }, () => f.local("v128"));
     f.repeat(p.groups, () => {
       source.set(p.rows.get);
       for (const half of [0, 16]) {
-        // Rows are taken as outputs come; where each stands in the panel is placeInPanel's to say.
         for (let output = 0; output < 8; output++) {
-          a[placeInPanel("BF16", output)].set(v128.load(source.get));
+          a[placeOf(output)].set(v128.load(source.get));
           f.advance(source, p.rowBytes.get);
         }
         // Three rounds of interleaving, of 2, 4 and 8 bytes, transpose 8 x 8.

@@ -13,7 +13,8 @@
  * Nothing here is Node's: a worker is started by a function that the engine is given (worker-start.node.ts for Node).
  */
 
-import { JOB_NAMES, JOBS, type JobContext, type JobName } from "./jobs.ts";
+import type { JobContext } from "./job-context.ts";
+import { JOB_NAMES, JOBS, type JobName } from "./jobs.ts";
 import { instantiateKernels, type Kernels } from "./kernels.ts";
 
 /** Bytes of the control block. */

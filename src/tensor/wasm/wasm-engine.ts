@@ -1,40 +1,33 @@
 /**
  * The fast engine: kernels in WebAssembly SIMD, on as many threads as it is given.
  *
- * In and out: as `Engine` says; the bits are those of the reference engine. Weights are repacked into panels while they are read, so that they
- * are never held twice. They and all activations lie in the first of several memories of 4 GiB; caches lie where there is room. Sizes that
- * the kernels do not take (rows that are no multiple of 4) go to the reference operations, on the same memory.
+ * In and out: as `Engine` says; the bits are those of the reference engine. Weights are repacked into panels while they are read, and quantised on
+ * the way where that is asked for, so that they are never held twice. All activations lie in the first of several memories of 4 GiB; matrices and
+ * caches lie in the first that has room, and rows are copied there and back where that is another. Sizes that the kernels do not take (rows that are
+ * no multiple of 4 or 8) go to the reference operations, on the same memory.
  */
 
-import type { CacheShape, Engine, FloatBuffer, KvCache, Matrix, MatrixSource } from "../engine.ts";
+import type { CacheShape, Engine, FloatBuffer, KvCache, Matrix, MatrixSource, QuantisedSource } from "../engine.ts";
+import { ACTIVATION_MAX, type QuantisedScheme, quantiseInto, SUB_BLOCK, subBlocksOf } from "../quantised.ts";
 import * as reference from "../reference.ts";
+import { SUM_BLOCK } from "../reference.ts";
 import { Heap, roundUp } from "./heap.ts";
-import {
-  ATTENTION_ROWS,
-  attentionScratchBytes,
-  dtypeCode,
-  FLOAT_BYTES,
-  type JobName,
-  linearScratchBytes,
-  ROW_PANELS,
-  tilesOf,
-} from "./jobs.ts";
+import { FLOAT_BYTES } from "./job-context.ts";
+import { dtypeCode, type JobName, linearScratchBytes, MIN_ITEM_VALUES, ROW_PANELS, schemeCode, tilesOf } from "./jobs.ts";
 import { compileKernels, MAX_PAGES, PAGE_BYTES } from "./kernels.ts";
-import { MULTIPLY_ADD_FLOPS, READ_BYTES } from "./limit-kernels.ts";
-import { PANEL, placeInPanel, TILE_ROWS, WEIGHT_BYTES, type WeightDtype } from "./linear-kernels.ts";
+import { DOT_OPERATIONS, MULTIPLY_ADD_FLOPS, READ_BYTES } from "./limit-kernels.ts";
+import { PANEL, placeInPanel, TILE_ROWS, WEIGHT_BYTES } from "./linear-kernels.ts";
+import { integerPlace, pairsOf, panelLayout, scalesOffset, subScalePlace } from "./panel-layout.ts";
 import { CONTROL_BYTES, type StartWorker, ThreadPool } from "./threads.ts";
+import { addressOf, WasmBuffer } from "./wasm-buffer.ts";
+import { type Run, WasmCache } from "./wasm-cache.ts";
+import { isQuantised, type LoadContext, loadMatrix, loadQuantised, loadQuantising, WasmMatrix } from "./wasm-matrix.ts";
 
-/** Rows of a checkpoint's matrix that are read at once, before they are repacked. */
-const STAGING_BYTES = 8 * 2 ** 20;
 /** For measuring limits: some 40 ms of arithmetic, and memory that no cache holds. */
 const MULTIPLY_ADD_ROUNDS = 4_000_000;
 const MIN_READ_BYTES = 256 * 2 ** 20;
-/** By how many positions a long cache grows. */
-const GROWTH_POSITIONS = 4096;
 /** Items that each thread should find in a job over rows, so that a late one does not hold up the others. */
 const ITEMS_PER_THREAD = 4;
-/** Less than this many values are done sooner than handed out: a microsecond or two. Handing them out made decoding some 4 % slower. */
-const MIN_ITEM_VALUES = 8192;
 
 export interface WasmEngineOptions {
   /** 1 by default. More need shared memory and `startWorker`. */
@@ -47,49 +40,9 @@ export interface WasmEngineOptions {
 }
 
 /** Memories of 4 GiB each. They take address space alone until they are used. */
-const MEMORIES = 4;
-/** Share of the first memory that caches leave to the activations and packed rows of a pass: 256 MB of 4 GiB. */
-const ACTIVATION_SHARE = 1 / 16;
-
-class WasmBuffer implements FloatBuffer {
-  readonly address: number;
-  readonly length: number;
-  readonly #heap: Heap;
-
-  constructor(heap: Heap, address: number, length: number) {
-    this.#heap = heap;
-    this.address = address;
-    this.length = length;
-  }
-
-  get data(): Float32Array {
-    return this.#heap.floats(this.address, this.length);
-  }
-}
-
-/** Panels [outputs / 16][inputs][16] in the checkpoint's dtype. */
-class WasmMatrix implements Matrix {
-  readonly name: string;
-  readonly shape: readonly [number, number];
-  readonly dtype: WeightDtype;
-  readonly address: number;
-
-  get byteLength(): number {
-    return this.shape[0] * this.shape[1] * WEIGHT_BYTES[this.dtype];
-  }
-
-  constructor(name: string, shape: readonly [number, number], dtype: WeightDtype, address: number) {
-    this.name = name;
-    this.shape = shape;
-    this.dtype = dtype;
-    this.address = address;
-  }
-}
-
-function addressOf(buffer: FloatBuffer): number {
-  if (!(buffer instanceof WasmBuffer)) throw new TypeError("buffer: expected one of this engine, got one of another");
-  return buffer.address;
-}
+const MEMORIES = 8;
+/** Share of a memory for the rows that are copied to another memory, and their outputs: 32 MB of 4 GiB. */
+const COPY_SHARE = 1 / 128;
 
 function own(matrix: Matrix): WasmMatrix {
   if (!(matrix instanceof WasmMatrix)) throw new TypeError(`${matrix.name}: expected a matrix of this engine, got one of another`);
@@ -105,16 +58,19 @@ export class WasmEngine implements Engine {
   #scoped: number[] | undefined;
   /** In each memory: where the threads' scratch lies, and how much each has. */
   readonly #scratch: { address: number; bytes: number }[];
+  /** The same for the row of a decoding step, quantised. */
+  readonly #rows: { address: number; bytes: number }[];
 
   private constructor(heaps: readonly Heap[], pool: ThreadPool, memoryLimit: number) {
     this.#heaps = heaps;
     this.#pool = pool;
     this.#memoryLimit = memoryLimit;
     this.#scratch = heaps.map(() => ({ address: 0, bytes: 0 }));
+    this.#rows = heaps.map(() => ({ address: 0, bytes: 0 }));
     this.threads = pool.threads;
   }
 
-  /** The memory of weights and activations. */
+  /** The memory of activations. */
   get #heap(): Heap {
     return this.#heaps[0];
   }
@@ -162,42 +118,54 @@ export class WasmEngine implements Engine {
     }
   }
 
-  async loadMatrix(source: MatrixSource): Promise<Matrix> {
-    const [outputs, inputs] = source.shape;
-    const dtype = source.dtype as WeightDtype;
-    const elementBytes = WEIGHT_BYTES[dtype];
-    const rowBytes = inputs * elementBytes;
-    const panelBytes = PANEL * rowBytes;
-    this.#checkRoom(roundUp(outputs, PANEL) * rowBytes, source.name);
-    const address = this.#heap.allocate(roundUp(outputs, PANEL) * rowBytes);
-    const panelsAtOnce = Math.max(1, Math.floor(STAGING_BYTES / panelBytes));
-    const staging = this.#heap.allocate(panelsAtOnce * panelBytes);
-    try {
-      for (let row = 0; row < outputs; row += panelsAtOnce * PANEL) {
-        const rows = Math.min(panelsAtOnce * PANEL, outputs - row);
-        if (rows % PANEL !== 0) this.#heap.bytes(staging, roundUp(rows, PANEL) * rowBytes).fill(0);
-        await source.readInto(this.#heap.bytes(staging, rows * rowBytes), row * rowBytes);
-        for (let i = 0; i < rows; i += PANEL) this.#repack(dtype, staging + i * rowBytes, address + (row + i) * rowBytes, inputs);
-      }
-    } finally {
-      this.#heap.free(staging);
-    }
-    return new WasmMatrix(source.name, source.shape, dtype, address);
+  checkRoom(bytes: number, what: string): void {
+    const megabytes = (n: number): string => `${Math.ceil(n / 2 ** 20)} MB`;
+    const left = this.#memoryLimit - this.usedBytes;
+    if (bytes > left) throw new RangeError(`memory: expected ${megabytes(bytes)} for ${what}, got ${megabytes(Math.max(left, 0))} left`);
+  }
+
+  loadMatrix(source: MatrixSource, scheme?: QuantisedScheme): Promise<Matrix> {
+    return scheme ? loadQuantising(this.#loadContext, source, scheme) : loadMatrix(this.#loadContext, source);
+  }
+
+  loadQuantised(source: QuantisedSource): Promise<Matrix> {
+    return loadQuantised(this.#loadContext, source);
+  }
+
+  get #loadContext(): LoadContext {
+    return {
+      heaps: this.#heaps,
+      checkRoom: (bytes, what) => this.checkRoom(bytes, what),
+      run: (name, args, items, scratchBytes, memory) => this.#run(name, args, items, scratchBytes, memory),
+      kernels: memory => this.#pool.kernels[memory],
+    };
   }
 
   newCache(shape: CacheShape): KvCache {
     const run: Run = (name, args, items, scratchBytes, memory) => this.#run(name, args, items, scratchBytes, memory);
-    return new WasmCache(this.#heaps, run, bytes => this.#checkRoom(bytes, "the key/value cache"), shape);
+    return new WasmCache(this.#heaps, run, bytes => this.checkRoom(bytes, "the key/value cache"), shape);
   }
 
   embedInto(out: FloatBuffer, table: Matrix, ids: ArrayLike<number>): void {
-    const { address, dtype, shape } = own(table);
+    const matrix = own(table);
+    const { address, form, memory, shape } = matrix;
     const inputs = shape[1];
-    for (let t = 0; t < ids.length; t++) {
-      const panel = ids[t] >> 4;
-      const weights = address + (panel * inputs * PANEL + placeInPanel(dtype, ids[t] & 15)) * WEIGHT_BYTES[dtype];
-      this.#pool.kernels[0][`embed_${dtype}`](weights, addressOf(out) + t * inputs * FLOAT_BYTES, inputs);
+    const { data } = out;
+    if (isQuantised(form)) {
+      const { panelBytes } = panelLayout(form, inputs);
+      const row = (id: number): Uint8Array => this.#heaps[memory].bytes(address + (id >> 4) * panelBytes, panelBytes);
+      for (let t = 0; t < ids.length; t++) embedFromPanel(data.subarray(t * inputs, (t + 1) * inputs), row(ids[t]), form, ids[t] & 15);
+      return;
     }
+    // In the table's memory first, and from there to the activations'.
+    const heap = this.#heaps[memory];
+    const widened = memory === 0 ? undefined : heap.allocate(inputs * FLOAT_BYTES);
+    for (let t = 0; t < ids.length; t++) {
+      const weights = address + ((ids[t] >> 4) * inputs * PANEL + placeInPanel(form, ids[t] & 15)) * WEIGHT_BYTES[form];
+      this.#pool.kernels[memory][`embed_${form}`](weights, widened ?? addressOf(out) + t * inputs * FLOAT_BYTES, inputs);
+      if (widened !== undefined) data.set(heap.floats(widened, inputs), t * inputs);
+    }
+    if (widened !== undefined) heap.free(widened);
   }
 
   rmsNormInto(out: FloatBuffer, x: FloatBuffer, gain: FloatBuffer, rows: number, eps: number): void {
@@ -208,21 +176,98 @@ export class WasmEngine implements Engine {
   }
 
   linearInto(out: FloatBuffer, x: FloatBuffer, firstRow: number, rows: number, weight: Matrix): void {
-    const { address, dtype, shape } = own(weight);
-    const [outputs, inputs] = shape;
+    const matrix = own(weight);
+    const [outputs, inputs] = matrix.shape;
     const first = addressOf(x) + firstRow * inputs * FLOAT_BYTES;
+    if (matrix.memory === 0) return this.#linear(matrix, addressOf(out), first, rows);
+    // Weights in another memory: the rows go there, and the outputs come back. Each row costs thousands of operations for every value that is moved.
+    const heap = this.#heaps[matrix.memory];
+    const atOnce = roundUp(Math.ceil((heap.limit * COPY_SHARE) / ((inputs + outputs) * FLOAT_BYTES)), TILE_ROWS);
+    for (let t = 0; t < rows; t += atOnce) {
+      const count = Math.min(atOnce, rows - t);
+      const there = heap.allocate(count * inputs * FLOAT_BYTES);
+      const result = heap.allocate(roundUp(count, TILE_ROWS) * outputs * FLOAT_BYTES);
+      heap.floats(there, count * inputs).set(this.#heap.floats(first + t * inputs * FLOAT_BYTES, count * inputs));
+      try {
+        this.#linear(matrix, result, there, count);
+        this.#heap.floats(addressOf(out) + t * outputs * FLOAT_BYTES, count * outputs).set(heap.floats(result, count * outputs));
+      } finally {
+        heap.free(there);
+        heap.free(result);
+      }
+    }
+  }
+
+  /** The linear layer on addresses in the matrix's own memory. */
+  #linear(matrix: WasmMatrix, out: number, x: number, rows: number): void {
+    const { address, form, memory, shape } = matrix;
+    const [outputs, inputs] = shape;
     const panels = Math.ceil(outputs / PANEL);
+    if (isQuantised(form)) return this.#linearQuantised(matrix, form, out, x, rows);
     if (rows === 1) {
-      const args = [dtypeCode(dtype), address, inputs, outputs, first, addressOf(out)];
-      return this.#run("linearRow", args, Math.ceil(panels / ROW_PANELS), 2 * PANEL * FLOAT_BYTES);
+      const args = [dtypeCode(form), address, inputs, outputs, x, out];
+      return this.#run("linearRow", args, Math.ceil(panels / ROW_PANELS), 2 * PANEL * FLOAT_BYTES, memory);
     }
     const tiles = tilesOf(rows);
-    const packed = this.#heap.allocate(tiles * TILE_ROWS * inputs * FLOAT_BYTES);
+    const packed = this.#heaps[memory].allocate(tiles * TILE_ROWS * inputs * FLOAT_BYTES);
     try {
-      this.#run("packTile", [first, packed, inputs, rows, inputs * FLOAT_BYTES], tiles);
-      this.#run("linearMany", [dtypeCode(dtype), address, inputs, outputs, packed, addressOf(out), rows], panels, linearScratchBytes(rows));
+      this.#run("packTile", [x, packed, inputs, rows, inputs * FLOAT_BYTES, SUM_BLOCK], tiles, 0, memory);
+      const args = [dtypeCode(form), address, inputs, outputs, packed, out, rows];
+      this.#run("linearMany", args, panels, linearScratchBytes(rows), memory);
     } finally {
-      this.#heap.free(packed);
+      this.#heaps[memory].free(packed);
+    }
+  }
+
+  /** The same over quantised weights: the rows become 16-bit integers, each row with a scale. */
+  #linearQuantised(matrix: WasmMatrix, scheme: QuantisedScheme, out: number, x: number, rows: number): void {
+    if (rows === 1) return this.#rowQuantised(matrix, scheme, out, x);
+    const { address, memory, shape } = matrix;
+    const [outputs, inputs] = shape;
+    const heap = this.#heaps[memory];
+    const rowBytes = pairsOf(inputs) * 4;
+    const tiles = tilesOf(rows);
+    const integers = heap.allocate(rows * rowBytes);
+    const scales = heap.allocate(rows * FLOAT_BYTES);
+    const packed = heap.allocate(tiles * TILE_ROWS * rowBytes);
+    try {
+      this.#quantiseRows(memory, x, integers, scales, inputs, rows);
+      this.#run("packTile", [integers, packed, pairsOf(inputs), rows, rowBytes, pairsOf(SUM_BLOCK)], tiles, 0, memory);
+      const args = [schemeCode(scheme), address, inputs, outputs, packed, scales, out, rows];
+      this.#run("integerMany", args, Math.ceil(outputs / PANEL), linearScratchBytes(rows), memory);
+    } finally {
+      for (const piece of [integers, scales, packed]) heap.free(piece);
+    }
+  }
+
+  /** The step of decoding: some 200 of these a step, so its integers have a place that is kept. */
+  #rowQuantised({ address, memory, shape }: WasmMatrix, scheme: QuantisedScheme, out: number, x: number): void {
+    const [outputs, inputs] = shape;
+    // The row, zeros behind it to a whole sub-block, its scale, and the sums of its sub-blocks.
+    const rowBytes = pairsOf(inputs) * 4;
+    const paddedBytes = subBlocksOf(inputs) * SUB_BLOCK * 2;
+    const integers = this.#grown(this.#rows, memory, paddedBytes + FLOAT_BYTES + subBlocksOf(inputs) * 4);
+    const scale = integers + paddedBytes;
+    const sums = scale + FLOAT_BYTES;
+    this.#quantiseRows(memory, x, integers, scale, inputs, 1);
+    if (scheme === "int4") {
+      if (rowBytes < paddedBytes) this.#heaps[memory].bytes(integers + rowBytes, paddedBytes - rowBytes).fill(0);
+      this.#pool.kernels[memory].sub_block_sums(integers, sums, subBlocksOf(inputs));
+    }
+    const args = [schemeCode(scheme), address, inputs, outputs, integers, scale, sums, out];
+    this.#run("integerRow", args, Math.ceil(outputs / PANEL / ROW_PANELS), 2 * PANEL * FLOAT_BYTES, memory);
+  }
+
+  #quantiseRows(memory: number, x: number, integers: number, scales: number, inputs: number, rows: number): void {
+    if (inputs % 8 === 0) {
+      const share = this.#share(rows, inputs);
+      return this.#run("quantiseRows", [x, integers, scales, inputs, rows, share], Math.ceil(rows / share), 0, memory);
+    }
+    const heap = this.#heaps[memory];
+    const padded = 2 * pairsOf(inputs);
+    for (let t = 0; t < rows; t++) {
+      const target = new Int16Array(heap.memory.buffer, integers + t * padded * 2, padded).fill(0);
+      heap.floats(scales, rows)[t] = quantiseInto(target, heap.floats(x + t * inputs * FLOAT_BYTES, inputs), ACTIVATION_MAX);
     }
   }
 
@@ -251,16 +296,17 @@ export class WasmEngine implements Engine {
   }
 
   /**
-   * What this machine can do at most with this engine's threads, measured now: float32 multiplications and additions on 128-bit vectors per
-   * second and thread, and bytes read from memory per second by all threads together.
+   * What this machine can do at most with this engine's threads, measured now: multiplications and additions on 128-bit vectors per second and
+   * thread, of float32 or of 16-bit integers, and bytes read from memory per second by all threads together.
    */
-  measureLimits(): { flopsPerThread: number; bytesPerSecond: number } {
+  measureLimits(numbers: "float32" | "int16" = "float32"): { flopsPerThread: number; bytesPerSecond: number } {
     const seconds = (work: () => void): number => {
       const started = performance.now();
       work();
       return (performance.now() - started) / 1000;
     };
-    const multiplyAdd = seconds(() => this.#run("limit", [0, MULTIPLY_ADD_ROUNDS, 0], 1, 64));
+    const [which, operations] = numbers === "float32" ? [0, MULTIPLY_ADD_FLOPS] : [2, DOT_OPERATIONS];
+    const multiplyAdd = seconds(() => this.#run("limit", [which, MULTIPLY_ADD_ROUNDS, 0], 1, 64));
     // The weights themselves where they are beyond any cache; else memory of its own, written once, since unwritten pages are all one.
     const loaded = Math.min(this.#heap.usedBytes, 2 ** 30);
     const extra = loaded < MIN_READ_BYTES ? this.#heap.allocate(MIN_READ_BYTES) : undefined;
@@ -270,7 +316,7 @@ export class WasmEngine implements Engine {
     try {
       const reading = seconds(() => this.#run("limit", [1, rounds, extra ?? CONTROL_BYTES], items, 64));
       return {
-        flopsPerThread: (MULTIPLY_ADD_ROUNDS * MULTIPLY_ADD_FLOPS) / multiplyAdd,
+        flopsPerThread: (MULTIPLY_ADD_ROUNDS * operations) / multiplyAdd,
         bytesPerSecond: (rounds * items * READ_BYTES) / reading,
       };
     } finally {
@@ -289,196 +335,42 @@ export class WasmEngine implements Engine {
     return Math.max(1, Math.ceil(count / (this.threads * ITEMS_PER_THREAD)), Math.ceil(MIN_ITEM_VALUES / values));
   }
 
-  /** Throws RangeError where so many bytes more are beyond the limit. */
-  #checkRoom(bytes: number, what: string): void {
-    const megabytes = (n: number): string => `${Math.ceil(n / 2 ** 20)} MB`;
-    const left = this.#memoryLimit - this.usedBytes;
-    if (bytes > left) throw new RangeError(`memory: expected ${megabytes(bytes)} for ${what}, got ${megabytes(Math.max(left, 0))} left`);
-  }
-
   #run(name: JobName, args: readonly number[], items: number, scratchBytes: number = 0, memory: number = 0): void {
-    const needed = roundUp(scratchBytes, 64);
+    this.#grown(this.#scratch, memory, roundUp(scratchBytes, 64), this.threads);
     const scratch = this.#scratch[memory];
-    if (needed > scratch.bytes) {
-      if (scratch.address) this.#heaps[memory].free(scratch.address);
-      scratch.bytes = 0;
-      scratch.address = this.#heaps[memory].allocate(needed * this.threads);
-      scratch.bytes = needed;
-    }
     this.#pool.run(name, args, items, scratch.address, scratch.bytes, memory);
   }
 
-  /** Sixteen rows, as the checkpoint has them, to one panel. */
-  #repack(dtype: WeightDtype, rows: number, panel: number, inputs: number): void {
-    if (dtype === "F32")
-      return repackLoop(dtype, this.#heap.floats(rows, PANEL * inputs), this.#heap.floats(panel, PANEL * inputs), inputs, 0);
-    const whole = inputs & ~7;
-    // Rows that do not begin on a vector's border are read all the same; WebAssembly allows it.
-    this.#pool.kernels[0].repack_16bit(rows, inputs * 2, panel, whole / 8);
-    if (whole < inputs) {
-      const memory = this.#heap.memory.buffer;
-      repackLoop(dtype, new Uint16Array(memory, rows, PANEL * inputs), new Uint16Array(memory, panel, PANEL * inputs), inputs, whole);
+  /** The address of a place that is kept from call to call, made anew where it is too small: `bytes` for each of `shares`. */
+  #grown(places: { address: number; bytes: number }[], memory: number, bytes: number, shares: number = 1): number {
+    const place = places[memory];
+    if (bytes > place.bytes) {
+      if (place.address) this.#heaps[memory].free(place.address);
+      place.bytes = 0;
+      place.address = 0;
+      place.address = this.#heaps[memory].allocate(bytes * shares);
+      place.bytes = bytes;
     }
+    return place.address;
   }
 }
 
-function repackLoop<T extends Uint16Array | Float32Array>(dtype: WeightDtype, rows: T, panel: T, inputs: number, first: number): void {
-  for (let r = 0; r < PANEL; r++) {
-    const place = placeInPanel(dtype, r);
-    for (let k = first; k < inputs; k++) panel[k * PANEL + place] = rows[r * inputs + k];
-  }
-}
-
-type Run = (name: JobName, args: readonly number[], items: number, scratchBytes: number, memory: number) => void;
-
-/** One layer's keys and values: in which memory, where, and for how many positions. */
-interface CachedLayer {
-  readonly memory: number;
-  readonly keys: number;
-  readonly values: number;
-  readonly capacity: number;
-}
-
-/**
- * Per layer and key/value head: keys in panels of 16 positions, values position by position (see storeKeysAndValues). A layer lies whole in one
- * memory, the first that has room; where that is not the activations' own, its rows are copied there and back, which is little beside the
- * attention itself.
- */
-class WasmCache implements KvCache {
-  readonly #heaps: readonly Heap[];
-  readonly #run: Run;
-  readonly #checkRoom: (bytes: number) => void;
-  readonly #shape: CacheShape;
-  readonly #layers: CachedLayer[];
-
-  constructor(heaps: readonly Heap[], run: Run, checkRoom: (bytes: number) => void, shape: CacheShape) {
-    this.#heaps = heaps;
-    this.#run = run;
-    this.#checkRoom = checkRoom;
-    this.#shape = shape;
-    this.#layers = Array.from({ length: shape.numLayers }, () => ({ memory: 0, keys: 0, values: 0, capacity: 0 }));
-  }
-
-  /** Bytes of one position's keys, and of its values, in one head. */
-  get #rowBytes(): readonly [keys: number, values: number] {
-    const { headDim } = this.#shape;
-    return [headDim * FLOAT_BYTES, roundUp(headDim, PANEL) * FLOAT_BYTES];
-  }
-
-  reserve(positions: number): void {
-    const least = Math.min(...this.#layers.map(layer => layer.capacity));
-    if (positions <= least) return;
-    // Doubling at first, so that growing costs little; in steps later, so that what is not used is little.
-    const wanted = Math.max(positions, Math.min(2 * least, least + GROWTH_POSITIONS));
-    const capacity = roundUp(Math.min(this.#shape.maxPositions, wanted), PANEL);
-    const [keyRow, valueRow] = this.#rowBytes;
-    const more = this.#layers.reduce((sum, layer) => sum + Math.max(0, capacity - layer.capacity), 0);
-    this.#checkRoom(more * this.#shape.numKvHeads * (keyRow + valueRow));
-    // One layer after the other: each gives back its old place before the next one asks.
-    for (let i = 0; i < this.#layers.length; i++)
-      if (this.#layers[i].capacity < capacity) this.#layers[i] = this.#grow(this.#layers[i], capacity);
-  }
-
-  store(layer: number, start: number, rows: number, keys: FloatBuffer, values: FloatBuffer): void {
-    const { numKvHeads, headDim } = this.#shape;
-    const cached = this.#layers[layer];
-    const floats = rows * numKvHeads * headDim;
-    this.#inMemoryOf(
-      cached,
-      [
-        [keys, floats, "in"],
-        [values, floats, "in"],
-      ],
-      ([keyAddress, valueAddress]) => {
-        const share = rows * headDim < MIN_ITEM_VALUES ? numKvHeads : 1;
-        const args = [keyAddress, valueAddress, cached.keys, cached.values, numKvHeads, headDim, cached.capacity, start, rows, share];
-        this.#run("storeKeysAndValues", args, Math.ceil(numKvHeads / share), 0, cached.memory);
-      },
-    );
-  }
-
-  attentionInto(out: FloatBuffer, q: FloatBuffer, layer: number, start: number, rows: number): void {
-    const { numHeads, numKvHeads, headDim } = this.#shape;
-    const cached = this.#layers[layer];
-    const floats = rows * numHeads * headDim;
-    this.#inMemoryOf(
-      cached,
-      [
-        [out, floats, "out"],
-        [q, floats, "in"],
-      ],
-      ([outAddress, qAddress]) => {
-        const args = [
-          outAddress,
-          qAddress,
-          cached.keys,
-          cached.values,
-          numHeads,
-          numKvHeads,
-          headDim,
-          cached.capacity,
-          start,
-          rows,
-          reference.attentionScale(headDim),
-        ];
-        const scratch = attentionScratchBytes(start + rows, headDim);
-        if (rows === 1) this.#run("attentionRow", args, numHeads, scratch, cached.memory);
-        else this.#run("attentionMany", args, numHeads * Math.ceil(rows / ATTENTION_ROWS), scratch, cached.memory);
-      },
-    );
-  }
-
-  free(): void {
-    for (const { memory, keys, values, capacity } of this.#layers) {
-      if (capacity > 0) for (const address of [keys, values]) this.#heaps[memory].free(address);
+/** Row `r` of a panel of quantised weights, as float32. */
+function embedFromPanel(out: Float32Array, panel: Uint8Array, scheme: QuantisedScheme, r: number): void {
+  const { recordBytes } = panelLayout(scheme, out.length);
+  const view = new DataView(panel.buffer, panel.byteOffset, panel.byteLength);
+  for (let block = 0; block * SUM_BLOCK < out.length; block++) {
+    const first = block * SUM_BLOCK;
+    const count = Math.min(SUM_BLOCK, out.length - first);
+    const record = block * recordBytes;
+    const scale = view.getFloat32(record + scalesOffset(scheme, count) + r * FLOAT_BYTES, true);
+    for (let k = 0; k < count; k++) {
+      const { byte, shift, flip } = integerPlace(scheme, r, k);
+      const value = view.getInt8(record + byte) ^ (flip << shift);
+      // imul: a product of numbers could be -0, which no integer is.
+      const integer =
+        scheme === "int8" ? value : Math.imul((value << (28 - shift)) >> 28, view.getInt8(record + subScalePlace(count, r, k)));
+      out[first + k] = integer * scale;
     }
-    this.#layers.length = 0;
-  }
-
-  /** Gives `work` addresses of the buffers in the layer's memory: their own, or those of copies made for the time. */
-  #inMemoryOf(
-    { memory }: CachedLayer,
-    buffers: readonly (readonly [buffer: FloatBuffer, floats: number, direction: "in" | "out"])[],
-    work: (addresses: readonly number[]) => void,
-  ): void {
-    if (memory === 0) return work(buffers.map(([buffer]) => addressOf(buffer)));
-    const heap = this.#heaps[memory];
-    const copies = buffers.map(([, floats]) => heap.allocate(floats * FLOAT_BYTES));
-    try {
-      buffers.forEach(([buffer, floats, direction], i) => {
-        if (direction === "in") heap.floats(copies[i], floats).set(buffer.data.subarray(0, floats));
-      });
-      work(copies);
-      buffers.forEach(([buffer, floats, direction], i) => {
-        if (direction === "out") buffer.data.set(heap.floats(copies[i], floats));
-      });
-    } finally {
-      for (const address of copies) heap.free(address);
-    }
-  }
-
-  /** The layer with room for `capacity` positions, in the first memory that has it, what it held copied and its old place given back. */
-  #grow(old: CachedLayer, capacity: number): CachedLayer {
-    const rowBytes = this.#rowBytes;
-    const sizes = rowBytes.map(row => this.#shape.numKvHeads * capacity * row);
-    const memory = this.#heaps.findIndex((heap, i) => heap.hasRoom(sizes[0] + sizes[1] + (i === 0 ? heap.limit * ACTIVATION_SHARE : 0)));
-    if (memory < 0) {
-      throw new RangeError(
-        `memory: expected room for ${capacity} positions of key/value cache, got ${this.#heaps.length} memories that are full`,
-      );
-    }
-    const heap = this.#heaps[memory];
-    const grown = sizes.map(size => heap.allocate(size));
-    [old.keys, old.values].forEach((from, which) => {
-      const row = rowBytes[which];
-      for (let head = 0; head < this.#shape.numKvHeads; head++) {
-        const target = heap.bytes(grown[which] + head * capacity * row, capacity * row);
-        const kept = old.capacity * row;
-        if (kept > 0) target.set(this.#heaps[old.memory].bytes(from + head * kept, kept));
-        target.fill(0, kept); // memory that was another's may hold NaN, which a weight of 0 would not undo
-      }
-      if (old.capacity > 0) this.#heaps[old.memory].free(from);
-    });
-    return { memory, keys: grown[0], values: grown[1], capacity };
   }
 }

@@ -3,12 +3,16 @@
  * float32. The engines are values; what is tested is the same for all.
  */
 
+import { Float16Array } from "@petamoriken/float16";
 import { afterAll, describe, expect, test } from "vitest";
+import { float32ToBf16 } from "../../../src/tensor/dtype.ts";
 import type { Engine, FloatBuffer, Matrix } from "../../../src/tensor/engine.ts";
 import { createEngine } from "../../../src/tensor/engine-choice.ts";
+import { packInt4, QUANTISED_SCHEMES, type QuantisedScheme, type QuantisedTensor, quantiseTensor } from "../../../src/tensor/quantised.ts";
 import { ReferenceEngine } from "../../../src/tensor/reference-engine.ts";
 import { Tensor } from "../../../src/tensor/tensor.ts";
 import { WasmEngine } from "../../../src/tensor/wasm/wasm-engine.ts";
+import type { WasmMatrix } from "../../../src/tensor/wasm/wasm-matrix.ts";
 import { startNodeWorker } from "../../../src/tensor/wasm/worker-start.node.ts";
 import { noise } from "../../helpers.ts";
 
@@ -40,15 +44,18 @@ function bufferOf(engine: Engine, rows: number, values: Float32Array): FloatBuff
   return buffer;
 }
 
-function matrixOf(engine: Engine, tensor: Tensor): Promise<Matrix> {
+function matrixOf(engine: Engine, tensor: Tensor, scheme?: QuantisedScheme): Promise<Matrix> {
   const bytes = tensor.bytes();
   const [outputs, inputs] = tensor.shape;
-  return engine.loadMatrix({
-    name: tensor.name,
-    dtype: tensor.dtype,
-    shape: [outputs, inputs],
-    readInto: async (target, offset) => target.set(bytes.subarray(offset, offset + target.length)),
-  });
+  const readInto = async (target: Uint8Array, offset: number): Promise<void> => target.set(bytes.subarray(offset, offset + target.length));
+  return engine.loadMatrix({ name: tensor.name, dtype: tensor.dtype, shape: [outputs, inputs], readInto }, scheme);
+}
+
+/** A matrix that was quantised and saved. */
+function savedOf(engine: Engine, { name, scheme, shape, values, scales, subScales }: QuantisedTensor): Promise<Matrix> {
+  const bytes = scheme === "int8" ? new Uint8Array(values.buffer) : packInt4(values, ...shape);
+  const readInto = async (target: Uint8Array, offset: number): Promise<void> => target.set(bytes.subarray(offset, offset + target.length));
+  return engine.loadQuantised({ name, scheme, shape, scales, subScales, readInto });
 }
 
 function weights(dtype: "BF16" | "F16" | "F32", outputs: number, inputs: number): Tensor {
@@ -62,6 +69,16 @@ function weights(dtype: "BF16" | "F16" | "F32", outputs: number, inputs: number)
     [outputs, inputs],
     Uint16Array.from(values, (_, i) => finite((i * 40503 + outputs) & 0xffff)),
   );
+}
+
+/** As above, of the size of weights, with rows of zeros and outliers. */
+function quantisable(dtype: "BF16" | "F16" | "F32", outputs: number, inputs: number): Tensor {
+  const values = noise(outputs * inputs, outputs + inputs, 0.1).map((x, i) =>
+    i % 211 === 7 ? 9 * x : Math.floor(i / inputs) % 6 === 4 ? 0 : x,
+  );
+  if (dtype === "F32") return new Tensor("w", dtype, [outputs, inputs], values);
+  const bits = dtype === "BF16" ? float32ToBf16 : (x: number): number => new Uint16Array(Float16Array.of(x).buffer)[0];
+  return new Tensor("w", dtype, [outputs, inputs], Uint16Array.from(values, bits));
 }
 
 describe.each(engines.map(engine => [engine.threads, engine] as const))("wasm, %i thread(s)", (_, engine) => {
@@ -84,6 +101,123 @@ describe.each(engines.map(engine => [engine.threads, engine] as const))("wasm, %
             return out;
           });
         }
+      }
+    });
+  });
+
+  describe.each(QUANTISED_SCHEMES)("linear layer, %s", scheme => {
+    test.each(SIZES)("%i inputs, quantised on the way and saved", async inputs => {
+      for (const [dtype, outputs] of [
+        ["BF16", 1],
+        ["F32", 5],
+        ["F16", 16],
+        ["BF16", 17],
+        ["F16", 33],
+        ["BF16", 100],
+      ] as const) {
+        const tensor = quantisable(dtype, outputs, inputs);
+        const theirs = await matrixOf(reference, tensor, scheme);
+        const saved = quantiseTensor("w", scheme, [outputs, inputs], tensor.toFloat32());
+        const ours = [await matrixOf(engine, tensor, scheme), await savedOf(engine, saved)];
+        expect(ours.map(matrix => matrix.byteLength)).toEqual([theirs.byteLength, theirs.byteLength]);
+        for (const rows of ROWS) {
+          const x = noise((rows + 2) * inputs, rows, 3).map((value, i) => (i % 97 === 5 ? value * 40 : i % 31 === 3 ? 0 : value));
+          const run = (e: Engine, matrix: Matrix): FloatBuffer => {
+            const out = e.buffer(rows, outputs);
+            e.linearInto(out, bufferOf(e, rows + 2, x), 2, rows, matrix);
+            return out;
+          };
+          for (const matrix of ours) same(e => run(e, e === engine ? matrix : theirs));
+        }
+      }
+    });
+
+    test("weights and activations at the ends of what float32 holds", async () => {
+      const inputs = 300;
+      for (const scale of [1e-45, 1e-38, 1e-30, 1, 1e15]) {
+        const values = noise(20 * inputs, 1, scale).map((x, i) => (i % (7 * inputs) < 32 ? 0 : x));
+        const tensor = new Tensor("w", "F32", [20, inputs], values);
+        const [ours, theirs] = [await matrixOf(engine, tensor, scheme), await matrixOf(reference, tensor, scheme)];
+        for (const reach of [1e-44, 1e-36, 1, 1e20]) {
+          for (const rows of [1, 5]) {
+            const x = noise(rows * inputs, 3, reach);
+            x[0] = rows === 5 ? 3.4e38 : x[0];
+            same(e => {
+              const out = e.buffer(rows, 20);
+              e.linearInto(out, bufferOf(e, rows, x), 0, rows, e === engine ? ours : theirs);
+              return out;
+            });
+          }
+        }
+      }
+    });
+
+    test("the largest sums there can be are exact", async () => {
+      const inputs = 512;
+      const values = Float32Array.from({ length: 16 * inputs }, (_, i) => (Math.floor(i / 256) % 2 === 0 ? -1 : 1));
+      const tensor = new Tensor("w", "F32", [16, inputs], values);
+      const [ours, theirs] = [await matrixOf(engine, tensor, scheme), await matrixOf(reference, tensor, scheme)];
+      for (const rows of [1, 4]) {
+        same(e => {
+          const out = e.buffer(rows, 16);
+          e.linearInto(out, bufferOf(e, rows, new Float32Array(rows * inputs).fill(-7)), 0, rows, e === engine ? ours : theirs);
+          return out;
+        });
+      }
+    });
+
+    test("a row with NaN or infinity gives NaN, and only that row", async () => {
+      const tensor = quantisable("BF16", 20, 256);
+      const [ours, theirs] = [await matrixOf(engine, tensor, scheme), await matrixOf(reference, tensor, scheme)];
+      const x = noise(6 * 256, 1);
+      x[300] = Number.NaN;
+      x[700] = -Infinity;
+      for (const [first, rows] of [
+        [0, 6],
+        [1, 1],
+        [2, 1],
+      ] as const) {
+        same(e => {
+          const out = e.buffer(rows, 20);
+          e.linearInto(out, bufferOf(e, 6, x), first, rows, e === engine ? ours : theirs);
+          if (first === 0)
+            expect(Array.from({ length: 6 }, (_, t) => Number.isNaN(out.data[20 * t + 3]))).toEqual([
+              false,
+              true,
+              true,
+              false,
+              false,
+              false,
+            ]);
+          return out;
+        });
+      }
+    });
+
+    test("weights that are not finite are refused", async () => {
+      for (const bad of [Number.NaN, Infinity, -Infinity]) {
+        for (const [inputs, at] of [
+          [512, 16 * 512 + 300],
+          [100, 1999],
+        ]) {
+          const values = noise(20 * inputs, 1);
+          values[at] = bad;
+          await expect(matrixOf(engine, new Tensor("w", "F32", [20, inputs], values), scheme)).rejects.toThrow(
+            'tensor "w": expected finite weights',
+          );
+        }
+      }
+    });
+
+    test("embedding rows", async () => {
+      for (const inputs of [1, 5, 17, 64, 300, 512]) {
+        const tensor = quantisable("BF16", 37, inputs);
+        const [ours, theirs] = [await matrixOf(engine, tensor, scheme), await matrixOf(reference, tensor, scheme)];
+        same(e => {
+          const out = e.buffer(5, inputs);
+          e.embedInto(out, e === engine ? ours : theirs, [0, 36, 15, 16, 36]);
+          return out;
+        });
       }
     });
   });
@@ -263,8 +397,45 @@ describe("several memories", () => {
         });
       const expected = attend(reference, last, 0);
       for (const layer of [0, 20, 39]) expectSame(attend(engine, cache, layer), expected);
-      expect(() => engine.newCache({ ...shape, numLayers: 100 }).reserve(positions)).toThrow("got 4 memories that are full");
+      expect(() => engine.newCache({ ...shape, numLayers: 100 }).reserve(positions)).toThrow("got 8 memories that are full");
       cache.free();
+      engine.close();
+    }
+  });
+
+  test("matrices that the first memory has no room for lie in others, and give the same bits", async () => {
+    const [outputs, inputs] = [700, 1400];
+    for (const threads of [1, 2]) {
+      const engine = WasmEngine.create({ threads, startWorker: startNodeWorker, memoryBytes: 8 * 2 ** 20 });
+      const forms = ["BF16", "F32", "int8", "int4"] as const;
+      // Four rounds of 8.9 MB together.
+      const matrices: (readonly [ours: Matrix, theirs: Matrix])[] = [];
+      for (let round = 0; round < 4; round++) {
+        for (const form of forms) {
+          const scheme = form === "int8" || form === "int4" ? form : undefined;
+          const tensor = quantisable(form === "F32" ? "F32" : "BF16", outputs, inputs);
+          matrices.push([await matrixOf(engine, tensor, scheme), await matrixOf(reference, tensor, scheme)]);
+        }
+      }
+      expect(new Set(matrices.map(([ours]) => (ours as WasmMatrix).memory)).size).toBeGreaterThan(2);
+      for (const rows of [1, 30]) {
+        const x = noise(rows * inputs, rows);
+        for (const [ours, theirs] of [...matrices.slice(0, 4), ...matrices.slice(-4)]) {
+          const run = (e: Engine, matrix: Matrix): Float32Array =>
+            e.scope(() => {
+              const out = e.buffer(rows, outputs);
+              e.linearInto(out, bufferOf(e, rows, x), 0, rows, matrix);
+              const looked = e.buffer(2, inputs);
+              e.embedInto(looked, matrix, [3, 699]);
+              return Float32Array.from([...out.data, ...looked.data]);
+            });
+          expectSame(run(engine, ours), run(reference, theirs));
+        }
+      }
+      const more = async (): Promise<void> => {
+        for (let i = 0; i < 60; i++) await matrixOf(engine, quantisable("BF16", outputs, inputs));
+      };
+      await expect(more()).rejects.toThrow("memory: expected room for 2 MB of w, got 8 memories that are full");
       engine.close();
     }
   });

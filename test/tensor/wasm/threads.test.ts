@@ -157,7 +157,9 @@ describe("the choice of an engine", () => {
     const auto = await createEngine();
     expect(auto.name).toBe("wasm");
     auto.close();
-    await expect(createEngine({ thread: 2 } as object)).rejects.toThrow('engine: expected options among engine, threads, got "thread"');
+    await expect(createEngine({ thread: 2 } as object)).rejects.toThrow(
+      'engine: expected options among engine, threads, weights, got "thread"',
+    );
     await expect(createEngine({ engine: "gpu" as "auto" })).rejects.toThrow("engine: expected auto, wasm or reference, got gpu");
     await expect(createEngine({ engine: "reference", threads: 2 })).rejects.toThrow(
       "threads: expected 1, since the reference engine has one, got 2",

@@ -1,0 +1,335 @@
+/**
+ * Kernels of the linear layer over quantised weights: exact sums of 16-bit products inside a block of 256 inputs, float32 between the blocks
+ * (tensor/quantised.ts is the readable twin).
+ *
+ * Weights lie in panels of 16 outputs, block by block, as panel-layout.ts says. Inputs go in pairs, because `i32x4.dot_i16x8_s` adds two products. A
+ * load of eight bytes of int8 widens to four outputs' pairs; of int4 two shifts of 16 bytes give them.
+ *
+ * Activations are 16-bit rows. Of many rows they are packed in tiles of four: [blocks][rows / 4][pairs of the block][4 rows][2].
+ *
+ * For many rows a block of a panel is expanded to 16 bits, sub-scales multiplied in, into a scratch of 8 KiB that serves all row tiles, and the two
+ * schemes differ in nothing else. For one row int4 is multiplied as it is, and each sub-block's sum by its sub-scale: the integers are the same.
+ */
+
+import { SUB_BLOCK } from "../quantised.ts";
+import { SUM_BLOCK } from "../reference.ts";
+import { type FunctionBuilder, f32x4, type I32, i16x8, i32, i32x4, type Local, type ModuleBuilder, type V128, v128 } from "./assembler.ts";
+import { PANEL, TILE_ROWS } from "./linear-kernels.ts";
+import { INT4_FLIPPED } from "./panel-layout.ts";
+
+const VECTOR_BYTES = 16;
+/** Vectors of 16 outputs: four outputs' pairs of 16-bit integers, or four outputs' sums. */
+const VECTORS = PANEL / 4;
+const PANEL_ROW_BYTES = VECTORS * VECTOR_BYTES;
+
+/** Inputs of a block come in pairs. */
+const BLOCK_PAIRS = SUM_BLOCK / 2;
+const SUB_BLOCK_PAIRS = SUB_BLOCK / 2;
+/** Of one pair of inputs of a panel. */
+const INT8_PAIR_BYTES = PANEL * 2;
+const INT4_PAIR_BYTES = PANEL;
+/** Pairs of one turn of the loop over one row of int8. Share of what plain reading reaches: 2 or 4 pairs 0.78, 8 pairs 0.86, 16 pairs 0.90. */
+const ROW_UNROLL = 16;
+/** The same of int4; a whole sub-block has 16. */
+const INT4_UNROLL = 8;
+/**
+ * int4 needs as many instructions for a byte as memory takes time for it, so the processor looks too few bytes ahead: it is told of each line when it is
+ * so far away. 1.16 times the speed on one thread; 1 and 4 KiB bring as much, 512 bytes and 8 KiB less. int8 gains nothing by it.
+ */
+export const READ_AHEAD_BYTES = 2048;
+/** Pairs of int4 in a cache line. */
+const LINE_PAIRS = 4;
+
+export function addIntegerKernels(module: ModuleBuilder): void {
+  addExpandInt8(module);
+  addExpandInt4(module);
+  addTile(module);
+  addScaled(module, "store");
+  addScaled(module, "add");
+  addScaleRows(module);
+  for (const panels of [1, 2] as const) {
+    addRowInt8(module, panels);
+    addRowInt4(module, panels);
+  }
+}
+
+/** Sub-scales of 16 outputs, 8 bits each, from `pointer` on, as 16-bit integers that stand twice, for both inputs of a pair. */
+function subScalePairs(pointer: I32, halves: readonly Local<"v128">[]): V128[] {
+  const twice = (first: number): number[] => [0, 1, 2, 3].flatMap(i => [0, 1, 0, 1].map(byte => 2 * (first + i) + byte));
+  for (const [i, half] of halves.entries()) half.set(v128.load8x8S(pointer, 8 * i));
+  return halves.flatMap(({ get }) => [v128.shuffle(get, get, twice(0)), v128.shuffle(get, get, twice(4))]);
+}
+
+// ------------------------------------------------------------------------------------------------------------------------------- many rows
+
+/** expand_int8: `pairs` of a panel to 16 bits. */
+function addExpandInt8(module: ModuleBuilder): void {
+  module.func("expand_int8", { weights: "i32", out: "i32", pairs: "i32" }, null, (f, { weights, out, pairs }) => {
+    f.repeat(pairs, () => {
+      for (let j = 0; j < VECTORS; j++) f.storeV128(out.get, v128.load8x8S(weights.get, 8 * j), VECTOR_BYTES * j);
+      f.advance(weights, INT8_PAIR_BYTES);
+      f.advance(out, PANEL_ROW_BYTES);
+    });
+  });
+}
+
+/** expand_int4: `pairs` of a panel to 16 bits, times their sub-scales. */
+function addExpandInt4(module: ModuleBuilder): void {
+  module.func("expand_int4", { weights: "i32", subScales: "i32", out: "i32", pairs: "i32" }, null, (f, p) => {
+    const bits = f.local("v128");
+    const halves = [f.local("v128"), f.local("v128")];
+    const scales = Array.from({ length: VECTORS }, () => f.local("v128"));
+    const flipped = f.local("v128", i32x4.const(...fourTimes(INT4_FLIPPED * 0x10001)));
+    forEachSubBlock(f, p.pairs, left => {
+      for (const [j, pairs] of subScalePairs(p.subScales.get, halves).entries()) scales[j].set(pairs);
+      f.advance(p.subScales, PANEL);
+      f.repeat(left, () => {
+        bits.set(v128.xor(v128.load(p.weights.get), flipped.get));
+        for (let j = 0; j < VECTORS; j++) {
+          const pairs = i16x8.shrS(j === VECTORS - 1 ? bits.get : i16x8.shl(bits.get, 12 - 4 * j), 12);
+          f.storeV128(p.out.get, i16x8.mul(pairs, scales[j].get), VECTOR_BYTES * j);
+        }
+        f.advance(p.weights, INT4_PAIR_BYTES);
+        f.advance(p.out, PANEL_ROW_BYTES);
+      });
+    });
+  });
+}
+
+/** Runs `body` for each sub-block of `pairs`, which is counted down to 0; `left` holds the pairs of the sub-block, 16 or fewer in the last. */
+function forEachSubBlock(f: FunctionBuilder, pairs: Local<"i32">, body: (left: Local<"i32">) => void): void {
+  const left = f.local("i32");
+  const count = f.local("i32", i32.shrU(i32.add(pairs.get, i32.const(SUB_BLOCK_PAIRS - 1)), i32.const(Math.log2(SUB_BLOCK_PAIRS))));
+  f.repeat(count, () => {
+    left.set(i32.select(i32.ltU(pairs.get, i32.const(SUB_BLOCK_PAIRS)), pairs.get, i32.const(SUB_BLOCK_PAIRS)));
+    pairs.set(i32.sub(pairs.get, left.get));
+    body(left);
+  });
+}
+
+/**
+ * tile_integer: packed rows [tiles][pairs][4][2] times expanded weights [pairs][16][2] -> integer sums [tiles * 4][16]. pairs at least 1. The inner
+ * loop is the float32 tile's, one dot and one addition where that has a product and an addition, for two inputs instead of one.
+ */
+function addTile(module: ModuleBuilder): void {
+  module.func("tile_integer", { packed: "i32", weights: "i32", out: "i32", pairs: "i32", tiles: "i32" }, null, (f, p) => {
+    const sums = Array.from({ length: TILE_ROWS }, () => [f.local("v128"), f.local("v128")]);
+    const zero = f.local("v128", i32x4.const(0, 0, 0, 0));
+    const [w0, w1, splat] = [f.local("v128"), f.local("v128"), f.local("v128")];
+    const [a, w, left] = [f.local("i32"), f.local("i32"), f.local("i32")];
+    f.repeat(p.tiles, () => {
+      for (const half of [0, 2 * VECTOR_BYTES]) {
+        a.set(p.packed.get);
+        w.set(i32.add(p.weights.get, i32.const(half)));
+        for (const sum of sums.flat()) sum.set(zero.get);
+        left.set(p.pairs.get);
+        f.repeat(left, () => {
+          w0.set(v128.load(w.get));
+          w1.set(v128.load(w.get, VECTOR_BYTES));
+          sums.forEach(([s0, s1], i) => {
+            splat.set(v128.load32Splat(a.get, 4 * i));
+            s0.set(i32x4.add(s0.get, i32x4.dot(splat.get, w0.get)));
+            s1.set(i32x4.add(s1.get, i32x4.dot(splat.get, w1.get)));
+          });
+          f.advance(a, 4 * TILE_ROWS);
+          f.advance(w, PANEL_ROW_BYTES);
+        });
+        sums.forEach(([s0, s1], i) => {
+          f.storeV128(p.out.get, s0.get, half + i * PANEL_ROW_BYTES);
+          f.storeV128(p.out.get, s1.get, half + i * PANEL_ROW_BYTES + VECTOR_BYTES);
+        });
+      }
+      p.packed.set(a.get);
+      f.advance(p.out, TILE_ROWS * PANEL_ROW_BYTES);
+    });
+  });
+}
+
+/** store_scaled, add_scaled: integer sums [rows][16], as float32 times the 16 `scales`, to rows of 16 that lie `outStride` bytes apart. */
+function addScaled(module: ModuleBuilder, what: "store" | "add"): void {
+  module.func(`${what}_scaled`, { out: "i32", outStride: "i32", sums: "i32", rows: "i32", scales: "i32" }, null, (f, p) => {
+    const scales = Array.from({ length: VECTORS }, (_, j) => f.local("v128", v128.load(p.scales.get, VECTOR_BYTES * j)));
+    f.repeat(p.rows, () => {
+      scales.forEach((scale, j) => {
+        const scaled = f32x4.mul(f32x4.convert(v128.load(p.sums.get, VECTOR_BYTES * j)), scale.get);
+        const value = what === "store" ? scaled : f32x4.add(v128.load(p.out.get, VECTOR_BYTES * j), scaled);
+        f.storeV128(p.out.get, value, VECTOR_BYTES * j);
+      });
+      f.advance(p.out, p.outStride.get);
+      f.advance(p.sums, PANEL_ROW_BYTES);
+    });
+  });
+}
+
+/** scale_rows: rows of 16, `outStride` bytes apart, each times its scale. */
+function addScaleRows(module: ModuleBuilder): void {
+  module.func("scale_rows", { out: "i32", outStride: "i32", scales: "i32", rows: "i32" }, null, (f, p) => {
+    const scale = f.local("v128");
+    f.repeat(p.rows, () => {
+      scale.set(v128.load32Splat(p.scales.get));
+      for (let j = 0; j < VECTORS; j++)
+        f.storeV128(p.out.get, f32x4.mul(v128.load(p.out.get, VECTOR_BYTES * j), scale.get), VECTOR_BYTES * j);
+      f.advance(p.out, p.outStride.get);
+      f.advance(p.scales, 4);
+    });
+  });
+}
+
+// --------------------------------------------------------------------------------------------------------------------------------- one row
+
+const ROW_PARAMS = { x: "i32", weights: "i32", panelBytes: "i32", pairs: "i32", out: "i32", scale: "i32", subBlockSums: "i32" } as const;
+type RowLocals = { readonly [name in keyof typeof ROW_PARAMS]: Local<"i32"> };
+
+/**
+ * row_int8, row2_int8, row_int4, row2_int4: a row of `pairs` 16-bit pairs times one panel or two, `panelBytes` apart -> 16 or 32 outputs, `scale`
+ * the address of the row's scale and `subBlockSums`, of int4, that of its sub-blocks' sums. `blockSums` emits what adds a block's integers to `sums`; the
+ * pointers go along, to the scales.
+ */
+function addRow(
+  module: ModuleBuilder,
+  name: string,
+  panels: 1 | 2,
+  blockSums: (
+    f: FunctionBuilder,
+    p: RowLocals,
+    sources: readonly Local<"i32">[],
+    pairs: Local<"i32">,
+    sums: readonly Local<"v128">[],
+  ) => void,
+): void {
+  module.func(name, ROW_PARAMS, null, (f: FunctionBuilder, p: RowLocals) => {
+    const sums = Array.from({ length: VECTORS * panels }, () => f.local("v128"));
+    const zero = f.local("v128", i32x4.const(0, 0, 0, 0));
+    const sources = Array.from({ length: panels }, (_, i) =>
+      f.local("i32", i === 0 ? p.weights.get : i32.add(p.weights.get, p.panelBytes.get)),
+    );
+    const isFirst = f.local("i32", i32.const(1));
+    const [blocks, inBlock] = [f.local("i32"), f.local("i32")];
+    const scaled = (i: number): V128 =>
+      f32x4.mul(f32x4.convert(sums[i].get), v128.load(sources[Math.floor(i / VECTORS)].get, VECTOR_BYTES * (i % VECTORS)));
+    blocks.set(i32.shrU(i32.add(p.pairs.get, i32.const(BLOCK_PAIRS - 1)), i32.const(Math.log2(BLOCK_PAIRS))));
+    f.repeat(blocks, () => {
+      inBlock.set(i32.select(i32.ltU(p.pairs.get, i32.const(BLOCK_PAIRS)), p.pairs.get, i32.const(BLOCK_PAIRS)));
+      p.pairs.set(i32.sub(p.pairs.get, inBlock.get));
+      for (const sum of sums) sum.set(zero.get);
+      blockSums(f, p, sources, inBlock, sums);
+      f.if(
+        isFirst.get,
+        () =>
+          f.storeVectors(
+            p.out.get,
+            sums.map((_, i) => scaled(i)),
+          ),
+        () =>
+          f.storeVectors(
+            p.out.get,
+            sums.map((_, i) => f32x4.add(v128.load(p.out.get, VECTOR_BYTES * i), scaled(i))),
+          ),
+      );
+      isFirst.set(i32.const(0));
+      for (const source of sources) f.advance(source, PANEL_ROW_BYTES); // past the scales
+    });
+    const scale = f.local("v128", v128.load32Splat(p.scale.get));
+    f.storeVectors(
+      p.out.get,
+      sums.map((_, i) => f32x4.mul(v128.load(p.out.get, VECTOR_BYTES * i), scale.get)),
+    );
+  });
+}
+
+/** `count` steps, so many in a turn of the loop (a power of two) and the rest one by one; count is counted down. A lone panel comes once, and has 1. */
+function repeatUnrolled(
+  f: FunctionBuilder,
+  count: Local<"i32">,
+  unroll: number,
+  step: (k: number) => void,
+  advance: (steps: number) => void,
+): void {
+  const turn = (steps: number) => (): void => {
+    for (let k = 0; k < steps; k++) step(k);
+    advance(steps);
+  };
+  if (unroll > 1) {
+    const turns = f.local("i32");
+    turns.set(i32.shrU(count.get, i32.const(Math.log2(unroll))));
+    f.repeat(turns, turn(unroll));
+    count.set(i32.and(count.get, i32.const(unroll - 1)));
+  }
+  f.repeat(count, turn(1));
+}
+
+function addRowInt8(module: ModuleBuilder, panels: 1 | 2): void {
+  addRow(module, `row${panels === 1 ? "" : 2}_int8`, panels, (f, { x }, sources, pairs, sums) => {
+    const splat = f.local("v128");
+    const step = (k: number): void => {
+      splat.set(v128.load32Splat(x.get, 4 * k));
+      sums.forEach((sum, i) => {
+        const weights = v128.load8x8S(sources[Math.floor(i / VECTORS)].get, k * INT8_PAIR_BYTES + 8 * (i % VECTORS));
+        sum.set(i32x4.add(sum.get, i32x4.dot(splat.get, weights)));
+      });
+    };
+    const advance = (count: number): void => {
+      f.advance(x, 4 * count);
+      for (const source of sources) f.advance(source, count * INT8_PAIR_BYTES);
+    };
+    repeatUnrolled(f, pairs, panels === 2 ? ROW_UNROLL : 1, step, advance);
+  });
+}
+
+/**
+ * Of four 4-bit integers in a lane the first three have 8 added and are masked where they stand, so that their sums come out 1, 16 and 256 times too
+ * large and with 8 times the activations' sum in them; sums begin with that taken off, and the factor is shifted out of the whole sub-block's at its
+ * end. Four instructions give the pairs of 16 outputs, where shifting each of them to its place takes seven. Nothing overflows: the largest is 256 * 8 *
+ * 32 * 32767 = 2^31 - 2^16, and what is in between may wrap around.
+ */
+function addRowInt4(module: ModuleBuilder, panels: 1 | 2): void {
+  addRow(module, `row${panels === 1 ? "" : 2}_int4`, panels, (f, p, sources, pairs, sums) => {
+    const [splat, bits, half, start] = [f.local("v128"), f.local("v128"), f.local("v128"), f.local("v128")];
+    const masks = [0xf, 0xf0, 0xf00].map(mask => f.local("v128", i32x4.const(...fourTimes(mask * 0x10001))));
+    const inner = sums.map(() => f.local("v128"));
+    const ahead = f.local("i32"); // never used: what counts is that the line is on its way
+    const zero = f.local("v128", i32x4.const(0, 0, 0, 0));
+    // Where the sub-scales begin: behind the block's integers.
+    const subScales = sources.map(source => f.local("i32", i32.add(source.get, i32.shl(pairs.get, i32.const(Math.log2(INT4_PAIR_BYTES))))));
+    const step = (k: number): void => {
+      splat.set(v128.load32Splat(p.x.get, 4 * k));
+      for (const [panel, source] of sources.entries()) {
+        bits.set(v128.load(source.get, k * INT4_PAIR_BYTES));
+        if (k % LINE_PAIRS === 0) ahead.set(i32.load(source.get, k * INT4_PAIR_BYTES + READ_AHEAD_BYTES));
+        for (let j = 0; j < VECTORS; j++) {
+          const weights = j < masks.length ? v128.and(bits.get, masks[j].get) : i16x8.shrS(bits.get, 12);
+          const sum = inner[VECTORS * panel + j];
+          sum.set(i32x4.add(sum.get, i32x4.dot(splat.get, weights)));
+        }
+      }
+    };
+    const advance = (count: number): void => {
+      f.advance(p.x, 4 * count);
+      for (const source of sources) f.advance(source, count * INT4_PAIR_BYTES);
+    };
+    forEachSubBlock(f, pairs, left => {
+      start.set(v128.load32Splat(p.subBlockSums.get));
+      f.advance(p.subBlockSums, 4);
+      for (const [i, sum] of inner.entries()) {
+        const j = i % VECTORS;
+        sum.set(j < masks.length ? i32x4.sub(zero.get, i32x4.shl(start.get, 3 + 4 * j)) : zero.get);
+      }
+      repeatUnrolled(f, left, panels === 2 ? INT4_UNROLL : 1, step, advance);
+      for (const [panel, pointer] of subScales.entries()) {
+        for (let j = 0; j < VECTORS; j++) {
+          if (j % 2 === 0) half.set(v128.load8x8S(pointer.get, 4 * j));
+          const factor = j % 2 === 0 ? i32x4.extendLowS(half.get) : i32x4.extendHighS(half.get);
+          const i = VECTORS * panel + j;
+          const exact = j < masks.length ? i32x4.shrS(inner[i].get, 4 * j) : inner[i].get;
+          sums[i].set(i32x4.add(sums[i].get, i32x4.mul(exact, factor)));
+        }
+        f.advance(pointer, PANEL);
+      }
+    });
+    for (const [panel, source] of sources.entries()) source.set(subScales[panel].get);
+  });
+}
+
+function fourTimes(value: number): [number, number, number, number] {
+  return [value, value, value, value];
+}

@@ -1,0 +1,64 @@
+/**
+ * Where things lie in panels of quantised weights: [outputs / 16] panels of blocks, a block a record of integers, sub-scales (int4) and scales.
+ *
+ * - int8: [pairs of inputs][16 outputs][2], a byte each.
+ * - int4: [pairs] of 16 bytes. Seen as eight 16-bit lanes, lane 2 * o + i holds input i of the outputs o, 4 + o, 8 + o and 12 + o, four bits each
+ *   from the lowest; the first three of these with 8 added, so that the row kernel needs a mask and no shift for them. Behind them the sub-scales
+ *   [inputs / 32][16], a byte each.
+ * - The scales [16], float32.
+ *
+ * An odd last input is paired with 0.
+ */
+
+import { blocksOf, type QuantisedScheme, SUB_BLOCK, subBlocksOf } from "../quantised.ts";
+import { SUM_BLOCK } from "../reference.ts";
+import { PANEL } from "./linear-kernels.ts";
+
+export interface PanelLayout {
+  readonly scheme: QuantisedScheme;
+  readonly inputs: number;
+  /** Of a whole block's record. */
+  readonly recordBytes: number;
+  readonly panelBytes: number;
+}
+
+export function panelLayout(scheme: QuantisedScheme, inputs: number): PanelLayout {
+  const record = (count: number): number => scalesOffset(scheme, count) + PANEL * 4;
+  const blocks = blocksOf(inputs);
+  const panelBytes = (blocks - 1) * record(SUM_BLOCK) + record(inputs - (blocks - 1) * SUM_BLOCK);
+  return { scheme, inputs, recordBytes: record(SUM_BLOCK), panelBytes };
+}
+
+/** Bytes of the integers in a record of `count` inputs. */
+export function integersBytes(scheme: QuantisedScheme, count: number): number {
+  return pairsOf(count) * PANEL * (scheme === "int8" ? 2 : 1);
+}
+
+/** Where in such a record the float32 scales begin. */
+export function scalesOffset(scheme: QuantisedScheme, count: number): number {
+  return integersBytes(scheme, count) + (scheme === "int8" ? 0 : subBlocksOf(count) * PANEL);
+}
+
+export function pairsOf(inputs: number): number {
+  return Math.ceil(inputs / 2);
+}
+
+/** In each 16-bit lane of int4 the bits that differ from plain two's complement: adding 8 is flipping the highest of four bits. */
+export const INT4_FLIPPED = 0x0888;
+
+/** Where in a record the integer of output `r` (0..15) and input `k` is: its byte, and of int4 by how many bits it is shifted there and what is flipped. */
+export function integerPlace(
+  scheme: QuantisedScheme,
+  r: number,
+  k: number,
+): { readonly byte: number; readonly shift: number; readonly flip: number } {
+  const pair = k >> 1;
+  if (scheme === "int8") return { byte: pair * PANEL * 2 + 2 * r + (k & 1), shift: 0, flip: 0 };
+  const lane = 2 * (r & 3) + (k & 1);
+  return { byte: pair * PANEL + 2 * lane + (r >> 3), shift: 4 * ((r >> 2) & 1), flip: (INT4_FLIPPED >> (4 * (r >> 2))) & 15 };
+}
+
+/** Where in a record of `count` inputs the sub-scale of output `r` and input `k` is. */
+export function subScalePlace(count: number, r: number, k: number): number {
+  return integersBytes("int4", count) + Math.floor(k / SUB_BLOCK) * PANEL + r;
+}

@@ -1,0 +1,171 @@
+/**
+ * The key/value cache of the fast engine.
+ *
+ * In: keys and values as the forward pass has them. Out: attention over them. Each layer lies whole in one of the engine's memories.
+ */
+
+import type { CacheShape, FloatBuffer, KvCache } from "../engine.ts";
+import * as reference from "../reference.ts";
+import { type Heap, roundUp } from "./heap.ts";
+import { FLOAT_BYTES } from "./job-context.ts";
+import { ATTENTION_ROWS, attentionScratchBytes, type JobName, MIN_ITEM_VALUES } from "./jobs.ts";
+import { PANEL } from "./linear-kernels.ts";
+import { addressOf } from "./wasm-buffer.ts";
+import { ACTIVATION_SHARE } from "./wasm-matrix.ts";
+
+/** By how many positions a long cache grows. */
+const GROWTH_POSITIONS = 4096;
+/** Runs a job in one of the memories. */
+export type Run = (name: JobName, args: readonly number[], items: number, scratchBytes: number, memory: number) => void;
+
+/** One layer's keys and values: in which memory, where, and for how many positions. */
+interface CachedLayer {
+  readonly memory: number;
+  readonly keys: number;
+  readonly values: number;
+  readonly capacity: number;
+}
+
+/**
+ * Per layer and key/value head: keys in panels of 16 positions, values position by position (see storeKeysAndValues). A layer lies whole in one
+ * memory, the first that has room; where that is not the activations' own, its rows are copied there and back, which is little beside the
+ * attention itself.
+ */
+export class WasmCache implements KvCache {
+  readonly #heaps: readonly Heap[];
+  readonly #run: Run;
+  readonly #checkRoom: (bytes: number) => void;
+  readonly #shape: CacheShape;
+  readonly #layers: CachedLayer[];
+
+  constructor(heaps: readonly Heap[], run: Run, checkRoom: (bytes: number) => void, shape: CacheShape) {
+    this.#heaps = heaps;
+    this.#run = run;
+    this.#checkRoom = checkRoom;
+    this.#shape = shape;
+    this.#layers = Array.from({ length: shape.numLayers }, () => ({ memory: 0, keys: 0, values: 0, capacity: 0 }));
+  }
+
+  /** Bytes of one position's keys, and of its values, in one head. */
+  get #rowBytes(): readonly [keys: number, values: number] {
+    const { headDim } = this.#shape;
+    return [headDim * FLOAT_BYTES, roundUp(headDim, PANEL) * FLOAT_BYTES];
+  }
+
+  reserve(positions: number): void {
+    const least = Math.min(...this.#layers.map(layer => layer.capacity));
+    if (positions <= least) return;
+    // Doubling at first, so that growing costs little; in steps later, so that what is not used is little.
+    const wanted = Math.max(positions, Math.min(2 * least, least + GROWTH_POSITIONS));
+    const capacity = roundUp(Math.min(this.#shape.maxPositions, wanted), PANEL);
+    const [keyRow, valueRow] = this.#rowBytes;
+    const more = this.#layers.reduce((sum, layer) => sum + Math.max(0, capacity - layer.capacity), 0);
+    this.#checkRoom(more * this.#shape.numKvHeads * (keyRow + valueRow));
+    // One layer after the other: each gives back its old place before the next one asks.
+    for (let i = 0; i < this.#layers.length; i++)
+      if (this.#layers[i].capacity < capacity) this.#layers[i] = this.#grow(this.#layers[i], capacity);
+  }
+
+  store(layer: number, start: number, rows: number, keys: FloatBuffer, values: FloatBuffer): void {
+    const { numKvHeads, headDim } = this.#shape;
+    const cached = this.#layers[layer];
+    const floats = rows * numKvHeads * headDim;
+    this.#inMemoryOf(
+      cached,
+      [
+        [keys, floats, "in"],
+        [values, floats, "in"],
+      ],
+      ([keyAddress, valueAddress]) => {
+        const share = rows * headDim < MIN_ITEM_VALUES ? numKvHeads : 1;
+        const args = [keyAddress, valueAddress, cached.keys, cached.values, numKvHeads, headDim, cached.capacity, start, rows, share];
+        this.#run("storeKeysAndValues", args, Math.ceil(numKvHeads / share), 0, cached.memory);
+      },
+    );
+  }
+
+  attentionInto(out: FloatBuffer, q: FloatBuffer, layer: number, start: number, rows: number): void {
+    const { numHeads, numKvHeads, headDim } = this.#shape;
+    const cached = this.#layers[layer];
+    const floats = rows * numHeads * headDim;
+    this.#inMemoryOf(
+      cached,
+      [
+        [out, floats, "out"],
+        [q, floats, "in"],
+      ],
+      ([outAddress, qAddress]) => {
+        const args = [
+          outAddress,
+          qAddress,
+          cached.keys,
+          cached.values,
+          numHeads,
+          numKvHeads,
+          headDim,
+          cached.capacity,
+          start,
+          rows,
+          reference.attentionScale(headDim),
+        ];
+        const scratch = attentionScratchBytes(start + rows, headDim);
+        if (rows === 1) this.#run("attentionRow", args, numHeads, scratch, cached.memory);
+        else this.#run("attentionMany", args, numHeads * Math.ceil(rows / ATTENTION_ROWS), scratch, cached.memory);
+      },
+    );
+  }
+
+  free(): void {
+    for (const { memory, keys, values, capacity } of this.#layers) {
+      if (capacity > 0) for (const address of [keys, values]) this.#heaps[memory].free(address);
+    }
+    this.#layers.length = 0;
+  }
+
+  /** Gives `work` addresses of the buffers in the layer's memory: their own, or those of copies made for the time. */
+  #inMemoryOf(
+    { memory }: CachedLayer,
+    buffers: readonly (readonly [buffer: FloatBuffer, floats: number, direction: "in" | "out"])[],
+    work: (addresses: readonly number[]) => void,
+  ): void {
+    if (memory === 0) return work(buffers.map(([buffer]) => addressOf(buffer)));
+    const heap = this.#heaps[memory];
+    const copies = buffers.map(([, floats]) => heap.allocate(floats * FLOAT_BYTES));
+    try {
+      buffers.forEach(([buffer, floats, direction], i) => {
+        if (direction === "in") heap.floats(copies[i], floats).set(buffer.data.subarray(0, floats));
+      });
+      work(copies);
+      buffers.forEach(([buffer, floats, direction], i) => {
+        if (direction === "out") buffer.data.set(heap.floats(copies[i], floats));
+      });
+    } finally {
+      for (const address of copies) heap.free(address);
+    }
+  }
+
+  /** The layer with room for `capacity` positions, in the first memory that has it, what it held copied and its old place given back. */
+  #grow(old: CachedLayer, capacity: number): CachedLayer {
+    const rowBytes = this.#rowBytes;
+    const sizes = rowBytes.map(row => this.#shape.numKvHeads * capacity * row);
+    const memory = this.#heaps.findIndex((heap, i) => heap.hasRoom(sizes[0] + sizes[1] + (i === 0 ? heap.limit * ACTIVATION_SHARE : 0)));
+    if (memory < 0) {
+      throw new RangeError(
+        `memory: expected room for ${capacity} positions of key/value cache, got ${this.#heaps.length} memories that are full`,
+      );
+    }
+    const heap = this.#heaps[memory];
+    const grown = sizes.map(size => heap.allocate(size));
+    [old.keys, old.values].forEach((from, which) => {
+      const row = rowBytes[which];
+      for (let head = 0; head < this.#shape.numKvHeads; head++) {
+        const target = heap.bytes(grown[which] + head * capacity * row, capacity * row);
+        const kept = old.capacity * row;
+        if (kept > 0) target.set(this.#heaps[old.memory].bytes(from + head * kept, kept));
+        target.fill(0, kept); // memory that was another's may hold NaN, which a weight of 0 would not undo
+      }
+      if (old.capacity > 0) this.#heaps[old.memory].free(from);
+    });
+    return { memory, keys: grown[0], values: grown[1], capacity };
+  }
+}

@@ -1,0 +1,189 @@
+/**
+ * Matrices of the fast engine, and how they are loaded: rows are read some at a time into a staging area and put into panels from there, by all
+ * threads where they are quantised on the way.
+ *
+ * In: a source of rows. Out: a `WasmMatrix`, which says in which memory its panels lie, and where.
+ */
+
+import type { Matrix, MatrixSource, QuantisedSource } from "../engine.ts";
+import { blocksOf, checkScales, type QuantisedScheme, quantisedByteLength, subBlocksOf } from "../quantised.ts";
+import { SUM_BLOCK } from "../reference.ts";
+import { FILL_SCRATCH_BYTES, SAVED, storedRowBytes } from "./fill-panels.ts";
+import type { Heap } from "./heap.ts";
+import { READ_AHEAD_BYTES } from "./integer-kernels.ts";
+import { FLOAT_BYTES } from "./job-context.ts";
+import { dtypeCode, type JobName, schemeCode } from "./jobs.ts";
+import type { Kernels } from "./kernels.ts";
+import { PANEL, placeInPanel, WEIGHT_BYTES, type WeightDtype } from "./linear-kernels.ts";
+import { panelLayout, scalesOffset } from "./panel-layout.ts";
+
+/** Rows that are read at once, before they are put into panels; never more than this share of a memory. */
+const STAGING_BYTES = 8 * 2 ** 20;
+const STAGING_SHARE = 1 / 32;
+/** Share of each memory that matrices, and in the first one caches, leave to the activations and packed rows of a pass: 256 MB of 4 GiB. */
+export const ACTIVATION_SHARE: number = 1 / 16;
+
+export type WeightForm = WeightDtype | QuantisedScheme;
+
+export function isQuantised(form: WeightForm): form is QuantisedScheme {
+  return form === "int8" || form === "int4";
+}
+
+/** Panels of 16 outputs: [outputs / 16][inputs][16] in the checkpoint's dtype, or as panel-layout.ts says. */
+export class WasmMatrix implements Matrix {
+  readonly name: string;
+  readonly shape: readonly [outputs: number, inputs: number];
+  readonly form: WeightForm;
+  /** In which memory, and where. */
+  readonly memory: number;
+  readonly address: number;
+
+  get byteLength(): number {
+    const { form, shape } = this;
+    return isQuantised(form) ? quantisedByteLength(form, ...shape) : shape[0] * shape[1] * WEIGHT_BYTES[form];
+  }
+
+  constructor(name: string, shape: readonly [number, number], form: WeightForm, memory: number, address: number) {
+    this.name = name;
+    this.shape = shape;
+    this.form = form;
+    this.memory = memory;
+    this.address = address;
+  }
+}
+
+/** What loading needs of the engine. */
+export interface LoadContext {
+  readonly heaps: readonly Heap[];
+  readonly checkRoom: (bytes: number, what: string) => void;
+  readonly run: (name: JobName, args: readonly number[], items: number, scratchBytes: number, memory: number) => void;
+  readonly kernels: (memory: number) => Kernels;
+}
+
+/** Panels that were read and are to be put into place: `count` of them, from row `row` on, out of `staging` and into `target`. */
+interface Batch {
+  readonly memory: number;
+  readonly staging: number;
+  readonly target: number;
+  readonly row: number;
+  readonly count: number;
+}
+
+/** A matrix as the checkpoint stores it. */
+export async function loadMatrix(context: LoadContext, source: MatrixSource): Promise<WasmMatrix> {
+  const { name, shape } = source;
+  const dtype = source.dtype as WeightDtype;
+  const panelBytes = PANEL * shape[1] * WEIGHT_BYTES[dtype];
+  const place = await readPanels(context, source, panelBytes, panelBytes, ({ memory, staging, target, count }) => {
+    for (let i = 0; i < count; i++) repack(context, memory, dtype, staging + i * panelBytes, target + i * panelBytes, shape[1]);
+  });
+  return new WasmMatrix(name, shape, dtype, place.memory, place.address);
+}
+
+/** A matrix that is quantised on the way. Throws RangeError for weights that are not finite. */
+export async function loadQuantising(context: LoadContext, source: MatrixSource, scheme: QuantisedScheme): Promise<WasmMatrix> {
+  const { name, shape } = source;
+  const [outputs, inputs] = shape;
+  const dtype = source.dtype as WeightDtype;
+  const { panelBytes, recordBytes } = panelLayout(scheme, inputs);
+  const place = await readPanels(context, source, PANEL * storedRowBytes(scheme, dtype, inputs), panelBytes, batch => {
+    const { memory, staging, target, row, count } = batch;
+    context.run("fillPanel", [schemeCode(scheme), dtypeCode(dtype), staging, target, inputs], count, FILL_SCRATCH_BYTES, memory);
+    for (let panel = 0; panel < count; panel++) {
+      for (let block = 0; block < blocksOf(inputs); block++) {
+        const inBlock = Math.min(SUM_BLOCK, inputs - block * SUM_BLOCK);
+        const scales = target + panel * panelBytes + block * recordBytes + scalesOffset(scheme, inBlock);
+        checkScales(name, context.heaps[memory].floats(scales, Math.min(PANEL, outputs - row - panel * PANEL)), "weights");
+      }
+    }
+  });
+  return new WasmMatrix(name, shape, scheme, place.memory, place.address);
+}
+
+/** A matrix that was saved quantised. */
+export async function loadQuantised(context: LoadContext, source: QuantisedSource): Promise<WasmMatrix> {
+  const { name, shape, scheme, scales, subScales } = source;
+  const inputs = shape[1];
+  const [blocks, subBlocks] = [blocksOf(inputs), scheme === "int4" ? subBlocksOf(inputs) : 0];
+  const { panelBytes } = panelLayout(scheme, inputs);
+  const place = await readPanels(context, source, PANEL * storedRowBytes(scheme, undefined, inputs), panelBytes, batch => {
+    const { memory, staging, target, row, count } = batch;
+    const heap = context.heaps[memory];
+    const rows = count * PANEL;
+    // Rows that only fill the last panel up have scales of 0, and all of their integers are.
+    const scalesAt = heap.allocate(rows * blocks * FLOAT_BYTES);
+    const subScalesAt = heap.allocate(rows * subBlocks);
+    heap.floats(scalesAt, rows * blocks).fill(0);
+    heap.floats(scalesAt, rows * blocks).set(scales.subarray(row * blocks, (row + rows) * blocks));
+    heap.bytes(subScalesAt, rows * subBlocks).fill(0);
+    heap.bytes(subScalesAt, rows * subBlocks).set(asBytes(subScales.subarray(row * subBlocks, (row + rows) * subBlocks)));
+    try {
+      const args = [schemeCode(scheme), SAVED, staging, target, inputs, scalesAt, subScalesAt];
+      context.run("fillPanel", args, count, FILL_SCRATCH_BYTES, memory);
+    } finally {
+      heap.free(scalesAt);
+      heap.free(subScalesAt);
+    }
+  });
+  return new WasmMatrix(name, shape, scheme, place.memory, place.address);
+}
+
+function asBytes(values: Int8Array): Uint8Array {
+  return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+}
+
+/** Allocates the panels in the first memory that has room, and reads the rows batch by batch; a last panel is filled up with zeros. */
+async function readPanels(
+  { heaps, checkRoom }: LoadContext,
+  source: Pick<MatrixSource, "name" | "shape" | "readInto">,
+  storedPanelBytes: number,
+  panelBytes: number,
+  place: (batch: Batch) => void,
+): Promise<{ readonly memory: number; readonly address: number }> {
+  const outputs = source.shape[0];
+  const panels = Math.ceil(outputs / PANEL);
+  const storedRow = storedPanelBytes / PANEL;
+  checkRoom(panels * panelBytes, source.name);
+  const memory = heaps.findIndex(heap => heap.hasRoom(panels * panelBytes + READ_AHEAD_BYTES + heap.limit * ACTIVATION_SHARE));
+  if (memory < 0) {
+    const megabytes = Math.ceil((panels * panelBytes) / 2 ** 20);
+    throw new RangeError(`memory: expected room for ${megabytes} MB of ${source.name}, got ${heaps.length} memories that are full`);
+  }
+  const heap = heaps[memory];
+  const address = heap.allocate(panels * panelBytes + READ_AHEAD_BYTES);
+  const atOnce = Math.max(1, Math.floor(Math.min(STAGING_BYTES, heap.limit * STAGING_SHARE) / storedPanelBytes));
+  const staging = heap.allocate(atOnce * storedPanelBytes);
+  try {
+    for (let panel = 0; panel < panels; panel += atOnce) {
+      const row = panel * PANEL;
+      const count = Math.min(atOnce, panels - panel);
+      const rows = Math.min(count * PANEL, outputs - row);
+      if (rows < count * PANEL) heap.bytes(staging, count * storedPanelBytes).fill(0);
+      await source.readInto(heap.bytes(staging, rows * storedRow), row * storedRow);
+      place({ memory, staging, target: address + panel * panelBytes, row, count });
+    }
+  } finally {
+    heap.free(staging);
+  }
+  return { memory, address };
+}
+
+/** Sixteen rows, as the checkpoint has them, to one panel. */
+function repack({ heaps, kernels }: LoadContext, memory: number, dtype: WeightDtype, rows: number, panel: number, inputs: number): void {
+  const heap = heaps[memory];
+  if (dtype === "F32") return repackLoop(dtype, heap.floats(rows, PANEL * inputs), heap.floats(panel, PANEL * inputs), inputs, 0);
+  const whole = inputs & ~7;
+  // Rows that do not begin on a vector's border are read all the same; WebAssembly allows it.
+  kernels(memory).repack_16bit(rows, inputs * 2, panel, whole / 8);
+  if (whole < inputs) {
+    const { buffer } = heap.memory;
+    repackLoop(dtype, new Uint16Array(buffer, rows, PANEL * inputs), new Uint16Array(buffer, panel, PANEL * inputs), inputs, whole);
+  }
+}
+
+function repackLoop<T extends Uint16Array | Float32Array>(dtype: WeightDtype, rows: T, panel: T, inputs: number, first: number): void {
+  for (let r = 0; r < PANEL; r++) {
+    const place = placeInPanel(dtype, r);
+    for (let k = first; k < inputs; k++) panel[k * PANEL + place] = rows[r * inputs + k];
+  }
+}
