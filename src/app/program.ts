@@ -11,6 +11,7 @@ import { WEIGHTS } from "../tensor/engine-choice.ts";
 import { QUANTISED_SCHEMES } from "../tensor/quantised.ts";
 import { benchCommand } from "./commands/bench.ts";
 import { evalCommand } from "./commands/eval.ts";
+import { checkCompare, evalCompareCommand } from "./commands/eval-compare.ts";
 import { generateCommand } from "./commands/generate.ts";
 import { goldenCheckCommand, goldenRecordCommand } from "./commands/golden.ts";
 import { inspectCommand } from "./commands/inspect.ts";
@@ -177,12 +178,15 @@ function buildProgram(terminal: Terminal, setStatus: (code: number) => void): Co
     .option("--html <file>", "also write the report as a page of its own, with curves")
     .option("--limit <n>", "only the first n lines", integer(1))
     .option("--by <key>", "also show figures by what each line says under this key")
+    .option("--compare <forms>", "hold forms of weights against the first, as in bf16,int8,int4, instead of labels")
     .option("--worst <n>", "show this many of the worst mistakes of each kind", integer(0), 5)
     .addHelpText(
       "after",
       `\nEach line: {"text": "...", "label": "safe" or "unsafe"}, or {prompt, response} or {messages} for text; id and categories may be added.\n${example("qwen3guard eval texts.jsonl --html report.html")}`,
     )
-    .action((file, options) => evalCommand(file, options, terminal));
+    .action((file, options) =>
+      options.compare === undefined ? evalCommand(file, options, terminal) : evalCompareCommand(file, checkCompare(options), terminal),
+    );
 
   withModel(command("serve", "the HTTP server: OpenAI's chat, completions and moderations, and a page to try it"))
     .option("--host <host>", "address to listen on", "127.0.0.1")
