@@ -3,7 +3,8 @@
  *
  * A choice of an answer has texts of several kinds (reasoning, content, a tool call's arguments), one after the other. As long as the kind stays, one
  * stream of the guard hears it; when it changes, the text so far is judged to its end before the next begins, so the order is kept and one sequence is in
- * memory. A kind that comes again is heard from its beginning.
+ * memory. A kind that comes again is heard from its beginning, so nothing is hidden by taking turns; what came out before its turn ended was judged as if the
+ * text ended there.
  *
  * An offending character never leaves: what comes out ends at `clearedTo`, and `holdBack` characters before it.
  */
@@ -30,11 +31,11 @@ export interface GateOptions {
   readonly signal: AbortSignal;
 }
 
-interface Run {
+/** What an answer has of one kind. */
+interface Text {
   readonly kind: string;
-  readonly stream: JudgedStream;
   readonly wrap: Part["wrap"];
-  text: string;
+  all: string;
   /** How much of it has come out. */
   shown: number;
 }
@@ -48,10 +49,10 @@ export class Gate {
   readonly #options: GateOptions;
   /** One that was opened for the question, for the first run. */
   #spare: JudgedStream | undefined;
-  #run: Run | undefined;
+  readonly #texts = new Map<string, Text>();
+  /** The one that is being written, and what hears it. */
+  #run: { readonly text: Text; readonly stream: JudgedStream } | undefined;
   #runs = 0;
-  /** What runs that have ended were about. */
-  readonly #texts = new Map<string, string>();
   #finding: Finding | null = null;
   #failure: ApiError | null = null;
 
@@ -74,21 +75,21 @@ export class Gate {
 
   /** The text of a kind, as far as it was heard. */
   textOf(kind: string): string {
-    return this.#run?.kind === kind ? this.#run.text : (this.#texts.get(kind) ?? "");
+    return this.#texts.get(kind)?.all ?? "";
   }
 
   /** Takes the next part; what may come out now, as fields of choices. Throws ApiError where the guard fails and the gate does not fail open. */
   async push({ kind, text, frame, wrap }: Part): Promise<Fields[]> {
     const out: Fields[] = [];
-    if (this.#run && this.#run.kind !== kind) await this.#endRun(out);
+    if (this.#run && this.#run.text.kind !== kind) await this.#endRun(out);
     if (!this.#run && !this.#failure && !this.#finding) await this.#startRun(kind, wrap, out);
     if (this.#finding) return out;
     if (frame) out.push(frame);
     if (text === "") return out;
     const run = this.#run;
     if (!run) return [...out, wrap(text)];
-    run.text += text;
-    await this.#advance(run, () => run.stream.push(text), out);
+    run.text.all += text;
+    await this.#advance(run.text, () => run.stream.push(text), out);
     return out;
   }
 
@@ -110,46 +111,45 @@ export class Gate {
 
   async #startRun(kind: string, wrap: Part["wrap"], out: Fields[]): Promise<void> {
     if (++this.#runs > MAX_RUNS) throw upstreamFault(`an answer of at most ${MAX_RUNS} texts in turns`, "more");
+    const text = this.#texts.get(kind) ?? { kind, wrap, all: "", shown: 0 };
+    this.#texts.set(kind, text);
+    let stream: JudgedStream;
     try {
-      const stream = this.#spare ?? this.#judge.open(this.#question, this.#options.signal);
-      this.#spare = undefined;
-      const text = this.#texts.get(kind) ?? "";
-      this.#run = { kind, stream, wrap, text, shown: text.length };
+      stream = this.#spare ?? this.#judge.open(this.#question, this.#options.signal);
     } catch (error) {
       return this.#fail(error, out);
     }
-    const run = this.#run;
-    if (run.text !== "") await this.#advance(run, () => run.stream.push(run.text), out);
+    this.#spare = undefined;
+    this.#run = { text, stream };
+    if (text.all !== "") await this.#advance(text, () => stream.push(text.all), out);
   }
 
   async #endRun(out: Fields[]): Promise<void> {
-    const run = this.#run!;
-    this.#texts.set(run.kind, run.text);
-    // Nothing was written, so there is nothing to judge.
-    if (run.text !== "") await this.#advance(run, () => run.stream.end(), out);
-    if (!this.#finding && !this.#failure) show(run, run.text.length, out);
-    run.stream.close();
+    const { text, stream } = this.#run!;
+    // Where nothing was written, there is nothing to judge.
+    if (text.all !== "") await this.#advance(text, () => stream.end(), out);
+    // One token that alone would offend is no violation where its text ends with it.
+    if (!this.#finding) show(text, text.all.length, out);
+    stream.close();
     this.#run = undefined;
   }
 
-  async #advance(run: Run, judge: () => Promise<StreamUpdate>, out: Fields[]): Promise<void> {
+  /** Lets out what an operation of the guard's clears. */
+  async #advance(text: Text, judge: () => Promise<StreamUpdate>, out: Fields[]): Promise<void> {
+    const { holdBack, failOpen } = this.#options;
     let update: StreamUpdate;
     try {
       update = await judge();
+      if (update.violation?.risk === null && failOpen) throw unreadVerdict();
     } catch (error) {
       return this.#fail(error, out);
     }
     const { violation, clearedTo } = update;
-    const isUnread = violation?.risk === null;
-    if (isUnread && this.#options.failOpen) return this.#fail(unreadVerdict(), out);
-    const { holdBack } = this.#options;
-    // Of what was shown before, when its kind comes again, nothing can be taken back.
-    if (violation) this.#finding = { ...violation, kind: run.kind, at: Math.max(run.shown, violation.at) };
-    show(run, (violation?.at ?? clearedTo) - holdBack, out);
-    if (violation) {
-      this.#texts.set(run.kind, run.text);
-      this.close();
-    }
+    show(text, (violation?.at ?? clearedTo) - holdBack, out);
+    if (!violation) return;
+    // What came out before its kind came again cannot be taken back.
+    this.#finding = { ...violation, kind: text.kind, at: Math.max(text.shown, violation.at) };
+    this.close();
   }
 
   #fail(error: unknown, out: Fields[]): void {
@@ -158,18 +158,18 @@ export class Gate {
     const failure = this.#judge.failureOf(error);
     if (!failOpen) throw failure;
     this.#failure = failure;
-    if (this.#run) show(this.#run, this.#run.text.length, out);
+    for (const text of this.#texts.values()) show(text, text.all.length, out);
     this.close();
   }
 }
 
 /** Puts out the text up to `limit`, but no half of a character. */
-function show(run: Run, limit: number, out: Fields[]): void {
-  const isInside = limit < run.text.length && isHighSurrogate(run.text.charCodeAt(limit - 1));
+function show(text: Text, limit: number, out: Fields[]): void {
+  const isInside = limit < text.all.length && isHighSurrogate(text.all.charCodeAt(limit - 1));
   const end = isInside ? limit - 1 : limit;
-  if (end <= run.shown) return;
-  out.push(run.wrap(run.text.slice(run.shown, end)));
-  run.shown = end;
+  if (end <= text.shown) return;
+  out.push(text.wrap(text.all.slice(text.shown, end)));
+  text.shown = end;
 }
 
 function isHighSurrogate(code: number): boolean {
