@@ -10,7 +10,7 @@ import type { Judge, JudgedStream } from "./judge.ts";
 import type { AnswerForm } from "./parts.ts";
 import type { Asked } from "./question.ts";
 import type { Slots } from "./slots.ts";
-import type { Upstream } from "./upstream.ts";
+import { type Upstream, upstreamFault } from "./upstream.ts";
 
 /** What is done about a violation: cut, tell, or only note. */
 export type Action = "block" | "flag" | "log";
@@ -110,6 +110,13 @@ export class Call {
   /** Only what blocks can fail closed. */
   get failOpen(): boolean {
     return this.service.failOpen || this.service.action !== "block";
+  }
+
+  /** A choice's index. Throws ApiError where no such choice was asked for. */
+  checkIndex(index: unknown): number {
+    const { choices } = this;
+    if (typeof index === "number" && Number.isInteger(index) && index >= 0 && index < choices) return index;
+    throw upstreamFault(`choices 0 to ${choices - 1}, which were asked for`, "another");
   }
 
   questionOf(choice: number): readonly ChatMessage[] {

@@ -139,11 +139,8 @@ export class Relay {
     for (const { choice, finishReason } of ended) await this.#end(choice, finishReason);
   }
 
-  #choiceOf({ index = 0 }: Json): Choice {
-    const { choices } = this.#call;
-    if (typeof index !== "number" || !Number.isInteger(index) || index < 0 || index >= choices) {
-      throw upstreamFault(`choices 0 to ${choices - 1}, which were asked for`, "another");
-    }
+  #choiceOf(value: Json): Choice {
+    const index = this.#call.checkIndex(value.index ?? 0);
     let choice = this.#choices.get(index);
     if (!choice) {
       choice = { index, gate: this.#call.newGate(index), isOver: false };

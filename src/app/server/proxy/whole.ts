@@ -31,9 +31,10 @@ export async function moderateWhole(call: Call, bytes: AsyncIterable<Uint8Array>
   const moderated: Json[] = [];
   for (const [i, value] of choices.entries()) {
     const choice = objectOf(value, "a choice");
-    const { finding, failure, text } = await judgeChoice(call, i, call.form.ofWhole(choice).parts);
-    const extension = call.report(i, finding, failure, text);
-    const { index = i, logprobs = null, finish_reason = null } = choice;
+    const { logprobs = null, finish_reason = null } = choice;
+    const index = call.checkIndex(choice.index ?? i);
+    const { finding, failure, text } = await judgeChoice(call, index, call.form.ofWhole(choice).parts);
+    const extension = call.report(index, finding, failure, text);
     const fields = finding ? call.form.withheld : call.form.copy(choice);
     moderated.push({
       ...(isBlocking ? { index, ...fields, logprobs, finish_reason } : choice),
