@@ -45,10 +45,12 @@ export function talks(count: number): Talk[] {
 async function offline(guard: Guard | StreamGuard, { question, answer }: Talk): Promise<Violation | null> {
   const stream = guard instanceof Guard ? guard.stream({ prompt: question }, { every: EVERY }) : guard.stream({ prompt: question });
   const { violation } = await stream.push(answer);
-  return violation ?? (await stream.end()).violation;
+  if (violation === null) return (await stream.end()).violation;
+  stream.close();
+  return violation;
 }
 
-const EVERY = 8;
+const EVERY = 16;
 
 /** An upstream that writes the answer whose number the request has, cut at random as text, as events and as bytes. */
 function scripted(all: readonly Talk[]): Script {
