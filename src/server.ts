@@ -1,4 +1,4 @@
-/** `import ... from "qwen3guard/server"`: the HTTP server as a web-standard handler, for embedding. */
+/** `import ... from "qwen3guard/server"`: the HTTP server and the proxy as web-standard handlers, for embedding. */
 
 export { createHandler, type Handler, type HandlerOptions } from "./app/server/handler.ts";
 export type { Action } from "./app/server/proxy/call.ts";

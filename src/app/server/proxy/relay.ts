@@ -122,21 +122,18 @@ export class Relay {
     this.#send({ ...this.#head, choices: [choice] });
   }
 
-  /** Everything passes at once; the end waits for the verdict, to tell of it. */
+  /** Everything passes at once. Where the end is to tell of the verdict, it waits for it. */
   async #relayAsItIs(chunk: Json, values: readonly unknown[]): Promise<void> {
-    const ended: { readonly choice: Choice; readonly finishReason: unknown }[] = [];
-    const passed: Json[] = [];
-    for (const value of values.map(value => objectOf(value, "a choice"))) {
-      const { finish_reason: finishReason = null } = value;
-      if (finishReason !== null) ended.push({ choice: this.#choiceOf(value), finishReason });
-      passed.push(finishReason === null ? value : { ...value, finish_reason: null });
-    }
-    this.#send({ ...chunk, choices: passed });
-    for (const value of passed) {
-      const { gate } = this.#choiceOf(value);
+    const isTold = this.#call.service.action === "flag";
+    const choices = values.map(value => objectOf(value, "a choice"));
+    this.#send(isTold ? { ...chunk, choices: choices.map(value => ({ ...value, finish_reason: null })) } : chunk);
+    for (const value of choices) {
+      const choice = this.#choiceOf(value);
+      const { gate } = choice;
       for (const part of this.#call.form.ofChunk(value).parts) if (!gate.finding && !gate.failure) await gate.push(part);
+      const { finish_reason: finishReason = null } = value;
+      if (finishReason !== null && !choice.isOver) await this.#end(choice, isTold ? finishReason : null);
     }
-    for (const { choice, finishReason } of ended) await this.#end(choice, finishReason);
   }
 
   #choiceOf(value: Json): Choice {

@@ -456,7 +456,7 @@ describe("the action", () => {
   test.each([false, true])("log: only the log tells, its text where that is wanted (%s)", async logText => {
     const s = await setting(guard, writes(BAD), { action: "log", logText });
     const { text, headers } = await raw(s, { messages: [{ role: "user", content: BAD_QUESTION }] });
-    expect(text).not.toContain("qwen3guard");
+    expect(events(text)).toEqual([...answerChunks(BAD), "[DONE]"]);
     expect(headers.has("x-qwen3guard-question")).toBe(false);
     const question = "qwen3guard: question: Unsafe (Non-violent Illegal Acts)";
     const answer = "qwen3guard: answer 0: Unsafe (Non-violent Illegal Acts) from character 34 of content";
