@@ -16,6 +16,7 @@ import { generateCommand } from "./commands/generate.ts";
 import { goldenCheckCommand, goldenRecordCommand } from "./commands/golden.ts";
 import { inspectCommand } from "./commands/inspect.ts";
 import { moderateCommand } from "./commands/moderate.ts";
+import { proxyCommand } from "./commands/proxy.ts";
 import { pullCommand } from "./commands/pull.ts";
 import { quantizeCommand } from "./commands/quantize.ts";
 import { serveCommand } from "./commands/serve.ts";
@@ -24,6 +25,7 @@ import { templateCommand } from "./commands/template.ts";
 import { tokenizeCommand } from "./commands/tokenize.ts";
 import { printable, type Terminal, UsageError } from "./io.ts";
 import { SHAPES } from "./random-checkpoint.ts";
+import { ACTIONS } from "./server/proxy/call.ts";
 
 export const EXIT_DONE = 0;
 export const EXIT_FAILED = 1;
@@ -202,6 +204,35 @@ function buildProgram(terminal: Terminal, setStatus: (code: number) => void): Co
     .addHelpText("after", example("qwen3guard serve --model Qwen/Qwen3Guard-Gen-0.6B --port 8000"))
     .action(async options => {
       if (await serveCommand(options, terminal)) setStatus(EXIT_INTERRUPTED);
+    });
+
+  withModel(command("proxy", "stands in front of an OpenAI-compatible server: judges what is asked, and answers while they are written"))
+    .option("--upstream <url>", "the server behind it, as in http://localhost:8000/v1 (required)")
+    .option("--host <host>", "address to listen on", "127.0.0.1")
+    .option("--port <n>", "port to listen on; 0 picks a free one", integer(0), 8100)
+    .addOption(
+      new Option("--mode <mode>", "strict flags Unsafe and Controversial, loose Unsafe alone")
+        .choices(["strict", "loose"])
+        .default("strict"),
+    )
+    .addOption(
+      new Option("--action <action>", "block what is flagged, pass it with a field that tells, or only log it")
+        .choices(ACTIONS)
+        .default("block"),
+    )
+    .option("--every <n>", "a Gen guard judges the answer each time so many tokens more are there (default: 32)", integer(1))
+    .option("--hold-back <n>", "characters that are held back beyond what the guard has not cleared", integer(0), 0)
+    .option("--max-streams <n>", "answers moderated at once; each holds the memory of its tokens", integer(1), 8)
+    .option("--max-queue <n>", "requests that may wait; one more is told to come back", integer(1), 64)
+    .option("--max-body <size>", "largest request: 500kB, 1MB, ...", byteSize, 4 * 2 ** 20)
+    .option("--timeout <s>", "seconds that the upstream may be silent", integer(1), 120)
+    .option("--fail-open", "let pass what could not be judged because the guard failed")
+    .option("--log-requests", "a line on stderr for each request and each finding, without text")
+    .option("--log-text", "the same, with the text of findings")
+    .addHelpText("after", example("qwen3guard proxy --upstream http://localhost:8000/v1 --model Qwen/Qwen3Guard-Stream-0.6B"))
+    .action(async options => {
+      const upstream = required(options.upstream, "proxy", "--upstream URL");
+      if (await proxyCommand({ ...options, upstream }, terminal)) setStatus(EXIT_INTERRUPTED);
     });
 
   withJson(withModel(command("bench", "what this machine does with a model, beside what it could do at most")))

@@ -4,9 +4,9 @@ import { existsSync } from "node:fs";
 import { Guard } from "../../guard/guard.ts";
 import { parseHubId } from "../../model/hub-id.ts";
 import { checkpointFiles, engineOptions, type ModelOptions } from "../checkpoint-option.ts";
-import { printable, type Terminal, UsageError } from "../io.ts";
+import { type Terminal, UsageError } from "../io.ts";
 import { createHandler } from "../server/handler.ts";
-import { type Listener, listen } from "../server/listen.node.ts";
+import { checkPort, logTo, serveUntilStopped } from "../serving.ts";
 
 export interface ServeCommandOptions extends ModelOptions {
   readonly host: string;
@@ -25,7 +25,7 @@ export interface ServeCommandOptions extends ModelOptions {
 /** Resolves when the server has ended; true where Ctrl-C ended it. */
 export async function serveCommand(options: ServeCommandOptions, terminal: Terminal): Promise<boolean> {
   const { host, port, cors, maxQueue, timeout } = options;
-  if (port > 65_535) throw new UsageError(`--port: expected at most 65535, got ${port}`);
+  checkPort(port);
   if (timeout > 86_400) throw new UsageError(`--timeout: expected at most 86400 seconds, got ${timeout}`);
   if (cors !== undefined && !isOrigin(cors))
     throw new UsageError(`--cors: expected an origin, as in https://example.org, or *, got ${cors}`);
@@ -42,45 +42,16 @@ export async function serveCommand(options: ServeCommandOptions, terminal: Termi
       maxBodyBytes: options.maxBody,
       timeoutMs: timeout * 1000,
       ...(cors === undefined ? {} : { cors }),
-      log: line => terminal.err(`${printable(line)}\n`),
+      log: logTo(terminal),
       logRequests: options.logRequests ?? false,
       logText: options.logText ?? false,
     });
-    const listener = await open(handler, { host, port, timeoutMs: timeout * 1000 });
-    if (apiKey === undefined && !isLoopback(host)) {
-      terminal.err(`qwen3guard: ${host} may be reached by others and no --api-key is asked for\n`);
-    }
-    const stop = untilStopped(terminal);
-    terminal.err(`listening on ${listener.url}\n`);
-    const isInterrupted = await stop;
-    await listener.close();
-    return isInterrupted;
+    const isOpen = apiKey === undefined && !isLoopback(host);
+    const notice = isOpen ? `qwen3guard: ${host} may be reached by others and no --api-key is asked for\n` : "";
+    return await serveUntilStopped(handler, { host, port, timeoutMs: timeout * 1000 }, terminal, notice);
   } finally {
     guard.close();
   }
-}
-
-async function open(...[handler, options]: Parameters<typeof listen>): Promise<Listener> {
-  try {
-    return await listen(handler, options);
-  } catch (error) {
-    const { code, message } = error as NodeJS.ErrnoException;
-    const reasons: Record<string, string> = {
-      EADDRINUSE: "one that is in use",
-      EACCES: "one that needs more rights",
-      EADDRNOTAVAIL: "an address that is not this machine's",
-      ENOTFOUND: "a name without an address",
-    };
-    throw new Error(`${options.host}:${options.port}: expected a port to listen on, got ${reasons[code ?? ""] ?? message}`);
-  }
-}
-
-/** True for Ctrl-C, false for SIGTERM. The second of the same kind ends the process at once. */
-function untilStopped(terminal: Terminal): Promise<boolean> {
-  return new Promise(resolve => {
-    terminal.onInterrupt(() => resolve(true));
-    terminal.onTerminate(() => resolve(false));
-  });
 }
 
 /** A model of the Hub is also called by its id. */

@@ -10,11 +10,10 @@ import type { TokenVerdict, TokenViolation } from "../../guard/cut-rule.ts";
 import { Guard } from "../../guard/guard.ts";
 import type { ModerationStream, StreamUpdate, StretchVerdict, Violation } from "../../guard/moderation-stream.ts";
 import type { SafetyLevel } from "../../guard/policy.ts";
-import { StreamGuard } from "../../guard/stream-guard.ts";
 import type { Mode } from "../../guard/verdict.ts";
-import { readConfig } from "../../model/qwen3.ts";
-import { checkpointFiles, engineOptions, type ModelOptions } from "../checkpoint-option.ts";
+import type { ModelOptions } from "../checkpoint-option.ts";
 import { printable, type Terminal, textChunks, UsageError } from "../io.ts";
+import { loadEitherGuard } from "../loaded-guard.ts";
 
 export interface StreamCommandOptions extends ModelOptions {
   readonly prompt: string;
@@ -58,16 +57,12 @@ export async function streamCommand(options: StreamCommandOptions, terminal: Ter
   }
 }
 
-/** A Stream guard judges token by token, a Gen guard (the embedded one is) every so many tokens. */
 async function startStream(options: StreamCommandOptions, terminal: Terminal): Promise<ModerationStream> {
   const { prompt, mode, every } = options;
-  const engine = engineOptions(options);
-  const files = await checkpointFiles(options, terminal);
-  const { guardHeads } = await readConfig(files);
-  if (guardHeads && every !== undefined)
-    throw new UsageError("--every: expected a Gen guard, got a Stream guard, which judges every token");
-  if (guardHeads) return (await StreamGuard.load(files, engine)).stream({ prompt }, { mode });
-  return (await Guard.load(files, engine)).stream({ prompt }, { mode, ...(every === undefined ? {} : { every }) });
+  const guard = await loadEitherGuard(options, terminal);
+  return guard instanceof Guard
+    ? guard.stream({ prompt }, { mode, ...(every === undefined ? {} : { every }) })
+    : guard.stream({ prompt }, { mode });
 }
 
 function describe({ risk, category }: { readonly risk: SafetyLevel | null; readonly category: string | null }): string {

@@ -1,0 +1,61 @@
+/** `qwen3guard proxy`: loads the guard of either kind, and stands in front of an OpenAI-compatible server until it is told to stop. */
+
+import type { Mode } from "../../guard/verdict.ts";
+import type { ModelOptions } from "../checkpoint-option.ts";
+import { type Terminal, UsageError } from "../io.ts";
+import { loadEitherGuard } from "../loaded-guard.ts";
+import type { Action } from "../server/proxy/call.ts";
+import { createProxy } from "../server/proxy/proxy.ts";
+import { checkPort, logTo, serveUntilStopped } from "../serving.ts";
+
+export interface ProxyCommandOptions extends ModelOptions {
+  readonly upstream: string;
+  readonly host: string;
+  readonly port: number;
+  readonly mode: Mode;
+  readonly every?: number;
+  readonly action: Action;
+  readonly holdBack: number;
+  readonly maxStreams: number;
+  readonly maxQueue: number;
+  readonly maxBody: number;
+  /** Seconds. */
+  readonly timeout: number;
+  readonly failOpen?: boolean;
+  readonly logRequests?: boolean;
+  readonly logText?: boolean;
+}
+
+/** A connection without a byte in either direction is given up: one that waits in line, or for a long answer, has none for a while. */
+const IDLE_MS = 3_600_000;
+
+/** Resolves when the proxy has ended; true where Ctrl-C ended it. */
+export async function proxyCommand(options: ProxyCommandOptions, terminal: Terminal): Promise<boolean> {
+  const { host, port, upstream, every, timeout } = options;
+  checkPort(port);
+  if (timeout > 300) throw new UsageError(`--timeout: expected at most 300 seconds, got ${timeout}`);
+  if (!URL.canParse(upstream) || !/^https?:$/.test(new URL(upstream).protocol)) {
+    throw new UsageError("--upstream: expected an http or https URL, as in http://localhost:8000/v1, got another text");
+  }
+  const guard = await loadEitherGuard(options, terminal);
+  try {
+    const handler = createProxy(guard, {
+      upstream,
+      mode: options.mode,
+      ...(every === undefined ? {} : { every }),
+      action: options.action,
+      holdBack: options.holdBack,
+      maxStreams: options.maxStreams,
+      maxQueue: options.maxQueue,
+      maxBodyBytes: options.maxBody,
+      timeoutMs: timeout * 1000,
+      failOpen: options.failOpen ?? false,
+      log: logTo(terminal),
+      logRequests: options.logRequests ?? false,
+      logText: options.logText ?? false,
+    });
+    return await serveUntilStopped(handler, { host, port, timeoutMs: IDLE_MS }, terminal);
+  } finally {
+    guard.close();
+  }
+}

@@ -1,0 +1,21 @@
+/** The guard of a command that takes either kind: the checkpoint's config says which it is. */
+
+import { Guard } from "../guard/guard.ts";
+import { StreamGuard } from "../guard/stream-guard.ts";
+import { readConfig } from "../model/qwen3.ts";
+import { checkpointFiles, engineOptions, type ModelOptions } from "./checkpoint-option.ts";
+import { type Terminal, UsageError } from "./io.ts";
+
+/** A Stream guard judges token by token, a Gen guard (the embedded one is) every so many tokens. */
+export async function loadEitherGuard(
+  options: ModelOptions & { readonly every?: number },
+  terminal: Terminal,
+): Promise<Guard | StreamGuard> {
+  const engine = engineOptions(options);
+  const files = await checkpointFiles(options, terminal);
+  const { guardHeads } = await readConfig(files);
+  if (guardHeads && options.every !== undefined) {
+    throw new UsageError("--every: expected a Gen guard, got a Stream guard, which judges every token");
+  }
+  return guardHeads ? StreamGuard.load(files, engine) : Guard.load(files, engine);
+}

@@ -1,0 +1,181 @@
+/** A moderated request on its way, and what the files that answer it share. */
+
+import type { RiskReading } from "../../../guard/moderation-stream.ts";
+import { isFlagged } from "../../../guard/verdict.ts";
+import type { ChatMessage } from "../../../tokenizer/chat-template.ts";
+import { ApiError } from "../api-error.ts";
+import type { Metrics } from "../metrics.ts";
+import { type Finding, Gate } from "./gate.ts";
+import type { Judge, JudgedStream } from "./judge.ts";
+import type { AnswerForm } from "./parts.ts";
+import type { Asked } from "./question.ts";
+import type { Slots } from "./slots.ts";
+import { type Upstream, upstreamFault } from "./upstream.ts";
+
+/** What is done about a violation: cut, tell, or only note. */
+export type Action = "block" | "flag" | "log";
+export const ACTIONS: readonly Action[] = ["block", "flag", "log"];
+
+/** The field that says what the guard did. */
+export const EXTENSION = "qwen3guard";
+export const QUESTION_HEADER = "x-qwen3guard-question";
+
+export interface ProxyService {
+  readonly judge: Judge;
+  readonly slots: Slots;
+  readonly upstream: Upstream;
+  readonly metrics: Metrics;
+  readonly action: Action;
+  readonly holdBack: number;
+  readonly failOpen: boolean;
+  readonly maxBodyBytes: number;
+  readonly countQuestion: (outcome: "passed" | "flagged" | "failed") => void;
+  readonly countAnswer: (outcome: "passed" | "flagged" | "failed") => void;
+  /** Notes a finding, with `text` only where texts may be logged. */
+  readonly note: (line: string, text: string) => void;
+}
+
+/** A question that was flagged, where that is to be blocked: told as Azure's servers do, which clients know. */
+export class FlaggedQuestion extends ApiError {
+  readonly #extension: object;
+
+  constructor(extension: object) {
+    super(400, "the question was stopped by the guard", { param: "messages", code: "content_filter" });
+    this.#extension = extension;
+  }
+
+  override get body(): ApiError["body"] {
+    return Object.assign(super.body, { [EXTENSION]: this.#extension });
+  }
+}
+
+export class Call {
+  readonly service: ProxyService;
+  readonly form: AnswerForm;
+  readonly asked: Asked;
+  readonly signal: AbortSignal;
+  readonly #release: () => void;
+  /** Opened for the questions, until the first answer to each takes its own. */
+  readonly #spares: (JudgedStream | undefined)[] = [];
+  readonly #gates: Gate[] = [];
+
+  constructor(service: ProxyService, form: AnswerForm, asked: Asked, signal: AbortSignal, release: () => void) {
+    this.service = service;
+    this.form = form;
+    this.asked = asked;
+    this.signal = signal;
+    this.#release = release;
+  }
+
+  get choices(): number {
+    return this.asked.questions.length * this.asked.answersEach;
+  }
+
+  /** Judges the questions. Throws where the request ends here; otherwise the headers that tell of it. */
+  async judgeQuestions(): Promise<Record<string, string>> {
+    const { service, signal } = this;
+    const { judge, action } = service;
+    let headers: Record<string, string> = {};
+    for (const [i, question] of this.asked.questions.entries()) {
+      let reading: RiskReading | null = null;
+      try {
+        const stream = judge.open(question, signal);
+        this.#spares[i] = stream;
+        reading = await stream.query();
+      } catch (error) {
+        signal.throwIfAborted();
+        this.#spares[i]?.close();
+        this.#spares[i] = undefined;
+        const failure = judge.failureOf(error);
+        service.countQuestion("failed");
+        if (!this.failOpen) throw failure.code === "guard_context_exceeded" ? tooLong(failure) : failure;
+        service.note(`the question passes unjudged: ${failure.message}`, lastText(question));
+        if (action !== "log") headers = { [QUESTION_HEADER]: `unjudged; ${failure.code}` };
+        continue;
+      }
+      const isUnread = reading.risk === null;
+      if (!isFlagged(reading.risk, judge.mode) || (isUnread && service.failOpen)) {
+        service.countQuestion(isUnread ? "failed" : "passed");
+        continue;
+      }
+      service.countQuestion("flagged");
+      const { risk, category } = reading;
+      service.note(`question: ${describeRisk(reading)}`, lastText(question));
+      if (action === "block") throw new FlaggedQuestion({ action, guard: judge.name, risk, category, field: "question" });
+      if (action === "flag") headers = { [QUESTION_HEADER]: asHeader(`flagged; ${describeRisk(reading)}`) };
+    }
+    return headers;
+  }
+
+  /** Only what blocks can fail closed. */
+  get failOpen(): boolean {
+    return this.service.failOpen || this.service.action !== "block";
+  }
+
+  /** A choice's index. Throws ApiError where no such choice was asked for. */
+  checkIndex(index: unknown): number {
+    const { choices } = this;
+    if (typeof index === "number" && Number.isInteger(index) && index >= 0 && index < choices) return index;
+    throw upstreamFault(`choices 0 to ${choices - 1}, which were asked for`, "another");
+  }
+
+  questionOf(choice: number): readonly ChatMessage[] {
+    return this.asked.questions[Math.floor(choice / this.asked.answersEach)];
+  }
+
+  /** The stream that was opened for the question of a choice, once. */
+  takeSpare(choice: number): JudgedStream | undefined {
+    const i = Math.floor(choice / this.asked.answersEach);
+    const spare = this.#spares[i];
+    this.#spares[i] = undefined;
+    return spare;
+  }
+
+  newGate(choice: number): Gate {
+    const { holdBack, judge } = this.service;
+    const options = { holdBack, failOpen: this.failOpen, signal: this.signal };
+    const gate = new Gate(judge, this.questionOf(choice), this.takeSpare(choice), options);
+    this.#gates.push(gate);
+    return gate;
+  }
+
+  /** What the extension field says of an answer; undefined: nothing. It is also counted and noted. */
+  report(choice: number, finding: Finding | null, failure: ApiError | null, text: string): object | undefined {
+    const { service } = this;
+    const { action, judge } = service;
+    service.countAnswer(finding ? "flagged" : failure ? "failed" : "passed");
+    if (finding) {
+      const { risk, category, kind, at } = finding;
+      service.note(`answer ${choice}: ${describeRisk(finding)} from character ${at} of ${kind}`, text);
+      return action === "log" ? undefined : { action, guard: judge.name, risk, category, field: kind, at };
+    }
+    if (!failure) return undefined;
+    service.note(`answer ${choice}: the rest passes unjudged: ${failure.message}`, text);
+    return action === "log" ? undefined : { action: "pass", guard: judge.name, error: failure.code };
+  }
+
+  /** Gives back what it holds. */
+  close(): void {
+    for (const spare of this.#spares) spare?.close();
+    for (const gate of this.#gates) gate.close();
+    this.#release();
+  }
+}
+
+/** A question that does not fit is the request's fault. */
+function tooLong({ message }: ApiError): ApiError {
+  return new ApiError(400, message, { param: "messages", code: "context_length_exceeded" });
+}
+
+function lastText(question: readonly ChatMessage[]): string {
+  return question[question.length - 1].content;
+}
+
+function describeRisk({ risk, category }: Pick<RiskReading, "risk" | "category">): string {
+  return `${risk ?? "unparsed"}${category === null ? "" : ` (${category})`}`;
+}
+
+/** Names of categories are the checkpoint's. */
+function asHeader(text: string): string {
+  return text.replace(/[^ -~]/g, "?");
+}

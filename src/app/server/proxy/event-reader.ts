@@ -1,0 +1,60 @@
+/**
+ * Server-sent events from a server that may send anything.
+ *
+ * In: bytes, cut anywhere. Out: the data of each event. Bytes that are not UTF-8, and an event longer than the bound, are an ApiError; what is no field of
+ * an event is skipped, as the standard has it. An event that the end cuts off is given as it is: its JSON will not parse.
+ */
+
+import { upstreamFault } from "./upstream.ts";
+
+/** An event with all log probabilities is some kilobytes. */
+const MAX_EVENT_CHARS = 2 ** 20;
+
+export async function* readEvents(chunks: AsyncIterable<Uint8Array>): AsyncGenerator<string, void, undefined> {
+  let data: string | undefined;
+  for await (const line of readLines(chunks)) {
+    if (line === "") {
+      if (data !== undefined) yield data;
+      data = undefined;
+      continue;
+    }
+    const colon = line.indexOf(":");
+    if ((colon < 0 ? line : line.slice(0, colon)) !== "data") continue; // a comment, a name, an id
+    const value = colon < 0 ? "" : line.slice(colon + (line[colon + 1] === " " ? 2 : 1));
+    data = data === undefined ? value : `${data}\n${value}`;
+    if (data.length > MAX_EVENT_CHARS) throw tooLong();
+  }
+  if (data !== undefined) yield data;
+}
+
+/** Lines end with CR LF, LF or CR. */
+async function* readLines(chunks: AsyncIterable<Uint8Array>): AsyncGenerator<string, void, undefined> {
+  const decoder = new TextDecoder("utf-8", { fatal: true });
+  const decode = (bytes?: Uint8Array): string => {
+    try {
+      return bytes === undefined ? decoder.decode() : decoder.decode(bytes, { stream: true });
+    } catch {
+      throw upstreamFault("UTF-8 text", "bytes that are not");
+    }
+  };
+  let rest = "";
+  for await (const bytes of chunks) {
+    const searched = Math.max(0, rest.length - 1); // a CR at the end may have waited for its LF
+    rest += decode(bytes);
+    const ends = /\r\n|\n|\r(?!$)/g;
+    ends.lastIndex = searched;
+    let start = 0;
+    for (let end = ends.exec(rest); end !== null; end = ends.exec(rest)) {
+      yield rest.slice(start, end.index);
+      start = ends.lastIndex;
+    }
+    rest = rest.slice(start);
+    if (rest.length > MAX_EVENT_CHARS) throw tooLong();
+  }
+  rest += decode();
+  if (rest !== "") yield rest.replace(/\r$/, "");
+}
+
+function tooLong(): Error {
+  return upstreamFault(`an event of at most ${MAX_EVENT_CHARS} characters`, "a longer one");
+}

@@ -1,0 +1,99 @@
+/**
+ * What a request asks: the conversation that the guard judges before the upstream sees it.
+ *
+ * In: the body of a chat or completions request. Out: one question for each prompt (chat has one), and what the answer will look like. What the guard
+ * cannot read (pictures, sound, token ids) is refused, unless the proxy fails open.
+ */
+
+import type { ChatMessage } from "../../../tokenizer/chat-template.ts";
+import { ApiError, describe, invalid } from "../api-error.ts";
+import { requireArray } from "../context.ts";
+import { Fields } from "../fields.ts";
+
+export interface Asked {
+  /** Each ends with a user's message. */
+  readonly questions: readonly ChatMessage[][];
+  /** Answers to each question. */
+  readonly answersEach: number;
+  readonly isStream: boolean;
+  readonly includeUsage: boolean;
+}
+
+export type ReadQuestions = (fields: Fields, failOpen: boolean) => ChatMessage[][];
+
+export function readAsked(body: Record<string, unknown>, readQuestions: ReadQuestions, failOpen: boolean): Asked {
+  const fields = new Fields(body);
+  const isStream = fields.boolean("stream") ?? false;
+  const options = fields.get("stream_options");
+  return {
+    questions: readQuestions(fields, failOpen),
+    answersEach: fields.integer("n", 1, 1024) ?? 1,
+    isStream,
+    includeUsage: isStream && options !== undefined && (fields.inner("stream_options").boolean("include_usage") ?? false),
+  };
+}
+
+/**
+ * The conversation up to the last message of a user. A guard judges the last message alone, so all that users said since the last answer becomes one message:
+ * who splits his question in two is not heard by halves.
+ */
+export function chatQuestion(fields: Fields, failOpen: boolean): ChatMessage[][] {
+  const messages = requireArray(fields, "messages").flatMap((value, i) => {
+    const message = new Fields(value, `messages[${i}].`);
+    const role = toRole(message.string("role"));
+    const content = contentText(message.get("content"), `messages[${i}].content`, failOpen);
+    // What tools found is no question, and the guards' templates have no place for it.
+    return role === undefined || (role !== "user" && content === "") ? [] : [{ role, content }];
+  });
+  const last = messages.findLastIndex(({ role }) => role === "user");
+  // Instructions alone are asked by whoever wrote them.
+  if (last < 0) return [[{ role: "user", content: messages.map(({ content }) => content).join("\n") }]];
+  const conversation = messages.slice(0, last + 1);
+  const turn = conversation.findLastIndex(({ role }) => role === "assistant") + 1;
+  const isAsked = ({ role }: ChatMessage, i: number): boolean => i >= turn && role === "user";
+  const question = conversation
+    .filter(isAsked)
+    .map(({ content }) => content)
+    .join("\n");
+  return [[...conversation.filter((message, i) => !isAsked(message, i)), { role: "user", content: question }]];
+}
+
+/** undefined: no part of the conversation. A role that nobody knows may be shown to the model as anything, so it counts as the user's. */
+function toRole(role: string | undefined): string | undefined {
+  if (role === "tool" || role === "function") return undefined;
+  if (role === "system" || role === "developer") return "system";
+  return role === "assistant" ? "assistant" : "user";
+}
+
+function contentText(content: unknown, path: string, failOpen: boolean): string {
+  if (content === undefined) return "";
+  if (typeof content === "string") return content;
+  if (!Array.isArray(content)) throw invalid(path, "a string or an array of parts", describe(content));
+  return content
+    .map((part, i) => {
+      const fields = new Fields(part, `${path}[${i}].`);
+      const text = fields.string("text") ?? fields.string("refusal");
+      if (text === undefined && !failOpen) throw unreadable(`${path}[${i}]`);
+      return text ?? "";
+    })
+    .join("\n");
+}
+
+/** Each prompt is a question; a suffix is read with it. */
+export function promptQuestions(fields: Fields, failOpen: boolean): ChatMessage[][] {
+  const prompt = fields.get("prompt") ?? "";
+  const suffix = fields.string("suffix") ?? "";
+  const isList = Array.isArray(prompt) && typeof prompt[0] !== "number";
+  if (isList && prompt.length === 0) throw invalid("prompt", "at least one prompt", "none");
+  return (isList ? prompt : [prompt]).map((entry: unknown, i) => {
+    if (typeof entry !== "string" && !failOpen) throw unreadable(isList ? `prompt[${i}]` : "prompt");
+    return [{ role: "user", content: typeof entry === "string" ? entry + suffix : suffix }];
+  });
+}
+
+function unreadable(param: string): ApiError {
+  return new ApiError(400, `${param}: expected text, which is all that the guard reads, got something else`, {
+    param,
+    code: "content_not_moderated",
+  });
+}

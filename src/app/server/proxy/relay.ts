@@ -1,0 +1,159 @@
+/**
+ * An answer that streams: the upstream's chunks, cut anew as far as their text is cleared.
+ *
+ * In: the upstream's events. Out: chunks for the client, with the upstream's ids, model and roles. A choice whose text offends ends with the finish reason
+ * "content_filter" and says why in the extension field; when all have ended, so does the upstream's work, unless its count of tokens is wanted. An answer
+ * that did not come to its end is an error and never looks complete.
+ */
+
+import { ApiError } from "../api-error.ts";
+import { type Call, EXTENSION } from "./call.ts";
+import type { Gate } from "./gate.ts";
+import { headOf, objectOf } from "./parts.ts";
+import { upstreamFault } from "./upstream.ts";
+
+type Json = Readonly<Record<string, unknown>>;
+
+/** The upstream's own error, in place of a chunk. It passes as it is. */
+class UpstreamError extends ApiError {
+  readonly #error: unknown;
+
+  constructor(error: unknown) {
+    super(502, "upstream: expected an answer, got an error", { code: "upstream_failed" });
+    this.#error = error;
+  }
+
+  override get body(): ApiError["body"] {
+    return this.#error as ApiError["body"];
+  }
+}
+
+interface Choice {
+  readonly index: number;
+  readonly gate: Gate;
+  /** It has its finish reason. */
+  isOver: boolean;
+}
+
+export class Relay {
+  readonly #call: Call;
+  readonly #send: (event: Json) => void;
+  readonly #choices = new Map<number, Choice>();
+  readonly #isBlocking: boolean;
+  #hasSent = false;
+  #wasCut = false;
+  #head: Json = {};
+
+  constructor(call: Call, send: (event: unknown) => void) {
+    this.#call = call;
+    this.#isBlocking = call.service.action === "block";
+    this.#send = event => {
+      this.#hasSent = true;
+      send(event);
+    };
+  }
+
+  async run(events: AsyncIterable<string>): Promise<void> {
+    let isDone = false;
+    for await (const data of events) {
+      if (data === "[DONE]") {
+        isDone = true;
+        break;
+      }
+      const chunk = parseAnswer(data, "an event");
+      if (chunk.error !== undefined && chunk.error !== null) throw new UpstreamError(chunk.error);
+      await this.#relay(chunk);
+      if (this.#wasCut && this.#areAllOver && !this.#call.asked.includeUsage) return;
+    }
+    if (!isDone && !this.#areAllOver) throw upstreamFault("an answer to its end", "a stream that ended before it");
+    for (const choice of this.#choices.values()) if (!choice.isOver) await this.#end(choice, null);
+    if (!this.#hasSent) throw upstreamFault("an answer", "a stream without any");
+  }
+
+  get #areAllOver(): boolean {
+    const { size } = this.#choices;
+    return size === this.#call.choices && Array.from(this.#choices.values()).every(({ isOver }) => isOver);
+  }
+
+  async #relay(chunk: Json): Promise<void> {
+    const { choices } = chunk;
+    if (!Array.isArray(choices)) throw upstreamFault("choices to be an array", "something else");
+    this.#head = headOf(chunk);
+    if (!this.#isBlocking) await this.#relayAsItIs(chunk, choices);
+    else if (choices.length === 0) this.#send({ ...this.#head, choices });
+    else for (const value of choices) await this.#recut(objectOf(value, "a choice"));
+  }
+
+  async #recut(value: Json): Promise<void> {
+    const choice = this.#choiceOf(value);
+    if (choice.isOver) return;
+    const { opening, parts } = this.#call.form.ofChunk(value);
+    if (opening) this.#emit(choice, opening);
+    for (const part of parts) {
+      for (const fields of await choice.gate.push(part)) this.#emit(choice, fields);
+      if (choice.gate.finding) return this.#cut(choice);
+    }
+    if (value.finish_reason !== undefined && value.finish_reason !== null) await this.#end(choice, value.finish_reason);
+  }
+
+  async #end(choice: Choice, finishReason: unknown): Promise<void> {
+    const { gate } = choice;
+    for (const fields of await gate.end()) if (this.#isBlocking) this.#emit(choice, fields);
+    if (gate.finding && this.#isBlocking) return this.#cut(choice);
+    choice.isOver = true;
+    const extension = this.#report(choice);
+    if (finishReason !== null || extension) this.#emit(choice, this.#call.form.end, finishReason, extension);
+  }
+
+  #cut(choice: Choice): void {
+    choice.isOver = true;
+    this.#wasCut = true;
+    this.#emit(choice, this.#call.form.end, "content_filter", this.#report(choice));
+  }
+
+  #report({ index, gate }: Choice): object | undefined {
+    const { finding, failure } = gate;
+    return this.#call.report(index, finding, failure, finding ? gate.textOf(finding.kind) : "");
+  }
+
+  /** Log probabilities name tokens that are cut anew, and others that nobody judged: a stream has none. */
+  #emit({ index }: Choice, fields: Json, finishReason: unknown = null, extension?: object): void {
+    const choice = { index, ...fields, logprobs: null, finish_reason: finishReason, ...(extension ? { [EXTENSION]: extension } : {}) };
+    this.#send({ ...this.#head, choices: [choice] });
+  }
+
+  /** Everything passes at once. Where the end is to tell of the verdict, it waits for it. */
+  async #relayAsItIs(chunk: Json, values: readonly unknown[]): Promise<void> {
+    const isTold = this.#call.service.action === "flag";
+    const choices = values.map(value => objectOf(value, "a choice"));
+    this.#send(isTold ? { ...chunk, choices: choices.map(value => ({ ...value, finish_reason: null })) } : chunk);
+    for (const value of choices) {
+      const choice = this.#choiceOf(value);
+      const { gate } = choice;
+      for (const part of this.#call.form.ofChunk(value).parts) if (!gate.finding && !gate.failure) await gate.push(part);
+      const { finish_reason: finishReason = null } = value;
+      if (finishReason !== null && !choice.isOver) await this.#end(choice, isTold ? finishReason : null);
+    }
+  }
+
+  #choiceOf(value: Json): Choice {
+    const index = this.#call.checkIndex(value.index ?? 0);
+    let choice = this.#choices.get(index);
+    if (!choice) {
+      choice = { index, gate: this.#call.newGate(index), isOver: false };
+      this.#choices.set(index, choice);
+    }
+    return choice;
+  }
+}
+
+/** The upstream's JSON. */
+export function parseAnswer(text: string, what: string): Json {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    throw upstreamFault(`JSON in ${what}`, "text that is not"); // the parser's own message would quote it
+  }
+  return objectOf(value, what);
+}

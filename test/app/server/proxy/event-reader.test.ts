@@ -1,0 +1,56 @@
+/** Server-sent events, however the bytes are cut. */
+
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { readEvents } from "../../../../src/app/server/proxy/event-reader.ts";
+
+async function read(bytes: Uint8Array, cuts: readonly number[] = []): Promise<string[]> {
+  const at = [0, ...[...cuts].sort((a, b) => a - b), bytes.length];
+  async function* pieces(): AsyncGenerator<Uint8Array> {
+    for (let i = 1; i < at.length; i++) yield bytes.subarray(at[i - 1], at[i]);
+  }
+  const events: string[] = [];
+  for await (const event of readEvents(pieces())) events.push(event);
+  return events;
+}
+
+const readText = (text: string): Promise<string[]> => read(new TextEncoder().encode(text));
+
+describe("an event's data", () => {
+  test.each<[string, string[]]>([
+    ["data: a\n\n", ["a"]],
+    ["data:a\r\n\r\n", ["a"]],
+    ["data:  a\r\r", [" a"]],
+    ["data: a\ndata: b\n\n", ["a\nb"]],
+    ["data\n\n", [""]],
+    [": comment\n\nevent: x\nid: 1\nretry: 5\n\n", []],
+    ["event: x\ndata: a\nid: 1\n\ndata: b\n\n", ["a", "b"]],
+    ["database: a\n\n", []],
+    ["\uFEFFdata: a\n\n", ["a"]],
+    ["data: a", ["a"]],
+    ["data: a\r", ["a"]],
+    ["data: a\u2028b\n\n", ["a\u2028b"]],
+    ["", []],
+  ])("of %j", async (text, events) => {
+    expect(await readText(text)).toEqual(events);
+  });
+});
+
+test("is the same wherever the bytes are cut: between CR and LF, and in a character", async () => {
+  const line = fc.constantFrom("data: a", "data: \u{1F600}é", "data:", ": c", "event: e", "", "", "x");
+  const lines = fc.array(fc.tuple(line, fc.constantFrom("\n", "\r\n", "\r")), { maxLength: 12 });
+  await fc.assert(
+    fc.asyncProperty(lines, fc.array(fc.nat(200), { maxLength: 20 }), async (lines, cuts) => {
+      const bytes = new TextEncoder().encode(lines.flat().join(""));
+      const inside = cuts.map(cut => cut % (bytes.length + 1));
+      expect(await read(bytes, inside)).toEqual(await read(bytes));
+    }),
+    { numRuns: 300 },
+  );
+});
+
+test("many data lines without end are bounded, too", async () => {
+  await expect(readText("data: xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\n".repeat(20_000))).rejects.toThrow(
+    "upstream: expected an event of at most 1048576 characters, got a longer one",
+  );
+});

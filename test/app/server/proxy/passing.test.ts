@@ -1,0 +1,166 @@
+/** What is not moderated: it passes untouched, or is refused where it would be a way around the guard. */
+
+import { beforeAll, describe, expect, test } from "vitest";
+import { createProxy, type ProxyOptions } from "../../../../src/app/server/proxy/proxy.ts";
+import { routeOf } from "../../../../src/app/server/proxy/routes.ts";
+import { StreamGuard } from "../../../../src/guard/stream-guard.ts";
+import { loadGuard, STREAM } from "../../../checkpoints.ts";
+import { type Script, sendJson, setting, writes } from "./stand-in.ts";
+
+let guard: StreamGuard;
+beforeAll(async () => {
+  guard = await StreamGuard.load(STREAM);
+});
+
+const echo: Script = ({ method, url, headers, text }, response) => {
+  response.setHeader("x-mine", "1");
+  response.setHeader("connection", "x-hop");
+  response.setHeader("x-hop", "1");
+  sendJson(response, { method, url, headers, text }, 201);
+};
+
+describe("what is under /v1 and writes no text", () => {
+  test("passes both ways: method, query, body, status, headers, the client's key", async () => {
+    const { url } = await setting(guard, echo);
+    const response = await fetch(`${url}/embeddings?a=1&b=%2F`, {
+      method: "POST",
+      headers: { authorization: "Bearer k", "x-custom": "2", te: "trailers", "proxy-authorization": "secret", "content-type": "text/odd" },
+      body: "any body",
+    });
+    const got = await response.json();
+    expect([response.status, response.headers.get("x-mine"), response.headers.has("x-hop")]).toEqual([201, "1", false]);
+    expect([got.method, got.url, got.text]).toEqual(["POST", "/v1/embeddings?a=1&b=%2F", "any body"]);
+    expect(got.headers).toMatchObject({ authorization: "Bearer k", "x-custom": "2", "content-type": "text/odd" });
+    for (const name of ["te", "proxy-authorization"]) expect(got.headers).not.toHaveProperty(name);
+  });
+
+  test("models, listed and by name; HEAD and answers without a body", async () => {
+    const { url, openai, received } = await setting(guard, ({ method, url }, response) => {
+      if (method === "DELETE") return void response.writeHead(204).end();
+      sendJson(
+        response,
+        url === "/v1/models" ? { object: "list", data: [{ id: "org/llm", object: "model" }] } : { id: "org/llm", object: "model" },
+      );
+    });
+    expect((await openai.models.list()).data[0].id).toBe("org/llm");
+    expect((await openai.models.retrieve("org/llm")).id).toBe("org/llm");
+    expect((await fetch(`${url}/models`, { method: "HEAD" })).status).toBe(200);
+    expect((await fetch(`${url}/files/1`, { method: "DELETE" })).status).toBe(204);
+    expect(received.map(({ method, url }) => `${method} ${url}`)).toEqual([
+      "GET /v1/models",
+      "GET /v1/models/org%2Fllm",
+      "HEAD /v1/models",
+      "DELETE /v1/files/1",
+    ]);
+  });
+
+  test("bytes pass as they are, decoded where the upstream has packed them", async () => {
+    const bytes = Uint8Array.from({ length: 100_000 }, (_, i) => i % 251);
+    const { gzipSync } = await import("node:zlib");
+    const { url } = await setting(guard, (_, response) => {
+      response.writeHead(200, { "content-type": "audio/mpeg", "content-encoding": "gzip" });
+      response.end(gzipSync(bytes));
+    });
+    const response = await fetch(`${url}/audio/speech`, { method: "POST", body: "{}" });
+    expect(new Uint8Array(await response.arrayBuffer())).toEqual(bytes);
+  });
+
+  test("a redirection is the client's to follow", async () => {
+    const { url } = await setting(guard, (_, response) => void response.writeHead(307, { location: "/v1/other" }).end());
+    const response = await fetch(`${url}/files`, { redirect: "manual" });
+    expect([response.status, response.headers.get("location")]).toEqual([307, "/v1/other"]);
+  });
+});
+
+describe("a way around the guard", () => {
+  test.each([
+    "/v1/responses",
+    "/v1/messages",
+    "/v1/responses/resp_1",
+    "/v1/threads/t/runs",
+    "/v1/batches",
+    "/v1/chat/completions/",
+    "/v1//chat/completions",
+    "/v1/chat%2Fcompletions",
+    "/v1/%63hat/completions",
+    "/v1/%2563hat/completions",
+    "/v1/%252563hat/completions",
+    "/v1/Chat/Completions",
+    "/v1/completions;x=1",
+    "/v1/completions%20",
+    "/v1/chat/completions/batch",
+    "/v1/chat/completions/id/messages",
+    "/v1/models/..%2fchat/completions",
+    "/v1/models/gemini:generateContent",
+    "/v1/engines/e/completions",
+    "/v1/x\\chat\\completions",
+    "/v1/%ff",
+    "/v1",
+    "/v2/chat/completions",
+    "/chat/completions",
+    "/",
+  ])("%s is not there", async path => {
+    expect(() => routeOf("POST", new URL(`http://x${path}`).pathname)).toThrow(/^path: expected /);
+  });
+
+  test("is refused with a reason that tells it, and nothing is forwarded", async () => {
+    const { openai, received } = await setting(guard, writes(["hi"]));
+    await expect(openai.responses.create({ model: "llm", input: "hi" })).rejects.toMatchObject({
+      status: 404,
+      code: "not_moderated",
+      message:
+        "404 path: expected /v1/chat/completions, /v1/completions, or what writes no text, got an endpoint whose text is not moderated",
+    });
+    expect(received).toEqual([]);
+  });
+
+  test("other methods of the moderated endpoints are refused, and bodies that are no JSON", async () => {
+    const { url, received } = await setting(guard, writes(["hi"]));
+    const listed = await fetch(`${url}/chat/completions`);
+    expect([listed.status, listed.headers.get("allow")]).toEqual([405, "POST"]);
+    const form = await fetch(`${url}/chat/completions`, { method: "POST", body: "{}", headers: { "content-type": "text/plain" } });
+    expect(form.status).toBe(415);
+    expect(received).toEqual([]);
+  });
+});
+
+test("health and metrics are the proxy's own", async () => {
+  const { url, metrics, received } = await setting(guard, writes(["hi"]), { mode: "loose" });
+  const health = await fetch(url.replace("/v1", "/health"));
+  expect([health.status, await health.json()]).toEqual([200, { status: "ok", guard: "tiny-guard-stream", mode: "loose", action: "block" }]);
+  expect(await metrics()).toContain('qwen3guard_proxy_answers_total{outcome="flagged"} 0\n');
+  expect(received).toEqual([]);
+});
+
+describe("the upstream's address", () => {
+  test.each(["", "/", "/v1", "/v1/", "/openai", "/openai/v1/"])("may end with %j", async path => {
+    const { url } = await setting(guard, echo);
+    const { upstream } = { upstream: JSON.parse(await (await fetch(`${url}/files`)).text()).headers.host as string };
+    const handler = createProxy(guard, { upstream: `http://${upstream}${path}` });
+    const got = await (await handler.fetch(new Request("http://proxy/v1/files"))).json();
+    expect(got.url).toBe(path.startsWith("/openai") ? "/openai/v1/files" : "/v1/files");
+  });
+});
+
+test.each<[object, string]>([
+  [{ upstream: "ftp://x" }, "upstream: expected an http or https URL without user, query and fragment, got another text"],
+  [{ upstream: "http://user:key@x" }, "upstream: expected an http or https URL without user"],
+  [{ holdBack: -1 }, "holdBack: expected an integer from 0 to 2147483647, got -1"],
+  [{ maxStreams: 0 }, "maxStreams: expected an integer from 1 to 2147483647, got 0"],
+  [{ timeoutMs: 300_001 }, "timeoutMs: expected an integer from 1 to 300000, got 300001"],
+  [{ action: "drop" }, 'action: expected block or flag or log, got "drop"'],
+  [{ mode: "lax" }, 'mode: expected "strict" or "loose", got "lax"'],
+  [{ every: 8 }, "every: expected a Gen guard, got a Stream guard, which judges every token"],
+  [
+    { port: 1 },
+    'proxy: expected options among upstream, mode, every, action, holdBack, maxStreams, maxQueue, maxBodyBytes, timeoutMs, failOpen, log, logRequests, logText, got "port"',
+  ],
+])("options %j are refused", (options, message) => {
+  // biome-ignore format: a table
+  expect(() => createProxy(guard, { upstream: "http://x", ...options } as ProxyOptions)).toThrow(message);
+});
+
+test("a Gen guard's stretch is checked", async () => {
+  const gen = await loadGuard();
+  expect(() => createProxy(gen, { upstream: "http://x", every: 0 })).toThrow("every: expected an integer of at least 1, got 0");
+});
