@@ -15,7 +15,7 @@ let listener: Listener;
 let openai: OpenAI;
 
 beforeAll(async () => {
-  handler = createHandler(guard, { apiKey: "secret", modelNames: [MODEL], maxQueue: 4 });
+  handler = createHandler(guard, { apiKey: "secret", modelNames: [MODEL], maxQueue: 3 });
   listener = await listen(handler, { host: "127.0.0.1", port: 0, timeoutMs: 60_000 });
   openai = new OpenAI({ baseURL: `${listener.url}/v1`, apiKey: "secret", maxRetries: 0 });
 });
@@ -104,13 +104,13 @@ describe("errors come as the client's own classes", () => {
   });
 
   test("503 where the queue is full; with retries the client comes through by itself", async () => {
-    const long = { messages: [{ role: "user", content: "word ".repeat(400) }] };
-    const outcomes = await Promise.allSettled(Array.from({ length: 8 }, () => create(long)));
+    const long = { messages: [{ role: "user", content: "word ".repeat(150) }] };
+    const outcomes = await Promise.allSettled(Array.from({ length: 7 }, () => create(long)));
     const refused = outcomes.flatMap(outcome => (outcome.status === "rejected" ? [outcome.reason] : []));
     expect(refused.length).toBeGreaterThan(0);
     for (const error of refused) expect(error).toMatchObject({ status: 503, code: "queue_full" });
     const patient = new OpenAI({ baseURL: `${listener.url}/v1`, apiKey: "secret", maxRetries: 10 });
-    await Promise.all(Array.from({ length: 8 }, () => create(long, patient)));
+    await Promise.all(Array.from({ length: 7 }, () => create(long, patient)));
   });
 });
 
