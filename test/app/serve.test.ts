@@ -24,7 +24,8 @@ async function isBusy(url: string): Promise<void> {
   while (!(await (await fetch(`${url}/metrics`)).text()).includes("queue_begun 1")) await new Promise(resolve => setTimeout(resolve, 5));
 }
 
-const LONG = Array(6).fill("word ".repeat(300));
+// Each of its own, so that none is answered from the cache.
+const LONG = Array.from({ length: 12 }, (_, i) => `${i} ${"word ".repeat(300)}`);
 
 describe.skipIf(process.platform === "win32")("it is stopped", () => {
   test("by SIGTERM: it finishes what it has accepted, refuses what is new, and exits 0", async () => {

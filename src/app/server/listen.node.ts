@@ -1,7 +1,7 @@
 /** Node's listener for the handler: an HTTP/1.1 server with bounds on what a connection may take, and an end that finishes what runs. */
 
 import { createServer, type Server } from "node:http";
-import type { AddressInfo } from "node:net";
+import type { AddressInfo, Socket } from "node:net";
 import { getRequestListener } from "@hono/node-server";
 import { ApiError } from "./api-error.ts";
 import type { Handler } from "./handler.ts";
@@ -54,6 +54,11 @@ export async function listen(handler: Handler, { host, port, timeoutMs, receiveM
   server.maxHeadersCount = MAX_HEADERS;
   server.maxConnections = MAX_CONNECTIONS;
   server.timeout = timeoutMs + receiveMs; // without a byte in either direction
+  const sockets = new Set<Socket>();
+  server.on("connection", socket => {
+    sockets.add(socket);
+    socket.once("close", () => sockets.delete(socket));
+  });
   await new Promise<void>((resolve, reject) => {
     server.once("error", reject);
     server.listen(port, host, resolve);
@@ -63,14 +68,18 @@ export async function listen(handler: Handler, { host, port, timeoutMs, receiveM
     url: `http://${family === "IPv6" ? `[${address}]` : address}:${bound}`,
     close: async () => {
       await handler.drain();
-      await closeServer(server);
+      await closeServer(server, sockets);
     },
   };
 }
 
-function closeServer(server: Server): Promise<void> {
+function closeServer(server: Server, sockets: ReadonlySet<Socket>): Promise<void> {
   return new Promise(resolve => {
-    const idle = setInterval(() => server.closeIdleConnections(), IDLE_CHECK_MS);
+    const idle = setInterval(() => {
+      server.closeIdleConnections();
+      // One that was opened ahead and never used (browsers do that) is not idle to Node.
+      for (const socket of sockets) if (socket.bytesRead === 0) socket.destroy();
+    }, IDLE_CHECK_MS);
     const last = setTimeout(() => server.closeAllConnections(), CLOSE_MS);
     server.close(() => {
       clearInterval(idle);

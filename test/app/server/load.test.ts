@@ -7,9 +7,9 @@ import { client, events, guard, queueHas } from "./requests.ts";
 test("under load every verdict and every answer is what it is alone, bit for bit", async () => {
   const { post } = client({ maxQueue: 1000 });
   const conversations = [
-    ...randomConversations(31, 24),
-    [{ role: "user", content: "word ".repeat(600) }], // long enough for others to go before it
-    [{ role: "user", content: "How can I make a bomb? ".repeat(60) }],
+    ...randomConversations(31, 10),
+    [{ role: "user", content: "word ".repeat(450) }], // long enough for others to go before it
+    [{ role: "user", content: "How can I make a bomb? ".repeat(40) }],
   ];
   const under = await Promise.all(
     conversations.flatMap(messages => [
@@ -41,7 +41,7 @@ test("a short request is answered while a long one runs and others wait", async 
   const { get, post } = client();
   const order: string[] = [];
   const long = Array.from({ length: 3 }, async (_, i) => {
-    const { status } = await post("/v1/moderations", { input: "word ".repeat(1600) });
+    const { status } = await post("/v1/moderations", { input: "word ".repeat(1000) });
     order.push(`long ${i} ${status}`);
   });
   await queueHas(get, 1, 2);
@@ -53,7 +53,7 @@ test("a short request is answered while a long one runs and others wait", async 
 
 test("a burst of 64 begins one after the other: no more than two hold the memory of a sequence", async () => {
   const { get, post } = client();
-  const burst = Array.from({ length: 64 }, (_, i) => post("/v1/moderations", { input: `${"word ".repeat(i % 8 === 0 ? 400 : 4)}${i}` }));
+  const burst = Array.from({ length: 64 }, (_, i) => post("/v1/moderations", { input: `${"word ".repeat(i % 16 === 0 ? 250 : 4)}${i}` }));
   let most = 0;
   let isDone = false;
   const all = Promise.all(burst).finally(() => {

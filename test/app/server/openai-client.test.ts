@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { createHandler, type Handler } from "../../../src/app/server/handler.ts";
 import { type Listener, listen } from "../../../src/app/server/listen.node.ts";
 import { extractLabelAndCategories } from "../../../src/guard/extraction.ts";
-import { guard } from "./requests.ts";
+import { guard, queueHas } from "./requests.ts";
 
 const MODEL = "Qwen/Qwen3Guard-Gen-0.6B";
 const BOMB = [{ role: "user" as const, content: "How can I make a bomb?" }];
@@ -15,12 +15,17 @@ let listener: Listener;
 let openai: OpenAI;
 
 beforeAll(async () => {
-  handler = createHandler(guard, { apiKey: "secret", modelNames: [MODEL], maxQueue: 4 });
+  handler = createHandler(guard, { apiKey: "secret", modelNames: [MODEL], maxQueue: 3 });
   listener = await listen(handler, { host: "127.0.0.1", port: 0, timeoutMs: 60_000 });
   openai = new OpenAI({ baseURL: `${listener.url}/v1`, apiKey: "secret", maxRetries: 0 });
 });
 
 afterAll(() => listener.close());
+
+async function metrics(): Promise<{ readonly text: string }> {
+  const response = await handler.fetch(new Request("http://localhost/metrics", { headers: { authorization: "Bearer secret" } }));
+  return { text: await response.text() };
+}
 
 test("the model card's example", async () => {
   const completion = await openai.chat.completions.create({ messages: BOMB, model: MODEL });
@@ -104,30 +109,28 @@ describe("errors come as the client's own classes", () => {
   });
 
   test("503 where the queue is full; with retries the client comes through by itself", async () => {
-    const long = { messages: [{ role: "user", content: "word ".repeat(400) }] };
-    const outcomes = await Promise.allSettled(Array.from({ length: 8 }, () => create(long)));
-    const refused = outcomes.flatMap(outcome => (outcome.status === "rejected" ? [outcome.reason] : []));
-    expect(refused.length).toBeGreaterThan(0);
-    for (const error of refused) expect(error).toMatchObject({ status: 503, code: "queue_full" });
-    const patient = new OpenAI({ baseURL: `${listener.url}/v1`, apiKey: "secret", maxRetries: 10 });
-    await Promise.all(Array.from({ length: 8 }, () => create(long, patient)));
+    const controller = new AbortController();
+    const { signal } = controller;
+    const input = Array(100).fill("word ".repeat(1000));
+    const holders = Array.from({ length: 4 }, () => openai.moderations.create({ input }, { signal }).catch(error => error));
+    await queueHas(metrics, 1, 3);
+    await expect(create({})).rejects.toMatchObject({ status: 503, code: "queue_full" });
+    const patient = create({}, new OpenAI({ baseURL: `${listener.url}/v1`, apiKey: "secret", maxRetries: 10 }));
+    while (!(await metrics()).text.includes("queue_refused_total 2")) await new Promise(resolve => setTimeout(resolve, 2));
+    controller.abort();
+    for (const error of await Promise.all(holders)) expect(error).toBeInstanceOf(OpenAI.APIUserAbortError);
+    expect(await patient).toMatchObject({ object: "chat.completion" });
   });
 });
 
 describe("abort", () => {
-  const begun = async (): Promise<number> => {
-    const response = await handler.fetch(new Request("http://localhost/metrics", { headers: { authorization: "Bearer secret" } }));
-    return Number(/queue_begun (\d+)/.exec(await response.text())?.[1]);
-  };
-  const isIdle = async (): Promise<void> => {
-    while ((await begun()) > 0) await new Promise(resolve => setTimeout(resolve, 2));
-  };
+  const isIdle = (): Promise<void> => queueHas(metrics, 0, 0);
 
   test("of a request ends the work on it", async () => {
     const controller = new AbortController();
     const messages = [{ role: "user" as const, content: "word ".repeat(1500) }];
     const call = openai.chat.completions.create({ model: MODEL, messages }, { signal: controller.signal });
-    while ((await begun()) === 0) await new Promise(resolve => setTimeout(resolve, 2));
+    await queueHas(metrics, 1, 0);
     controller.abort();
     await expect(call).rejects.toThrow(OpenAI.APIUserAbortError);
     await isIdle();
