@@ -22,6 +22,11 @@ const PANEL_ROW_BYTES = PANEL * FLOAT_BYTES;
 export const ATTENTION_ROWS = 32;
 /** Panels of one item where one row is multiplied: enough work to be worth handing out. */
 export const ROW_PANELS = 4;
+/**
+ * So many rows at most are multiplied one by one: the panels of an item stay in the second-level cache from row to row, while the kernel for many rows
+ * first widens each panel. 0.6B, 2 threads, a pass of 1, 3, 6 rows: 71, 120, 184 ms, and 71, 159, 222 through the kernel for many.
+ */
+export const FEW_ROWS = 7;
 
 /** Less than this many values are done sooner than handed out: a microsecond or two. Handing them out made decoding some 4 % slower. */
 export const MIN_ITEM_VALUES = 8192;
@@ -127,14 +132,20 @@ function copyColumns(memory: WebAssembly.Memory, from: number, to: number, outpu
   }
 }
 
-/** ROW_PANELS panels for one row. Args: dtype, weights, inputs, outputs, x, out. */
-function linearRow({ kernels, memory, scratch }: JobContext, args: readonly number[], item: number): void {
-  const [code, weights, inputs, outputs, x, out] = args;
+/**
+ * ROW_PANELS panels for a few rows, one after the other: the weights are read from memory for the first, and lie in the cache for the others. Args:
+ * dtype, weights, inputs, outputs, x, out, rows.
+ */
+function linearFew({ kernels, memory, scratch }: JobContext, args: readonly number[], item: number): void {
+  const [code, weights, inputs, outputs, x, out, rows] = args;
   const dtype = DTYPES[code];
   const stride = PANEL * WEIGHT_BYTES[dtype];
-  forEachRowPanels(memory, scratch, outputs, out, item, (panel, panels, target) =>
-    rowTimesPanels(kernels, dtype, panels, x, weights + panel * inputs * stride, stride, inputs * stride, target, inputs),
-  );
+  for (let t = 0; t < rows; t++) {
+    const row = x + t * inputs * FLOAT_BYTES;
+    forEachRowPanels(memory, scratch, outputs, out + t * outputs * FLOAT_BYTES, item, (panel, panels, target) =>
+      rowTimesPanels(kernels, dtype, panels, row, weights + panel * inputs * stride, stride, inputs * stride, target, inputs),
+    );
+  }
 }
 
 /** Calls back for an item's panels, two at a time, with where their outputs go: into `out`, or by way of the scratch where the last is not whole. */
@@ -412,7 +423,7 @@ function limit({ kernels, scratch }: JobContext, [which, rounds, memory]: readon
 export const JOBS = {
   packTile,
   linearMany,
-  linearRow,
+  linearFew,
   quantiseRows,
   integerMany,
   integerRow,

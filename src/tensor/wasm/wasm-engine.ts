@@ -13,7 +13,7 @@ import * as reference from "../reference.ts";
 import { SUM_BLOCK } from "../reference.ts";
 import { Heap, roundUp } from "./heap.ts";
 import { FLOAT_BYTES } from "./job-context.ts";
-import { dtypeCode, type JobName, linearScratchBytes, MIN_ITEM_VALUES, ROW_PANELS, schemeCode, tilesOf } from "./jobs.ts";
+import { dtypeCode, FEW_ROWS, type JobName, linearScratchBytes, MIN_ITEM_VALUES, ROW_PANELS, schemeCode, tilesOf } from "./jobs.ts";
 import { compileKernels, MAX_PAGES, PAGE_BYTES } from "./kernels.ts";
 import { DOT_OPERATIONS, MULTIPLY_ADD_FLOPS, READ_BYTES } from "./limit-kernels.ts";
 import { PANEL, placeInPanel, TILE_ROWS, WEIGHT_BYTES } from "./linear-kernels.ts";
@@ -204,9 +204,9 @@ export class WasmEngine implements Engine {
     const [outputs, inputs] = shape;
     const panels = Math.ceil(outputs / PANEL);
     if (isQuantised(form)) return this.#linearQuantised(matrix, form, out, x, rows);
-    if (rows === 1) {
-      const args = [dtypeCode(form), address, inputs, outputs, x, out];
-      return this.#run("linearRow", args, Math.ceil(panels / ROW_PANELS), 2 * PANEL * FLOAT_BYTES, memory);
+    if (rows <= FEW_ROWS) {
+      const args = [dtypeCode(form), address, inputs, outputs, x, out, rows];
+      return this.#run("linearFew", args, Math.ceil(panels / ROW_PANELS), 2 * PANEL * FLOAT_BYTES, memory);
     }
     const tiles = tilesOf(rows);
     const packed = this.#heaps[memory].allocate(tiles * TILE_ROWS * inputs * FLOAT_BYTES);
