@@ -10,16 +10,12 @@ import { Command, CommanderError, InvalidArgumentError, Option } from "commander
 import { WEIGHTS } from "../tensor/engine-choice.ts";
 import { QUANTISED_SCHEMES } from "../tensor/quantised.ts";
 import { benchCommand } from "./commands/bench.ts";
-import { evalCommand } from "./commands/eval.ts";
-import { checkCompare, evalCompareCommand } from "./commands/eval-compare.ts";
 import { generateCommand } from "./commands/generate.ts";
 import { goldenCheckCommand, goldenRecordCommand } from "./commands/golden.ts";
 import { inspectCommand } from "./commands/inspect.ts";
 import { moderateCommand } from "./commands/moderate.ts";
-import { proxyCommand } from "./commands/proxy.ts";
 import { pullCommand } from "./commands/pull.ts";
 import { quantizeCommand } from "./commands/quantize.ts";
-import { serveCommand } from "./commands/serve.ts";
 import { streamCommand } from "./commands/stream.ts";
 import { templateCommand } from "./commands/template.ts";
 import { tokenizeCommand } from "./commands/tokenize.ts";
@@ -186,9 +182,11 @@ function buildProgram(terminal: Terminal, setStatus: (code: number) => void): Co
       "after",
       `\nEach line: {"text": "...", "label": "safe" or "unsafe"}, or {prompt, response} or {messages} for text; id and categories may be added.\n${example("qwen3guard eval texts.jsonl --html report.html")}`,
     )
-    .action((file, options) =>
-      options.compare === undefined ? evalCommand(file, options, terminal) : evalCompareCommand(file, checkCompare(options), terminal),
-    );
+    .action(async (file, options) => {
+      if (options.compare === undefined) return (await import("./commands/eval.ts")).evalCommand(file, options, terminal);
+      const { checkCompare, evalCompareCommand } = await import("./commands/eval-compare.ts");
+      return evalCompareCommand(file, checkCompare(options), terminal);
+    });
 
   withModel(command("serve", "the HTTP server: OpenAI's chat, completions and moderations, and a page to try it"))
     .option("--host <host>", "address to listen on", "127.0.0.1")
@@ -203,6 +201,7 @@ function buildProgram(terminal: Terminal, setStatus: (code: number) => void): Co
     .option("--log-text", "the same, with its text")
     .addHelpText("after", example("qwen3guard serve --model Qwen/Qwen3Guard-Gen-0.6B --port 8000"))
     .action(async options => {
+      const { serveCommand } = await import("./commands/serve.ts"); // these bring the most code, which no other command waits for
       if (await serveCommand(options, terminal)) setStatus(EXIT_INTERRUPTED);
     });
 
@@ -232,6 +231,7 @@ function buildProgram(terminal: Terminal, setStatus: (code: number) => void): Co
     .addHelpText("after", example("qwen3guard proxy --upstream http://localhost:8000/v1 --model Qwen/Qwen3Guard-Stream-0.6B"))
     .action(async options => {
       const upstream = required(options.upstream, "proxy", "--upstream URL");
+      const { proxyCommand } = await import("./commands/proxy.ts");
       if (await proxyCommand({ ...options, upstream }, terminal)) setStatus(EXIT_INTERRUPTED);
     });
 
