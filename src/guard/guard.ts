@@ -63,6 +63,12 @@ export interface GenStreamOptions extends Pick<ModerateOptions, "mode" | "thresh
   readonly every?: number;
 }
 
+/** The last message, or a window of it. */
+interface Part {
+  readonly prompt: () => Int32Array;
+  readonly window: VerdictWindow | undefined;
+}
+
 /** One for each policy, and one for prompts that are nobody's. */
 const IDLE_SESSIONS = 3;
 
@@ -108,9 +114,9 @@ export class Guard {
     const started = performance.now();
     checkModerateOptions(options);
     const messages = toConversation(input);
-    const windows = this.#windows(messages, options);
+    const parts = this.#parts(messages, options);
     const verdicts: Verdict[] = [];
-    for (const window of windows ?? [undefined]) verdicts.push(await this.#judge(messages, window, options));
+    for (const { prompt, window } of parts) verdicts.push(await this.#judge(prompt(), window, this.#taskOf(messages), options));
 
     const sum = (what: keyof Verdict["usage"]): number => verdicts.reduce((total, { usage }) => total + usage[what], 0);
     const usage = {
@@ -240,31 +246,29 @@ export class Guard {
     return messages[messages.length - 1].role === "user" ? this.#tasks.user : this.#tasks.assistant;
   }
 
-  /** The windows to judge the last message in; undefined: as a whole. */
-  #windows(messages: readonly ChatMessage[], options: ModerateOptions): VerdictWindow[] | undefined {
+  /** What is to be judged: the last message as a whole, or windows of it, whose prompts are made one at a time. */
+  #parts(messages: readonly ChatMessage[], options: ModerateOptions): readonly Part[] {
     const { maxPositionEmbeddings } = this.model.config;
     const last = messages[messages.length - 1];
     const withContent = (content: string): ChatMessage[] => [...messages.slice(0, -1), { ...last, content }];
     const answer = this.#taskOf(messages).draft.longest;
     const isShort = this.tokenizer.leastIds(last.content.length) < maxPositionEmbeddings;
     if (options.window === undefined && isShort) {
-      const whole = this.tokenizer.encodeChat(messages).length;
-      if (whole + answer <= maxPositionEmbeddings) return undefined;
+      const whole = this.tokenizer.encodeChat(messages);
+      if (whole.length + answer <= maxPositionEmbeddings) return [{ prompt: () => whole, window: undefined }];
     }
     const empty = this.tokenizer.encodeChat(withContent("")).length;
-    const room = maxPositionEmbeddings - empty - answer;
-    return cutIntoWindows(last.content, this.tokenizer, room, options);
+    const windows = cutIntoWindows(last.content, this.tokenizer, maxPositionEmbeddings - empty - answer, options);
+    if (windows === undefined) return [{ prompt: () => this.encode(messages), window: undefined }];
+    return windows.map(window => ({ prompt: () => this.encode(withContent(last.content.slice(window.start, window.end))), window }));
   }
 
-  /** The verdict on one window of the last message, or on all of it. */
-  async #judge(messages: readonly ChatMessage[], window: VerdictWindow | undefined, options: ModerateOptions): Promise<Verdict> {
+  /** The verdict on one part of the last message. */
+  async #judge(prompt: Int32Array, window: VerdictWindow | undefined, task: Task, options: ModerateOptions): Promise<Verdict> {
     const started = performance.now();
-    const last = messages[messages.length - 1];
-    const judged = window ? [...messages.slice(0, -1), { ...last, content: last.content.slice(window.start, window.end) }] : messages;
-    const prompt = this.encode(judged);
     const session = this.#sessions.acquire(prompt);
     try {
-      const verdict = await this.#read(session, prompt, this.#taskOf(messages), options, started);
+      const verdict = await this.#read(session, prompt, task, options, started);
       return window ? { ...verdict, window } : verdict;
     } finally {
       this.#sessions.release(session);
