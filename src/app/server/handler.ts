@@ -12,6 +12,7 @@ import { checkOptions } from "../../tensor/options.ts";
 import { ApiError, toApiError, unavailable } from "./api-error.ts";
 import { BearerKey } from "./bearer-key.ts";
 import { type Exchange, newId, Service } from "./context.ts";
+import { InFlight } from "./in-flight.ts";
 import { readJsonBody } from "./request-body.ts";
 import { newRoutes } from "./routes.ts";
 
@@ -75,15 +76,13 @@ export function createHandler(guard: Guard, options: HandlerOptions = {}): Handl
   const countRequest = service.metrics.counter("qwen3guard_requests_total", "Requests by route and status; 499: the client went away.");
   const timeRequest = service.metrics.histogram("qwen3guard_request_seconds", "Time from a request's headers to the end of its answer.");
 
-  let active = 0;
-  let isDraining = false;
-  let drained: (() => void) | undefined;
+  const inFlight = new InFlight();
 
   const readBody = (request: Request, exchange: Exchange): Promise<Record<string, unknown>> => {
-    if (!isDraining) return readJsonBody(request, maxBodyBytes, exchange.signal);
+    if (!inFlight.isDraining) return readJsonBody(request, maxBodyBytes, exchange.signal);
     throw unavailable("server shutting down: expected no new requests, got one", 1, "shutting_down", { connection: "close" });
   };
-  const routes = newRoutes(service, readBody, () => isDraining);
+  const routes = newRoutes(service, readBody, () => inFlight.isDraining);
 
   const app = new Hono<Env>();
   for (const { method, path, isOpen, answer } of routes) {
@@ -116,7 +115,7 @@ export function createHandler(guard: Guard, options: HandlerOptions = {}): Handl
 
   const handle = async (request: Request): Promise<Response> => {
     const started = performance.now();
-    active++;
+    inFlight.begin();
     const { exchange, release } = newExchange(request, timeoutMs, log);
     const finish = (status: number): void => {
       release();
@@ -128,8 +127,7 @@ export function createHandler(guard: Guard, options: HandlerOptions = {}): Handl
         const texts = logText ? exchange.texts.map(text => ` ${JSON.stringify(text)}`).join("") : "";
         log(`${labels.status} ${exchange.route} ${(seconds * 1000).toFixed(1)} ms${texts}`);
       }
-      active--;
-      if (active === 0) drained?.();
+      inFlight.end();
     };
     const response = await answer(request, exchange).catch(error => failure(exchange.failed(error)));
     if (exchange.ended) void exchange.ended.then(() => finish(response.status));
@@ -139,13 +137,7 @@ export function createHandler(guard: Guard, options: HandlerOptions = {}): Handl
 
   return {
     fetch: handle,
-    drain: () => {
-      isDraining = true;
-      return new Promise(resolve => {
-        drained = resolve;
-        if (active === 0) resolve();
-      });
-    },
+    drain: () => inFlight.drain(),
   };
 }
 

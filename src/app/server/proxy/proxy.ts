@@ -14,6 +14,7 @@ import { ApiError, invalid, toApiError, unavailable } from "../api-error.ts";
 import { newId } from "../context.ts";
 import { eventStream } from "../event-stream.ts";
 import type { Handler } from "../handler.ts";
+import { InFlight } from "../in-flight.ts";
 import { Metrics } from "../metrics.ts";
 import { readJsonBody } from "../request-body.ts";
 import { ACTIONS, type Action, Call, type ProxyService } from "./call.ts";
@@ -82,17 +83,15 @@ export function createProxy(guard: Guard | StreamGuard, options: ProxyOptions): 
   const countRequest = metrics.counter("qwen3guard_requests_total", "Requests by route and status; 499: the client went away.");
   const timeRequest = metrics.histogram("qwen3guard_request_seconds", "Time from a request's headers to the end of its answer.");
 
-  let active = 0;
-  let isDraining = false;
-  let drained: (() => void) | undefined;
+  const inFlight = new InFlight();
 
   const health = (): Response => {
-    const [status, word] = isDraining ? [503, "draining"] : judge.isFailing ? [503, "failing"] : [200, "ok"];
+    const [status, word] = inFlight.isDraining ? [503, "draining"] : judge.isFailing ? [503, "failing"] : [200, "ok"];
     return Response.json({ status: word, guard: judge.name, mode: judge.mode, action }, { status });
   };
 
   const answer = async (request: Request, route: Route, exchange: Exchange): Promise<Response> => {
-    if (isDraining)
+    if (inFlight.isDraining)
       throw unavailable("proxy shutting down: expected no new requests, got one", 1, "shutting_down", { connection: "close" });
     if (route === "/v1/*") {
       const { pathname, search } = new URL(request.url);
@@ -116,7 +115,7 @@ export function createProxy(guard: Guard | StreamGuard, options: ProxyOptions): 
     const { exchange, release } = newExchange(request);
     let route: Route | "other" = "other";
     let response: Response;
-    active++;
+    inFlight.begin();
     try {
       route = routeOf(request.method, pathname);
       response = await answer(request, route, exchange);
@@ -134,8 +133,7 @@ export function createProxy(guard: Guard | StreamGuard, options: ProxyOptions): 
       countRequest({ route, status });
       timeRequest({ route }, seconds);
       if (logRequests || logText) log(`${status} ${route} ${(seconds * 1000).toFixed(1)} ms`);
-      active--;
-      if (active === 0) drained?.();
+      inFlight.end();
     };
     if (exchange.ended) void exchange.ended.then(finish);
     else finish();
@@ -144,13 +142,7 @@ export function createProxy(guard: Guard | StreamGuard, options: ProxyOptions): 
 
   return {
     fetch: handle,
-    drain: () => {
-      isDraining = true;
-      return new Promise(resolve => {
-        drained = resolve;
-        if (active === 0) resolve();
-      });
-    },
+    drain: () => inFlight.drain(),
   };
 }
 

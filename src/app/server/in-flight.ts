@@ -1,0 +1,26 @@
+/** The requests that are being answered: what a shutdown waits for. */
+
+export class InFlight {
+  #count = 0;
+  #drained: (() => void)[] = [];
+  /** Whether new work is refused. */
+  isDraining = false;
+
+  begin(): void {
+    this.#count++;
+  }
+
+  end(): void {
+    this.#count--;
+    if (this.#count === 0) for (const resolve of this.#drained.splice(0)) resolve();
+  }
+
+  /** Resolves when all that was accepted has been answered; may be asked more than once. */
+  drain(): Promise<void> {
+    this.isDraining = true;
+    return new Promise(resolve => {
+      if (this.#count === 0) resolve();
+      else this.#drained.push(resolve);
+    });
+  }
+}
