@@ -47,6 +47,7 @@ export interface Kernels
   readonly divide: Kernel;
   readonly silu_mul: Kernel;
   readonly add: Kernel;
+  readonly spread: Kernel;
   readonly limit_multiply_add: Kernel;
   readonly limit_dot: Kernel;
   readonly limit_read: Kernel;

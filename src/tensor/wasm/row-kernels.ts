@@ -1,5 +1,5 @@
 /**
- * Kernels that work along one row: RMSNorm, rotation, softmax, activation, residual, argmax. Each repeats its readable twin in
+ * Kernels that work along one row: RMSNorm, rotation, softmax, activation, residual, spreading, argmax. Each repeats its readable twin in
  * reference.ts operation by operation; lanes run over indices, and where an index is summed over, lane l holds the partial sum of
  * index % 4 = l, which is the order that ARITHMETIC.md states.
  *
@@ -18,6 +18,7 @@ export function addRowKernels(module: ModuleBuilder): void {
   addDivide(module);
   addSiluMul(module);
   addAdd(module);
+  addSpread(module);
   addArgmax(module);
 }
 
@@ -193,6 +194,17 @@ function addAdd(module: ModuleBuilder): void {
       f.storeV128(p.x.get, f32x4.add(v128.load(p.x.get), v128.load(p.y.get)));
       f.advance(p.x, VECTOR_BYTES);
       f.advance(p.y, VECTOR_BYTES);
+    });
+  });
+}
+
+/** spread: `count` values (any number), at least one, to places `stride` bytes apart. */
+function addSpread(module: ModuleBuilder): void {
+  module.func("spread", { x: "i32", out: "i32", count: "i32", stride: "i32" }, null, (f, p) => {
+    f.repeat(p.count, () => {
+      f.storeLane32(p.out.get, v128.load32Splat(p.x.get), 0);
+      f.advance(p.x, 4);
+      f.advance(p.out, p.stride.get);
     });
   });
 }

@@ -30,6 +30,7 @@ const SCRATCH_BYTES = 51; // of each thread
 const MEMORY = 52; // index of the memory that the job works in
 const FAILED = 64; // 1 + index of a worker that threw
 const PROGRESS = 80; // counts items done by workers
+const SLEEPERS = 88; // workers that sleep, or are about to
 /** A word for each worker: 1 while it is in a job. */
 const ACTIVE = 96;
 /** Arguments of the job, as float64: exact for addresses and for float32 values alike. */
@@ -92,6 +93,9 @@ export class ThreadPool {
   readonly kernels: readonly Kernels[];
   readonly #memories: readonly WebAssembly.Memory[];
   readonly #workers: readonly WorkerHandle[];
+  // Views that stay valid when the memory grows.
+  readonly #control: Int32Array;
+  readonly #args: Float64Array;
   /** Why no more jobs can be done. Apart from the pool, because the workers' handlers must not keep a forgotten pool alive. */
   readonly #state: { ended: string | undefined } = { ended: undefined };
 
@@ -99,6 +103,8 @@ export class ThreadPool {
     this.kernels = kernels;
     this.#memories = memories;
     this.#workers = workers;
+    this.#control = new Int32Array(memories[0].buffer, 0, CONTROL_BYTES / 4);
+    this.#args = new Float64Array(memories[0].buffer, ARGS_BYTE, MAX_ARGS);
     this.threads = workers.length + 1;
     const state = this.#state;
     for (const worker of workers) {
@@ -140,8 +146,8 @@ export class ThreadPool {
       for (let item = 0; item < items; item++) JOBS[name](context, args, item);
       return;
     }
-    const control = new Int32Array(this.#memories[0].buffer, 0, CONTROL_BYTES / 4);
-    new Float64Array(this.#memories[0].buffer, ARGS_BYTE, MAX_ARGS).set(args);
+    const control = this.#control;
+    this.#args.set(args);
     control[MEMORY] = memory;
     control[JOB] = JOB_NAMES.indexOf(name);
     control[ITEMS] = items;
@@ -149,7 +155,8 @@ export class ThreadPool {
     control[SCRATCH_BYTES] = scratchBytes;
     Atomics.store(control, NEXT_ITEM, 0);
     Atomics.add(control, GENERATION, 1); // open: even
-    Atomics.notify(control, GENERATION);
+    // A worker counts itself before it looks at the generation for the last time, so none is missed.
+    if (Atomics.load(control, SLEEPERS) > 0) Atomics.notify(control, GENERATION);
     try {
       for (let item = Atomics.add(control, NEXT_ITEM, 1); item < items; item = Atomics.add(control, NEXT_ITEM, 1))
         JOBS[name](context, args, item);
@@ -201,7 +208,10 @@ export function serveJobs({ module, memories, index }: WorkerStart): void {
   const active = ACTIVE + index - 1;
   for (let seen = CLOSED; ; ) {
     for (let spins = 0; Atomics.load(control, GENERATION) === seen; spins++) {
-      if (spins > WORKER_SPINS) Atomics.wait(control, GENERATION, seen);
+      if (spins <= WORKER_SPINS) continue;
+      Atomics.add(control, SLEEPERS, 1);
+      Atomics.wait(control, GENERATION, seen);
+      Atomics.sub(control, SLEEPERS, 1);
     }
     seen = Atomics.load(control, GENERATION);
     if (seen % 2 !== 0) continue;

@@ -6,9 +6,10 @@
 
 import type { CacheShape, FloatBuffer, KvCache } from "../engine.ts";
 import * as reference from "../reference.ts";
+import { ATTENTION_ROWS, attentionFewScratchBytes, attentionScratchBytes } from "./attention-jobs.ts";
 import { type Heap, roundUp } from "./heap.ts";
 import { FLOAT_BYTES } from "./job-context.ts";
-import { ATTENTION_ROWS, attentionScratchBytes, type JobName, MIN_ITEM_VALUES } from "./jobs.ts";
+import { FEW_ROWS, type JobName, MIN_ITEM_VALUES } from "./jobs.ts";
 import { PANEL } from "./linear-kernels.ts";
 import { addressOf } from "./wasm-buffer.ts";
 import { ACTIVATION_SHARE } from "./wasm-matrix.ts";
@@ -26,8 +27,13 @@ interface CachedLayer {
   readonly capacity: number;
 }
 
+interface Pieces {
+  readonly count: number;
+  readonly positionBytes: number;
+}
+
 /**
- * Per layer and key/value head: keys in panels of 16 positions, values position by position (see storeKeysAndValues). A layer lies whole in one
+ * Per layer and key/value head: keys in panels of 16 positions, values in panels of 16 of a head's values (see storeKeysAndValues). A layer lies whole in one
  * memory, the first that has room; where that is not the activations' own, its rows are copied there and back, which is little beside the
  * attention itself.
  */
@@ -46,10 +52,13 @@ export class WasmCache implements KvCache {
     this.#layers = Array.from({ length: shape.numLayers }, () => ({ memory: 0, keys: 0, values: 0, capacity: 0 }));
   }
 
-  /** Bytes of one position's keys, and of its values, in one head. */
-  get #rowBytes(): readonly [keys: number, values: number] {
-    const { headDim } = this.#shape;
-    return [headDim * FLOAT_BYTES, roundUp(headDim, PANEL) * FLOAT_BYTES];
+  /** A layer's keys and its values: of how many pieces they are, each position after position, and the bytes of a position in a piece. */
+  get #pieces(): readonly [keys: Pieces, values: Pieces] {
+    const { headDim, numKvHeads } = this.#shape;
+    return [
+      { count: numKvHeads, positionBytes: headDim * FLOAT_BYTES },
+      { count: numKvHeads * Math.ceil(headDim / PANEL), positionBytes: PANEL * FLOAT_BYTES },
+    ];
   }
 
   reserve(positions: number): void {
@@ -58,9 +67,8 @@ export class WasmCache implements KvCache {
     // Doubling at first, so that growing costs little; in steps later, so that what is not used is little.
     const wanted = Math.max(positions, Math.min(2 * least, least + GROWTH_POSITIONS));
     const capacity = roundUp(Math.min(this.#shape.maxPositions, wanted), PANEL);
-    const [keyRow, valueRow] = this.#rowBytes;
     const more = this.#layers.reduce((sum, layer) => sum + Math.max(0, capacity - layer.capacity), 0);
-    this.#checkRoom(more * this.#shape.numKvHeads * (keyRow + valueRow));
+    this.#checkRoom(more * this.#pieces.reduce((sum, { count, positionBytes }) => sum + count * positionBytes, 0));
     // One layer after the other: each gives back its old place before the next one asks.
     for (let i = 0; i < this.#layers.length; i++)
       if (this.#layers[i].capacity < capacity) this.#layers[i] = this.#grow(this.#layers[i], capacity);
@@ -108,9 +116,14 @@ export class WasmCache implements KvCache {
           rows,
           reference.attentionScale(headDim),
         ];
-        const scratch = attentionScratchBytes(start + rows, headDim);
-        if (rows === 1) this.#run("attentionRow", args, numHeads, scratch, cached.memory);
-        else this.#run("attentionMany", args, numHeads * Math.ceil(rows / ATTENTION_ROWS), scratch, cached.memory);
+        const positions = start + rows;
+        if (rows <= FEW_ROWS) {
+          const scratch = attentionFewScratchBytes(positions, headDim, (rows * numHeads) / numKvHeads);
+          this.#run("attentionFew", args, numKvHeads, scratch, cached.memory);
+        } else {
+          const items = numHeads * Math.ceil(rows / ATTENTION_ROWS);
+          this.#run("attentionMany", args, items, attentionScratchBytes(positions, headDim), cached.memory);
+        }
       },
     );
   }
@@ -146,8 +159,7 @@ export class WasmCache implements KvCache {
 
   /** The layer with room for `capacity` positions, in the first memory that has it, what it held copied and its old place given back. */
   #grow(old: CachedLayer, capacity: number): CachedLayer {
-    const rowBytes = this.#rowBytes;
-    const sizes = rowBytes.map(row => this.#shape.numKvHeads * capacity * row);
+    const sizes = this.#pieces.map(({ count, positionBytes }) => count * capacity * positionBytes);
     const memory = this.#heaps.findIndex((heap, i) => heap.hasRoom(sizes[0] + sizes[1] + (i === 0 ? heap.limit * ACTIVATION_SHARE : 0)));
     if (memory < 0) {
       throw new RangeError(
@@ -157,11 +169,11 @@ export class WasmCache implements KvCache {
     const heap = this.#heaps[memory];
     const grown = sizes.map(size => heap.allocate(size));
     [old.keys, old.values].forEach((from, which) => {
-      const row = rowBytes[which];
-      for (let head = 0; head < this.#shape.numKvHeads; head++) {
-        const target = heap.bytes(grown[which] + head * capacity * row, capacity * row);
-        const kept = old.capacity * row;
-        if (kept > 0) target.set(this.#heaps[old.memory].bytes(from + head * kept, kept));
+      const { count, positionBytes } = this.#pieces[which];
+      const kept = old.capacity * positionBytes;
+      for (let piece = 0; piece < count; piece++) {
+        const target = heap.bytes(grown[which] + piece * capacity * positionBytes, capacity * positionBytes);
+        if (kept > 0) target.set(this.#heaps[old.memory].bytes(from + piece * kept, kept));
         target.fill(0, kept); // memory that was another's may hold NaN, which a weight of 0 would not undo
       }
       if (old.capacity > 0) this.#heaps[old.memory].free(from);

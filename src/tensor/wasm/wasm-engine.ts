@@ -8,17 +8,18 @@
  */
 
 import type { CacheShape, Engine, FloatBuffer, KvCache, Matrix, MatrixSource, QuantisedSource } from "../engine.ts";
-import { ACTIVATION_MAX, type QuantisedScheme, quantiseInto, SUB_BLOCK, subBlocksOf } from "../quantised.ts";
+import { ACTIVATION_MAX, type QuantisedScheme, quantiseInto, subBlocksOf } from "../quantised.ts";
 import * as reference from "../reference.ts";
 import { SUM_BLOCK } from "../reference.ts";
 import { Heap, roundUp } from "./heap.ts";
 import { FLOAT_BYTES } from "./job-context.ts";
-import { dtypeCode, FEW_ROWS, type JobName, linearScratchBytes, MIN_ITEM_VALUES, ROW_PANELS, schemeCode, tilesOf } from "./jobs.ts";
+import { dtypeCode, FEW_ROWS, type JobName, linearScratchBytes, MIN_ITEM_VALUES, ROW_PANELS, SUB_BLOCK_BYTES, schemeCode } from "./jobs.ts";
 import { compileKernels, MAX_PAGES, PAGE_BYTES } from "./kernels.ts";
 import { DOT_OPERATIONS, MULTIPLY_ADD_FLOPS, READ_BYTES } from "./limit-kernels.ts";
 import { PANEL, placeInPanel, TILE_ROWS, WEIGHT_BYTES } from "./linear-kernels.ts";
 import { integerPlace, pairsOf, panelLayout, scalesOffset, subScalePlace } from "./panel-layout.ts";
 import { CONTROL_BYTES, type StartWorker, ThreadPool } from "./threads.ts";
+import { tilesOf } from "./tiles.ts";
 import { addressOf, WasmBuffer } from "./wasm-buffer.ts";
 import { type Run, WasmCache } from "./wasm-cache.ts";
 import { isQuantised, type LoadContext, loadMatrix, loadQuantised, loadQuantising, WasmMatrix } from "./wasm-matrix.ts";
@@ -96,8 +97,8 @@ export class WasmEngine implements Engine {
   }
 
   buffer(rows: number, size: number): FloatBuffer {
-    // Tiles store four rows at a time, and vectors four values.
-    const length = roundUp(rows, TILE_ROWS) * size;
+    // Where there are many rows, tiles store four at a time; vectors store four values.
+    const length = (rows <= FEW_ROWS ? rows : roundUp(rows, TILE_ROWS)) * size;
     const address = this.#heap.allocate(length * FLOAT_BYTES + 16);
     this.#heap.floats(address, length).fill(0);
     this.#scoped?.push(address);
@@ -221,7 +222,7 @@ export class WasmEngine implements Engine {
 
   /** The same over quantised weights: the rows become 16-bit integers, each row with a scale. */
   #linearQuantised(matrix: WasmMatrix, scheme: QuantisedScheme, out: number, x: number, rows: number): void {
-    if (rows === 1) return this.#rowQuantised(matrix, scheme, out, x);
+    if (rows <= FEW_ROWS) return this.#fewQuantised(matrix, scheme, out, x, rows);
     const { address, memory, shape } = matrix;
     const [outputs, inputs] = shape;
     const heap = this.#heaps[memory];
@@ -240,22 +241,24 @@ export class WasmEngine implements Engine {
     }
   }
 
-  /** The step of decoding: some 200 of these a step, so its integers have a place that is kept. */
-  #rowQuantised({ address, memory, shape }: WasmMatrix, scheme: QuantisedScheme, out: number, x: number): void {
+  /** A few rows, or the one of decoding: some 200 of these a step, so their integers have a place that is kept. */
+  #fewQuantised({ address, memory, shape }: WasmMatrix, scheme: QuantisedScheme, out: number, x: number, rows: number): void {
     const [outputs, inputs] = shape;
-    // The row, zeros behind it to a whole sub-block, its scale, and the sums of its sub-blocks.
-    const rowBytes = pairsOf(inputs) * 4;
-    const paddedBytes = subBlocksOf(inputs) * SUB_BLOCK * 2;
-    const integers = this.#grown(this.#rows, memory, paddedBytes + FLOAT_BYTES + subBlocksOf(inputs) * 4);
-    const scale = integers + paddedBytes;
-    const sums = scale + FLOAT_BYTES;
-    this.#quantiseRows(memory, x, integers, scale, inputs, 1);
-    if (scheme === "int4") {
-      if (rowBytes < paddedBytes) this.#heaps[memory].bytes(integers + rowBytes, paddedBytes - rowBytes).fill(0);
-      this.#pool.kernels[memory].sub_block_sums(integers, sums, subBlocksOf(inputs));
+    const subBlocks = subBlocksOf(inputs);
+    // The rows, each with zeros behind it to a whole sub-block, their scales, and the sums of their sub-blocks.
+    const rowBytes = subBlocks * SUB_BLOCK_BYTES;
+    const integers = this.#grown(this.#rows, memory, rows * (rowBytes + FLOAT_BYTES + subBlocks * 4));
+    const scales = integers + rows * rowBytes;
+    const sums = scales + rows * FLOAT_BYTES;
+    const usedBytes = pairsOf(inputs) * 4;
+    for (let t = 0; t < rows; t++) {
+      const row = integers + t * rowBytes;
+      this.#quantiseRows(memory, x + t * inputs * FLOAT_BYTES, row, scales + t * FLOAT_BYTES, inputs, 1);
+      if (usedBytes < rowBytes) this.#heaps[memory].bytes(row + usedBytes, rowBytes - usedBytes).fill(0);
     }
-    const args = [schemeCode(scheme), address, inputs, outputs, integers, scale, sums, out];
-    this.#run("integerRow", args, Math.ceil(outputs / PANEL / ROW_PANELS), 2 * PANEL * FLOAT_BYTES, memory);
+    if (scheme === "int4") this.#pool.kernels[memory].sub_block_sums(integers, sums, rows * subBlocks);
+    const args = [schemeCode(scheme), address, inputs, outputs, integers, scales, sums, out, rows];
+    this.#run("integerFew", args, Math.ceil(outputs / PANEL / ROW_PANELS), 2 * PANEL * FLOAT_BYTES, memory);
   }
 
   #quantiseRows(memory: number, x: number, integers: number, scales: number, inputs: number, rows: number): void {

@@ -11,13 +11,14 @@ import { createEngine } from "../../../src/tensor/engine-choice.ts";
 import { packInt4, QUANTISED_SCHEMES, type QuantisedScheme, type QuantisedTensor, quantiseTensor } from "../../../src/tensor/quantised.ts";
 import { ReferenceEngine } from "../../../src/tensor/reference-engine.ts";
 import { Tensor } from "../../../src/tensor/tensor.ts";
+import { FEW_ROWS } from "../../../src/tensor/wasm/jobs.ts";
 import { WasmEngine } from "../../../src/tensor/wasm/wasm-engine.ts";
 import type { WasmMatrix } from "../../../src/tensor/wasm/wasm-matrix.ts";
 import { startNodeWorker } from "../../../src/tensor/wasm/worker-start.node.ts";
 import { noise } from "../../helpers.ts";
 
 const SIZES = [1, 3, 4, 5, 15, 16, 17, 31, 32, 33, 255, 256, 257, 1000];
-const ROWS = [1, 2, 3, 4, 5, 33];
+const ROWS = [1, 2, 3, 5, FEW_ROWS, FEW_ROWS + 1, 33];
 
 const reference = new ReferenceEngine();
 const engines: Engine[] = await Promise.all([1, 2, 3].map(threads => createEngine({ engine: "wasm", threads })));
@@ -139,9 +140,9 @@ describe.each(engines.map(engine => [engine.threads, engine] as const))("wasm, %
         const tensor = new Tensor("w", "F32", [20, inputs], values);
         const [ours, theirs] = [await matrixOf(engine, tensor, scheme), await matrixOf(reference, tensor, scheme)];
         for (const reach of [1e-44, 1e-36, 1, 1e20]) {
-          for (const rows of [1, 5]) {
+          for (const rows of [1, 5, FEW_ROWS + 1]) {
             const x = noise(rows * inputs, 3, reach);
-            x[0] = rows === 5 ? 3.4e38 : x[0];
+            x[0] = rows > 1 ? 3.4e38 : x[0];
             same(e => {
               const out = e.buffer(rows, 20);
               e.linearInto(out, bufferOf(e, rows, x), 0, rows, e === engine ? ours : theirs);
@@ -157,7 +158,7 @@ describe.each(engines.map(engine => [engine.threads, engine] as const))("wasm, %
       const values = Float32Array.from({ length: 16 * inputs }, (_, i) => (Math.floor(i / 256) % 2 === 0 ? -1 : 1));
       const tensor = new Tensor("w", "F32", [16, inputs], values);
       const [ours, theirs] = [await matrixOf(engine, tensor, scheme), await matrixOf(reference, tensor, scheme)];
-      for (const rows of [1, 4]) {
+      for (const rows of [1, 4, FEW_ROWS + 1]) {
         same(e => {
           const out = e.buffer(rows, 16);
           e.linearInto(out, bufferOf(e, rows, new Float32Array(rows * inputs).fill(-7)), 0, rows, e === engine ? ours : theirs);
@@ -169,17 +170,18 @@ describe.each(engines.map(engine => [engine.threads, engine] as const))("wasm, %
     test("a row with NaN or infinity gives NaN, and only that row", async () => {
       const tensor = quantisable("BF16", 20, 256);
       const [ours, theirs] = [await matrixOf(engine, tensor, scheme), await matrixOf(reference, tensor, scheme)];
-      const x = noise(6 * 256, 1);
+      const x = noise(12 * 256, 1);
       x[300] = Number.NaN;
       x[700] = -Infinity;
       for (const [first, rows] of [
+        [0, 12],
         [0, 6],
         [1, 1],
         [2, 1],
       ] as const) {
         same(e => {
           const out = e.buffer(rows, 20);
-          e.linearInto(out, bufferOf(e, 6, x), first, rows, e === engine ? ours : theirs);
+          e.linearInto(out, bufferOf(e, 12, x), first, rows, e === engine ? ours : theirs);
           if (first === 0)
             expect(Array.from({ length: 6 }, (_, t) => Number.isNaN(out.data[20 * t + 3]))).toEqual([
               false,
@@ -375,7 +377,7 @@ describe("several memories", () => {
   test("a cache that the first memory has no room for lies in another, and gives the same bits", async () => {
     // Layers of 1 MB each fill what the first memory of 16 MB leaves to caches, and go on in the others.
     const shape = { numLayers: 40, numHeads: 2, numKvHeads: 1, headDim: 64, maxPositions: 4096 };
-    const [rows, positions] = [5, 2048];
+    const [rows, positions] = [FEW_ROWS + 2, 2048];
     const [q, keys, values] = [noise(rows * 128, 1, 2), noise(rows * 64, 2, 2), noise(rows * 64, 3)];
     for (const threads of [1, 2]) {
       const engine = WasmEngine.create({ threads, startWorker: startNodeWorker, memoryBytes: 16 * 2 ** 20 });
