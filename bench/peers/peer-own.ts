@@ -1,4 +1,4 @@
-/** This project's fast engine as a peer: `node peer-own.ts JOB`. */
+/** This project's fast engine as a peer: `node peer-own.ts JOB`, the job's `variant` being the form of weights. */
 
 import { Qwen3 } from "../../src/model/qwen3.ts";
 import { createSampler } from "../../src/model/sampling.ts";
@@ -8,7 +8,11 @@ const job = readJob();
 const argmax = createSampler();
 
 await measure(job, async (): Promise<Peer> => {
-  const model = await Qwen3.load(job.path, { engine: "wasm", threads: job.threads });
+  const model = await Qwen3.load(job.path, {
+    engine: "wasm",
+    threads: job.threads,
+    weights: job.variant as "checkpoint" | "int8" | "int4",
+  });
   const session = model.newSession();
   return {
     // As the guard does; no more than 256 ids are one `forward`.

@@ -1,7 +1,7 @@
 /**
  * Measures other engines and this project's own on one machine, one checkpoint and the same ids:
  *
- *     npx node bench/peers/run.ts [--threads 2] [--rounds 3] [--work DIR] [--only NAME,NAME]
+ *     npx node bench/peers/run.ts [--threads 2] [--rounds 3] [--work DIR] [--only NAME,NAME] [--base NAME]
  *
  * Out: on stdout one JSON line for each engine and round, then the table of medians; progress on stderr. What is measured, and how to read
  * it: README.md. An engine that cannot be prepared or run is reported, and the others go on.
@@ -22,6 +22,7 @@ import type { Job, Measurements } from "./measure.ts";
 const TORCH_PACKAGES = ["torch==2.13.0", "transformers==5.23.0", "safetensors==0.8.0", "numpy", "gguf==0.19.0"];
 const ONNX_PACKAGES = ["onnxruntime==1.32.0", "onnxruntime-genai==0.18.0", "onnx==1.23.2", "onnx-ir==1.1.0"];
 const LLAMA_VERSION = "3.22.1";
+const ORT_WEB_VERSION = "1.30.0";
 const TIMEOUT_MS = 20 * 60 * 1000;
 
 const { values: options } = parseArgs({
@@ -30,6 +31,7 @@ const { values: options } = parseArgs({
     rounds: { type: "string", default: "3" },
     work: { type: "string", default: join(tmpdir(), "qwen3guard-peers") },
     only: { type: "string", default: "" },
+    base: { type: "string", default: "own" },
   },
 });
 const threads = positiveInteger("--threads", options.threads);
@@ -74,14 +76,21 @@ const onnxPackages: Preparation = {
   needs: [torchPackages],
   commands: [[python, "-m", "pip", "install", "--quiet", ...ONNX_PACKAGES]],
 };
+function npmInstall(folder: string, ...packages: string[]): string[] {
+  return ["npm", "install", "--silent", "--ignore-scripts", "--prefix", inWork(folder), ...packages];
+}
+
 // On Linux npm would fetch the binaries for CUDA and Vulkan too, 700 MB, as optional dependencies: only the one for the CPU is named.
 const llamaBinary = process.platform === "linux" ? ["--omit=optional", `@node-llama-cpp/linux-${process.arch}@${LLAMA_VERSION}`] : [];
 const llamaPackages: Preparation = {
   name: "llama-packages",
   needs: [],
-  commands: [
-    ["npm", "install", "--silent", "--ignore-scripts", "--prefix", inWork("npm"), `node-llama-cpp@${LLAMA_VERSION}`, ...llamaBinary],
-  ],
+  commands: [npmInstall("npm", `node-llama-cpp@${LLAMA_VERSION}`, ...llamaBinary)],
+};
+const ortWebPackages: Preparation = {
+  name: "ort-web-packages",
+  needs: [],
+  commands: [npmInstall("npm-ort-web", `onnxruntime-web@${ORT_WEB_VERSION}`)],
 };
 
 function gguf(type: string): Preparation {
@@ -98,11 +107,14 @@ function onnx(type: string): Preparation {
 }
 
 const onnxFloat = onnx("fp32");
-const onnxDynamic: Preparation = {
-  name: "onnx-int8-dynamic",
-  needs: [onnxFloat],
-  commands: [[python, here("quantize_onnx.py"), inWork("onnx-fp32"), inWork("onnx-int8-dynamic")]],
-};
+const onnxInt8 = onnx("int8");
+function onnxDynamic(name: string, ...options: string[]): Preparation {
+  const command = [python, here("quantize_onnx.py"), inWork("onnx-fp32"), inWork(name), ...options];
+  return { name, needs: [onnxFloat], commands: [command] };
+}
+
+const onnxInt8Dynamic = onnxDynamic("onnx-int8-dynamic");
+const onnxInt8Plain = onnxDynamic("onnx-int8-plain", "--plain-attention");
 
 interface PeerProgram {
   readonly name: string;
@@ -113,16 +125,20 @@ interface PeerProgram {
   readonly variant: string;
 }
 
-/** `own` is the base of ratios; ids are compared with those of torch-float32. */
+const WIDE = "--experimental-wasm-revectorize"; // the flag that `--wide` of the command line sets
+
+function own(name: string, weights: string, ...flags: string[]): PeerProgram {
+  const command = [process.execPath, ...flags, here("peer-own.ts")];
+  return { name, needs: [checkpoint], command, path: inWork("checkpoint"), variant: weights };
+}
+
+/** Ids are compared with those of torch-float32. */
 const peers: PeerProgram[] = [
-  // own-wide: the flag that `--wide` of the command line sets.
-  ...[[], ["--experimental-wasm-revectorize"]].map(flags => ({
-    name: flags.length === 0 ? "own" : "own-wide",
-    needs: [checkpoint],
-    command: [process.execPath, ...flags, here("peer-own.ts")],
-    path: inWork("checkpoint"),
-    variant: "",
-  })),
+  own("own", "checkpoint"),
+  own("own-wide", "checkpoint", WIDE),
+  own("own-int8", "int8"),
+  own("own-int8-wide", "int8", WIDE),
+  own("own-int4", "int4"),
   ...["float32", "bfloat16"].map(type => ({
     name: `torch-${type}`,
     needs: [checkpoint, torchPackages],
@@ -130,19 +146,26 @@ const peers: PeerProgram[] = [
     path: inWork("checkpoint"),
     variant: type,
   })),
-  ...["f16", "q8_0"].map(type => ({
+  ...["f16", "q8_0", "q4_0"].map(type => ({
     name: `llama.cpp-${type}`,
     needs: [gguf(type)],
     command: [process.execPath, here("peer-llama.ts")],
     path: inWork(`${type}.gguf`),
     variant: inWork("npm"),
   })),
-  ...[onnxFloat, onnx("int8"), onnxDynamic].map(made => ({
+  ...[onnxFloat, onnxInt8, onnxInt8Dynamic].map(made => ({
     name: made.name.replace("onnx", "onnxruntime"),
     needs: [made],
     command: [python, here("peer_onnx.py")],
     path: inWork(made.name),
     variant: "",
+  })),
+  ...[onnxInt8, onnxInt8Plain].map(made => ({
+    name: made.name.replace("onnx", "onnxruntime-web"),
+    needs: [made, ortWebPackages],
+    command: [process.execPath, here("peer-ort-web.ts")],
+    path: inWork(made.name),
+    variant: inWork("npm-ort-web"),
   })),
 ];
 
@@ -211,22 +234,22 @@ function agreement(got: Measurements, reference: Measurements): string {
 }
 
 /** A row of medians, as [heading, cell]; ratios are taken within each round. */
-function row(name: string, own: Rounds | undefined, runs: Rounds, reference: Measurements): string[][] {
+function row(name: string, base: Rounds | undefined, runs: Rounds, reference: Measurements): string[][] {
   const all = [...runs.values()];
   const value = (metric: Metric, digits = 0) => median(all.map(result => result[metric])).toFixed(digits);
   const ratio = (metric: Metric) => {
     const ratios = [...runs].flatMap(([round, result]) => {
-      const base = own?.get(round);
-      return base ? [result[metric] / base[metric]] : [];
+      const own = base?.get(round);
+      return own ? [result[metric] / own[metric]] : [];
     });
     return ratios.length > 0 ? median(ratios).toFixed(2) : "-";
   };
   return [
     ["engine", name],
     ["quick start ms", value("quickStartMs")],
-    ["/ own", ratio("quickStartMs")],
+    [`/ ${options.base}`, ratio("quickStartMs")],
     ["best ms", value("bestMs")],
-    ["/ own", ratio("bestMs")],
+    [`/ ${options.base}`, ratio("bestMs")],
     ["prefill ms", value("prefillMs")],
     ["decode tokens/s", value("decodeTokensPerSecond", 1)],
     ["load ms", value("loadMs")],
@@ -239,20 +262,21 @@ function row(name: string, own: Rounds | undefined, runs: Rounds, reference: Mea
 function printTable(results: ReadonlyMap<string, Rounds>): void {
   const averages = loadavg().map(load => load.toFixed(1));
   console.log(`\n${cpus()[0].model}, ${cpus().length} logical cores, ${(totalmem() / 2 ** 30).toFixed(0)} GiB; Node ${process.version}`);
-  console.log([...TORCH_PACKAGES, ...ONNX_PACKAGES, `node-llama-cpp ${LLAMA_VERSION}`].join(", "));
+  console.log([...TORCH_PACKAGES, ...ONNX_PACKAGES, `node-llama-cpp ${LLAMA_VERSION}`, `onnxruntime-web ${ORT_WEB_VERSION}`].join(", "));
   console.log(`${threads} threads, median of ${rounds}; load average at the end ${averages.join(" ")}\n`);
   const reference = (results.get("torch-float32") ?? results.values().next().value)?.values().next().value;
   if (!reference) return;
-  const rows = Array.from(results, ([name, runs]) => row(name, results.get("own"), runs, reference));
+  const rows = Array.from(results, ([name, runs]) => row(name, results.get(options.base), runs, reference));
   console.log(`| ${rows[0].map(([heading]) => heading).join(" | ")} |\n|${"---|".repeat(rows[0].length)}`);
   for (const cells of rows) console.log(`| ${cells.map(([, cell]) => cell).join(" | ")} |`);
 }
 
 function main(): void {
   mkdirSync(work, { recursive: true });
-  const only = options.only === "" ? peers.map(({ name }) => name) : options.only.split(",");
-  const unknown = only.find(name => !peers.some(peer => peer.name === name));
-  if (unknown !== undefined) throw new RangeError(`--only: expected some of ${peers.map(({ name }) => name).join(", ")}, got ${unknown}`);
+  const names = peers.map(({ name }) => name);
+  const only = options.only === "" ? names : options.only.split(",");
+  const unknown = [...only, options.base].find(name => !names.includes(name));
+  if (unknown !== undefined) throw new RangeError(`--only and --base: expected some of ${names.join(", ")}, got ${unknown}`);
   let left = peers.filter(({ name }) => only.includes(name));
   const failures: string[] = [];
   /** The peers for which `attempt` went well. */

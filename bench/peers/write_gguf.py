@@ -1,6 +1,6 @@
 """Writes a Qwen3 safetensors checkpoint as GGUF, for llama.cpp.
 
-    python write_gguf.py CHECKPOINT_DIR OUT.gguf f16|q8_0
+    python write_gguf.py CHECKPOINT_DIR OUT.gguf f16|q8_0|q4_0
 
 The usual converter comes with llama.cpp's sources and not as a package; the `gguf` package has its parts: tensor names, quantizer and
 writer. As there, gains stay float32 and all matrices, the embedding too, take the type asked for. The tokenizer is a
@@ -15,14 +15,17 @@ import gguf
 import torch
 from safetensors import safe_open
 
-TYPES = {"f16": gguf.GGMLQuantizationType.F16, "q8_0": gguf.GGMLQuantizationType.Q8_0}
-FILE_TYPES = {"f16": gguf.LlamaFileType.MOSTLY_F16, "q8_0": gguf.LlamaFileType.MOSTLY_Q8_0}
+TYPES = {
+    "f16": (gguf.GGMLQuantizationType.F16, gguf.LlamaFileType.MOSTLY_F16),
+    "q8_0": (gguf.GGMLQuantizationType.Q8_0, gguf.LlamaFileType.MOSTLY_Q8_0),
+    "q4_0": (gguf.GGMLQuantizationType.Q4_0, gguf.LlamaFileType.MOSTLY_Q4_0),
+}
 
 
-def write_header(writer: gguf.GGUFWriter, config: dict, type_name: str) -> None:
+def write_header(writer: gguf.GGUFWriter, config: dict, file_type: gguf.LlamaFileType) -> None:
     """The keys that llama.cpp asks of this architecture."""
     writer.add_name("seeded random weights")
-    writer.add_file_type(FILE_TYPES[type_name])
+    writer.add_file_type(file_type)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     writer.add_vocab_size(config["vocab_size"])
     writer.add_context_length(config["max_position_embeddings"])
@@ -44,11 +47,12 @@ def write_header(writer: gguf.GGUFWriter, config: dict, type_name: str) -> None:
 
 
 def main(checkpoint: Path, target: Path, type_name: str) -> None:
+    tensor_type, file_type = TYPES[type_name]
     config = json.loads((checkpoint / "config.json").read_text())
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.QWEN3, config["num_hidden_layers"])
     # Through a temporary file: the whole model never lies in memory.
     writer = gguf.GGUFWriter(target, gguf.MODEL_ARCH_NAMES[gguf.MODEL_ARCH.QWEN3], use_temp_file=True)
-    write_header(writer, config, type_name)
+    write_header(writer, config, file_type)
     with safe_open(checkpoint / "model.safetensors", framework="pt") as tensors:
         for name in tensors.keys():
             values = tensors.get_tensor(name).to(torch.float32).numpy()
@@ -58,7 +62,7 @@ def main(checkpoint: Path, target: Path, type_name: str) -> None:
             if values.ndim == 1:
                 writer.add_tensor(gguf_name, values)
             else:
-                writer.add_tensor(gguf_name, gguf.quants.quantize(values, TYPES[type_name]), raw_dtype=TYPES[type_name])
+                writer.add_tensor(gguf_name, gguf.quants.quantize(values, tensor_type), raw_dtype=tensor_type)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
