@@ -85,7 +85,8 @@ export class WasmCache implements KvCache {
         [values, floats, "in"],
       ],
       ([keyAddress, valueAddress]) => {
-        const share = rows * headDim < MIN_ITEM_VALUES ? numKvHeads : 1;
+        // Each value of a key goes to a cache line of its own, which must come from memory first.
+        const share = Math.min(numKvHeads, Math.ceil(MIN_ITEM_VALUES / (rows * headDim * PANEL)));
         const args = [keyAddress, valueAddress, cached.keys, cached.values, numKvHeads, headDim, cached.capacity, start, rows, share];
         this.#run("storeKeysAndValues", args, Math.ceil(numKvHeads / share), 0, cached.memory);
       },
