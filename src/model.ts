@@ -4,7 +4,7 @@ export { type CheckpointFiles, filesFromBlobs, filesFromUrl } from "./model/chec
 export { type GuardHeadsConfig, parseConfig, type Qwen3Config } from "./model/config.ts";
 export type { GuardScores, TapListener } from "./model/forward.ts";
 export type { Draft, FinishReason, GenerateOptions, Generation, GenerationStep } from "./model/generate.ts";
-export type { HubOptions, HubProgress } from "./model/hub-id.ts";
+export type { HubOptions, HubProgress } from "./model/hub/id.ts";
 export { type CheckpointSource, openCheckpointFiles } from "./model/open-checkpoint.ts";
 export { Qwen3 } from "./model/qwen3.ts";
 export { createSampler, type Sampler, type SamplingOptions } from "./model/sampling.ts";

@@ -1,6 +1,6 @@
 /** One line on stderr that says how a download stands, where that is a terminal. It goes when the download ends. */
 
-import type { HubProgress } from "../model/hub-id.ts";
+import type { HubProgress } from "../model/hub/id.ts";
 import type { Terminal } from "./io.ts";
 import { clock } from "./progress.ts";
 

@@ -4,7 +4,7 @@
  */
 
 import { type CheckpointFiles, filesFromUrl } from "./checkpoint-files.ts";
-import { type HubOptions, hubUrl, parseHubId } from "./hub-id.ts";
+import { type HubOptions, hubUrl, parseHubId } from "./hub/id.ts";
 
 /** Where a checkpoint comes from: a folder's path (Node), a model's name on the Hub, the URL of a folder, or files already at hand. */
 export type CheckpointSource = string | URL | CheckpointFiles;
@@ -25,7 +25,7 @@ export async function openCheckpointFiles(source: CheckpointSource, hub: HubOpti
       throw new TypeError(`${source}: expected a URL, a Hub id or filesFromBlobs, since folders need Node`);
     }
     if (hubId === undefined || (await isThere(source as string))) return filesFromFolder(source);
-    const { filesFromHub } = await import("./hub-cache.node.ts");
+    const { filesFromHub } = await import("./hub/cache.node.ts");
     return filesFromHub(hubId, hub);
   }
   if (source instanceof URL) return filesFromUrl(source);

@@ -6,7 +6,7 @@ import { syncBuiltinESMExports } from "node:module";
 import { join } from "node:path";
 import { describe, expect, onTestFinished, test, vi } from "vitest";
 import { downloadProgress } from "../../src/app/download-progress.ts";
-import type { HubProgress } from "../../src/model/hub-id.ts";
+import type { HubProgress } from "../../src/model/hub/id.ts";
 import { GEN } from "../checkpoints.ts";
 import { projectPath } from "../helpers.ts";
 import { COMMIT, type HubStandIn, startHub } from "../hub-stand-in.ts";
@@ -190,8 +190,8 @@ describe("as a process", () => {
       expect(status).toBe(0);
       return err.split("\n").filter(line => line !== "");
     };
-    expect(await loaded(GEN)).toEqual(["hub-id.ts"]);
-    expect(await loaded(hub.id)).toEqual(["hub-id.ts", "hub-cache.node.ts", "hub-id.ts"]);
+    expect(await loaded(GEN)).toEqual(["id.ts"]);
+    expect(await loaded(hub.id)).toEqual(["id.ts", "cache.node.ts", "id.ts"]);
   });
 });
 

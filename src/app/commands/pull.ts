@@ -1,7 +1,7 @@
 /** `qwen3guard pull`: a model of the Hub into the Hugging Face cache. Prints the folder that it is in then, which `--model` takes. */
 
-import { hubSettings } from "../../model/hub-cache.node.ts";
-import { parseHubId } from "../../model/hub-id.ts";
+import { hubSettings } from "../../model/hub/cache.node.ts";
+import { parseHubId } from "../../model/hub/id.ts";
 import { downloadProgress } from "../download-progress.ts";
 import { type Terminal, UsageError } from "../io.ts";
 
@@ -21,7 +21,7 @@ export async function pullCommand(text: string, options: { json?: boolean; quiet
   if (hub === undefined) throw new UsageError(`pull: expected a Hub id, org/name or org/name@revision, got ${text}`);
   const started = performance.now();
   // Loaded when it is used: no other command needs the package that talks to the Hub.
-  const { pull } = await import("../../model/hub-download.node.ts");
+  const { pull } = await import("../../model/hub/download.node.ts");
   const line = downloadProgress(options, terminal);
   try {
     const pulled = await pull(hub, await hubSettings(terminal.env), line.show);

@@ -2,7 +2,7 @@
 
 import { existsSync } from "node:fs";
 import { Guard } from "../../guard/guard.ts";
-import { parseHubId } from "../../model/hub-id.ts";
+import { parseHubId } from "../../model/hub/id.ts";
 import { checkpointFiles, engineOptions, type ModelOptions } from "../checkpoint-option.ts";
 import { type Terminal, UsageError } from "../io.ts";
 import { createHandler } from "../server/handler.ts";

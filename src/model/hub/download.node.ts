@@ -1,8 +1,8 @@
 /**
- * A checkpoint from the Hugging Face Hub into the cache that hub-cache.node.ts reads. Node only; loaded when something must be downloaded.
+ * A checkpoint from the Hugging Face Hub into the cache that cache.node.ts reads. Node only; loaded when something must be downloaded.
  *
  * From `@huggingface/hub` come the calls of the Hub's API: `modelInfo`, which commit a revision is, and `listFiles`, what is in it, with sizes and
- * checksums, page by page. What it has for downloading is not used, and hub-blob.node.ts does that part instead: `downloadFileToCacheDir` and
+ * checksums, page by page. What it has for downloading is not used, and blob.node.ts does that part instead: `downloadFileToCacheDir` and
  * `snapshotDownload` start every file from nothing, compare no checksum, report no progress, print to the console and let two processes
  * write into one file; `fileDownloadInfo` gives the storage server's idea of a checksum. The token is not given to the package: every request
  * goes through `hubFetch`, the one place that knows where it may be sent.
@@ -11,12 +11,12 @@
 import { copyFile, mkdir, readdir, rename, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { type ListFileEntry, listFiles, modelInfo } from "@huggingface/hub";
-import { INDEX_FILE, SINGLE_FILE } from "../tensor/safetensors-sharded.ts";
-import { downloadBlob, type HubFile, PATIENCE, type Patience, sizeOf } from "./hub-blob.node.ts";
-import { CachedRepo, type HubSettings } from "./hub-cache.node.ts";
-import { type HubTarget, hubFetch, InterruptedError, reason } from "./hub-fetch.ts";
-import { type HubId, type HubOptions, isCommit } from "./hub-id.ts";
-import { withLock } from "./hub-lock.node.ts";
+import { INDEX_FILE, SINGLE_FILE } from "../../tensor/safetensors-sharded.ts";
+import { downloadBlob, type HubFile, PATIENCE, type Patience, sizeOf } from "./blob.node.ts";
+import { CachedRepo, type HubSettings } from "./cache.node.ts";
+import { type HubTarget, hubFetch, InterruptedError, reason } from "./fetch.ts";
+import { type HubId, type HubOptions, isCommit } from "./id.ts";
+import { withLock } from "./lock.node.ts";
 
 /** What is in the cache now, and what of it came over the network. */
 export interface Pulled extends HubId {

@@ -8,18 +8,18 @@
  *       .no_exist/<commit>/chat_template.jinja     known not to be in the repository
  *
  * The layout is that of Python's huggingface_hub, so what one has downloaded the other finds. A snapshot that is complete is used as it is,
- * without a look at the network and without the package that would look: only hub-download.node.ts loads `@huggingface/hub`. The package's own
+ * without a look at the network and without the package that would look: only download.node.ts loads `@huggingface/hub`. The package's own
  * readers of the cache are not used: they take their folders from `process.env` alone, and do not tell whether a snapshot is complete.
  */
 
 import { readFile, stat } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join, resolve } from "node:path";
-import { bytesFromFile } from "../tensor/bytes.node.ts";
-import { INDEX_FILE, readIndex, SINGLE_FILE } from "../tensor/safetensors-sharded.ts";
-import type { CheckpointFiles } from "./checkpoint-files.ts";
-import { filesFromFolder } from "./checkpoint-folder.node.ts";
-import { HUB_ENDPOINT, type HubId, type HubOptions, isCommit } from "./hub-id.ts";
+import { bytesFromFile } from "../../tensor/bytes.node.ts";
+import { INDEX_FILE, readIndex, SINGLE_FILE } from "../../tensor/safetensors-sharded.ts";
+import type { CheckpointFiles } from "../checkpoint-files.ts";
+import { filesFromFolder } from "../checkpoint-folder.node.ts";
+import { HUB_ENDPOINT, type HubId, type HubOptions, isCommit } from "./id.ts";
 
 /** What the environment says, under the names that huggingface_hub gave it. */
 export interface HubSettings {
@@ -116,7 +116,7 @@ export async function filesFromHub(hub: HubId, options: HubOptions = {}): Promis
   const repo = new CachedRepo(hub, settings);
   const commit = await repo.commit(hub.revision);
   if (commit !== undefined && (await repo.missing(commit)).length === 0) return filesFromFolder(repo.snapshot(commit), hub.id);
-  const { pull } = await import("./hub-download.node.ts");
+  const { pull } = await import("./download.node.ts");
   const { path } = await pull(hub, settings, options.onProgress).catch(error => {
     if (commit !== undefined) throw error;
     // Nothing of it was ever here: perhaps it was meant as a path, and misspelt.

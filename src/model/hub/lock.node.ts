@@ -4,7 +4,7 @@
  * The lock is a file that only one can create, with the name of who did in it. Node has no lock that the system takes back when a process dies,
  * as flock does for huggingface_hub, so a lock is also over when its process is gone, or has not touched it for half a minute (another
  * machine or container, where a process cannot be looked up). Two may then hold it for a moment, in theory; it saves work, and correctness
- * does not rest on it (hub-blob.node.ts).
+ * does not rest on it (blob.node.ts).
  */
 
 import { randomUUID } from "node:crypto";

@@ -2,14 +2,14 @@
  * One file from the Hub into the cache's blobs: continued where an earlier download stopped, and checked before it gets its name. Node only.
  *
  * Until it is whole it is `<blob>.incomplete`. Bytes are written at the positions they belong to, and what is checked is what is read back from
- * the disk. So a second process that should ever write the same file (hub-lock.node.ts keeps it away) writes the same bytes over the same bytes.
+ * the disk. So a second process that should ever write the same file (lock.node.ts keeps it away) writes the same bytes over the same bytes.
  */
 
 import { createHash } from "node:crypto";
 import { constants, createReadStream } from "node:fs";
 import { type FileHandle, open, rename, rm, stat } from "node:fs/promises";
 import { setTimeout as delay } from "node:timers/promises";
-import { type HubTarget, hubFetch, InterruptedError, reason } from "./hub-fetch.ts";
+import { type HubTarget, hubFetch, InterruptedError, reason } from "./fetch.ts";
 
 /** A file as the Hub's listing has it. */
 export interface HubFile {

@@ -1,7 +1,7 @@
 /**
  * Names of models on the Hugging Face Hub: `org/name`, or `org/name@revision` with a branch, a tag or a commit.
  *
- * In: a text. Out: its parts, or undefined where it is no such name. Everything here runs anywhere; the cache on disk is in hub-cache.node.ts.
+ * In: a text. Out: its parts, or undefined where it is no such name. Everything here runs anywhere; the cache on disk is in cache.node.ts.
  */
 
 /** A model of the Hub at a revision. */
