@@ -65,6 +65,26 @@ test("top-k keeps the k likeliest, ties to the lower id; top-p the shortest run 
   expect(seen({ topP: 0.9 })).toEqual([1, 3, 5]); // and 0.14
 });
 
+test("the likeliest ids are those that sorting finds, ties to the lower id", () => {
+  const close = noise(3000, 1, 1e-6);
+  const wide = noise(3000, 2, 80).map((x, i) => (i % 7 === 0 ? Math.round(x) : i % 11 === 0 ? -0 : i % 13 === 0 ? 0 : x));
+  for (const logits of [close, wide, new Float32Array(3000), noise(3000, 3, 1e-44), Float32Array.of(-3.4e38, 3.4e38, 0, -0, 3.4e38)]) {
+    const sorted = Array.from(logits.keys()).sort((a, b) => logits[b] - logits[a] || a - b);
+    for (const topK of [1, 2, 17, 3000]) {
+      // At so high a temperature all candidates are equally likely: what is drawn is a place in the order.
+      const random = seededRandom(9);
+      const expected = Array.from({ length: 40 }, () => sorted[Math.floor(random() * Math.min(topK, logits.length))]);
+      expect(draw({ temperature: Number.MAX_VALUE, topK, seed: 9 }, 40, logits)).toEqual(expected);
+    }
+  }
+});
+
+test("NaN is refused", () => {
+  expect(() => createSampler({ temperature: 1 })(Float32Array.of(1, Number.NaN, 2))).toThrow(
+    "logits: expected numbers, got NaN at index 1",
+  );
+});
+
 test("a vocabulary's worth of logits works", () => {
   const id = draw({ temperature: 1.5, topP: 0.95, seed: 3 }, 1, noise(151_936, 1, 10))[0];
   expect(Number.isInteger(id)).toBe(true);
