@@ -25,7 +25,7 @@ export async function openCheckpointFiles(source: CheckpointSource, hub: HubOpti
       throw new TypeError(`${source}: expected a URL, a Hub id or filesFromBlobs, since folders need Node`);
     }
     if (hubId === undefined || (await isThere(source as string))) return filesFromFolder(source);
-    const { filesFromHub } = await import("./hub/cache.node.ts");
+    const { filesFromHub } = await import("./hub/files.node.ts");
     return filesFromHub(hubId, hub);
   }
   if (source instanceof URL) return filesFromUrl(source);

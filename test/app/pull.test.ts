@@ -191,7 +191,7 @@ describe("as a process", () => {
       return err.split("\n").filter(line => line !== "");
     };
     expect(await loaded(GEN)).toEqual(["id.ts"]);
-    expect(await loaded(hub.id)).toEqual(["id.ts", "cache.node.ts", "id.ts"]);
+    expect(await loaded(hub.id)).toEqual(["id.ts", "files.node.ts", "cache.node.ts", "id.ts"]);
   });
 });
 

@@ -1,5 +1,5 @@
 /**
- * The Hugging Face cache on this machine: where it is, and which checkpoints in it are complete. Node only; reached by `openCheckpointFiles`.
+ * The Hugging Face cache on this machine: where it is, and which checkpoints in it are complete. Node only.
  *
  *     <cache>/models--Qwen--Qwen3Guard-Gen-0.6B/
  *       blobs/<SHA-256, or git's SHA-1>            what was downloaded, by content
@@ -8,7 +8,7 @@
  *       .no_exist/<commit>/chat_template.jinja     known not to be in the repository
  *
  * The layout is that of Python's huggingface_hub, so what one has downloaded the other finds. A snapshot that is complete is used as it is,
- * without a look at the network and without the package that would look: only download.node.ts loads `@huggingface/hub`. The package's own
+ * without a look at the network and without the package that would look (files.node.ts). The package's own
  * readers of the cache are not used: they take their folders from `process.env` alone, and do not tell whether a snapshot is complete.
  */
 
@@ -17,8 +17,6 @@ import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 import { bytesFromFile } from "../../tensor/bytes.node.ts";
 import { INDEX_FILE, readIndex, SINGLE_FILE } from "../../tensor/safetensors-sharded.ts";
-import type { CheckpointFiles } from "../checkpoint-files.ts";
-import { filesFromFolder } from "../checkpoint-folder.node.ts";
 import { HUB_ENDPOINT, type HubId, type HubOptions, isCommit } from "./id.ts";
 
 /** What the environment says, under the names that huggingface_hub gave it. */
@@ -105,24 +103,6 @@ export class CachedRepo {
     for (const shard of new Set(shardOf.values())) if (!(await has(shard))) missing.push(shard);
     return missing;
   }
-}
-
-/**
- * The files of a model of the Hub: from the cache, and downloaded first where the cache has not all of them. Throws Error, one line, where they
- * cannot be had.
- */
-export async function filesFromHub(hub: HubId, options: HubOptions = {}): Promise<CheckpointFiles> {
-  const settings = await hubSettings(options.env);
-  const repo = new CachedRepo(hub, settings);
-  const commit = await repo.commit(hub.revision);
-  if (commit !== undefined && (await repo.missing(commit)).length === 0) return filesFromFolder(repo.snapshot(commit), hub.id);
-  const { pull } = await import("./download.node.ts");
-  const { path } = await pull(hub, settings, options.onProgress).catch(error => {
-    if (commit !== undefined) throw error;
-    // Nothing of it was ever here: perhaps it was meant as a path, and misspelt.
-    throw new Error(`${error.message}; there is no folder of that name either`, { cause: error });
-  });
-  return filesFromFolder(path, hub.id);
 }
 
 /** Follows links: one that leads nowhere is no file. */
