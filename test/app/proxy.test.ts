@@ -71,7 +71,10 @@ test.skipIf(process.platform === "win32")("judges with a Stream guard, logs what
 
 test.each([
   [[], "proxy: expected --upstream URL, got none"],
-  [["--upstream", "localhost:8000"], "--upstream: expected an http or https URL, as in http://localhost:8000/v1, got another text"],
+  [
+    ["--upstream", "localhost:8000"],
+    "--upstream: expected an http or https URL without user, query and fragment, as in http://localhost:8000/v1, got another text",
+  ],
   [["--upstream", "http://x", "--timeout", "301"], "--timeout: expected at most 300 seconds, got 301"],
   [["--upstream", "http://x", "--port", "70000"], "--port: expected at most 65535, got 70000"],
   [

@@ -6,6 +6,7 @@ import { type Terminal, UsageError } from "../io.ts";
 import { loadEitherGuard } from "../loaded-guard.ts";
 import type { Action } from "../server/proxy/call.ts";
 import { createProxy } from "../server/proxy/proxy.ts";
+import { Upstream } from "../server/proxy/upstream.ts";
 import { checkPort, logTo, serveUntilStopped } from "../serving.ts";
 
 export interface ProxyCommandOptions extends ModelOptions {
@@ -34,9 +35,7 @@ export async function proxyCommand(options: ProxyCommandOptions, terminal: Termi
   const { host, port, upstream, every, timeout } = options;
   checkPort(port);
   if (timeout > 300) throw new UsageError(`--timeout: expected at most 300 seconds, got ${timeout}`);
-  if (!URL.canParse(upstream) || !/^https?:$/.test(new URL(upstream).protocol)) {
-    throw new UsageError("--upstream: expected an http or https URL, as in http://localhost:8000/v1, got another text");
-  }
+  checkUpstream(upstream);
   const guard = await loadEitherGuard(options, terminal);
   try {
     const handler = createProxy(guard, {
@@ -57,5 +56,14 @@ export async function proxyCommand(options: ProxyCommandOptions, terminal: Termi
     return await serveUntilStopped(handler, { host, port, timeoutMs: IDLE_MS }, terminal);
   } finally {
     guard.close();
+  }
+}
+
+/** Before the guard is loaded. */
+function checkUpstream(upstream: string): void {
+  try {
+    new Upstream(upstream, 1);
+  } catch (error) {
+    throw new UsageError(`--${(error as Error).message}`);
   }
 }

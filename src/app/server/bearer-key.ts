@@ -6,7 +6,12 @@ export class BearerKey {
   readonly #digest: Promise<Uint8Array>;
 
   constructor(key: string) {
-    if (key === "") throw new RangeError("apiKey: expected a key, got an empty text");
+    // Not quoted. Clients send a header's other characters in one encoding or another, and cut blanks off.
+    if (!/^[!-~]+$/.test(key)) {
+      throw new RangeError(
+        `apiKey: expected a key of printable ASCII without blanks, got ${key === "" ? "an empty text" : "another text"}`,
+      );
+    }
     this.#digest = digest(key);
   }
 

@@ -76,13 +76,18 @@ export async function chatCompletion(service: Service, body: Record<string, unkn
       const chunk = (delta: object, logprobs: object | null, finish_reason: string | null = null): void =>
         event([{ index: 0, delta, logprobs, finish_reason }]);
       let content = "";
+      let hasBegun = false;
+      const begin = (): void => {
+        if (!hasBegun) chunk({ role: "assistant", content: "", refusal: null }, null);
+        hasBegun = true;
+      };
       const end = await run(({ text, tokens }) => {
-        if (content === "") chunk({ role: "assistant", content: "", refusal: null }, null);
+        begin();
         content += text;
         chunk({ content: text }, shown(tokens));
       });
       count(service, messages, content, end);
-      if (content === "") chunk({ role: "assistant", content: "", refusal: null }, null);
+      begin();
       chunk({}, null, end.finishReason);
       if (generation.includeUsage) event([], end.usage);
     },

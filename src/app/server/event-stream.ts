@@ -43,8 +43,9 @@ export function eventStream(
     if (!isOpen) return;
     if ((controller.desiredSize ?? 0) <= 0) {
       isOpen = false;
-      controller.close();
-      return abort(new Error("the client reads too slowly"));
+      const reason = new Error("the client reads too slowly");
+      controller.error(reason); // the connection breaks: a close would look like the end of the answer
+      return abort(reason);
     }
     controller.enqueue(encoder.encode(`data: ${data}\n\n`));
   };

@@ -19,6 +19,11 @@ export class Fields {
     this.#path = path;
   }
 
+  /** Also those whose value is null. */
+  get allNames(): string[] {
+    return Object.keys(this.#values);
+  }
+
   get names(): string[] {
     return Object.keys(this.#values).filter(name => this.get(name) !== undefined);
   }

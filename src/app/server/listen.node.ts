@@ -2,7 +2,7 @@
 
 import { createServer, type Server } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
-import { getRequestListener } from "@hono/node-server";
+import { getRequestListener, type HttpBindings } from "@hono/node-server";
 import { ApiError } from "./api-error.ts";
 import type { Handler } from "./handler.ts";
 
@@ -36,7 +36,8 @@ const IDLE_CHECK_MS = 20;
 
 /** Rejects with the system's error, for instance EADDRINUSE. */
 export async function listen(handler: Handler, { host, port, timeoutMs, receiveMs = RECEIVE_MS }: ListenOptions): Promise<Listener> {
-  const listener = getRequestListener(handler.fetch, {
+  const serve = async (request: Request, { outgoing }: HttpBindings): Promise<Response> => breaking(await handler.fetch(request), outgoing);
+  const listener = getRequestListener((request, env) => serve(request, env as HttpBindings), {
     overrideGlobalObjects: false,
     // What is no URL or has no host never comes to the handler.
     errorHandler: () => Response.json({ error: new ApiError(400, "request: expected a URL and a host, got others").body }, { status: 400 }),
@@ -49,7 +50,11 @@ export async function listen(handler: Handler, { host, port, timeoutMs, receiveM
       keepAliveTimeout: KEEP_ALIVE_MS,
       maxHeaderSize: MAX_HEADER_BYTES,
     },
-    listener,
+    (request, response) => {
+      // HTTP/1.0, which health checks still speak, need not name a host.
+      if (request.httpVersion === "1.0") request.headers.host ??= "localhost";
+      void listener(request, response);
+    },
   );
   server.maxHeadersCount = MAX_HEADERS;
   server.maxConnections = MAX_CONNECTIONS;
@@ -71,6 +76,25 @@ export async function listen(handler: Handler, { host, port, timeoutMs, receiveM
       await closeServer(server, sockets);
     },
   };
+}
+
+/** A body that fails breaks the connection, so that what was sent does not look complete. The adapter would print the error as well. */
+function breaking(response: Response, outgoing: HttpBindings["outgoing"]): Response {
+  if (!response.body) return response;
+  const reader = response.body.getReader();
+  const body = new ReadableStream<Uint8Array>({
+    pull: async controller => {
+      try {
+        const { done, value } = await reader.read();
+        if (done) controller.close();
+        else controller.enqueue(value);
+      } catch {
+        outgoing.destroy(); // which cancels this
+      }
+    },
+    cancel: reason => reader.cancel(reason),
+  });
+  return new Response(body, response);
 }
 
 function closeServer(server: Server, sockets: ReadonlySet<Socket>): Promise<void> {

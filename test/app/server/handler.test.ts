@@ -319,7 +319,9 @@ test.each([
   [{ maxQueue: 0 }, "queue: expected room for at least 1, got 0"],
   [{ maxBodyBytes: 0 }, "maxBodyBytes: expected an integer from 1 to 2147483647, got 0"],
   [{ timeoutMs: 2 ** 31 }, "timeoutMs: expected an integer from 1 to 2147483647, got 2147483648"],
-  [{ apiKey: "" }, "apiKey: expected a key, got an empty text"],
+  [{ apiKey: "" }, "apiKey: expected a key of printable ASCII without blanks, got an empty text"],
+  [{ apiKey: "secret " }, "apiKey: expected a key of printable ASCII without blanks, got another text"],
+  [{ apiKey: "schl\u00fcssel" }, "apiKey: expected a key of printable ASCII without blanks, got another text"],
   [
     { port: 1 },
     'handler: expected options among modelNames, apiKey, maxQueue, maxBodyBytes, timeoutMs, cors, log, logRequests, logText, got "port"',

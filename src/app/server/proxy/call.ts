@@ -115,8 +115,12 @@ export class Call {
   /** A choice's index. Throws ApiError where no such choice was asked for. */
   checkIndex(index: unknown): number {
     const { choices } = this;
-    if (typeof index === "number" && Number.isInteger(index) && index >= 0 && index < choices) return index;
+    if (this.isIndex(index)) return index;
     throw upstreamFault(`choices 0 to ${choices - 1}, which were asked for`, "another");
+  }
+
+  isIndex(index: unknown): index is number {
+    return typeof index === "number" && Number.isInteger(index) && index >= 0 && index < this.choices;
   }
 
   questionOf(choice: number): readonly ChatMessage[] {

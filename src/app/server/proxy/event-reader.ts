@@ -14,7 +14,7 @@ export async function* readEvents(chunks: AsyncIterable<Uint8Array>): AsyncGener
   let data: string | undefined;
   for await (const line of readLines(chunks)) {
     if (line === "") {
-      if (data !== undefined) yield data;
+      if (data) yield data; // the standard drops an event without data
       data = undefined;
       continue;
     }
@@ -24,7 +24,7 @@ export async function* readEvents(chunks: AsyncIterable<Uint8Array>): AsyncGener
     data = data === undefined ? value : `${data}\n${value}`;
     if (data.length > MAX_EVENT_CHARS) throw tooLong();
   }
-  if (data !== undefined) yield data;
+  if (data) yield data;
 }
 
 /** Lines end with CR LF, LF or CR. */

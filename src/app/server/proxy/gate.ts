@@ -11,13 +11,13 @@
 
 import type { StreamUpdate, Violation } from "../../../guard/moderation-stream.ts";
 import type { ChatMessage } from "../../../tokenizer/chat-template.ts";
-import type { ApiError } from "../api-error.ts";
+import { ApiError } from "../api-error.ts";
 import { type Judge, type JudgedStream, unreadVerdict } from "./judge.ts";
 import type { Part } from "./parts.ts";
 import { upstreamFault } from "./upstream.ts";
 
 /** Calls of as many tools as there may be; more changes of kind would hear the same text again and again. */
-const MAX_RUNS = 128;
+export const MAX_RUNS = 128;
 
 /** Why an answer is cut, and where: `at` is an offset in the text of that kind. */
 export interface Finding extends Violation {
@@ -99,6 +99,13 @@ export class Gate {
     if (this.#run) await this.#endRun(out);
     this.close();
     return out;
+  }
+
+  /** The rest passes unjudged, because what came cannot be read or judged. Throws the signal's reason where that is why. */
+  giveUp(error: unknown): void {
+    this.#options.signal.throwIfAborted();
+    this.#failure ??= error instanceof ApiError ? error : this.#judge.failureOf(error);
+    this.close();
   }
 
   /** Gives the guard's memory back. */

@@ -40,11 +40,45 @@ export interface AnswerForm {
 }
 
 /** Of a chunk, or of a whole answer. */
-const HEAD_FIELDS = ["id", "object", "created", "model", "system_fingerprint", "service_tier", "usage"];
+const HEAD_FIELDS = ["id", "object", "model", "system_fingerprint", "service_tier"];
 const TEXT_FIELDS = ["reasoning_content", "reasoning", "content", "refusal"];
+const ROLES: readonly unknown[] = ["assistant", "user", "system", "developer", "tool", "function"];
 
+/** Names, ids and the like: no text has room in them. */
+const MAX_NAME_CHARS = 256;
+const NAME = /^[\w./:@+=~-]*$/;
+
+/** What names an answer. A field that holds anything but a name is left out: it may be text that nobody judged. */
 export function headOf(answer: Json): Json {
-  return pick(answer, HEAD_FIELDS);
+  const { created } = answer;
+  return { ...pick(answer, HEAD_FIELDS, isName), ...(typeof created === "number" ? { created } : {}) };
+}
+
+/** Counts of tokens, as deep as they go; null where there are none. */
+export function usageOf({ usage }: Json): Json | null {
+  return typeof usage === "object" && usage !== null && !Array.isArray(usage) ? numbersOf(usage as Json, MAX_USAGE_DEPTH) : null;
+}
+
+const MAX_USAGE_DEPTH = 4;
+
+function numbersOf(object: Json, depth: number): Json {
+  const isObject = (value: unknown): value is Json => typeof value === "object" && value !== null && !Array.isArray(value);
+  return Object.fromEntries(
+    Object.entries(object)
+      .filter(([name, value]) => isName(name) && (typeof value === "number" || (depth > 1 && isObject(value))))
+      .map(([name, value]) => [name, isObject(value) ? numbersOf(value, depth - 1) : value]),
+  );
+}
+
+function isName(value: unknown): boolean {
+  return typeof value === "string" && value.length <= MAX_NAME_CHARS && NAME.test(value);
+}
+
+/** Why a choice ended; null: it has not. */
+export function finishReasonOf({ finish_reason: reason }: Json): string | null {
+  if (reason === undefined || reason === null || reason === "") return null;
+  if (!isName(reason)) throw upstreamFault("finish_reason to be a name", "something else");
+  return reason as string;
 }
 
 export const CHAT_FORM: AnswerForm = {
@@ -57,9 +91,10 @@ export const CHAT_FORM: AnswerForm = {
     const calls = message.tool_calls;
     return {
       message: {
-        ...pick(message, ["role", ...TEXT_FIELDS]),
+        ...(ROLES.includes(message.role) ? { role: message.role } : {}),
+        ...pick(message, TEXT_FIELDS),
         ...(Array.isArray(calls) ? { tool_calls: calls.map(call => copyCall(objectOf(call, "tool call"))) } : {}),
-        ...(message.function_call ? { function_call: pick(objectOf(message.function_call, "function_call"), ["name", "arguments"]) } : {}),
+        ...(message.function_call ? { function_call: copyNamed(message.function_call, "arguments") } : {}),
       },
     };
   },
@@ -85,23 +120,23 @@ function messageParts(message: Json, wrap: (fields: Json) => Json): ChoiceParts 
     const text = textOf(value, kind);
     if (text !== "" || frame) parts.push({ kind, text, frame: frame && wrap(frame), wrap: text => wrap(fields(text)) });
   };
-  for (const field of TEXT_FIELDS) {
-    // vLLM writes the same reasoning under both names.
-    const isTwice = message.reasoning === message.reasoning_content;
-    if (isTwice && field === "reasoning") continue;
-    const isBoth = isTwice && field === "reasoning_content";
-    add(field, message[field], text => (isBoth ? { reasoning_content: text, reasoning: text } : { [field]: text }));
-  }
+  // Servers write reasoning under either name, and vLLM the same under both: one text, which comes out under the names that it began with.
+  const reasonings = ["reasoning_content", "reasoning"].filter(name => textOf(message[name], name) !== "");
+  const [first, second] = reasonings.map(name => message[name]);
+  if (second !== undefined && second !== first) throw upstreamFault("one reasoning text", "two that differ");
+  if (reasonings.length > 0) add("reasoning", first, text => Object.fromEntries(reasonings.map(name => [name, text])));
+  for (const field of ["content", "refusal"]) add(field, message[field], text => ({ [field]: text }));
   const calls = message.tool_calls ?? [];
   if (!Array.isArray(calls)) throw upstreamFault("tool_calls to be an array", "something else");
   for (const [i, value] of calls.entries()) addCall(objectOf(value, "tool call"), i, add);
   if (message.function_call !== undefined && message.function_call !== null) {
-    const { name, arguments: text } = objectOf(message.function_call, "function_call");
-    const frame = name === undefined ? null : { function_call: { name, arguments: "" } };
+    const call = objectOf(message.function_call, "function_call");
+    const { arguments: text } = call;
+    const frame = call.name === undefined ? null : { function_call: { ...names(call, ["name"]), arguments: "" } };
     add("function_call.arguments", text, text => ({ function_call: { arguments: text } }), frame);
   }
   const empty = pick(message, TEXT_FIELDS.filter(field => message[field] === "" || message[field] === null)); // biome-ignore format: one step
-  return { opening: message.role === undefined ? null : wrap({ role: message.role, ...empty }), parts };
+  return { opening: ROLES.includes(message.role) ? wrap({ role: message.role, ...empty }) : null, parts };
 }
 
 /** A call's arguments, or the text that a custom tool is given. */
@@ -111,6 +146,7 @@ function addCall(
   add: (kind: string, value: unknown, fields: (text: string) => Json, frame: Json | null) => void,
 ): void {
   const index = call.index ?? i;
+  if (typeof index !== "number") throw upstreamFault("a tool call's index to be a number", "something else");
   for (const [type, field] of [
     ["function", "arguments"],
     ["custom", "input"],
@@ -119,18 +155,32 @@ function addCall(
     if (call[type] === undefined || call[type] === null) continue;
     const body = objectOf(call[type], "tool call");
     const isBegun = call.id !== undefined || call.type !== undefined || body.name !== undefined;
-    const frame = { tool_calls: [{ index, ...pick(call, ["id", "type"]), [type]: { ...pick(body, ["name"]), [field]: "" } }] };
+    const frame = { tool_calls: [{ index, ...names(call, ["id", "type"]), [type]: { ...names(body, ["name"]), [field]: "" } }] };
     const fields = (text: string): Json => ({ tool_calls: [{ index, [type]: { [field]: text } }] });
-    add(`tool_calls[${String(index)}].${type}.${field}`, body[field], fields, isBegun ? frame : null);
+    add(`tool_calls[${index}].${type}.${field}`, body[field], fields, isBegun ? frame : null);
   }
 }
 
 function copyCall(call: Json): Json {
   return {
-    ...pick(call, ["id", "type"]),
-    ...(call.function ? { function: pick(objectOf(call.function, "tool call"), ["name", "arguments"]) } : {}),
-    ...(call.custom ? { custom: pick(objectOf(call.custom, "tool call"), ["name", "input"]) } : {}),
+    ...names(call, ["id", "type"]),
+    ...(call.function ? { function: copyNamed(call.function, "arguments") } : {}),
+    ...(call.custom ? { custom: copyNamed(call.custom, "input") } : {}),
   };
+}
+
+function copyNamed(value: unknown, field: string): Json {
+  const call = objectOf(value, "tool call");
+  return { ...names(call, ["name"]), ...pick(call, [field]) };
+}
+
+/** A call's names; whoever reads it cannot do without them. Throws ApiError for what is none. */
+function names(call: Json, fields: readonly string[]): Json {
+  const named = pick(call, fields);
+  for (const [field, value] of Object.entries(named)) {
+    if (value !== null && !isName(value)) throw upstreamFault(`a tool call's ${field} to be a name`, "something else");
+  }
+  return named;
 }
 
 function textOf(value: unknown, what: string): string {
@@ -145,6 +195,6 @@ export function objectOf(value: unknown, what: string): Json {
   return value as Json;
 }
 
-function pick(object: Json, names: readonly string[]): Json {
-  return Object.fromEntries(names.filter(name => object[name] !== undefined).map(name => [name, object[name]]));
+function pick(object: Json, names: readonly string[], may: (value: unknown) => boolean = value => value !== undefined): Json {
+  return Object.fromEntries(names.filter(name => may(object[name])).map(name => [name, object[name]]));
 }

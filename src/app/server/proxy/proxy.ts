@@ -26,6 +26,7 @@ import { Relay } from "./relay.ts";
 import { type Route, routeOf } from "./routes.ts";
 import { Slots } from "./slots.ts";
 import { passOn, Upstream, type UpstreamResponse, upstreamFault } from "./upstream.ts";
+import { passError } from "./upstream-error.ts";
 import { moderateWhole } from "./whole.ts";
 
 export interface ProxyOptions {
@@ -96,7 +97,15 @@ export function createProxy(guard: Guard | StreamGuard, options: ProxyOptions): 
     if (route === "/v1/*") {
       const { pathname, search } = new URL(request.url);
       const { method, headers, body } = request;
-      return passOn(await upstream.send({ method, path: pathname.slice(3), search, headers, body }, exchange.signal));
+      return passOn(await upstream.send({ method, path: pathname.slice(3), search, headers, body }, exchange.signal), exchange);
+    }
+    if (request.method === "OPTIONS") {
+      // A browser asks before it posts; the upstream's answer to that says what its own would.
+      const { search } = new URL(request.url);
+      return passOn(
+        await upstream.send({ method: "OPTIONS", path: route.slice(3), search, headers: request.headers, body: null }, exchange.signal),
+        exchange,
+      );
     }
     if (request.method !== "POST") {
       throw new ApiError(405, `${route}: expected POST, got ${request.method.slice(0, 20)}`, { headers: { allow: "POST" } });
@@ -226,7 +235,11 @@ async function moderate(
     headers.set("content-type", "application/json");
     const sent = { method: "POST", path: route.slice(3), search: new URL(request.url).search, headers, body: JSON.stringify(body) };
     const answer = await service.upstream.send(sent, signal);
-    if (!answer.isOk) return withHeaders(passOn(answer), told);
+    if (answer.status >= 300 && answer.status < 400) {
+      answer.close();
+      throw upstreamFault("an answer", "a redirection, behind which nothing would be judged");
+    }
+    if (!answer.isOk) return withHeaders(service.action === "block" ? await passError(answer) : passOn(answer, exchange), told);
     checkType(answer, asked.isStream);
     if (!asked.isStream) return withHeaders(await moderateWhole(call, answer.bytes), passedHeaders(answer), told);
 
@@ -259,13 +272,16 @@ function checkType({ type, close }: UpstreamResponse, isStream: boolean): void {
 }
 
 /** What the upstream says about itself and its limits; the form is the proxy's. */
-function passedHeaders({ headers }: UpstreamResponse): Record<string, string> {
+function passedHeaders({ headers }: UpstreamResponse): (readonly [string, string])[] {
   const own = ["content-type", "cache-control", "etag", "content-md5", "digest", "content-digest", "repr-digest"];
-  return Object.fromEntries(Array.from(headers).filter(([name]) => !own.includes(name)));
+  return Array.from(headers).filter(([name]) => !own.includes(name));
 }
 
-function withHeaders(response: Response, ...sets: readonly Record<string, string>[]): Response {
-  for (const [name, value] of sets.flatMap(set => Object.entries(set))) response.headers.set(name, value);
+function withHeaders(response: Response, ...sets: readonly (Record<string, string> | readonly (readonly [string, string])[])[]): Response {
+  for (const [name, value] of sets.flatMap(set => (Array.isArray(set) ? set : Object.entries(set)))) {
+    if (name === "set-cookie") response.headers.append(name, value);
+    else response.headers.set(name, value);
+  }
   return response;
 }
 

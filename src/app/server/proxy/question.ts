@@ -21,8 +21,23 @@ export interface Asked {
 
 export type ReadQuestions = (fields: Fields, failOpen: boolean) => ChatMessage[][];
 
+/** What the proxy reads: of a request, its stream_options, a message, a part of its content. */
+const READ_NAMES = ["messages", "prompt", "suffix", "n", "stream", "stream_options"];
+const READ_OPTION_NAMES = ["include_usage"];
+const READ_MESSAGE_NAMES = ["role", "content"];
+const READ_PART_NAMES = ["type", "text", "refusal"];
+
+/** Which field of a part is its text, by its type. */
+const PART_TEXTS: Readonly<Record<string, string>> = { text: "text", input_text: "text", output_text: "text", refusal: "refusal" };
+/** What else a part of text may have, which no model reads. */
+const PART_EXTRAS = ["type", "cache_control", "annotations", "logprobs"];
+
 export function readAsked(body: Record<string, unknown>, readQuestions: ReadQuestions, failOpen: boolean): Asked {
   const fields = new Fields(body);
+  if (!failOpen) {
+    checkSpelling(fields, READ_NAMES, "");
+    if (fields.get("stream_options") !== undefined) checkSpelling(fields.inner("stream_options"), READ_OPTION_NAMES, "stream_options.");
+  }
   const isStream = fields.boolean("stream") ?? false;
   const options = fields.get("stream_options");
   return {
@@ -35,11 +50,12 @@ export function readAsked(body: Record<string, unknown>, readQuestions: ReadQues
 
 /**
  * The conversation up to the last message of a user. A guard judges the last message alone, so all that users said since the last answer becomes one message:
- * who splits his question in two is not heard by halves.
+ * who splits his question in two is not heard by halves. Instructions that come behind it are heard with it.
  */
 export function chatQuestion(fields: Fields, failOpen: boolean): ChatMessage[][] {
   const messages = requireArray(fields, "messages").flatMap((value, i) => {
     const message = new Fields(value, `messages[${i}].`);
+    if (!failOpen) checkSpelling(message, READ_MESSAGE_NAMES, `messages[${i}].`);
     const role = toRole(message.string("role"));
     const content = contentText(message.get("content"), `messages[${i}].content`, failOpen);
     // What tools found is no question, and the guards' templates have no place for it.
@@ -51,10 +67,8 @@ export function chatQuestion(fields: Fields, failOpen: boolean): ChatMessage[][]
   const conversation = messages.slice(0, last + 1);
   const turn = conversation.findLastIndex(({ role }) => role === "assistant") + 1;
   const isAsked = ({ role }: ChatMessage, i: number): boolean => i >= turn && role === "user";
-  const question = conversation
-    .filter(isAsked)
-    .map(({ content }) => content)
-    .join("\n");
+  const behind = messages.slice(last + 1).filter(({ role }) => role === "system");
+  const question = [...conversation.filter(isAsked), ...behind].map(({ content }) => content).join("\n");
   return [[...conversation.filter((message, i) => !isAsked(message, i)), { role: "user", content: question }]];
 }
 
@@ -72,11 +86,31 @@ function contentText(content: unknown, path: string, failOpen: boolean): string 
   return content
     .map((part, i) => {
       const fields = new Fields(part, `${path}[${i}].`);
-      const text = fields.string("text") ?? fields.string("refusal");
-      if (text === undefined && !failOpen) throw unreadable(`${path}[${i}]`);
-      return text ?? "";
+      if (failOpen) return fields.string("text") ?? fields.string("refusal") ?? "";
+      checkSpelling(fields, READ_PART_NAMES, `${path}[${i}].`);
+      // By its type, as servers read it: a picture that also has a text would be shown as a picture. Without a type it is what it has.
+      const type = fields.string("type");
+      const name = type === undefined ? "text" : Object.hasOwn(PART_TEXTS, type) ? PART_TEXTS[type] : "";
+      const text = name === "" ? undefined : fields.string(name);
+      if (text === undefined || fields.names.some(other => other !== name && !PART_EXTRAS.includes(other)))
+        throw unreadable(`${path}[${i}]`);
+      return text;
     })
     .join("\n");
+}
+
+/** Servers that tell names apart by their letters' case only (Go's encoding/json, for one) may take another field for one of these. */
+function checkSpelling(fields: Fields, names: readonly string[], path: string): void {
+  for (const name of fields.allNames) {
+    const meant = names.find(known => known !== name && folded(known) === folded(name));
+    if (meant !== undefined)
+      throw invalid(`${path}${meant}`, `no other field that is spelt as ${meant} but for its case`, JSON.stringify(name));
+  }
+}
+
+/** Also of the two letters beyond ASCII whose other case is in it: U+017F and U+212A. */
+function folded(name: string): string {
+  return name.toUpperCase().toLowerCase();
 }
 
 /** Each prompt is a question; a suffix is read with it. */

@@ -9,12 +9,13 @@
 import { ApiError } from "../api-error.ts";
 import { type Call, EXTENSION } from "./call.ts";
 import type { Gate } from "./gate.ts";
-import { headOf, objectOf } from "./parts.ts";
+import { finishReasonOf, headOf, objectOf, usageOf } from "./parts.ts";
 import { upstreamFault } from "./upstream.ts";
+import { readError } from "./upstream-error.ts";
 
 type Json = Readonly<Record<string, unknown>>;
 
-/** The upstream's own error, in place of a chunk. It passes as it is. */
+/** The upstream's own error, in place of a chunk. */
 class UpstreamError extends ApiError {
   readonly #error: unknown;
 
@@ -24,7 +25,7 @@ class UpstreamError extends ApiError {
   }
 
   override get body(): ApiError["body"] {
-    return this.#error as ApiError["body"];
+    return readError(this.#error) as unknown as ApiError["body"];
   }
 }
 
@@ -43,6 +44,8 @@ export class Relay {
   #hasSent = false;
   #wasCut = false;
   #head: Json = {};
+  /** The last count of tokens that came with a choice; it leaves by itself. */
+  #usage: Json | null = null;
 
   constructor(call: Call, send: (event: unknown) => void) {
     this.#call = call;
@@ -67,6 +70,7 @@ export class Relay {
     }
     if (!isDone && !this.#areAllOver) throw upstreamFault("an answer to its end", "a stream that ended before it");
     for (const choice of this.#choices.values()) if (!choice.isOver) await this.#end(choice, null);
+    if (this.#usage) this.#send({ ...this.#head, choices: [], usage: this.#usage });
     if (!this.#hasSent) throw upstreamFault("an answer", "a stream without any");
   }
 
@@ -77,11 +81,17 @@ export class Relay {
 
   async #relay(chunk: Json): Promise<void> {
     const { choices } = chunk;
+    if (!this.#isBlocking) return this.#relayAsItIs(chunk, Array.isArray(choices) ? choices : []);
     if (!Array.isArray(choices)) throw upstreamFault("choices to be an array", "something else");
+    if (choices.length > this.#call.choices) throw upstreamFault(`at most ${this.#call.choices} choices`, String(choices.length));
     this.#head = headOf(chunk);
-    if (!this.#isBlocking) await this.#relayAsItIs(chunk, choices);
-    else if (choices.length === 0) this.#send({ ...this.#head, choices });
-    else for (const value of choices) await this.#recut(objectOf(value, "a choice"));
+    const usage = usageOf(chunk);
+    if (choices.length === 0) {
+      this.#usage = null;
+      return this.#send({ ...this.#head, choices, ...(usage ? { usage } : {}) });
+    }
+    this.#usage = usage ?? this.#usage;
+    for (const value of choices) await this.#recut(objectOf(value, "a choice"));
   }
 
   async #recut(value: Json): Promise<void> {
@@ -93,7 +103,8 @@ export class Relay {
       for (const fields of await choice.gate.push(part)) this.#emit(choice, fields);
       if (choice.gate.finding) return this.#cut(choice);
     }
-    if (value.finish_reason !== undefined && value.finish_reason !== null) await this.#end(choice, value.finish_reason);
+    const finishReason = finishReasonOf(value);
+    if (finishReason !== null) await this.#end(choice, finishReason);
   }
 
   async #end(choice: Choice, finishReason: unknown): Promise<void> {
@@ -122,15 +133,21 @@ export class Relay {
     this.#send({ ...this.#head, choices: [choice] });
   }
 
-  /** Everything passes at once. Where the end is to tell of the verdict, it waits for it. */
+  /** Everything passes at once, also what cannot be read. Where the end is to tell of the verdict, it waits for it. */
   async #relayAsItIs(chunk: Json, values: readonly unknown[]): Promise<void> {
     const isTold = this.#call.service.action === "flag";
-    const choices = values.map(value => objectOf(value, "a choice"));
-    this.#send(isTold ? { ...chunk, choices: choices.map(value => ({ ...value, finish_reason: null })) } : chunk);
+    const choices = values.filter(value => typeof value === "object" && value !== null) as Json[];
+    this.#send(isTold && choices.length > 0 ? { ...chunk, choices: choices.map(value => ({ ...value, finish_reason: null })) } : chunk);
+    this.#head = headOf(chunk);
     for (const value of choices) {
+      if (!this.#call.isIndex(value.index ?? 0)) continue;
       const choice = this.#choiceOf(value);
       const { gate } = choice;
-      for (const part of this.#call.form.ofChunk(value).parts) if (!gate.finding && !gate.failure) await gate.push(part);
+      try {
+        for (const part of this.#call.form.ofChunk(value).parts) if (!gate.finding && !gate.failure) await gate.push(part);
+      } catch (error) {
+        gate.giveUp(error);
+      }
       const { finish_reason: finishReason = null } = value;
       if (finishReason !== null && !choice.isOver) await this.#end(choice, isTold ? finishReason : null);
     }

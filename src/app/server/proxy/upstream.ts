@@ -63,7 +63,9 @@ export class Upstream {
       base.password !== ""
     ) {
       // Not quoted: a key may have been put into it.
-      throw new RangeError("upstream: expected an http or https URL without user, query and fragment, got another text");
+      throw new RangeError(
+        "upstream: expected an http or https URL without user, query and fragment, as in http://localhost:8000/v1, got another text",
+      );
     }
     base.pathname = base.pathname.replace(/\/+$/, "").replace(/\/v1$/, "");
     this.#base = base;
@@ -102,19 +104,31 @@ export class Upstream {
   }
 }
 
-/** The response as it is. */
-export function passOn({ status, headers, bytes, close }: UpstreamResponse): Response {
+/** The response as it is; `exchange.ended` resolves when its body has been read, whichever way that ends. */
+export function passOn({ status, headers, bytes, close }: UpstreamResponse, exchange: { ended: Promise<void> | undefined }): Response {
   if (WITHOUT_BODY.includes(status)) {
     close();
     return new Response(null, { status, headers });
   }
+  let end!: () => void;
+  exchange.ended = new Promise(resolve => {
+    end = resolve;
+  });
   const body = new ReadableStream<Uint8Array>({
     pull: async controller => {
-      const { done, value } = await bytes.next();
-      if (done) controller.close();
-      else controller.enqueue(value);
+      try {
+        const { done, value } = await bytes.next();
+        if (!done) return controller.enqueue(value);
+        controller.close();
+      } catch (error) {
+        controller.error(error); // what has begun cannot become an error any more: the connection breaks
+      }
+      end();
     },
-    cancel: close,
+    cancel: () => {
+      close();
+      end();
+    },
   });
   return new Response(body, { status, headers });
 }

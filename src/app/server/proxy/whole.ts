@@ -1,12 +1,13 @@
 /** An answer that comes as a whole: each choice is judged before any of it leaves. One that offends is withheld whole, as nobody has seen its beginning. */
 
-import type { ApiError } from "../api-error.ts";
+import { ApiError } from "../api-error.ts";
 import { type Call, EXTENSION } from "./call.ts";
-import type { Finding } from "./gate.ts";
+import { type Finding, MAX_RUNS } from "./gate.ts";
 import { unreadVerdict } from "./judge.ts";
-import { headOf, objectOf, type Part } from "./parts.ts";
+import { finishReasonOf, headOf, objectOf, type Part, usageOf } from "./parts.ts";
 import { parseAnswer } from "./relay.ts";
 import { upstreamFault } from "./upstream.ts";
+import { readError } from "./upstream-error.ts";
 
 type Json = Readonly<Record<string, unknown>>;
 
@@ -23,17 +24,19 @@ export async function moderateWhole(call: Call, bytes: AsyncIterable<Uint8Array>
   const answer = parseAnswer(await readText(bytes), "an answer");
   const { error, choices } = answer;
   if (!Array.isArray(choices)) {
-    if (error !== undefined && error !== null) return Response.json(answer, { status: 502 });
+    if (error !== undefined && error !== null) return Response.json({ error: readError(error) }, { status: 502 });
     throw upstreamFault("choices to be an array", "something else");
   }
   if (choices.length > call.choices) throw upstreamFault(`at most ${call.choices} choices`, String(choices.length));
   const isBlocking = call.service.action === "block";
   const moderated: Json[] = [];
+  const usage = usageOf(answer);
   for (const [i, value] of choices.entries()) {
     const choice = objectOf(value, "a choice");
-    const { logprobs = null, finish_reason = null } = choice;
+    const { logprobs = null } = choice;
+    const finish_reason = isBlocking ? finishReasonOf(choice) : choice.finish_reason;
     const index = call.checkIndex(choice.index ?? i);
-    const { finding, failure, text } = await judgeChoice(call, index, call.form.ofWhole(choice).parts);
+    const { finding, failure, text } = await judgeChoice(call, index, choice);
     const extension = call.report(index, finding, failure, text);
     const fields = finding ? call.form.withheld : call.form.copy(choice);
     moderated.push({
@@ -42,13 +45,21 @@ export async function moderateWhole(call: Call, bytes: AsyncIterable<Uint8Array>
       ...(extension ? { [EXTENSION]: extension } : {}),
     });
   }
-  return Response.json({ ...(isBlocking ? headOf(answer) : answer), choices: moderated });
+  return Response.json({ ...(isBlocking ? { ...headOf(answer), ...(usage ? { usage } : {}) } : answer), choices: moderated });
 }
 
-/** The first of its texts that offends. */
-async function judgeChoice(call: Call, index: number, parts: readonly Part[]): Promise<Judged> {
+/** The first of its texts that offends. Where nothing is blocked, one that cannot be read passes unjudged. */
+async function judgeChoice(call: Call, index: number, choice: Json): Promise<Judged> {
   const { judge } = call.service;
   const question = call.questionOf(index);
+  let parts: readonly Part[];
+  try {
+    parts = call.form.ofWhole(choice).parts;
+    if (parts.length > MAX_RUNS) throw upstreamFault(`an answer of at most ${MAX_RUNS} texts`, String(parts.length));
+  } catch (error) {
+    if (call.service.action !== "block" && error instanceof ApiError) return { finding: null, failure: error, text: "" };
+    throw error;
+  }
   let failure: ApiError | null = null;
   let spare = call.takeSpare(index);
   for (const { kind, text } of parts) {

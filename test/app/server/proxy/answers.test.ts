@@ -247,7 +247,7 @@ describe("a streamed answer", () => {
   });
 
   test.each<[string, string, (text: string) => object]>([
-    ["reasoning_content", "reasoning_content", text => ({ reasoning_content: text })],
+    ["reasoning_content", "reasoning", text => ({ reasoning_content: text })],
     ["reasoning", "reasoning", text => ({ reasoning: text })],
     ["refusal", "refusal", text => ({ refusal: text })],
     ["arguments of a tool", "tool_calls[1].function.arguments", text => ({ tool_calls: [{ index: 1, function: { arguments: text } }] })],
@@ -377,7 +377,7 @@ describe("a whole answer", () => {
   });
 
   test.each<[string, object]>([
-    ["reasoning_content", { role: "assistant", content: "Hi", reasoning_content: BAD.join("") }],
+    ["reasoning", { role: "assistant", content: "Hi", reasoning_content: BAD.join("") }],
     ["refusal", { role: "assistant", content: null, refusal: BAD.join("") }],
     [
       "tool_calls[0].function.arguments",

@@ -22,7 +22,7 @@ describe("an event's data", () => {
     ["data:a\r\n\r\n", ["a"]],
     ["data:  a\r\r", [" a"]],
     ["data: a\ndata: b\n\n", ["a\nb"]],
-    ["data\n\n", [""]],
+    ["data\n\ndata:\n\n", []],
     [": comment\n\nevent: x\nid: 1\nretry: 5\n\n", []],
     ["event: x\ndata: a\nid: 1\n\ndata: b\n\n", ["a", "b"]],
     ["database: a\n\n", []],

@@ -41,7 +41,7 @@ const begins = (response: ServerResponse): void => {
 };
 
 describe("the upstream", () => {
-  test("refuses: its status, headers and body pass", async () => {
+  test("refuses: its status, headers and error pass", async () => {
     const s = await setting(guard, (_, response) => {
       response.writeHead(429, { "content-type": "application/json", "retry-after": "7", connection: "x-private", "x-private": "1" });
       response.end('{"error": {"message": "slow down", "code": "rate_limit_exceeded"}}');
@@ -50,7 +50,7 @@ describe("the upstream", () => {
       const response = await post(s, { ...QUESTION, stream });
       expect([response.status, await response.text(), response.headers.get("retry-after"), response.headers.has("x-private")]).toEqual([
         429,
-        '{"error": {"message": "slow down", "code": "rate_limit_exceeded"}}',
+        '{"error":{"message":"slow down","code":"rate_limit_exceeded"}}',
         "7",
         false,
       ]);

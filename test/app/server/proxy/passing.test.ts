@@ -1,5 +1,6 @@
 /** What is not moderated: it passes untouched, or is refused where it would be a way around the guard. */
 
+import { connect } from "node:net";
 import { beforeAll, describe, expect, test } from "vitest";
 import { createProxy, type ProxyOptions } from "../../../../src/app/server/proxy/proxy.ts";
 import { routeOf } from "../../../../src/app/server/proxy/routes.ts";
@@ -72,6 +73,38 @@ describe("what is under /v1 and writes no text", () => {
   });
 });
 
+test("what passes counts as running until its end: a drain waits for it, and a break is a line in nobody's face", async () => {
+  let finish = (): void => {};
+  const s = await setting(guard, ({ url }, response) => {
+    response.writeHead(200, { "content-type": "audio/mpeg" });
+    response.write("begin");
+    finish = () => void (url.endsWith("cut") ? response.destroy() : response.end(" end"));
+  });
+  const whole = await fetch(`${s.url}/files/whole`);
+  let isDrained = false;
+  const finishWhole = finish;
+  const cut = await fetch(`${s.url}/files/cut`);
+  const drained = s.handler.drain().then(() => {
+    isDrained = true;
+  });
+  finish();
+  await expect(cut.text()).rejects.toThrow();
+  expect(isDrained).toBe(false);
+  finishWhole();
+  expect(await whole.text()).toBe("begin end");
+  await drained;
+});
+
+test("HTTP/1.0 need not name a host", async () => {
+  const { url } = await setting(guard, writes(["hi"]));
+  const { hostname, port } = new URL(url);
+  const socket = connect({ host: hostname, port: Number(port) });
+  socket.end("GET /health HTTP/1.0\r\n\r\n");
+  const parts: Buffer[] = [];
+  for await (const part of socket) parts.push(part as Buffer);
+  expect(Buffer.concat(parts).toString()).toMatch(/^HTTP\/1.1 200 OK\r\n/);
+});
+
 describe("a way around the guard", () => {
   test.each([
     "/v1/responses",
@@ -94,6 +127,15 @@ describe("a way around the guard", () => {
     "/v1/models/gemini:generateContent",
     "/v1/engines/e/completions",
     "/v1/x\\chat\\completions",
+    "/v1/responses%3Fx",
+    "/v1/responses%23x",
+    "/v1/respon%09ses",
+    "/v1/responses%00",
+    "/v1/responses.",
+    "/v1/re%C5%BFponses",
+    "/v1/internal/logits",
+    "/v1/projects/p/publishers/google/models/x:generateContent",
+    "/v1/evals/x",
     "/v1/%ff",
     "/v1",
     "/v2/chat/completions",
@@ -112,6 +154,16 @@ describe("a way around the guard", () => {
         "404 path: expected /v1/chat/completions, /v1/completions, or what writes no text, got an endpoint whose text is not moderated",
     });
     expect(received).toEqual([]);
+  });
+
+  test("a browser's question before it posts is the upstream's to answer", async () => {
+    const { url, received } = await setting(
+      guard,
+      (_, response) => void response.writeHead(204, { "access-control-allow-origin": "*" }).end(),
+    );
+    const response = await fetch(`${url}/chat/completions?x=1`, { method: "OPTIONS" });
+    expect([response.status, response.headers.get("access-control-allow-origin")]).toEqual([204, "*"]);
+    expect([received[0].method, received[0].url]).toEqual(["OPTIONS", "/v1/chat/completions?x=1"]);
   });
 
   test("other methods of the moderated endpoints are refused, and bodies that are no JSON", async () => {
@@ -143,7 +195,10 @@ describe("the upstream's address", () => {
 });
 
 test.each<[object, string]>([
-  [{ upstream: "ftp://x" }, "upstream: expected an http or https URL without user, query and fragment, got another text"],
+  [
+    { upstream: "ftp://x" },
+    "upstream: expected an http or https URL without user, query and fragment, as in http://localhost:8000/v1, got another text",
+  ],
   [{ upstream: "http://user:key@x" }, "upstream: expected an http or https URL without user"],
   [{ holdBack: -1 }, "holdBack: expected an integer from 0 to 2147483647, got -1"],
   [{ maxStreams: 0 }, "maxStreams: expected an integer from 1 to 2147483647, got 0"],
