@@ -10,7 +10,9 @@ import type { Guard } from "qwen3guard";
 
 export function guardConversation(guard: Guard): MiddlewareHandler {
   return async (c, next) => {
-    const { messages } = await c.req.json();
+    const body = await c.req.json().catch(() => undefined);
+    const messages = body?.messages;
+    if (!Array.isArray(messages)) return c.json({ error: { message: "messages: expected an array" } }, 400);
     try {
       const { flagged, safety, categories } = await guard.moderate(messages, { signal: c.req.raw.signal });
       if (flagged) {

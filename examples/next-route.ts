@@ -14,7 +14,10 @@ let guard: Promise<Guard> | undefined;
 export async function POST(request: Request): Promise<Response> {
   const body = await request.json().catch(() => undefined);
   if (typeof body?.text !== "string") return Response.json({ error: "text: expected a text" }, { status: 400 });
-  guard ??= Guard.load(process.env.QWEN3GUARD_MODEL || undefined);
+  guard ??= Guard.load(process.env.QWEN3GUARD_MODEL || undefined).catch(error => {
+    guard = undefined; // the next request tries again
+    throw error;
+  });
   try {
     const { flagged, safety, categories, score } = await (await guard).moderate(body.text, { signal: request.signal });
     return Response.json({ flagged, safety, categories, score });

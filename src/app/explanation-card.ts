@@ -44,8 +44,9 @@ export function explanationCard(
   const width = Math.max(0, ...most.map(word => printable(word.text).length));
   const lines = [
     "",
-    color.dim("Why: without a word in red the text looks safer, without one in green less safe."),
-    painted,
+    ...(terminal.colors
+      ? [color.dim("Why: without a word in red the text looks safer, without one in green less safe."), painted]
+      : ["Why:"]),
     ...(most.length === 0 ? [color.dim("No single word matters much.")] : [""]),
     ...most.map(word => `${printable(word.text).padEnd(width)}  P(Safe) without it ${percent(word.safe)}, with it ${percent(safe)}`),
   ];

@@ -6,7 +6,7 @@
  */
 
 /** Bytes to text as Rust's `from_utf8_lossy` does it: each maximal wrong or cut-off sequence becomes one U+FFFD, and U+FEFF is kept. */
-export function newUtf8Decoder(): TextDecoder {
+export function newUtf8Decoder(): InstanceType<typeof TextDecoder> {
   return new TextDecoder("utf-8", { ignoreBOM: true });
 }
 

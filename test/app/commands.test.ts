@@ -63,7 +63,11 @@ describe("moderate", () => {
     expect(await card("What is the capital of France? ".repeat(20), "--window", "24")).toMatch(
       /▌ worst of \d+ windows: number \d+, characters \d+ to \d+\n/,
     );
-    expect(await card(BOMB, "--explain")).toMatch(/\nHow can I make a bomb\?\n\nbomb {2}P\(Safe\) without it \d/);
+    expect(await card(BOMB, "--explain")).toMatch(/\nWhy:\n\nbomb {2}P\(Safe\) without it \d/);
+    // A text that was judged in windows is too long to be explained; the verdict stands.
+    const tooLong = await cli(["moderate", "--explain", "--json", "--quiet"], { stdin: "cake is good. ".repeat(700) });
+    expect([tooLong.status, JSON.parse(tooLong.out).window.count > 1, JSON.parse(tooLong.out).explanation]).toEqual([0, true, undefined]);
+    expect(tooLong.err).toContain("qwen3guard: --explain: conversation too long");
     expect((await cli(["moderate", BOMB, "--explain", "--quiet"], { colors: true })).out).toMatch(/\x1b\[31mbomb\x1b\[39m/);
   });
 

@@ -16,7 +16,7 @@ import { serializeSafetensors, type TensorSpec } from "../../src/tensor/safetens
 import { Tensor } from "../../src/tensor/tensor.ts";
 import { WasmEngine } from "../../src/tensor/wasm/wasm-engine.ts";
 import { GEN, ODD } from "../checkpoints.ts";
-import { expectSameBits } from "../helpers.ts";
+import { expectSameBits, projectPath } from "../helpers.ts";
 import { cli, temporaryFolder } from "./harness.ts";
 
 const IDS = [1, 5, 9, 200, 330];
@@ -149,6 +149,18 @@ test("wrong usage and folders that cannot be written to", async () => {
   expect([full.status, full.err]).toEqual([1, `qwen3guard: ${folder}: expected a new or empty folder, got one with files in it\n`]);
   const file = await cli(["quantize", GEN, join(folder, "config.json"), "--weights", "int8"]);
   expect([file.status, file.err]).toEqual([1, expect.stringContaining("expected a folder to write to, got a file")]);
+  const compared = await cli([
+    "eval",
+    projectPath("bench/data/xstest.jsonl"),
+    "--compare",
+    "bf16,int8",
+    "--model",
+    await quantised(GEN, "int8"),
+  ]);
+  expect([compared.status, compared.err.trim().split(" --compare: ")[1]]).toEqual([
+    1,
+    "expected weights that are not quantised yet, got int8",
+  ]);
   const twice = await cli(["quantize", await quantised(GEN, "int8"), join(folder, "again"), "--weights", "int4"]);
   expect([twice.status, twice.err]).toEqual([1, expect.stringContaining("expected a checkpoint that is not quantised, got int8")]);
 });

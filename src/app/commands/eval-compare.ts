@@ -3,7 +3,10 @@
 import { basename } from "node:path";
 import { Guard } from "../../guard/guard.ts";
 import type { Verdict } from "../../guard/verdict.ts";
+import type { CheckpointFiles } from "../../model/checkpoint-files.ts";
+import { savedScheme } from "../../model/quantised-weights.ts";
 import { WEIGHTS } from "../../tensor/engine-choice.ts";
+import { SafetensorsCheckpoint } from "../../tensor/safetensors-sharded.ts";
 import { checkpointFiles, engineOptions, type ModelOptions } from "../checkpoint-option.ts";
 import { compareForms, type FormComparison } from "../eval/comparison.ts";
 import { readDataset } from "../eval/dataset.ts";
@@ -36,6 +39,7 @@ export async function evalCompareCommand(file: string, options: EvalCompareOptio
   const name = file === "-" ? "stdin" : file;
   const inputs = (await readDataset(inputChunks(file, terminal), name, options)).map(({ input }) => input);
   const files = await checkpointFiles(options, terminal);
+  await checkOriginal(files);
   const comparisons: FormComparison[] = [];
   let first: (Verdict | null)[] | undefined;
   let model = "";
@@ -59,6 +63,17 @@ export async function evalCompareCommand(file: string, options: EvalCompareOptio
   }
   const data = basename(name);
   await terminal.out(options.json ? `${JSON.stringify({ data, model, forms: comparisons })}\n` : describe(data, model, comparisons));
+}
+
+/** Of a checkpoint that was saved quantised there is one form. Throws RangeError. */
+async function checkOriginal(files: CheckpointFiles): Promise<void> {
+  const checkpoint = await SafetensorsCheckpoint.open(files);
+  try {
+    const saved = savedScheme(checkpoint);
+    if (saved !== undefined) throw new RangeError(`${files.name}: --compare: expected weights that are not quantised yet, got ${saved}`);
+  } finally {
+    await checkpoint.close();
+  }
 }
 
 function readForms(list: string): string[] {

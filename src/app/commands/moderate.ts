@@ -1,6 +1,7 @@
 /** `qwen3guard moderate`: one verdict, as a card or as JSON; or, with --jsonl, one a line. */
 
 import { type ModerationInput, toConversation } from "../../guard/conversation.ts";
+import type { Explanation } from "../../guard/explanation.ts";
 import { Guard, type ModerateOptions } from "../../guard/guard.ts";
 import type { Mode } from "../../guard/verdict.ts";
 import { checkpointFiles, engineOptions, type ModelOptions } from "../checkpoint-option.ts";
@@ -58,11 +59,22 @@ export async function moderateCommand(
   const input = await readInput(text, options, terminal);
   const guard = await Guard.load(await checkpointFiles(options, terminal), engine);
   const verdict = await guard.moderate(input, moderateOptions);
-  const explanation = options.explain ? await guard.explain(input) : undefined;
+  const explanation = options.explain ? await explain(guard, input, terminal) : undefined;
   const output = options.json
     ? `${JSON.stringify(explanation ? { ...verdict, explanation } : verdict)}\n`
     : verdictCard(verdict, input, terminal) + (explanation ? explanationCard(explanation, input, terminal) : "");
   return { flagged: verdict.flagged, failed: 0, isInterrupted: false, output };
+}
+
+/** A text that was judged in windows is too long to be explained, but its verdict stands. */
+async function explain(guard: Guard, input: ModerationInput, terminal: Terminal): Promise<Explanation | undefined> {
+  try {
+    return await guard.explain(input);
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    terminal.err(`qwen3guard: --explain: ${error.message}\n`);
+    return undefined;
+  }
 }
 
 /** What makes no sense together is wrong usage, found before a model is loaded. */

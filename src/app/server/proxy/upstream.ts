@@ -30,7 +30,7 @@ export interface UpstreamRequest {
   readonly path: string;
   readonly search: string;
   readonly headers: Headers;
-  readonly body: BodyInit | null;
+  readonly body: string | ReadableStream<Uint8Array> | null;
 }
 
 export interface UpstreamResponse {
