@@ -1,0 +1,70 @@
+/** Where a file is written whole: links, pipes, and a signal in the middle of the work. */
+
+import { execFileSync, spawn } from "node:child_process";
+import { lstatSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { describe, expect, test } from "vitest";
+import { ODD } from "../checkpoints.ts";
+import { projectPath } from "../helpers.ts";
+import { cli, temporaryFolder } from "./harness.ts";
+
+const LABELLED = '{"text":"hello","label":"safe"}\n';
+/** Each writes a file of its own, beside the data of that name. */
+const writers = (folder: string, out: string): string[][] => [
+  ["golden", "record", "--input", join(folder, "ids.jsonl"), "--out", out, "--model", ODD, "--max-new-tokens", "1"],
+  ["eval", join(folder, "labelled.jsonl"), "--html", out, "--quiet"],
+];
+const data = { "ids.jsonl": '{"ids":[1,2]}\n', "labelled.jsonl": LABELLED };
+
+describe.skipIf(process.platform === "win32")("a file that is written whole", () => {
+  test("a link stays one, and what it leads to is written, there or not", async () => {
+    const folder = temporaryFolder({ ...data, "there.txt": "before" });
+    symlinkSync("there.txt", join(folder, "link"));
+    symlinkSync("new.txt", join(folder, "dangling"));
+    symlinkSync("loop", join(folder, "loop"));
+    for (const [link, target] of Object.entries({ link: "there.txt", dangling: "new.txt" })) {
+      for (const args of writers(folder, join(folder, link))) {
+        writeFileSync(join(folder, "there.txt"), "before");
+        expect((await cli(args)).status).toBe(0);
+        expect(lstatSync(join(folder, link)).isSymbolicLink()).toBe(true);
+        expect(readFileSync(join(folder, target), "utf8")).toMatch(args[0] === "golden" ? /^\{"ids":\[1,2\]/ : /^<!doctype html>/i);
+      }
+    }
+    for (const args of writers(folder, join(folder, "loop"))) {
+      expect(await cli(args)).toMatchObject({ status: 1, err: expect.stringContaining("loop: expected a file to write, got ELOOP") });
+    }
+    expect(readdirSync(folder).filter(name => name.endsWith(".part"))).toEqual([]);
+  });
+
+  test("a pipe gets the text and stays a pipe", async () => {
+    const folder = temporaryFolder(data);
+    const pipe = join(folder, "pipe");
+    execFileSync("mkfifo", [pipe]);
+    for (const args of writers(folder, pipe)) {
+      const [{ status }, text] = await Promise.all([cli(args), readFile(pipe, "utf8")]);
+      expect([status, lstatSync(pipe).isFIFO()]).toEqual([0, true]);
+      expect(text).toMatch(args[0] === "golden" ? /^\{"ids":\[1,2\]/ : /^<!doctype html>/i);
+    }
+  });
+
+  test.each(["SIGINT", "SIGTERM"] as const)("%s leaves what was there and nothing beside it", async signal => {
+    const folder = temporaryFolder({
+      ...data,
+      "ids.jsonl": '{"ids":[1,2]}\n'.repeat(100_000),
+      "labelled.jsonl": LABELLED.repeat(20_000),
+      "out.txt": "before",
+    });
+    const before = readdirSync(folder);
+    for (const args of writers(folder, join(folder, "out.txt"))) {
+      const child = spawn(process.execPath, [projectPath("src/app/main.ts"), ...args], { stdio: "ignore" });
+      const ended = new Promise(resolve => child.on("exit", (...how) => resolve(how)));
+      while (readdirSync(folder).length === before.length && child.exitCode === null) await new Promise(go => setTimeout(go, 20));
+      await new Promise(go => setTimeout(go, 300)); // at work, not only begun
+      child.kill(signal);
+      expect(await ended).toEqual([null, signal]);
+      expect(readdirSync(folder)).toEqual(before);
+      expect(readFileSync(join(folder, "out.txt"), "utf8")).toBe("before");
+    }
+  });
+});
