@@ -13,7 +13,7 @@ import { type Example, readDataset } from "../eval/dataset.ts";
 import { type Evaluation, evaluate, type Judged } from "../eval/evaluation.ts";
 import { reportHtml } from "../eval/report-html.ts";
 import { reportText } from "../eval/report-text.ts";
-import { inputChunks, type Terminal, wholeFile } from "../io.ts";
+import { inputChunks, type Terminal, UsageError, wholeFile } from "../io.ts";
 import { Progress } from "../progress.ts";
 
 export interface EvalCommandOptions extends ModelOptions {
@@ -26,6 +26,7 @@ export interface EvalCommandOptions extends ModelOptions {
 
 export async function evalCommand(file: string, options: EvalCommandOptions, terminal: Terminal): Promise<void> {
   const engine = engineOptions(options);
+  if (options.html === "-") throw new UsageError("--html: expected a file, got -, and stdout is for the figures");
   const name = file === "-" ? "stdin" : file;
   const examples = await readDataset(inputChunks(file, terminal), name, options);
   const page = options.html === undefined ? undefined : await wholeFile(options.html, terminal);
