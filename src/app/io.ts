@@ -2,7 +2,7 @@
  * The terminal: results to stdout, everything else to stderr, and the errors that decide the exit status.
  */
 
-import { constants, createReadStream, rmSync } from "node:fs";
+import { constants, createReadStream, fstatSync, rmSync } from "node:fs";
 import { open, readlink, realpath, rename, rm, stat } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 
@@ -32,7 +32,7 @@ export function processTerminal(): Terminal {
   const { stdout, stderr, stdin, env } = process;
   const isTTY = stdout.isTTY === true;
   return {
-    stdin,
+    stdin: Object.assign(stdinChunks(stdin), { isTTY: stdin.isTTY === true }),
     out: text => new Promise((resolve, reject) => stdout.write(text, error => (error ? reject(error) : resolve()))),
     err: text => void stderr.write(text),
     columns: stdout.columns || 80, // 0 where a pseudo-terminal was given no size
@@ -43,6 +43,12 @@ export function processTerminal(): Terminal {
     onInterrupt: onceSignal("SIGINT"),
     onTerminate: onceSignal("SIGTERM"),
   };
+}
+
+/** Node takes a folder for a stdin that is empty. */
+async function* stdinChunks(stdin: typeof process.stdin): AsyncGenerator<Uint8Array | string> {
+  if (fstatSync(0).isDirectory()) throw fileError("stdin", Object.assign(new Error(), { code: "EISDIR" }));
+  yield* stdin;
 }
 
 function onceSignal(signal: NodeJS.Signals): (listener: () => void) => () => void {

@@ -86,6 +86,26 @@ test.skipIf(!existsSync("/dev/full"))("a stderr that takes nothing costs no verd
   }
 });
 
+test
+  .skipIf(process.platform === "win32")
+  .each([
+    [["moderate"]],
+    [["moderate", "--jsonl", "-"]],
+    [["generate"]],
+    [["stream"]],
+    [["tokenize"]],
+    [["tokenize", "--jsonl"]],
+    [["template", "--messages", "-"]],
+    [["eval", "-"]],
+    [["golden", "record", "--input", "-", "--out", "-"]],
+    [["golden", "check", "-"]],
+  ])("a folder as stdin is no empty text: %j", args => {
+  const { status, stdout, stderr } = spawnSync("sh", ["-c", '"$0" "$@" < .', process.execPath, MAIN, ...args, "--quiet"], {
+    encoding: "utf8",
+  });
+  expect([status, stdout, stderr]).toEqual([1, "", "qwen3guard: stdin: expected a readable file, got a folder\n"]);
+});
+
 test("colours: none where NO_COLOR is set or the terminal is dumb, all where they are forced", () => {
   const colors = (env: Record<string, string>): boolean =>
     spawnSync(
