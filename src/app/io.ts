@@ -3,7 +3,7 @@
  */
 
 import { constants, createReadStream, fstatSync, rmSync } from "node:fs";
-import { open, readlink, realpath, rename, rm, stat } from "node:fs/promises";
+import { access, open, readlink, realpath, rename, rm, stat } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 
 /** Wrong usage: exit status 2. Everything wrong with data or models is any other error: 1. */
@@ -82,6 +82,17 @@ export async function* inputChunks(path: string, terminal: Terminal): AsyncGener
   if (path === "-") return yield* terminal.stdin;
   try {
     yield* createReadStream(path) as AsyncIterable<Uint8Array>;
+  } catch (error) {
+    throw fileError(path, error as NodeJS.ErrnoException);
+  }
+}
+
+/** Throws what reading the file would throw at its beginning; `-` is stdin. */
+export async function checkReadable(path: string): Promise<void> {
+  if (path === "-") return;
+  try {
+    await access(path, constants.R_OK);
+    if ((await stat(path)).isDirectory()) throw Object.assign(new Error(), { code: "EISDIR" });
   } catch (error) {
     throw fileError(path, error as NodeJS.ErrnoException);
   }

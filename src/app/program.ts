@@ -107,7 +107,7 @@ function buildProgram(terminal: Terminal, helps: Promise<void>[], setStatus: (co
     .option("--overlap <n>", "by how many tokens windows overlap (default: an eighth)", integer(0))
     .option("--explain", "show how P(Safe) changes when a word is left out, for each word")
     .option("--jsonl <file>", "a batch: {text}, {prompt, response} or {messages} a line, with an id or without; - is stdin")
-    .option("--out <file>", "with --jsonl: write to a file instead of stdout")
+    .option("--out <file>", "with --jsonl: write to a new file; - is stdout, as without it")
     .option("--resume", "with --jsonl and --out: go on where the file ends")
     .option("--fail-on", "exit with status 3 if it is flagged")
     .addHelpText(
