@@ -1,10 +1,11 @@
-/** Where a file is written whole: links, pipes, and a signal in the middle of the work. */
+/** Files: what is said where one fails, and how one is written whole: links, pipes, and a signal in the middle of the work. */
 
-import { execFileSync, spawn } from "node:child_process";
+import { execFileSync, spawn, spawnSync } from "node:child_process";
 import { lstatSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
+import { fileError } from "../../src/app/io.ts";
 import { ODD } from "../checkpoints.ts";
 import { projectPath } from "../helpers.ts";
 import { cli, temporaryFolder } from "./harness.ts";
@@ -16,6 +17,35 @@ const writers = (folder: string, out: string): string[][] => [
   ["eval", join(folder, "labelled.jsonl"), "--html", out, "--quiet"],
 ];
 const data = { "ids.jsonl": '{"ids":[1,2]}\n', "labelled.jsonl": LABELLED };
+
+test.each([
+  ["EACCES", undefined, "x: expected a readable file, got no permission to read it"],
+  ["EACCES", "a file to write", "x: expected a file to write, got no permission to write it"],
+  ["ENOSPC", "a file to write", "x: expected a file to write, got a full disk"],
+  ["EROFS", "a file to write", "x: expected a file to write, got a disk that is only for reading"],
+  ["EMFILE", undefined, "x: expected a readable file, got EMFILE: too many"],
+])("%s where %s was expected", (code, what, message) => {
+  expect(fileError("x", Object.assign(new Error("EMFILE: too many"), { code }), what).message).toBe(message);
+});
+
+test.skipIf(process.platform === "win32")("a write that fails names its file, and what is written whole leaves nothing", () => {
+  const folder = temporaryFolder({ ...data, "many.jsonl": '{"ids":[1,2]}\n'.repeat(9) });
+  const golden = ["golden", "record", "--input", join(folder, "many.jsonl"), "--model", ODD, "--max-new-tokens", "1"];
+  for (const [name, args] of [
+    ["page.html", ["eval", join(folder, "labelled.jsonl"), "--quiet", "--html", join(folder, "page.html")]],
+    ["golden.jsonl", [...golden, "--out", join(folder, "golden.jsonl")]],
+    ["1.safetensors", [...golden, "--out", "-", "--taps", join(folder, "taps")]],
+    ["out.jsonl", ["moderate", "--quiet", "--jsonl", join(folder, "labelled.jsonl"), "--out", join(folder, "out.jsonl")]],
+  ] as const) {
+    const limited = ["-c", 'ulimit -f 1; "$0" "$@"', process.execPath, projectPath("src/app/main.ts"), ...args]; // 512 or 1024 bytes a file
+    const { status, stderr } = spawnSync("sh", limited, { encoding: "utf8" });
+    expect([status, stderr]).toEqual([
+      1,
+      expect.stringMatching(`^qwen3guard: [^\n]*${name}: expected a file to write, got EFBIG[^\n]*\n$`),
+    ]);
+  }
+  expect(readdirSync(folder).sort()).toEqual(["ids.jsonl", "labelled.jsonl", "many.jsonl", "out.jsonl", "taps"]);
+});
 
 describe.skipIf(process.platform === "win32")("a file that is written whole", () => {
   test("a link stays one, and what it leads to is written, there or not", async () => {

@@ -53,7 +53,7 @@ export async function goldenRecordCommand(
       const ids = promptIds(parseJson(line, name), tokenizer, name);
       const text = `${JSON.stringify(await record(model, ids, options.maxNewTokens, name))}\n`;
       await (out ? out.write(text) : terminal.out(text));
-      if (options.taps !== undefined) await writeFile(join(options.taps, `${number}.safetensors`), recordTaps(model, ids));
+      if (options.taps !== undefined) await writeTaps(join(options.taps, `${number}.safetensors`), recordTaps(model, ids));
       count++;
       progress.update(count);
     }
@@ -107,6 +107,12 @@ async function record(model: Qwen3, ids: readonly number[], maxNewTokens: number
     throw new Error(`${name}: ${(error as Error).message}`);
   }
   return { ids, greedy, margins, top: largest(first as Float32Array, 10), logitsSha256: sha256(first as Float32Array) };
+}
+
+function writeTaps(path: string, bytes: Uint8Array): Promise<void> {
+  return writeFile(path, bytes).catch(error => {
+    throw fileError(path, error, "a file to write");
+  });
 }
 
 /** Every named intermediate of one pass over all ids, as a safetensors file. */

@@ -79,7 +79,7 @@ export async function moderateLines(
       const result = await judge(guard, line, moderateOptions);
       add(result);
       const text = `${JSON.stringify(result)}\n`;
-      await (output ? output.appendFile(text) : terminal.out(text));
+      await (output ? append(options.out as string, output, text) : terminal.out(text));
       progress.update(done, totalBytes ? (line.endByte - skippedBytes) / (totalBytes - skippedBytes) : undefined);
     }
   } finally {
@@ -111,6 +111,12 @@ function withId(id: unknown): { id?: unknown } {
 async function openOutput(path: string, resume: boolean): Promise<FileHandle> {
   return open(path, resume ? "a+" : "wx").catch(error => {
     throw fileError(path, error, resume ? "a file to write" : "no file yet (--resume goes on with one)");
+  });
+}
+
+function append(path: string, output: FileHandle, text: string): Promise<void> {
+  return output.appendFile(text).catch(error => {
+    throw fileError(path, error, "a file to write");
   });
 }
 
