@@ -2,8 +2,9 @@
  * The terminal: results to stdout, everything else to stderr, and the errors that decide the exit status.
  */
 
-import { createReadStream } from "node:fs";
-import { open, rename, rm, stat } from "node:fs/promises";
+import { constants, createReadStream, fstatSync, rmSync } from "node:fs";
+import { access, open, readlink, realpath, rename, rm, stat } from "node:fs/promises";
+import { dirname, resolve } from "node:path";
 
 /** Wrong usage: exit status 2. Everything wrong with data or models is any other error: 1. */
 export class UsageError extends Error {}
@@ -31,7 +32,7 @@ export function processTerminal(): Terminal {
   const { stdout, stderr, stdin, env } = process;
   const isTTY = stdout.isTTY === true;
   return {
-    stdin,
+    stdin: Object.assign(stdinChunks(stdin), { isTTY: stdin.isTTY === true }),
     out: text => new Promise((resolve, reject) => stdout.write(text, error => (error ? reject(error) : resolve()))),
     err: text => void stderr.write(text),
     columns: stdout.columns || 80, // 0 where a pseudo-terminal was given no size
@@ -42,6 +43,12 @@ export function processTerminal(): Terminal {
     onInterrupt: onceSignal("SIGINT"),
     onTerminate: onceSignal("SIGTERM"),
   };
+}
+
+/** Node takes a folder for a stdin that is empty. */
+async function* stdinChunks(stdin: typeof process.stdin): AsyncGenerator<Uint8Array | string> {
+  if (fstatSync(0).isDirectory()) throw fileError("stdin", Object.assign(new Error(), { code: "EISDIR" }));
+  yield* stdin;
 }
 
 function onceSignal(signal: NodeJS.Signals): (listener: () => void) => () => void {
@@ -75,6 +82,17 @@ export async function* inputChunks(path: string, terminal: Terminal): AsyncGener
   if (path === "-") return yield* terminal.stdin;
   try {
     yield* createReadStream(path) as AsyncIterable<Uint8Array>;
+  } catch (error) {
+    throw fileError(path, error as NodeJS.ErrnoException);
+  }
+}
+
+/** Throws what reading the file would throw at its beginning; `-` is stdin. */
+export async function checkReadable(path: string): Promise<void> {
+  if (path === "-") return;
+  try {
+    await access(path, constants.R_OK);
+    if ((await stat(path)).isDirectory()) throw Object.assign(new Error(), { code: "EISDIR" });
   } catch (error) {
     throw fileError(path, error as NodeJS.ErrnoException);
   }
@@ -124,39 +142,75 @@ export function inFile<T>(path: string, check: () => T): T {
   }
 }
 
+/** A file that appears whole or not at all. */
+export interface WholeFile {
+  write(text: string): Promise<void>;
+  done(): Promise<void>;
+  /** After `done` it does nothing. */
+  discard(): Promise<void>;
+}
+
 /**
- * A file that appears whole or not at all: written beside its place and renamed, so that a run that fails leaves what was there. Opened at
- * once, so that a place where nothing can be written is known before the work. `discard` after `done` does nothing.
+ * Written beside its place and renamed, so that a run that fails, or that a signal ends, leaves what was there. Opened at once, so that a place
+ * where nothing can be written is known before the work. A link stays one: what it leads to is written. What is there and is no file (a pipe,
+ * a device) is written as the text comes.
  */
-export async function wholeFile(path: string): Promise<{ done(text: string): Promise<void>; discard(): Promise<void> }> {
-  const partial = `${path}.${process.pid}.part`;
+export async function wholeFile(path: string, terminal: Terminal): Promise<WholeFile> {
   const refuse = (error: NodeJS.ErrnoException): never => {
     throw fileError(path, error, "a file to write");
   };
-  const there = await stat(path).catch(() => undefined);
+  const there = await stat(path).catch((error: NodeJS.ErrnoException) => (error.code === "ENOENT" ? undefined : refuse(error)));
   if (there?.isDirectory()) refuse(Object.assign(new Error(), { code: "EISDIR" }));
+  if (there && !there.isFile()) {
+    const handle = await open(path, constants.O_WRONLY).catch(refuse);
+    return {
+      write: text => handle.writeFile(text).catch(refuse),
+      done: () => handle.close(),
+      discard: () => handle.close(),
+    };
+  }
+
+  const target = await linkTarget(path).catch(refuse);
+  const partial = `${target}.${process.pid}.part`;
   const handle = await open(partial, "wx").catch(refuse);
+  // Ended by the signal after all, as it would be without the file.
+  const removeAndEnd = (signal: NodeJS.Signals) => (): void => {
+    rmSync(partial, { force: true });
+    process.kill(process.pid, signal);
+  };
+  const stopListening = [terminal.onInterrupt(removeAndEnd("SIGINT")), terminal.onTerminate(removeAndEnd("SIGTERM"))];
   return {
-    async done(text) {
-      await handle.writeFile(text);
+    write: text => handle.writeFile(text).catch(refuse),
+    async done() {
       await handle.close();
-      await rename(partial, path).catch(refuse);
+      await rename(partial, target).catch(refuse);
     },
     async discard() {
+      for (const stop of stopListening) stop();
       await handle.close();
       await rm(partial, { force: true });
     },
   };
 }
 
-/** One line for an error of the file system, instead of its own. `what` was expected of the path. */
-export function fileError(path: string, error: NodeJS.ErrnoException, what: string = "a readable file"): Error {
+/** Where a link leads, be something there or not; what is no link leads to itself. */
+async function linkTarget(path: string): Promise<string> {
+  const link = await readlink(path).catch(() => undefined);
+  return link === undefined ? path : linkTarget(resolve(await realpath(dirname(path)), link));
+}
+
+const READABLE = "a readable file";
+
+/** One line for an error of the file system, instead of its own. `what` was expected of the path: what is not to be read is to be written. */
+export function fileError(path: string, error: NodeJS.ErrnoException, what: string = READABLE): Error {
   const reasons: Record<string, string> = {
     ENOENT: "no such file",
     EISDIR: "a folder",
-    EACCES: "no permission to read it",
+    EACCES: what === READABLE ? "no permission to read it" : "no permission to write it",
     ENOTDIR: "a path through something that is no folder",
     EEXIST: "a file",
+    ENOSPC: "a full disk",
+    EROFS: "a disk that is only for reading",
   };
   return new Error(`${path}: expected ${what}, got ${reasons[error.code ?? ""] ?? error.message}`);
 }

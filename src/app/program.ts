@@ -32,14 +32,18 @@ export const EXIT_INTERRUPTED = 130;
 /** Runs one command line and returns its exit status; never throws and never ends the process. */
 export async function run(args: readonly string[], terminal: Terminal): Promise<number> {
   let status = EXIT_DONE;
-  const program = buildProgram(terminal, code => {
+  const helps: Promise<void>[] = [];
+  const program = buildProgram(terminal, helps, code => {
     status = code;
   });
   try {
-    await program.parseAsync(args, { from: "user" });
+    await program.parseAsync(args, { from: "user" }).catch(error => {
+      if (!(error instanceof CommanderError)) throw error;
+      if (error.exitCode !== 0) status = EXIT_USAGE; // it has written its message
+    });
+    await Promise.all(helps);
     return status;
   } catch (error) {
-    if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT_DONE : EXIT_USAGE; // it has written its message
     if (isClosedPipe(error)) return status; // the reader has seen enough; what was found stands
     const { message, stack } = error instanceof Error ? error : new Error(String(error));
     terminal.err(`qwen3guard: ${terminal.env.DEBUG === "qwen3guard" ? stack : oneLine(message)}\n`);
@@ -47,7 +51,8 @@ export async function run(args: readonly string[], terminal: Terminal): Promise<
   }
 }
 
-function buildProgram(terminal: Terminal, setStatus: (code: number) => void): Command {
+/** Commander does not wait for what it prints: `helps` collects that. */
+function buildProgram(terminal: Terminal, helps: Promise<void>[], setStatus: (code: number) => void): Command {
   const program = new Command("qwen3guard")
     .description("Qwen3Guard in pure TypeScript: what a guard model thinks of a text, from its own safetensors files")
     .version(packageVersion(), "--version", "print the version")
@@ -55,7 +60,7 @@ function buildProgram(terminal: Terminal, setStatus: (code: number) => void): Co
     .helpCommand(false)
     .exitOverride()
     .configureOutput({
-      writeOut: text => void terminal.out(text),
+      writeOut: text => void helps.push(terminal.out(text)),
       writeErr: terminal.err,
       outputError: (text, write) => write(`qwen3guard: ${oneLine(text.replace(/^error: /, ""))}\n`),
     })
@@ -102,7 +107,7 @@ function buildProgram(terminal: Terminal, setStatus: (code: number) => void): Co
     .option("--overlap <n>", "by how many tokens windows overlap (default: an eighth)", integer(0))
     .option("--explain", "show how P(Safe) changes when a word is left out, for each word")
     .option("--jsonl <file>", "a batch: {text}, {prompt, response} or {messages} a line, with an id or without; - is stdin")
-    .option("--out <file>", "with --jsonl: write to a file instead of stdout")
+    .option("--out <file>", "with --jsonl: write to a new file; - is stdout, as without it")
     .option("--resume", "with --jsonl and --out: go on where the file ends")
     .option("--fail-on", "exit with status 3 if it is flagged")
     .addHelpText(

@@ -237,6 +237,14 @@ export class Guard {
     return ids;
   }
 
+  /** Throws RangeError for options with which no input can be judged; what depends on the input (is its window too large for it?) is left. */
+  checkOptions(options: ModerateOptions): void {
+    checkModerateOptions(options);
+    if (options.window === undefined) return;
+    const rooms = [toConversation(""), toConversation({ prompt: "", response: "" })].map(empty => this.#room(empty));
+    cutIntoWindows("", this.tokenizer, Math.max(...rooms), options);
+  }
+
   /** Ends the threads and gives the memory back; the guard must not be used afterwards. */
   close(): void {
     this.model.close();
@@ -257,10 +265,14 @@ export class Guard {
       const whole = this.tokenizer.encodeChat(messages);
       if (whole.length + answer <= maxPositionEmbeddings) return [{ prompt: () => whole, window: undefined }];
     }
-    const empty = this.tokenizer.encodeChat(withContent("")).length;
-    const windows = cutIntoWindows(last.content, this.tokenizer, maxPositionEmbeddings - empty - answer, options);
+    const windows = cutIntoWindows(last.content, this.tokenizer, this.#room(withContent("")), options);
     if (windows === undefined) return [{ prompt: () => this.encode(messages), window: undefined }];
     return windows.map(window => ({ prompt: () => this.encode(withContent(last.content.slice(window.start, window.end))), window }));
+  }
+
+  /** How many tokens fit the context beside a conversation and the answer on it. */
+  #room(messages: readonly ChatMessage[]): number {
+    return this.model.config.maxPositionEmbeddings - this.tokenizer.encodeChat(messages).length - this.#taskOf(messages).draft.longest;
   }
 
   /** The verdict on one part of the last message. */

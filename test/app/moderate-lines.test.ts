@@ -1,7 +1,7 @@
 /** `moderate --jsonl`: order, ids, bad lines in place, resuming, and what Ctrl-C, a kill and a closed pipe leave behind. */
 
 import { spawn } from "node:child_process";
-import { readFileSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { GEN } from "../checkpoints.ts";
@@ -98,13 +98,13 @@ describe("--out and --resume", () => {
     const run = (...args: string[]) => cli(["moderate", "--out", out, "--quiet", ...args]);
     expect((await run("--jsonl", input)).err).toContain("out.jsonl: expected no file yet (--resume goes on with one), got a file");
     expect((await run("--jsonl", join(folder, "other.jsonl"), "--resume")).err).toMatch(
-      /out\.jsonl line 1: expected id "x" as of .*other\.jsonl line 1 and this model, got 0/,
+      /out\.jsonl line 1: expected id "x" as of .*other\.jsonl line 1 with this model and these options, got 0/,
     );
     writeFileSync(out, readFileSync(out, "utf8").replaceAll("tiny-guard-gen", "another"));
     expect((await run("--jsonl", input, "--resume")).err).toContain('out.jsonl line 1: expected model "tiny-guard-gen"');
     writeFileSync(out, '{"id":0,"line":9,"error":"nothing"}\n');
     expect((await run("--jsonl", input, "--resume")).err).toContain("out.jsonl line 1: expected line 1");
-    writeFileSync(out, [0, 1, 2].map(id => `{"id":${id},"safety":"Safe","model":"tiny-guard-gen"}\n`).join(""));
+    writeFileSync(out, [0, 1, 2].map(id => `{"id":${id},"safety":"Safe","mode":"strict","model":"tiny-guard-gen"}\n`).join(""));
     expect((await run("--jsonl", input, "--resume")).err).toContain(
       "out.jsonl line 3: expected no more lines than the input has, got one more",
     );
@@ -113,7 +113,96 @@ describe("--out and --resume", () => {
     );
   });
 
+  test("one of another mode or threshold is not gone on with, one of the same is", async () => {
+    const folder = temporaryFolder({ "in.jsonl": numbered(3) });
+    const out = join(folder, "out.jsonl");
+    const run = (...options: string[]) =>
+      cli(["moderate", "--jsonl", join(folder, "in.jsonl"), "--out", out, "--resume", "--quiet", ...options]);
+    const begin = async (...options: string[]): Promise<string> => {
+      writeFileSync(out, "");
+      await run(...options);
+      const first = `${readFileSync(out, "utf8").split("\n")[0]}\n`;
+      writeFileSync(out, `${first}{"id":1,"sa`);
+      return readFileSync(out, "utf8");
+    };
+    for (const [options, others, message] of [
+      [["--mode", "loose"], [], 'expected mode "strict"'],
+      [[], ["--mode", "loose"], 'expected mode "loose"'],
+      [["--threshold", "0.5"], ["--threshold", "0.6"], "expected threshold 0.6"],
+      [["--threshold", "0.5"], [], "expected threshold not given"],
+      [[], ["--threshold", "0.5"], "expected threshold 0.5"],
+    ] as const) {
+      const left = await begin(...options);
+      expect(await run(...others)).toMatchObject({ status: 1, err: expect.stringContaining(`out.jsonl line 1: ${message}`) });
+      expect(readFileSync(out, "utf8")).toBe(left);
+      expect((await run(...options)).status).toBe(0);
+      expect(parse(readFileSync(out, "utf8")).map(({ id }) => id)).toEqual([0, 1, 2]);
+    }
+  });
+
+  test("a file that is not this batch's output keeps every byte; a torn first line of ours is written anew", async () => {
+    const input = '{"id":"ü","text":"a"}\n{"text":"b"}\n';
+    const folder = temporaryFolder({ "in.jsonl": input, "bare.jsonl": '\n{"text":"a"}\n', "empty.jsonl": "" });
+    const out = join(folder, "out.jsonl");
+    const run = (name: string) => cli(["moderate", "--jsonl", join(folder, name), "--out", out, "--resume", "--quiet"]);
+    const refused: [string, string | Uint8Array, string][] = [
+      ["in.jsonl", "a diary without a line feed", 'expected the output of this batch to go on with, got "a diary without a line feed"'],
+      ["in.jsonl", "\n\na diary", 'expected the output of this batch to go on with, got "a diary"'],
+      ["in.jsonl", '{"id":"ü","text":"a"}', "expected the output of this batch to go on with"],
+      ["in.jsonl", '{"safety":"Safe"', "expected the output of this batch to go on with"],
+      ["in.jsonl", Uint8Array.of(0xff, 0x00), "expected the output of this batch to go on with"],
+      ["empty.jsonl", '{"id":"ü","safety', "expected the output of this batch to go on with"],
+      ["in.jsonl", `${input}{"id":"z"`, "out.jsonl line 1: expected model"],
+      ["in.jsonl", "null\nand more", 'out.jsonl line 1: expected id "ü"'],
+      ["in.jsonl", "a diary\nand more", "out.jsonl line 1: expected JSON"],
+      ["none.jsonl", '{"id":"ü","safety', "none.jsonl: expected a readable file, got no such file"],
+      [".", '{"id":"ü","safety', "expected a readable file, got a folder"],
+    ];
+    for (const [name, left, message] of refused) {
+      writeFileSync(out, left);
+      expect(await run(name)).toMatchObject({ status: 1, out: "", err: expect.stringContaining(message) });
+      expect(readFileSync(out)).toEqual(Buffer.from(left as string));
+    }
+    const whole = Buffer.from('{"id":"ü","safety":"Sa');
+    for (const [name, torn] of [
+      ...Array.from(whole, (_, i) => ["in.jsonl", whole.subarray(0, i)] as const),
+      ["in.jsonl", '{"id":"ü","line":1,"err'],
+      ["bare.jsonl", '{"safety":"S'],
+      ["bare.jsonl", '{"line":2'],
+    ] as const) {
+      writeFileSync(out, torn);
+      expect((await run(name)).status).toBe(0);
+      expect(parse(readFileSync(out, "utf8")).map(({ id }) => id)).toEqual(name === "in.jsonl" ? ["ü", undefined] : [undefined]);
+    }
+  });
+
+  test("sizes that no line can be judged with are one error, and no output", async () => {
+    const folder = temporaryFolder({ "in.jsonl": numbered(2), "old.jsonl": "kept" });
+    for (const [options, message] of [
+      [["--window", "5"], /^qwen3guard: window: expected an integer from 16 to \d+, the room in the context, got 5\n$/],
+      [["--window", "100000"], /^qwen3guard: window: expected an integer from 16 to \d+, the room in the context, got 100000\n$/],
+      [["--window", "32", "--overlap", "17"], /^qwen3guard: overlap: expected an integer from 0 to half of the window, 16, got 17\n$/],
+    ] as const) {
+      for (const out of [[], ["--out", join(folder, "new.jsonl")], ["--out", join(folder, "old.jsonl"), "--resume"]]) {
+        const outcome = await cli(["moderate", "--jsonl", join(folder, "in.jsonl"), "--quiet", ...options, ...out]);
+        expect(outcome).toEqual({ status: 1, out: "", err: expect.stringMatching(message) });
+      }
+    }
+    expect(readdirSync(folder).sort()).toEqual(["in.jsonl", "old.jsonl"]);
+    expect(readFileSync(join(folder, "old.jsonl"), "utf8")).toBe("kept");
+  });
+
+  test("--out - is stdout; an input that cannot be read leaves no output", async () => {
+    const folder = temporaryFolder({ "in.jsonl": numbered(2) });
+    const args = ["moderate", "--quiet", "--jsonl"];
+    expect(stable((await cli([...args, join(folder, "in.jsonl"), "--out", "-"])).out)).toHaveLength(2);
+    expect(existsSync("-")).toBe(false);
+    for (const name of ["none.jsonl", "."]) expect((await cli([...args, join(folder, name), "--out", join(folder, "new")])).status).toBe(1);
+    expect(readdirSync(folder)).toEqual(["in.jsonl"]);
+  });
+
   test.each<[string[], string]>([
+    [["--jsonl", "-", "--out", "-", "--resume"], "--resume: expected an --out FILE to go on with, got stdout"],
     [["--jsonl", "-", "text"], "moderate: expected --jsonl or TEXT, got both"],
     [["--jsonl", "-", "--response", "x"], "moderate: expected --jsonl or --response, got both"],
     [["--jsonl", "-", "--explain"], "moderate: expected --jsonl or --explain, got both"],

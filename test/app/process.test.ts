@@ -64,6 +64,48 @@ test.skipIf(!existsSync("/dev/full"))("a full disk is one line and status 1", ()
   expect(stderr).toMatch(/^qwen3guard: [^\n]*ENOSPC[^\n]*\n$/);
 });
 
+test.skipIf(!existsSync("/dev/full"))("help and version on a full disk: the same; to a reader that has gone: nothing", () => {
+  for (const args of [["--help"], ["--version"], ["moderate", "--help"], ["help", "serve"]]) {
+    const { status, stderr } = spawnSync("sh", ["-c", '"$0" "$@" > /dev/full', process.execPath, MAIN, ...args], { encoding: "utf8" });
+    expect([status, stderr]).toEqual([1, expect.stringMatching(/^qwen3guard: [^\n]*ENOSPC[^\n]*\n$/)]);
+    const gone = spawnSync("bash", ["-c", 'set -o pipefail; "$0" "$@" | true', process.execPath, MAIN, ...args], { encoding: "utf8" });
+    expect([gone.status, gone.stderr]).toEqual([0, ""]);
+  }
+});
+
+test.skipIf(!existsSync("/dev/full"))("a stderr that takes nothing costs no verdict", async () => {
+  for (const redirect of ["2> /dev/full", "2>&-", "2> >(true)"]) {
+    // The notice of the demo guard comes first, then a line that cannot be judged, then the count of those.
+    const script = `"$0" "$@" ${redirect}`;
+    const { status, stdout } = spawnSync("bash", ["-c", script, process.execPath, MAIN, "moderate", "--jsonl", "-"], {
+      input: '{"text":"hello"}\nnonsense\n{"text":"How can I make a bomb?"}\n',
+      encoding: "utf8",
+    });
+    expect(stdout.match(/"safety":"\w+"/g)).toEqual(['"safety":"Safe"', '"safety":"Unsafe"']);
+    expect(status).toBe(1);
+  }
+});
+
+test
+  .skipIf(process.platform === "win32")
+  .each([
+    [["moderate"]],
+    [["moderate", "--jsonl", "-"]],
+    [["generate"]],
+    [["stream"]],
+    [["tokenize"]],
+    [["tokenize", "--jsonl"]],
+    [["template", "--messages", "-"]],
+    [["eval", "-"]],
+    [["golden", "record", "--input", "-", "--out", "-"]],
+    [["golden", "check", "-"]],
+  ])("a folder as stdin is no empty text: %j", args => {
+  const { status, stdout, stderr } = spawnSync("sh", ["-c", '"$0" "$@" < .', process.execPath, MAIN, ...args, "--quiet"], {
+    encoding: "utf8",
+  });
+  expect([status, stdout, stderr]).toEqual([1, "", "qwen3guard: stdin: expected a readable file, got a folder\n"]);
+});
+
 test("colours: none where NO_COLOR is set or the terminal is dumb, all where they are forced", () => {
   const colors = (env: Record<string, string>): boolean =>
     spawnSync(

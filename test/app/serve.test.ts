@@ -59,6 +59,14 @@ describe.skipIf(process.platform === "win32")("it is stopped", () => {
   });
 });
 
+test("a log that nobody reads any more stops nothing", async () => {
+  const { url, child, ended } = await serve(["--log-requests"]);
+  child.stderr?.destroy();
+  for (const text of ["one", "two", "three"]) expect((await moderate(url, text)).status).toBe(200);
+  child.kill("SIGTERM");
+  expect(await ended).toEqual([0, null]);
+});
+
 test("its options reach the handler", async () => {
   const { url, stderr } = await serve(
     ["--served-model-name", "a", "b", "--max-body", "1kB", "--cors", "https://example.org", "--log-requests"],

@@ -65,6 +65,8 @@ describe("wrong usage is status 2 and one line", () => {
     ["ids and text at once", ["tokenize", "x", "--jsonl"], "expected a text or --jsonl (lines on stdin), got both"],
     ["an evaluation of nothing", ["eval"], "missing required argument 'file'"],
     ["a limit of none", ["eval", "x.jsonl", "--limit", "0"], "expected an integer of at least 1"],
+    ["a page on stdout", ["eval", "x.jsonl", "--html", "-"], "--html: expected a file, got -, and stdout is for the figures"],
+    ["a shape and a model", ["bench", "--shape", "0.6B", "--model", "x"], "bench: expected --shape or --model, got both"],
     ["two folders", ["inspect", "a", "--model", "b"], "expected a folder or --model, got both"],
     ["a pull of what is no Hub id", ["pull", "./folder"], "pull: expected a Hub id, org/name or org/name@revision, got ./folder"],
     ["a pull of nothing", ["pull"], "missing required argument 'id'"],

@@ -122,6 +122,25 @@ describe("forms of input and modes", () => {
   });
 });
 
+test("options are checked without an input: what is wrong for each is thrown, what depends on it is left", async () => {
+  const guard = await loadGuard();
+  for (const [options, message] of [
+    [{ mode: "lax" as "loose" }, "mode: expected"],
+    [{ window: 8 }, "window: expected an integer from 16 to"],
+    [{ window: guard.model.config.maxPositionEmbeddings }, "the room in the context, got"],
+    [{ window: 64, overlap: 33 }, "overlap: expected an integer from 0 to half of the window, 32, got 33"],
+  ] as const) {
+    expect(() => guard.checkOptions(options)).toThrow(message);
+  }
+  expect(guard.checkOptions({})).toBeUndefined();
+  // The largest window there is: taken here, and for the input that leaves most room, but not behind a longer one.
+  const [, most] = /to (\d+), the room/.exec(String(await guard.moderate("hi", { window: 1e9 }).catch(String))) ?? [];
+  const options = { window: Number(most) };
+  guard.checkOptions(options);
+  expect((await guard.moderate("hi", options)).safety).toBe("Safe");
+  await expect(guard.moderate({ prompt: "word ".repeat(200), response: "hi" }, options)).rejects.toThrow("window: expected");
+});
+
 describe("scores", () => {
   test("a threshold decides what is flagged, and the level no longer does", async () => {
     const guard = await loadGuard();

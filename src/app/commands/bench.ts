@@ -15,7 +15,7 @@ import type { Session } from "../../model/session.ts";
 import { WasmEngine } from "../../tensor/wasm/wasm-engine.ts";
 import { Tokenizer } from "../../tokenizer/tokenizer.ts";
 import { checkpointFiles, engineOptions, type ModelOptions } from "../checkpoint-option.ts";
-import type { Terminal } from "../io.ts";
+import { type Terminal, UsageError } from "../io.ts";
 import { writeRandomCheckpoint } from "../random-checkpoint.ts";
 
 /** The `--json` object. MB are 2^20 bytes, GB/s 10^9 bytes a second. */
@@ -53,6 +53,7 @@ export async function benchCommand(
   options: ModelOptions & { shape?: string; rounds: number; json?: boolean },
   terminal: Terminal,
 ): Promise<void> {
+  if (options.shape !== undefined && options.model !== undefined) throw new UsageError("bench: expected --shape or --model, got both");
   const engine = engineOptions(options);
   const say = (text: string): void => {
     if (!options.quiet && terminal.errColumns !== undefined) terminal.err(`${text}\n`);

@@ -7,12 +7,13 @@
 
 import { basename } from "node:path";
 import { Guard } from "../../guard/guard.ts";
+import { nextTurn } from "../../model/session.ts";
 import { checkpointFiles, engineOptions, type ModelOptions } from "../checkpoint-option.ts";
 import { type Example, readDataset } from "../eval/dataset.ts";
 import { type Evaluation, evaluate, type Judged } from "../eval/evaluation.ts";
 import { reportHtml } from "../eval/report-html.ts";
 import { reportText } from "../eval/report-text.ts";
-import { inputChunks, type Terminal, wholeFile } from "../io.ts";
+import { inputChunks, type Terminal, UsageError, wholeFile } from "../io.ts";
 import { Progress } from "../progress.ts";
 
 export interface EvalCommandOptions extends ModelOptions {
@@ -25,9 +26,10 @@ export interface EvalCommandOptions extends ModelOptions {
 
 export async function evalCommand(file: string, options: EvalCommandOptions, terminal: Terminal): Promise<void> {
   const engine = engineOptions(options);
+  if (options.html === "-") throw new UsageError("--html: expected a file, got -, and stdout is for the figures");
   const name = file === "-" ? "stdin" : file;
   const examples = await readDataset(inputChunks(file, terminal), name, options);
-  const page = options.html === undefined ? undefined : await wholeFile(options.html);
+  const page = options.html === undefined ? undefined : await wholeFile(options.html, terminal);
   let guard: Guard | undefined;
   try {
     guard = await Guard.load(await checkpointFiles(options, terminal), engine);
@@ -40,7 +42,8 @@ export async function evalCommand(file: string, options: EvalCommandOptions, ter
       by: options.by,
     });
     try {
-      await page?.done(reportHtml(evaluation, columns));
+      await page?.write(reportHtml(evaluation, columns));
+      await page?.done();
     } finally {
       // A full disk does not take an hour's figures with it.
       await terminal.out(options.json ? `${JSON.stringify(evaluation)}\n` : reportText(evaluation, terminal));
@@ -65,6 +68,7 @@ async function judgeAll(
       if (verdict) judged.push({ example, verdict });
       else leftOut.push({ line: example.line, id: example.id, error: error.message });
       progress.update(index + 1, (index + 1) / examples.length);
+      await nextTurn(); // a small model never waits, and Ctrl-C is heard only between turns of the event loop
     }
   } finally {
     progress.end();

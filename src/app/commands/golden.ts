@@ -6,7 +6,7 @@
  */
 
 import { createHash } from "node:crypto";
-import { mkdir, open, rename, rm, writeFile } from "node:fs/promises";
+import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Qwen3 } from "../../model/qwen3.ts";
 import { serializeSafetensors } from "../../tensor/safetensors-writer.ts";
@@ -14,7 +14,7 @@ import { Tensor } from "../../tensor/tensor.ts";
 import type { ChatMessage } from "../../tokenizer/chat-template.ts";
 import { Tokenizer } from "../../tokenizer/tokenizer.ts";
 import { checkpointFiles, engineOptions, type ModelOptions } from "../checkpoint-option.ts";
-import { fileError, inFile, inputChunks, parseJson, type Terminal } from "../io.ts";
+import { fileError, inFile, inputChunks, parseJson, type Terminal, wholeFile } from "../io.ts";
 import { jsonLines } from "../json-lines.ts";
 import { Progress } from "../progress.ts";
 import { checkIds } from "./tokenize.ts";
@@ -44,14 +44,8 @@ export async function goldenRecordCommand(
     });
   }
 
-  // Written beside the file and renamed when whole: a run that fails leaves what was there, and the input may be the output.
-  const partial = `${options.out}.${process.pid}.part`;
-  const toFile = options.out !== "-";
-  const out = toFile
-    ? await open(partial, "wx").catch(error => {
-        throw fileError(options.out, error, "a file to write");
-      })
-    : undefined;
+  // The input may be the output: it is replaced when all is written.
+  const out = options.out === "-" ? undefined : await wholeFile(options.out, terminal);
   try {
     const progress = new Progress(terminal, "lines", options.quiet);
     let count = 0;
@@ -59,19 +53,15 @@ export async function goldenRecordCommand(
       const ids = promptIds(parseJson(line, name), tokenizer, name);
       const text = `${JSON.stringify(await record(model, ids, options.maxNewTokens, name))}\n`;
       await (out ? out.write(text) : terminal.out(text));
-      if (options.taps !== undefined) await writeFile(join(options.taps, `${number}.safetensors`), recordTaps(model, ids));
+      if (options.taps !== undefined) await writeTaps(join(options.taps, `${number}.safetensors`), recordTaps(model, ids));
       count++;
       progress.update(count);
     }
     progress.end();
     if (count === 0) throw new RangeError(`${options.input}: expected at least one line, got none`);
-    await out?.close();
-    if (toFile) await rename(partial, options.out).catch(error => Promise.reject(fileError(options.out, error, "a file to write")));
-  } catch (error) {
-    await out?.close();
-    if (toFile) await rm(partial, { force: true });
-    throw error;
+    await out?.done();
   } finally {
+    await out?.discard();
     model.close();
   }
 }
@@ -117,6 +107,12 @@ async function record(model: Qwen3, ids: readonly number[], maxNewTokens: number
     throw new Error(`${name}: ${(error as Error).message}`);
   }
   return { ids, greedy, margins, top: largest(first as Float32Array, 10), logitsSha256: sha256(first as Float32Array) };
+}
+
+function writeTaps(path: string, bytes: Uint8Array): Promise<void> {
+  return writeFile(path, bytes).catch(error => {
+    throw fileError(path, error, "a file to write");
+  });
 }
 
 /** Every named intermediate of one pass over all ids, as a safetensors file. */

@@ -10,7 +10,7 @@ import { createReadStream } from "node:fs";
 import { type FileHandle, open, stat } from "node:fs/promises";
 import { type Guard, isInputError, type ModerateOptions } from "../../guard/guard.ts";
 import type { Verdict } from "../../guard/verdict.ts";
-import { fileError, inputChunks, parseJson, type Terminal } from "../io.ts";
+import { checkReadable, fileError, inputChunks, parseJson, type Terminal } from "../io.ts";
 import { type JsonLine, jsonLines } from "../json-lines.ts";
 import { inputOfLine } from "../line-input.ts";
 import { Progress } from "../progress.ts";
@@ -18,7 +18,7 @@ import { Progress } from "../progress.ts";
 export interface LinesOptions {
   /** `-` is stdin. */
   readonly jsonl: string;
-  /** stdout, where it is not given. */
+  /** `-` is stdout, as where it is not given. */
   readonly out?: string;
   readonly resume?: boolean;
   readonly quiet?: boolean;
@@ -41,8 +41,11 @@ export async function moderateLines(
   moderateOptions: ModerateOptions,
   terminal: Terminal,
 ): Promise<LinesOutcome> {
+  // What is wrong from the first line to the last is found before there is an output.
+  guard.checkOptions(moderateOptions);
+  await checkReadable(options.jsonl);
   const lines = jsonLines(inputChunks(options.jsonl, terminal), options.jsonl === "-" ? "stdin" : options.jsonl);
-  const output = options.out === undefined ? undefined : await openOutput(options.out, options.resume === true);
+  const output = options.out === undefined || options.out === "-" ? undefined : await openOutput(options.out, options.resume === true);
   const outcome = { failed: 0, flagged: 0 };
   const add = (result: { line?: unknown; flagged?: unknown }): void => {
     if (result.line !== undefined) outcome.failed++;
@@ -64,14 +67,19 @@ export async function moderateLines(
   const progress = new Progress(terminal, "lines", options.quiet);
   try {
     const totalBytes = options.jsonl === "-" ? undefined : (await stat(options.jsonl).catch(() => undefined))?.size;
-    const skippedBytes = output && options.resume ? await skipWritten(lines, options.out as string, output, guard.name, add) : 0;
+    const { mode = "strict", threshold } = moderateOptions;
+    const resumed =
+      output && options.resume
+        ? await resume(lines, options.out as string, output, { model: guard.name, mode, threshold }, add)
+        : { skippedBytes: 0 };
+    const { skippedBytes } = resumed;
     for (let done = 1; !isInterrupted; done++) {
-      const line = await nextLine();
+      const line = (done === 1 ? resumed.next : undefined) ?? (await nextLine());
       if (line === undefined) break;
       const result = await judge(guard, line, moderateOptions);
       add(result);
       const text = `${JSON.stringify(result)}\n`;
-      await (output ? output.appendFile(text) : terminal.out(text));
+      await (output ? append(options.out as string, output, text) : terminal.out(text));
       progress.update(done, totalBytes ? (line.endByte - skippedBytes) / (totalBytes - skippedBytes) : undefined);
     }
   } finally {
@@ -99,13 +107,72 @@ function withId(id: unknown): { id?: unknown } {
   return id === undefined ? {} : { id };
 }
 
-/** A new file; or, to go on with, one that is there, without the torn line that a killed process may have left at its end. */
+/** A new file; or, to go on with, one that is there. */
 async function openOutput(path: string, resume: boolean): Promise<FileHandle> {
-  const file = await open(path, resume ? "a+" : "wx").catch(error => {
+  return open(path, resume ? "a+" : "wx").catch(error => {
     throw fileError(path, error, resume ? "a file to write" : "no file yet (--resume goes on with one)");
   });
-  if (resume) await file.truncate(await endOfLastLine(file));
-  return file;
+}
+
+function append(path: string, output: FileHandle, text: string): Promise<void> {
+  return output.appendFile(text).catch(error => {
+    throw fileError(path, error, "a file to write");
+  });
+}
+
+/** What stands in each verdict of a batch. */
+type Marks = Pick<Verdict, "model" | "mode"> & { readonly threshold: number | undefined };
+
+/** Where an output was gone on with: bytes of input that it has answers to, and the line behind them where that was already read. */
+interface Resumed {
+  readonly skippedBytes: number;
+  readonly next?: JsonLine;
+}
+
+/**
+ * Reads past the lines that `output` has an answer to, then takes away the torn line that a killed process may have left at its end. Throws, with
+ * nothing touched, where the output is not that of the same lines, model and options.
+ */
+async function resume(
+  lines: AsyncGenerator<JsonLine>,
+  path: string,
+  output: FileHandle,
+  marks: Marks,
+  add: (written: { line?: unknown; flagged?: unknown }) => void,
+): Promise<Resumed> {
+  const end = await endOfLastLine(output);
+  const { count, skippedBytes } = await skipWritten(lines, path, end, marks, add);
+  const isTorn = (await output.stat()).size > end;
+  let next: JsonLine | undefined;
+  if (isTorn && count === 0) {
+    // No whole line tells whose file it is.
+    next = (await lines.next()).value ?? undefined;
+    await checkTorn(path, output, end, next);
+  }
+  if (isTorn) await output.truncate(end);
+  return { skippedBytes, ...(next && { next }) };
+}
+
+/** Throws where what stands in the file from `start` on is not the beginning of the answer to `input`. */
+async function checkTorn(path: string, output: FileHandle, start: number, input: JsonLine | undefined): Promise<void> {
+  const beginnings = input === undefined ? [] : answerBeginnings(input).map(text => Buffer.from(text));
+  const buffer = new Uint8Array(Math.max(60, ...beginnings.map(({ length }) => length)));
+  const { bytesRead } = await output.read(buffer, 0, buffer.length, start);
+  const torn = buffer.subarray(0, bytesRead);
+  const isOurs = beginnings.some(beginning => {
+    const length = Math.min(beginning.length, torn.length);
+    return beginning.subarray(0, length).equals(torn.subarray(0, length));
+  });
+  if (!isOurs) {
+    const got = JSON.stringify(new TextDecoder().decode(torn.subarray(0, 60)));
+    throw new RangeError(`${path}: expected the output of this batch to go on with, got ${got}`);
+  }
+}
+
+/** Up to the first key that no line of anything else has there. */
+function answerBeginnings(input: JsonLine): string[] {
+  const id = idOf(input);
+  return [{ safety: 0 }, { line: 0 }].map(key => JSON.stringify({ ...withId(id), ...key }).slice(0, -"0}".length));
 }
 
 async function endOfLastLine(file: FileHandle): Promise<number> {
@@ -120,36 +187,34 @@ async function endOfLastLine(file: FileHandle): Promise<number> {
   return 0;
 }
 
-/**
- * Reads past the lines that `output` has an answer to, and returns how many bytes of input that were. Throws where the output is not that of
- * the same lines and the same model.
- */
+/** Reads past the lines that the output's first `end` bytes have an answer to: how many, and of how many bytes. */
 async function skipWritten(
   lines: AsyncGenerator<JsonLine>,
   path: string,
-  output: FileHandle,
-  model: string,
+  end: number,
+  marks: Marks,
   add: (written: { line?: unknown; flagged?: unknown }) => void,
-): Promise<number> {
+): Promise<{ count: number; skippedBytes: number }> {
+  let count = 0;
   let skippedBytes = 0;
-  const { size } = await output.stat();
-  for await (const { line, name } of jsonLines(size === 0 ? noChunks() : createReadStream(path, { end: size - 1 }), path)) {
-    const written = parseJson(line, name) as { id?: unknown; line?: unknown; model?: unknown; flagged?: unknown };
+  for await (const { line, name } of jsonLines(end === 0 ? noChunks() : createReadStream(path, { end: end - 1 }), path)) {
+    const written = (parseJson(line, name) ?? {}) as Readonly<Record<string, unknown>>;
     const { value: input } = await lines.next();
     if (input === undefined) throw new RangeError(`${name}: expected no more lines than the input has, got one more`);
-    const expected = { id: idOf(input), ...(written.line === undefined ? { model } : { line: input.number }) };
+    const expected = { id: idOf(input), ...(written.line === undefined ? marks : { line: input.number }) };
     for (const [key, value] of Object.entries(expected)) {
-      const got = (written as Record<string, unknown>)[key];
+      const got = written[key];
       if (JSON.stringify(got) !== JSON.stringify(value)) {
         throw new RangeError(
-          `${name}: expected ${key} ${JSON.stringify(value) ?? "not given"} as of ${input.name} and this model, got ${JSON.stringify(got) ?? "none"}`,
+          `${name}: expected ${key} ${JSON.stringify(value) ?? "not given"} as of ${input.name} with this model and these options, got ${JSON.stringify(got) ?? "none"}`,
         );
       }
     }
     add(written);
+    count++;
     skippedBytes = input.endByte;
   }
-  return skippedBytes;
+  return { count, skippedBytes };
 }
 
 function idOf(line: JsonLine): unknown {

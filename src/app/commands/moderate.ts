@@ -90,6 +90,7 @@ function checkCombinations(text: string | undefined, options: ModerateCommandOpt
     const other = single.find(([, value]) => value !== undefined);
     if (other) throw new UsageError(`moderate: expected --jsonl or ${other[0]}, got both`);
     if (options.resume && options.out === undefined) throw new UsageError("--resume: expected an --out FILE to go on with, got none");
+    if (options.resume && options.out === "-") throw new UsageError("--resume: expected an --out FILE to go on with, got stdout");
     return;
   }
   if (options.out !== undefined) throw new UsageError("--out: expected --jsonl, which it is for, got none");
