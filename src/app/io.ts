@@ -173,12 +173,7 @@ export async function wholeFile(path: string, terminal: Terminal): Promise<Whole
   const target = await linkTarget(path).catch(refuse);
   const partial = `${target}.${process.pid}.part`;
   const handle = await open(partial, "wx").catch(refuse);
-  // Ended by the signal after all, as it would be without the file.
-  const removeAndEnd = (signal: NodeJS.Signals) => (): void => {
-    rmSync(partial, { force: true });
-    process.kill(process.pid, signal);
-  };
-  const stopListening = [terminal.onInterrupt(removeAndEnd("SIGINT")), terminal.onTerminate(removeAndEnd("SIGTERM"))];
+  const stopListening = removeOnSignal([partial], terminal);
   return {
     write: text => handle.writeFile(text).catch(refuse),
     async done() {
@@ -186,10 +181,25 @@ export async function wholeFile(path: string, terminal: Terminal): Promise<Whole
       await rename(partial, target).catch(refuse);
     },
     async discard() {
-      for (const stop of stopListening) stop();
+      stopListening();
       await handle.close();
       await rm(partial, { force: true });
     },
+  };
+}
+
+/**
+ * Removes files or folders when Ctrl-C or SIGTERM ends the process, which they do after that as they would without it. Returns what takes this back; a
+ * signal is heard at the next turn of the event loop.
+ */
+export function removeOnSignal(paths: readonly string[], { onInterrupt, onTerminate }: Terminal): () => void {
+  const removeAndEnd = (signal: NodeJS.Signals) => (): void => {
+    for (const path of paths) rmSync(path, { recursive: true, force: true });
+    process.kill(process.pid, signal);
+  };
+  const stops = [onInterrupt(removeAndEnd("SIGINT")), onTerminate(removeAndEnd("SIGTERM"))];
+  return () => {
+    for (const stop of stops) stop();
   };
 }
 

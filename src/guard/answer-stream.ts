@@ -103,7 +103,8 @@ export class AnswerStream implements ModerationStream {
   }
 
   async #judge({ ids, starts, ends }: Encoding): Promise<TokenVerdict[]> {
-    const { session, labels, rule, signal, turn } = this.#parts;
+    const { session, chat, labels, rule, signal, turn } = this.#parts;
+    const { openStart } = chat;
     this.#checkFits(ids.length, 0);
     if (ids.length === 0) return [];
     const scaffold = this.#scaffold;
@@ -118,7 +119,8 @@ export class AnswerStream implements ModerationStream {
       const violation = rule.next(verdict);
       this.#violation ??= violation;
       // One that alone would offend waits for the next: the two together may be a violation that begins with it.
-      this.#clearedTo = verdict.risk === "Safe" ? verdict.end : verdict.start;
+      // Nor is a stretch cleared as long as there may be another token of it.
+      this.#clearedTo = verdict.risk === "Safe" ? Math.min(verdict.end, openStart) : verdict.start;
     }
     return verdicts;
   }

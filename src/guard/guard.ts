@@ -173,6 +173,11 @@ export class Guard {
         const started = performance.now();
         const conversation = [...messages, { role: "assistant", content: answer }];
         const prompt = this.encode(conversation);
+        const { maxPositionEmbeddings } = this.model.config;
+        // An answer of the guard's own that is cut short would be no verdict.
+        if (prompt.length + this.#taskOf(conversation).draft.longest > maxPositionEmbeddings) {
+          throw tooLong(maxPositionEmbeddings, `${prompt.length} and no room for the verdict`);
+        }
         session ??= this.#sessions.acquire(prompt);
         session.truncate(Math.min(session.commonPrefix(prompt), prompt.length - 1));
         return this.#read(session, prompt, this.#taskOf(conversation), moderateOptions, started);

@@ -42,28 +42,54 @@ export function filesFromBlobs(blobs: ReadonlyMap<string, Blob>, name: string = 
 
 /** Files under a URL, fetched whole when they are asked for. 404, or a page of HTML, means that there is none. */
 export function filesFromUrl(base: URL): CheckpointFiles {
-  const folder = base.href.endsWith("/") ? base : new URL(`${base.href}/`);
-  const fetchBlob = async (file: string): Promise<Blob | undefined> => {
-    const response = await fetch(new URL(file, folder)).catch(error => {
+  const folder = new URL(base);
+  if (!folder.pathname.endsWith("/")) folder.pathname += "/";
+  folder.hash = "";
+  const { search } = folder;
+  folder.search = "";
+  const fetchFile = async (file: string): Promise<Response | undefined> => {
+    const url = new URL(file, folder);
+    url.search = search; // a key or a version is every file's
+    const response = await fetch(url).catch(error => {
       throw new Error(`${folder.href}${file}: expected an answer, got ${error.cause?.message ?? error.message}`);
     });
     if (response.status === 404) return undefined;
     if (!response.ok) throw new Error(`${folder.href}${file}: expected status 200, got ${response.status}`);
     // Servers of single-page applications answer 200 with their page where there is no such file.
-    if (response.headers.get("content-type")?.startsWith("text/html")) return undefined;
-    return response.blob();
+    return response.headers.get("content-type")?.startsWith("text/html") ? undefined : response;
   };
   return {
     name: folder.href.replace(/\/$/, ""),
     open: async file => {
-      const blob = await fetchBlob(file);
-      return blob && bytesFromBlob(blob, folder.href + file);
+      const response = await fetchFile(file);
+      return response && bytesFromBlob(await response.blob(), folder.href + file);
     },
     readText: async file => {
-      const blob = await fetchBlob(file);
-      return blob && decodeText(await blob.slice(0, maxTextBytes(file) + 1).arrayBuffer(), folder.href + file, maxTextBytes(file));
+      const response = await fetchFile(file);
+      return response && decodeText(await readAtMost(response, maxTextBytes(file) + 1), folder.href + file, maxTextBytes(file));
     },
   };
+}
+
+/** The first `count` bytes of a body; the rest, which may have no end, is not asked for. */
+async function readAtMost({ body }: Response, count: number): Promise<Uint8Array> {
+  const parts: Uint8Array[] = [];
+  let length = 0;
+  const reader = body?.getReader();
+  while (reader && length < count) {
+    const { done, value } = await reader.read();
+    if (done) break;
+    parts.push(value);
+    length += value.length;
+  }
+  await reader?.cancel();
+  const bytes = new Uint8Array(length);
+  let at = 0;
+  for (const part of parts) {
+    bytes.set(part, at);
+    at += part.length;
+  }
+  return bytes.subarray(0, count);
 }
 
 /** UTF-8 to text, strictly, and of at most `maxBytes`. */

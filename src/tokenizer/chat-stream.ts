@@ -48,6 +48,11 @@ export class ChatStream {
     return this.#stream?.pending ?? this.#spaceLength;
   }
 
+  /** Where in the answer the range of the next id can begin at the earliest. */
+  get openStart(): number {
+    return Math.max(this.#stream?.openStart ?? 0, this.#kept);
+  }
+
   /** The ids that the next part of the answer makes certain. Ranges are of the answer's text; an id of the template's text alone has an empty one. */
   push(text: string): Encoding {
     if (this.#stream) return this.#located(this.#stream.push(text));

@@ -33,6 +33,17 @@ const TOKEN_VARIABLES = ["bos_token", "eos_token", "unk_token", "sep_token", "pa
 /** What some template might trim off an answer's end. */
 const ANSWER_END = " \n";
 
+/** The parser's time grows with the square of a run of white space. */
+const MAX_SPACES = 1_000;
+
+function checkSpaces(source: string): void {
+  let run = 0;
+  for (const character of source) {
+    run = character.trim() === "" ? run + 1 : 0;
+    if (run > MAX_SPACES) throw new RangeError(`expected at most ${MAX_SPACES} characters of white space in a row, got more`);
+  }
+}
+
 export class ChatTemplate {
   readonly #source: string;
   readonly #origin: string;
@@ -45,6 +56,7 @@ export class ChatTemplate {
     this.#origin = origin;
     this.#variables = variables;
     this.#template = this.#named(() => {
+      checkSpaces(source);
       const template = new Template(source);
       rewriteStrips(template.parsed);
       return template;

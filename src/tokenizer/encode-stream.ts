@@ -58,6 +58,11 @@ export class EncodeStream {
     return this.#nfc.pending + this.#length;
   }
 
+  /** Where the range of the next id can begin at the earliest: before the text that waits where NFC made one stretch of the text into several pieces. */
+  get openStart(): number {
+    return this.#origin + Math.min(0, this.#changes[0]?.start ?? 0);
+  }
+
   /** The ids that the next part of the text makes certain, with their ranges in the whole text. */
   push(text: string): Encoding {
     const encoding = new EncodingBuilder();

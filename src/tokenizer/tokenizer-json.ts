@@ -195,6 +195,9 @@ function mergeParts(merge: unknown): readonly [string, string] | undefined {
   return parts as [string, string];
 }
 
+/** Those of the family have 30 at most; each unit becomes a node of the tree that finds them. */
+const MAX_ADDED_TOKEN_UNITS = 256;
+
 /**
  * The reference ignores the ids in this list: a token that is in the vocabulary has that id, each other one gets the next number after the vocabulary.
  * A file whose ids say something else would mean one thing to a reader and another to the reference, so it is refused.
@@ -209,6 +212,9 @@ function readAddedTokens(value: unknown, vocabulary: JsonObject, vocabularySize:
     const { content, special } = token;
     if (typeof content !== "string" || content === "" || /\p{Surrogate}/u.test(content)) {
       throw new TypeError(`${where}.content: expected a well-formed text that is not empty, got ${describe(content)}`);
+    }
+    if (content.length > MAX_ADDED_TOKEN_UNITS) {
+      throw new RangeError(`${where}.content: expected at most ${MAX_ADDED_TOKEN_UNITS} UTF-16 units, got ${content.length}`);
     }
     if (seen.has(content)) throw new RangeError(`${where}.content: expected each added token once, got ${describe(content)} again`);
     seen.add(content);

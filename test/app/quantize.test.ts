@@ -173,3 +173,15 @@ test("--weights: the same verdict from the command line, and a form that there i
   expect((await cli(["moderate", "x", "--weights", "int2"])).status).toBe(2);
   await expect(Qwen3.load(GEN, { weights: "int2" as "int8" })).rejects.toThrow("weights: expected auto, checkpoint, int8, int4, got int2");
 });
+
+test("a run that fails leaves nothing behind, so that the next one finds its folder empty", async () => {
+  const folder = temporaryFolder();
+  const source = temporaryFolder();
+  cpSync(GEN, source, { recursive: true });
+  const weights = join(source, "model.safetensors");
+  const whole = readFileSync(weights);
+  writeFileSync(weights, whole.fill(0xff, 8 + Number(whole.readBigUInt64LE()))); // weights that are not finite
+  expect((await cli(["quantize", source, folder, "--weights", "int8"])).status).toBe(1);
+  expect(readdirSync(folder)).toEqual([]);
+  expect((await cli(["quantize", GEN, folder, "--weights", "int8", "--quiet"])).status).toBe(0);
+});

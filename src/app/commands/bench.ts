@@ -15,7 +15,7 @@ import type { Session } from "../../model/session.ts";
 import { WasmEngine } from "../../tensor/wasm/wasm-engine.ts";
 import { Tokenizer } from "../../tokenizer/tokenizer.ts";
 import { checkpointFiles, engineOptions, type ModelOptions } from "../checkpoint-option.ts";
-import { type Terminal, UsageError } from "../io.ts";
+import { removeOnSignal, type Terminal, UsageError } from "../io.ts";
 import { writeRandomCheckpoint } from "../random-checkpoint.ts";
 
 /** The `--json` object. MB are 2^20 bytes, GB/s 10^9 bytes a second. */
@@ -59,6 +59,7 @@ export async function benchCommand(
     if (!options.quiet && terminal.errColumns !== undefined) terminal.err(`${text}\n`);
   };
   const temporary = options.shape === undefined ? undefined : await mkdtemp(join(tmpdir(), "qwen3guard-bench-"));
+  const stopListening = temporary === undefined ? undefined : removeOnSignal([temporary], terminal);
   try {
     if (temporary !== undefined && options.shape !== undefined) {
       say(`writing a random checkpoint of shape ${options.shape}`);
@@ -75,6 +76,7 @@ export async function benchCommand(
     model.close();
     await terminal.out(options.json ? `${JSON.stringify(report)}\n` : describe(report));
   } finally {
+    stopListening?.();
     if (temporary !== undefined) await rm(temporary, { recursive: true, force: true });
   }
 }

@@ -19,11 +19,13 @@ import { safetensorsHeader } from "../../tensor/safetensors-writer.ts";
 import { tensorByteLength } from "../../tensor/tensor.ts";
 import { RowQuantiser } from "../../tensor/wasm/row-quantiser.ts";
 import { checkpointFiles } from "../checkpoint-option.ts";
-import { fileError, type Terminal } from "../io.ts";
+import { fileError, removeOnSignal, type Terminal } from "../io.ts";
 
 /** Bytes of an original's rows that are quantised at once. */
 const BATCH_BYTES = 8 * 2 ** 20;
 /** Copied beside the weights, where they are there. */
+const WEIGHTS_FILE = "model.safetensors";
+const CONFIG_FILE = "config.json";
 const TEXT_FILES = [
   "generation_config.json",
   "tokenizer.json",
@@ -50,17 +52,33 @@ export async function quantizeCommand(
     if (saved !== undefined) throw new Error(`${files.name}: expected a checkpoint that is not quantised, got ${saved}`);
     checkShapes(checkpoint, config);
     await makeEmptyFolder(to);
+    // What a run that fails, or that Ctrl-C ends, has written is removed, or the next one would find the folder in use.
+    const weights = join(to, WEIGHTS_FILE);
+    const written = [weights, partialOf(weights), ...[...TEXT_FILES, CONFIG_FILE].map(name => join(to, name))];
+    const stopListening = removeOnSignal(written, terminal);
     const say = (text: string): void => {
       if (!options.quiet && process.stderr.isTTY) terminal.err(text);
     };
-    const bytes = await writeWeights(checkpoint, expectedTensors(config), options.weights, join(to, "model.safetensors"), say);
-    await copyTexts(files, options.weights, to);
+    let bytes: number;
+    try {
+      bytes = await writeWeights(checkpoint, expectedTensors(config), options.weights, weights, say);
+      await copyTexts(files, options.weights, to);
+    } catch (error) {
+      for (const path of written) await rm(path, { force: true });
+      throw error;
+    } finally {
+      stopListening();
+    }
     const report = { from: files.name, to, weights: options.weights, bytes, ms: Math.round(performance.now() - started) };
     const line = `${to}: ${options.weights}, ${(bytes / 2 ** 20).toFixed(1)} MB of weights, in ${(report.ms / 1000).toFixed(1)} s\n`;
     await terminal.out(options.json ? `${JSON.stringify(report)}\n` : line);
   } finally {
     await checkpoint.close();
   }
+}
+
+function partialOf(path: string): string {
+  return `${path}.partial`;
 }
 
 /** An existing checkpoint is not written over. */
@@ -99,7 +117,7 @@ async function writeWeights(
     offsets.set(name, size);
     size += tensorByteLength(dtype, shape)!;
   }
-  const partial = `${path}.partial`;
+  const partial = partialOf(path);
   const file = await open(partial, "w");
   try {
     await file.write(header, 0, header.length, 0);
@@ -114,7 +132,6 @@ async function writeWeights(
     await rename(partial, path);
   } catch (error) {
     await file.close().catch(() => {});
-    await rm(partial, { force: true });
     throw error;
   }
   return size;
@@ -161,5 +178,5 @@ async function copyTexts(files: CheckpointFiles, scheme: QuantisedScheme, to: st
   }
   const config = (await readJson(files, "config.json")) as Record<string, unknown>;
   const quantised = { ...config, quantization_config: { quant_method: QUANT_METHOD, weights: schemeText(scheme) } };
-  await writeFile(join(to, "config.json"), `${JSON.stringify(quantised, null, 2)}\n`);
+  await writeFile(join(to, CONFIG_FILE), `${JSON.stringify(quantised, null, 2)}\n`);
 }

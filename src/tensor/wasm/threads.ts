@@ -50,6 +50,8 @@ const WORKER_SPINS = 40_000;
 const MAIN_SPINS = 20_000;
 /** No worker finishing an item for so long means that one is gone: the largest item takes some milliseconds. */
 const STALLED_MS = 10_000;
+/** Looking at the clock so much later than the last time is no work of this thread's. */
+const STILL_MS = 1_000;
 
 /** What a worker is started with. */
 export interface WorkerStart {
@@ -183,12 +185,16 @@ export class ThreadPool {
     const isActive = (): boolean => this.#workers.some((_, i) => Atomics.load(control, ACTIVE + i) !== 0);
     let progress = Atomics.load(control, PROGRESS);
     let since = 0;
+    let looked = 0;
     for (let spins = 1; isActive(); spins++) {
       if (spins % MAIN_SPINS !== 0) continue;
       // Not a wait for a notification: a browser's main thread may not wait, and the clock must be looked at anyway.
       const now = performance.now();
       const latest = Atomics.load(control, PROGRESS);
-      if (since === 0 || latest !== progress) {
+      // A long time between two looks is one in which the whole process stood still, and its workers with it.
+      const stoodStill = now - looked > STILL_MS;
+      looked = now;
+      if (since === 0 || stoodStill || latest !== progress) {
         progress = latest;
         since = now;
       } else if (now - since > STALLED_MS) {
