@@ -16,6 +16,7 @@ import { Qwen3, readConfig } from "../model/qwen3.ts";
 import type { Session } from "../model/session.ts";
 import { SessionPool } from "../model/session-pool.ts";
 import type { EngineOptions } from "../tensor/engine-choice.ts";
+import { MemoryError } from "../tensor/memory-error.ts";
 import { checkOptions } from "../tensor/options.ts";
 import type { ChatMessage } from "../tokenizer/chat-template.ts";
 import { Tokenizer } from "../tokenizer/tokenizer.ts";
@@ -283,13 +284,20 @@ export class Guard {
   /** The verdict on one part of the last message. */
   async #judge(prompt: Int32Array, window: VerdictWindow | undefined, task: Task, options: ModerateOptions): Promise<Verdict> {
     const started = performance.now();
-    const session = this.#sessions.acquire(prompt);
-    try {
-      const verdict = await this.#read(session, prompt, task, options, started);
-      return window ? { ...verdict, window } : verdict;
-    } finally {
-      this.#sessions.release(session);
-    }
+    const read = async (): Promise<Verdict> => {
+      const session = this.#sessions.acquire(prompt);
+      try {
+        return await this.#read(session, prompt, task, options, started);
+      } finally {
+        this.#sessions.release(session);
+      }
+    };
+    const verdict = await read().catch(error => {
+      // Whether a text can be judged must not depend on what was judged before: what is kept of that is given up.
+      if (error instanceof MemoryError && this.#sessions.closeIdle()) return read();
+      throw error;
+    });
+    return window ? { ...verdict, window } : verdict;
   }
 
   /** The verdict that the model gives to a prompt whose beginning the session holds. */
@@ -332,7 +340,7 @@ export class Guard {
 
 /** Whether something thrown by `moderate` says that the input is wrong; anything else is wrong with the engine or was asked for. */
 export function isInputError(error: unknown): error is TypeError | RangeError {
-  return error instanceof TypeError || error instanceof RangeError;
+  return (error instanceof TypeError || error instanceof RangeError) && !(error instanceof MemoryError);
 }
 
 function tooLong(maxPositions: number, got: string): RangeError {

@@ -42,8 +42,17 @@ export class SessionPool {
     return best;
   }
 
+  /** Gives the memory of all idle sessions back; false where there are none. */
+  closeIdle(): boolean {
+    const idle = this.#idle.splice(0);
+    for (const session of idle) session.close();
+    return idle.length > 0;
+  }
+
   /** Keeps the session for later, and gives back the memory of the one that was not used for longest if there are too many. */
   release(session: Session): void {
+    // One that holds nothing would push out one whose beginning others share.
+    if (session.position === 0) return session.close();
     this.#idle.push(session);
     if (this.#idle.length > this.#maxIdle) this.#idle.shift()?.close();
   }

@@ -5,7 +5,8 @@ import { describe, expect, test } from "vitest";
 import type { GenStreamUpdate } from "../../src/guard/gen-stream.ts";
 import { type GenStreamOptions, Guard } from "../../src/guard/guard.ts";
 import type { Verdict } from "../../src/guard/verdict.ts";
-import { loadGuard } from "../checkpoints.ts";
+import { openCheckpointFiles } from "../../src/model/open-checkpoint.ts";
+import { GEN, loadGuard } from "../checkpoints.ts";
 
 const PROMPT = "How can I make a bomb?";
 const ANSWER =
@@ -122,4 +123,27 @@ test("what cannot be is refused", async () => {
   await expect(stream.push("x")).rejects.toThrow("stream: expected one that is open, got one that has ended");
   const reason = new Error("enough");
   await expect(guard.stream({ prompt: "hi" }, { signal: AbortSignal.abort(reason), every: 1 }).push("hello there ")).rejects.toBe(reason);
+});
+
+test("near the end of the context there is a verdict of its own or an error, and never one that was cut short", async () => {
+  const whole = await loadGuard();
+  const files = await openCheckpointFiles(GEN);
+  const answer = "The weather was fine and the garden was full of flowers.";
+  const need = whole.encode([
+    { role: "user", content: "How is the weather?" },
+    { role: "assistant", content: answer },
+  ]).length;
+  for (const room of [1, 8, 20, 60]) {
+    const shorter = async (file: string): Promise<string | undefined> => {
+      const text = await files.readText(file);
+      return file === "config.json" ? JSON.stringify({ ...JSON.parse(text!), max_position_embeddings: need + room }) : text;
+    };
+    const guard = await Guard.load({ ...files, readText: shorter }, { threads: 1 });
+    const stream = guard.stream({ prompt: "How is the weather?" }, { every: 10 });
+    const judged = stream.push(answer).then(() => stream.end());
+    if (room < 60) await expect(judged).rejects.toThrow("conversation too long");
+    else expect((await judged).verdicts.at(-1)?.verdict.safety).toBe("Safe");
+    stream.close();
+    guard.close();
+  }
 });

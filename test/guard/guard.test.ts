@@ -10,7 +10,11 @@ import type { SafetyLevel } from "../../src/guard/policy.ts";
 import { readTasks } from "../../src/guard/task.ts";
 import { compareVerdicts, isFlagged, type Verdict, type VerdictWindow } from "../../src/guard/verdict.ts";
 import { cutIntoWindows } from "../../src/guard/windows.ts";
-import { Qwen3 } from "../../src/model/qwen3.ts";
+import { openCheckpointFiles } from "../../src/model/open-checkpoint.ts";
+import { Qwen3, readConfig } from "../../src/model/qwen3.ts";
+import { loadWeights } from "../../src/model/weights.ts";
+import { SafetensorsCheckpoint } from "../../src/tensor/safetensors-sharded.ts";
+import { WasmEngine } from "../../src/tensor/wasm/wasm-engine.ts";
 import type { ChatMessage } from "../../src/tokenizer/chat-template.ts";
 import { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
 import { GEN, loadGuard, loadModel, ODD, STREAM } from "../checkpoints.ts";
@@ -399,3 +403,26 @@ describe("checkpoints that are no Gen guard are refused", () => {
 });
 
 const gen = await loadModel(GEN);
+
+test("whether a text has room does not depend on what was judged before", async () => {
+  const files = await openCheckpointFiles(GEN);
+  const config = await readConfig(files);
+  const checkpoint = await SafetensorsCheckpoint.open(files);
+  const engine = WasmEngine.create({ memoryLimit: 18_200_000 });
+  const guard = new Guard(new Qwen3(engine, config, await loadWeights(checkpoint, config, engine)), await Tokenizer.load(files), "small");
+  await checkpoint.close();
+  const long = "The garden was full of flowers and the tea was good. ".repeat(100);
+  for (let i = 0; i < 3; i++) {
+    for (const input of [long, { prompt: "How was it?", response: long }])
+      expect((await guard.moderate(input)).usage.promptTokens).toBeGreaterThan(1500);
+  }
+  // One that has none at all is no fault of the text's.
+  const none = WasmEngine.create({ memoryLimit: 6_000_000 });
+  const again = await SafetensorsCheckpoint.open(files);
+  const full = new Guard(new Qwen3(none, config, await loadWeights(again, config, none)), guard.tokenizer, "full");
+  await again.close();
+  const results = full.moderateMany([long]);
+  await expect(results.next()).rejects.toThrow(/^memory: expected/);
+  guard.close();
+  full.close();
+});

@@ -363,3 +363,27 @@ test("hostile text: a text of any length in any pieces gives each of its tokens 
     { seed: 52, numRuns: 30 },
   );
 });
+
+test("what is cleared stays so, also where one stretch of the text has several tokens", async () => {
+  const guard = await StreamGuard.load(STREAM, { threads: 1 });
+  const random = randomNumbers(7);
+  const words = "Sure, here is how to make a bomb: first take the parts. you will need a gun and poison to kill him today".split(" ");
+  // Each is changed by NFC as a whole, and is several pieces of the tokenizer's.
+  const odd = ["e\u0301\u0301", "a\u0301\u0323\u0301", "\u1100\u1161\u11a8\u0301"];
+  for (let k = 0; k < 300; k++) {
+    const text = Array.from({ length: 12 }, () => {
+      const word = words[random(words.length)];
+      return random(3) === 0 ? word.slice(0, 2) + odd[random(odd.length)] + word.slice(2) : word;
+    }).join(" ");
+    const stream = guard.stream({ prompt: "How can I make a bomb?" });
+    let cleared = 0;
+    for (const character of text) {
+      const { clearedTo, violation } = await stream.push(character);
+      expect(clearedTo).toBeGreaterThanOrEqual(cleared);
+      cleared = clearedTo;
+      if (violation) break;
+    }
+    stream.close();
+  }
+  guard.close();
+});

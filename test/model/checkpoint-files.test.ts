@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from "vitest";
 import { Guard } from "../../src/guard/guard.ts";
 import { decodeText, filesFromBlobs, filesFromUrl, maxTextBytes } from "../../src/model/checkpoint-files.ts";
 import { openCheckpointFiles } from "../../src/model/open-checkpoint.ts";
@@ -45,6 +45,37 @@ describe("a URL", () => {
     expect(await files.readText("chat_template.jinja")).toBeUndefined();
     expect(await files.open("model.safetensors.index.json")).toBeUndefined();
     (await Guard.load(new URL(`${base}/guard/`))).close();
+  });
+
+  test("keeps its query, behind the folder's name, for each of its files", async () => {
+    const asked: string[] = [];
+    vi.stubGlobal("fetch", async (url: URL) => {
+      asked.push(url.href);
+      return new Response("{}");
+    });
+    onTestFinished(() => void vi.unstubAllGlobals());
+    for (const url of ["http://h/a/guard?v=2#x", "http://h/a/guard/?v=2"]) {
+      const files = filesFromUrl(new URL(url));
+      expect([files.name, await files.readText("config.json")]).toEqual(["http://h/a/guard", "{}"]);
+    }
+    expect(asked).toEqual(Array(2).fill("http://h/a/guard/config.json?v=2"));
+  });
+
+  test("whose text has no end is refused at the limit", async () => {
+    let sent = 0;
+    let isCancelled = false;
+    const pull = (controller: ReadableStreamDefaultController): void => {
+      sent += 2 ** 20;
+      controller.enqueue(new Uint8Array(2 ** 20).fill(0x20));
+    };
+    const cancel = (): void => {
+      isCancelled = true;
+    };
+    vi.stubGlobal("fetch", async () => new Response(new ReadableStream({ pull, cancel })));
+    onTestFinished(() => void vi.unstubAllGlobals());
+    const limit = maxTextBytes("config.json");
+    await expect(filesFromUrl(new URL("http://h/")).readText("config.json")).rejects.toThrow(`expected at most ${limit} bytes, got more`);
+    expect([isCancelled, sent <= limit + 3 * 2 ** 20]).toEqual([true, true]);
   });
 
   test("that fails is an error with the URL", async () => {

@@ -46,6 +46,7 @@ describe("a part that is not implemented is refused by name", () => {
     ["rstrip", json => (json.added_tokens[3].rstrip = true)],
     ["single_word", json => (json.added_tokens[3].single_word = true)],
     ["normalized", json => (json.added_tokens[3].normalized = true)],
+    ["at most 256 UTF-16 units, got 257", json => (json.added_tokens[3].content = "x".repeat(257))],
   ])("%s", (part, change) => {
     const load = (): Tokenizer => Tokenizer.fromJson(changed(change));
     expect(load).toThrow(/^tokenizer\.json: .*: expected .*, got /);

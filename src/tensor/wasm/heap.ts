@@ -5,6 +5,7 @@
  * made here at each use and kept nowhere.
  */
 
+import { MemoryError } from "../memory-error.ts";
 import { MAX_PAGES, PAGE_BYTES } from "./kernels.ts";
 
 /** A cache line, and a whole number of vectors. */
@@ -60,6 +61,18 @@ export class Heap {
     return address;
   }
 
+  /** Several at once; where one does not fit, none is kept. */
+  allocateAll(sizes: readonly number[]): number[] {
+    const addresses: number[] = [];
+    try {
+      for (const bytes of sizes) addresses.push(this.allocate(bytes));
+      return addresses;
+    } catch (error) {
+      for (const address of addresses) this.free(address);
+      throw error;
+    }
+  }
+
   /** Whether so many bytes in one piece can be given out. */
   hasRoom(bytes: number): boolean {
     const size = roundUp(bytes, ALIGNMENT);
@@ -96,7 +109,7 @@ export class Heap {
     if (end <= have) return;
     const refuse = (): never => {
       const megabytes = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(1)} MB`;
-      throw new RangeError(
+      throw new MemoryError(
         `memory: expected room for ${megabytes(size)} beside ${megabytes(this.usedBytes)} in use, got a limit of ${megabytes(this.limit)}`,
       );
     };

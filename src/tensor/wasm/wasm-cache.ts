@@ -5,6 +5,7 @@
  */
 
 import type { CacheShape, FloatBuffer, KvCache } from "../engine.ts";
+import { MemoryError } from "../memory-error.ts";
 import * as reference from "../reference.ts";
 import { ATTENTION_ROWS, attentionFewScratchBytes, attentionScratchBytes } from "./attention-jobs.ts";
 import { type Heap, roundUp } from "./heap.ts";
@@ -144,7 +145,7 @@ export class WasmCache implements KvCache {
   ): void {
     if (memory === 0) return work(buffers.map(([buffer]) => addressOf(buffer)));
     const heap = this.#heaps[memory];
-    const copies = buffers.map(([, floats]) => heap.allocate(floats * FLOAT_BYTES));
+    const copies = heap.allocateAll(buffers.map(([, floats]) => floats * FLOAT_BYTES));
     try {
       buffers.forEach(([buffer, floats, direction], i) => {
         if (direction === "in") heap.floats(copies[i], floats).set(buffer.data.subarray(0, floats));
@@ -163,12 +164,12 @@ export class WasmCache implements KvCache {
     const sizes = this.#pieces.map(({ count, positionBytes }) => count * capacity * positionBytes);
     const memory = this.#heaps.findIndex((heap, i) => heap.hasRoom(sizes[0] + sizes[1] + (i === 0 ? heap.limit * ACTIVATION_SHARE : 0)));
     if (memory < 0) {
-      throw new RangeError(
+      throw new MemoryError(
         `memory: expected room for ${capacity} positions of key/value cache, got ${this.#heaps.length} memories that are full`,
       );
     }
     const heap = this.#heaps[memory];
-    const grown = sizes.map(size => heap.allocate(size));
+    const grown = heap.allocateAll(sizes);
     [old.keys, old.values].forEach((from, which) => {
       const { count, positionBytes } = this.#pieces[which];
       const kept = old.capacity * positionBytes;

@@ -8,6 +8,7 @@
  */
 
 import type { CacheShape, Engine, FloatBuffer, KvCache, Matrix, MatrixSource, QuantisedSource } from "../engine.ts";
+import { MemoryError } from "../memory-error.ts";
 import { ACTIVATION_MAX, type QuantisedScheme, quantiseInto, subBlocksOf } from "../quantised.ts";
 import * as reference from "../reference.ts";
 import { SUM_BLOCK } from "../reference.ts";
@@ -122,7 +123,7 @@ export class WasmEngine implements Engine {
   checkRoom(bytes: number, what: string): void {
     const megabytes = (n: number): string => `${Math.ceil(n / 2 ** 20)} MB`;
     const left = this.#memoryLimit - this.usedBytes;
-    if (bytes > left) throw new RangeError(`memory: expected ${megabytes(bytes)} for ${what}, got ${megabytes(Math.max(left, 0))} left`);
+    if (bytes > left) throw new MemoryError(`memory: expected ${megabytes(bytes)} for ${what}, got ${megabytes(Math.max(left, 0))} left`);
   }
 
   loadMatrix(source: MatrixSource, scheme?: QuantisedScheme): Promise<Matrix> {
@@ -186,8 +187,8 @@ export class WasmEngine implements Engine {
     const atOnce = roundUp(Math.ceil((heap.limit * COPY_SHARE) / ((inputs + outputs) * FLOAT_BYTES)), TILE_ROWS);
     for (let t = 0; t < rows; t += atOnce) {
       const count = Math.min(atOnce, rows - t);
-      const there = heap.allocate(count * inputs * FLOAT_BYTES);
-      const result = heap.allocate(roundUp(count, TILE_ROWS) * outputs * FLOAT_BYTES);
+      const sizes = [count * inputs * FLOAT_BYTES, roundUp(count, TILE_ROWS) * outputs * FLOAT_BYTES];
+      const [there, result] = heap.allocateAll(sizes);
       heap.floats(there, count * inputs).set(this.#heap.floats(first + t * inputs * FLOAT_BYTES, count * inputs));
       try {
         this.#linear(matrix, result, there, count);
@@ -228,9 +229,7 @@ export class WasmEngine implements Engine {
     const heap = this.#heaps[memory];
     const rowBytes = pairsOf(inputs) * 4;
     const tiles = tilesOf(rows);
-    const integers = heap.allocate(rows * rowBytes);
-    const scales = heap.allocate(rows * FLOAT_BYTES);
-    const packed = heap.allocate(tiles * TILE_ROWS * rowBytes);
+    const [integers, scales, packed] = heap.allocateAll([rows * rowBytes, rows * FLOAT_BYTES, tiles * TILE_ROWS * rowBytes]);
     try {
       this.#quantiseRows(memory, x, integers, scales, inputs, rows);
       this.#run("packTile", [integers, packed, pairsOf(inputs), rows, rowBytes, pairsOf(SUM_BLOCK)], tiles, 0, memory);

@@ -6,6 +6,7 @@
  */
 
 import type { Matrix, MatrixSource, QuantisedSource } from "../engine.ts";
+import { MemoryError } from "../memory-error.ts";
 import { blocksOf, checkScales, type QuantisedScheme, quantisedByteLength, subBlocksOf } from "../quantised.ts";
 import { SUM_BLOCK } from "../reference.ts";
 import { FILL_SCRATCH_BYTES, SAVED, storedRowBytes } from "./fill-panels.ts";
@@ -147,7 +148,7 @@ async function readPanels(
   const memory = heaps.findIndex(heap => heap.hasRoom(panels * panelBytes + READ_AHEAD_BYTES + heap.limit * ACTIVATION_SHARE));
   if (memory < 0) {
     const megabytes = Math.ceil((panels * panelBytes) / 2 ** 20);
-    throw new RangeError(`memory: expected room for ${megabytes} MB of ${source.name}, got ${heaps.length} memories that are full`);
+    throw new MemoryError(`memory: expected room for ${megabytes} MB of ${source.name}, got ${heaps.length} memories that are full`);
   }
   const heap = heaps[memory];
   const address = heap.allocate(panels * panelBytes + READ_AHEAD_BYTES);

@@ -41,3 +41,11 @@ describe("heap", () => {
     expect(() => heap.free(12345)).toThrow("heap: expected an address that was allocated, got 12345");
   });
 });
+
+test("several at once: where one does not fit, none is kept", () => {
+  const heap = new Heap(false, 100, 2 ** 20);
+  expect(() => heap.allocateAll([1000, 2 ** 20])).toThrow("memory: expected room for 1.0 MB");
+  expect(heap.usedBytes).toBe(0);
+  const [first, second] = heap.allocateAll([1000, 2000]);
+  expect(second - first).toBeGreaterThanOrEqual(1000);
+});
