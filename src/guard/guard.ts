@@ -266,6 +266,11 @@ export class Guard {
     const last = messages[messages.length - 1];
     const withContent = (content: string): ChatMessage[] => [...messages.slice(0, -1), { ...last, content }];
     const answer = this.#taskOf(messages).draft.longest;
+    const unitsBefore = messages.slice(0, -1).reduce((sum, { content }) => sum + content.length, 0);
+    // Nothing of it is encoded where what precedes the message is too long already.
+    if (this.tokenizer.leastIds(unitsBefore) >= maxPositionEmbeddings) {
+      throw tooLong(maxPositionEmbeddings, `at least ${this.tokenizer.leastIds(unitsBefore)} before the message to judge`);
+    }
     const isShort = this.tokenizer.leastIds(last.content.length) < maxPositionEmbeddings;
     if (options.window === undefined && isShort) {
       const whole = this.tokenizer.encodeChat(messages);

@@ -185,8 +185,17 @@ function refuse(file: string, key: string, expected: string, got: unknown): neve
   throw new RangeError(`${file}: ${key}: expected ${expected}, got ${show(got)}`);
 }
 
+/** What is nested too deep for the stack is no value of any key's. */
+function jsonOf(value: unknown): string {
+  try {
+    return JSON.stringify(value);
+  } catch {
+    return "a value that is nested too deep";
+  }
+}
+
 /** A value for a message: JSON, shortened. */
 function show(value: unknown): string {
-  const text = value === undefined ? "nothing" : JSON.stringify(value);
+  const text = value === undefined ? "nothing" : jsonOf(value);
   return text.length > 80 ? `${text.slice(0, 77)}...` : text;
 }

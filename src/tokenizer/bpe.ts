@@ -15,6 +15,9 @@ import { PieceCache } from "./piece-cache.ts";
 /** The rank of a pair that has no merge: above every rank. */
 export const NO_MERGE = 0x7fffffff;
 
+/** Of this process alone: a file whose pairs were chosen to meet in one place of the table (a minute instead of 0.2 s) cannot know where that is. */
+const [LEFT_KEY, RIGHT_KEY] = crypto.getRandomValues(new Int32Array(2)) as unknown as readonly [number, number];
+
 /**
  * (left id, right id) -> rank -> merged id. The merges lie in a list by rank, and a hash table with open addressing holds ranks: most look-ups find an empty
  * slot, so the slots are kept small (a table of whole merges took twice as long to fill, and a fifth longer to search).
@@ -58,7 +61,7 @@ export class MergeTable {
     const slots = this.#slots;
     const merges = this.#merges;
     // Multipliers: 2^32 divided by the golden ratio (Knuth's multiplicative hashing), and murmur3's second; the high bits are the mixed ones.
-    let hash = Math.imul(left, 0x9e3779b1) ^ Math.imul(right, 0x85ebca6b);
+    let hash = Math.imul(left ^ LEFT_KEY, 0x9e3779b1) ^ Math.imul(right ^ RIGHT_KEY, 0x85ebca6b);
     hash ^= hash >>> 15;
     for (let slot = hash & this.#mask; ; slot = (slot + 1) & this.#mask) {
       const at = 3 * (slots[slot]! - 1);

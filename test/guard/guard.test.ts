@@ -426,3 +426,12 @@ test("whether a text has room does not depend on what was judged before", async 
   guard.close();
   full.close();
 });
+
+test("a conversation that is too long before its last message is refused before any of it is encoded", async () => {
+  const guard = await loadGuard();
+  const messages = [
+    { role: "user", content: "x".repeat(8_000_000) },
+    { role: "user", content: "Hi" },
+  ];
+  await expect(guard.moderate(messages)).rejects.toThrow(/^conversation too long: .* before the message to judge$/);
+});

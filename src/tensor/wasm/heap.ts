@@ -17,7 +17,7 @@ interface Block {
 }
 
 export class Heap {
-  readonly memory: WebAssembly.Memory;
+  #memory: WebAssembly.Memory | undefined;
   /** Most bytes that the memory may grow to. */
   readonly limit: number;
   /** In order of address; neighbours are always merged. */
@@ -27,7 +27,7 @@ export class Heap {
 
   /** The first `reserved` bytes are not given out. */
   constructor(shared: boolean, reserved: number, limit: number = MAX_PAGES * PAGE_BYTES) {
-    this.memory = new WebAssembly.Memory({
+    this.#memory = new WebAssembly.Memory({
       initial: Math.ceil(reserved / PAGE_BYTES),
       maximum: MAX_PAGES,
       ...(shared ? { shared: true } : {}),
@@ -41,6 +41,17 @@ export class Heap {
     let sum = 0;
     for (const bytes of this.#used.values()) sum += bytes;
     return sum;
+  }
+
+  /** Throws Error for a heap that was closed. */
+  get memory(): WebAssembly.Memory {
+    if (!this.#memory) throw new Error("engine: expected one that is open, got one that was closed");
+    return this.#memory;
+  }
+
+  /** Gives the memory back, whoever still holds the heap. */
+  close(): void {
+    this.#memory = undefined;
   }
 
   /** An address with room for so many bytes, not cleared. Throws RangeError with both numbers where the memory cannot hold them. */

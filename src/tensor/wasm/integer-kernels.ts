@@ -149,10 +149,12 @@ function addTile(module: ModuleBuilder): void {
 function addScaled(module: ModuleBuilder, what: "store" | "add"): void {
   module.func(`${what}_scaled`, { out: "i32", outStride: "i32", sums: "i32", rows: "i32", scales: "i32" }, null, (f, p) => {
     const scales = Array.from({ length: VECTORS }, (_, j) => f.local("v128", v128.load(p.scales.get, VECTOR_BYTES * j)));
+    const zero = f.local("v128", f32x4.const(0));
     f.repeat(p.rows, () => {
       scales.forEach((scale, j) => {
         const scaled = f32x4.mul(f32x4.convert(v128.load(p.sums.get, VECTOR_BYTES * j)), scale.get);
-        const value = what === "store" ? scaled : f32x4.add(v128.load(p.out.get, VECTOR_BYTES * j), scaled);
+        // The first is added too, to 0: a scale of -0 would else leave its sign.
+        const value = f32x4.add(what === "store" ? zero.get : v128.load(p.out.get, VECTOR_BYTES * j), scaled);
         f.storeV128(p.out.get, value, VECTOR_BYTES * j);
       });
       f.advance(p.out, p.outStride.get);
@@ -218,7 +220,7 @@ function addRow(
         () =>
           f.storeVectors(
             p.out.get,
-            sums.map((_, i) => scaled(i)),
+            sums.map((_, i) => f32x4.add(zero.get, scaled(i))), // as in store_scaled
           ),
         () =>
           f.storeVectors(

@@ -92,12 +92,12 @@ const forgotten = new FinalizationRegistry<{ readonly workers: readonly WorkerHa
 export class ThreadPool {
   readonly threads: number;
   /** One instance for each memory. */
-  readonly kernels: readonly Kernels[];
-  readonly #memories: readonly WebAssembly.Memory[];
-  readonly #workers: readonly WorkerHandle[];
+  kernels: readonly Kernels[];
+  #memories: readonly WebAssembly.Memory[];
+  #workers: readonly WorkerHandle[];
   // Views that stay valid when the memory grows.
-  readonly #control: Int32Array;
-  readonly #args: Float64Array;
+  #control: Int32Array;
+  #args: Float64Array;
   /** Why no more jobs can be done. Apart from the pool, because the workers' handlers must not keep a forgotten pool alive. */
   readonly #state: { ended: string | undefined } = { ended: undefined };
 
@@ -173,11 +173,17 @@ export class ThreadPool {
     }
   }
 
-  /** Ends the workers. */
+  /** Ends the workers, and lets go of the memories. */
   close(): void {
+    if (this.#memories.length === 0) return;
     this.#state.ended ??= "the engine was closed";
     forgotten.unregister(this);
     endWorkers(this.#workers, this.#memories[0]);
+    this.kernels = [];
+    this.#memories = [];
+    this.#workers = [];
+    this.#control = new Int32Array(0);
+    this.#args = new Float64Array(0);
   }
 
   /** Waits until no worker is in the job. */

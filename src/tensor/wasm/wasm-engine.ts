@@ -295,6 +295,7 @@ export class WasmEngine implements Engine {
 
   close(): void {
     this.#pool.close();
+    for (const heap of this.#heaps) heap.close();
   }
 
   /**

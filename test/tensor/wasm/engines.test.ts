@@ -455,3 +455,12 @@ describe("several memories", () => {
     engine.close();
   });
 });
+
+test("a closed engine says so, whoever still holds a buffer of it, and may be closed again", () => {
+  const closed = WasmEngine.create({ threads: 2, startWorker: startNodeWorker });
+  const buffer = closed.buffer(1, 4);
+  closed.close();
+  closed.close();
+  expect(() => buffer.data).toThrow("engine: expected one that is open, got one that was closed");
+  expect(() => closed.buffer(1, 4)).toThrow("engine: expected one that is open, got one that was closed");
+});
