@@ -14,7 +14,7 @@ import { readConfig } from "../../model/qwen3.ts";
 import { checkShapes, expectedTensors } from "../../model/weights.ts";
 import type { Dtype } from "../../tensor/dtype.ts";
 import { blocksOf, type QuantisedScheme, subBlocksOf } from "../../tensor/quantised.ts";
-import { SafetensorsCheckpoint } from "../../tensor/safetensors-sharded.ts";
+import { SafetensorsCheckpoint, SINGLE_FILE } from "../../tensor/safetensors-sharded.ts";
 import { safetensorsHeader } from "../../tensor/safetensors-writer.ts";
 import { tensorByteLength } from "../../tensor/tensor.ts";
 import { RowQuantiser } from "../../tensor/wasm/row-quantiser.ts";
@@ -23,9 +23,8 @@ import { fileError, removeOnSignal, type Terminal } from "../io.ts";
 
 /** Bytes of an original's rows that are quantised at once. */
 const BATCH_BYTES = 8 * 2 ** 20;
-/** Copied beside the weights, where they are there. */
-const WEIGHTS_FILE = "model.safetensors";
 const CONFIG_FILE = "config.json";
+/** Copied beside the weights, where they are there. */
 const TEXT_FILES = [
   "generation_config.json",
   "tokenizer.json",
@@ -53,7 +52,7 @@ export async function quantizeCommand(
     checkShapes(checkpoint, config);
     await makeEmptyFolder(to);
     // What a run that fails, or that Ctrl-C ends, has written is removed, or the next one would find the folder in use.
-    const weights = join(to, WEIGHTS_FILE);
+    const weights = join(to, SINGLE_FILE);
     const written = [weights, partialOf(weights), ...[...TEXT_FILES, CONFIG_FILE].map(name => join(to, name))];
     const stopListening = removeOnSignal(written, terminal);
     const say = (text: string): void => {

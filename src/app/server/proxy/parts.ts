@@ -7,7 +7,8 @@
 
 import { upstreamFault } from "./upstream.ts";
 
-type Json = Readonly<Record<string, unknown>>;
+/** An object of JSON's. */
+export type Json = Readonly<Record<string, unknown>>;
 
 /** A stretch of text of one kind. */
 export interface Part {
@@ -46,6 +47,8 @@ const ROLES: readonly unknown[] = ["assistant", "user", "system", "developer", "
 
 /** Names, ids and the like: no text has room in them. */
 const MAX_NAME_CHARS = 256;
+/** OpenAI's counts are two objects deep. */
+const MAX_USAGE_DEPTH = 4;
 const NAME = /^[\w./:@+=~-]*$/;
 
 /** What names an answer. A field that holds anything but a name is left out: it may be text that nobody judged. */
@@ -56,13 +59,10 @@ export function headOf(answer: Json): Json {
 
 /** Counts of tokens, as deep as they go; null where there are none. */
 export function usageOf({ usage }: Json): Json | null {
-  return typeof usage === "object" && usage !== null && !Array.isArray(usage) ? numbersOf(usage as Json, MAX_USAGE_DEPTH) : null;
+  return isObject(usage) ? numbersOf(usage, MAX_USAGE_DEPTH) : null;
 }
 
-const MAX_USAGE_DEPTH = 4;
-
 function numbersOf(object: Json, depth: number): Json {
-  const isObject = (value: unknown): value is Json => typeof value === "object" && value !== null && !Array.isArray(value);
   return Object.fromEntries(
     Object.entries(object)
       .filter(([name, value]) => isName(name) && (typeof value === "number" || (depth > 1 && isObject(value))))
@@ -191,8 +191,12 @@ function textOf(value: unknown, what: string): string {
 
 /** An object of the upstream's; `what` was expected to be one. */
 export function objectOf(value: unknown, what: string): Json {
-  if (typeof value !== "object" || value === null || Array.isArray(value)) throw upstreamFault(`${what} to be an object`, "something else");
-  return value as Json;
+  if (!isObject(value)) throw upstreamFault(`${what} to be an object`, "something else");
+  return value;
+}
+
+export function isObject(value: unknown): value is Json {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 function pick(object: Json, names: readonly string[], may: (value: unknown) => boolean = value => value !== undefined): Json {

@@ -229,7 +229,7 @@ async function moderate(
   const call = new Call(service, form, asked, signal, await service.slots.take(choices, signal));
   let isStreaming = false;
   try {
-    const told = await call.judgeQuestions();
+    const told = Object.entries(await call.judgeQuestions());
     // Written anew from what was judged: two readers of one text may differ, as where a name stands twice.
     const headers = new Headers(request.headers);
     headers.set("content-type", "application/json");
@@ -241,7 +241,7 @@ async function moderate(
     }
     if (!answer.isOk) return withHeaders(service.action === "block" ? await passError(answer) : passOn(answer, exchange), told);
     checkType(answer, asked.isStream);
-    if (!asked.isStream) return withHeaders(await moderateWhole(call, answer.bytes), passedHeaders(answer), told);
+    if (!asked.isStream) return withHeaders(await moderateWhole(call, answer.bytes), [...passedHeaders(answer), ...told]);
 
     const { response, ended } = eventStream(
       async send => {
@@ -257,7 +257,7 @@ async function moderate(
     );
     isStreaming = true;
     exchange.ended = ended;
-    return withHeaders(await response, passedHeaders(answer), told);
+    return withHeaders(await response, [...passedHeaders(answer), ...told]);
   } finally {
     if (!isStreaming) call.close();
   }
@@ -271,14 +271,16 @@ function checkType({ type, close }: UpstreamResponse, isStream: boolean): void {
   throw upstreamFault(`${expected}, as was asked for`, /^[\w.+-]+\/[\w.+-]+$/.test(type) ? type.slice(0, 100) : "no such type");
 }
 
+type Header = readonly [name: string, value: string];
+
 /** What the upstream says about itself and its limits; the form is the proxy's. */
-function passedHeaders({ headers }: UpstreamResponse): (readonly [string, string])[] {
+function passedHeaders({ headers }: UpstreamResponse): Header[] {
   const own = ["content-type", "cache-control", "etag", "content-md5", "digest", "content-digest", "repr-digest"];
   return Array.from(headers).filter(([name]) => !own.includes(name));
 }
 
-function withHeaders(response: Response, ...sets: readonly (Record<string, string> | readonly (readonly [string, string])[])[]): Response {
-  for (const [name, value] of sets.flatMap(set => (Array.isArray(set) ? set : Object.entries(set)))) {
+function withHeaders(response: Response, headers: readonly Header[]): Response {
+  for (const [name, value] of headers) {
     if (name === "set-cookie") response.headers.append(name, value);
     else response.headers.set(name, value);
   }

@@ -9,11 +9,9 @@
 import { ApiError } from "../api-error.ts";
 import { type Call, EXTENSION } from "./call.ts";
 import type { Gate } from "./gate.ts";
-import { finishReasonOf, headOf, objectOf, usageOf } from "./parts.ts";
+import { finishReasonOf, headOf, isObject, type Json, objectOf, usageOf } from "./parts.ts";
 import { upstreamFault } from "./upstream.ts";
 import { readError } from "./upstream-error.ts";
-
-type Json = Readonly<Record<string, unknown>>;
 
 /** The upstream's own error, in place of a chunk. */
 class UpstreamError extends ApiError {
@@ -136,7 +134,7 @@ export class Relay {
   /** Everything passes at once, also what cannot be read. Where the end is to tell of the verdict, it waits for it. */
   async #relayAsItIs(chunk: Json, values: readonly unknown[]): Promise<void> {
     const isTold = this.#call.service.action === "flag";
-    const choices = values.filter(value => typeof value === "object" && value !== null) as Json[];
+    const choices = values.filter(isObject);
     this.#send(isTold && choices.length > 0 ? { ...chunk, choices: choices.map(value => ({ ...value, finish_reason: null })) } : chunk);
     this.#head = headOf(chunk);
     for (const value of choices) {
@@ -148,7 +146,7 @@ export class Relay {
       } catch (error) {
         gate.giveUp(error);
       }
-      const { finish_reason: finishReason = null } = value;
+      const finishReason = value.finish_reason || null; // some servers write "" until the end
       if (finishReason !== null && !choice.isOver) await this.#end(choice, isTold ? finishReason : null);
     }
   }

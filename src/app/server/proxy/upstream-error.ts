@@ -5,16 +5,15 @@
  * put what the model wrote into it (`failed_generation`).
  */
 
+import { isObject, type Json } from "./parts.ts";
 import type { UpstreamResponse } from "./upstream.ts";
-
-type Json = Readonly<Record<string, unknown>>;
 
 const MAX_MESSAGE_CHARS = 1_000;
 const MAX_BODY_BYTES = 2 ** 18;
 
 /** `error`: an object with a message, or a message. */
 export function readError(error: unknown): Json {
-  const { message, detail, type, param, code } = (typeof error === "object" && error !== null ? error : { message: error }) as Json;
+  const { message, detail, type, param, code } = isObject(error) ? error : ({ message: error } as Json);
   const text = typeof message === "string" ? message : typeof detail === "string" ? detail : "upstream: expected an answer, got an error";
   const kept = Object.entries({ type, param, code }).filter(
     ([, value]) => value === null || typeof value === "number" || (typeof value === "string" && value.length <= 100),
@@ -42,7 +41,7 @@ export async function passError({ status, headers, bytes, close }: UpstreamRespo
 function errorIn(text: string, status: number): unknown {
   try {
     const body: unknown = JSON.parse(text);
-    if (typeof body === "object" && body !== null) return (body as Json).error ?? body;
+    if (isObject(body)) return body.error ?? body;
   } catch {
     // Not quoted: whatever it is, it is no error of OpenAI's form.
   }

@@ -4,12 +4,10 @@ import { ApiError } from "../api-error.ts";
 import { type Call, EXTENSION } from "./call.ts";
 import { type Finding, MAX_RUNS } from "./gate.ts";
 import { unreadVerdict } from "./judge.ts";
-import { finishReasonOf, headOf, objectOf, type Part, usageOf } from "./parts.ts";
+import { finishReasonOf, headOf, isObject, type Json, objectOf, type Part, usageOf } from "./parts.ts";
 import { parseAnswer } from "./relay.ts";
 import { upstreamFault } from "./upstream.ts";
 import { readError } from "./upstream-error.ts";
-
-type Json = Readonly<Record<string, unknown>>;
 
 /** An answer with all its log probabilities is a fraction of this. */
 const MAX_ANSWER_BYTES = 16 * 2 ** 20;
@@ -22,30 +20,51 @@ interface Judged {
 
 export async function moderateWhole(call: Call, bytes: AsyncIterable<Uint8Array>): Promise<Response> {
   const answer = parseAnswer(await readText(bytes), "an answer");
-  const { error, choices } = answer;
-  if (!Array.isArray(choices)) {
-    if (error !== undefined && error !== null) return Response.json({ error: readError(error) }, { status: 502 });
-    throw upstreamFault("choices to be an array", "something else");
-  }
+  const isError = answer.error !== undefined && answer.error !== null && !Array.isArray(answer.choices);
+  if (call.service.action !== "block") return Response.json(await told(call, answer), { status: isError ? 502 : 200 });
+  if (isError) return Response.json({ error: readError(answer.error) }, { status: 502 });
+  return Response.json(await recut(call, answer));
+}
+
+/** What may pass of an answer. */
+async function recut(call: Call, answer: Json): Promise<Json> {
+  const { choices } = answer;
+  if (!Array.isArray(choices)) throw upstreamFault("choices to be an array", "something else");
   if (choices.length > call.choices) throw upstreamFault(`at most ${call.choices} choices`, String(choices.length));
-  const isBlocking = call.service.action === "block";
   const moderated: Json[] = [];
-  const usage = usageOf(answer);
   for (const [i, value] of choices.entries()) {
     const choice = objectOf(value, "a choice");
-    const { logprobs = null } = choice;
-    const finish_reason = isBlocking ? finishReasonOf(choice) : choice.finish_reason;
     const index = call.checkIndex(choice.index ?? i);
-    const { finding, failure, text } = await judgeChoice(call, index, choice);
-    const extension = call.report(index, finding, failure, text);
-    const fields = finding ? call.form.withheld : call.form.copy(choice);
+    const finish_reason = finishReasonOf(choice);
+    const { logprobs = null } = choice;
+    const judged = await judgeChoice(call, index, choice);
+    const { finding } = judged;
     moderated.push({
-      ...(isBlocking ? { index, ...fields, logprobs, finish_reason } : choice),
-      ...(isBlocking && finding ? { logprobs: null, finish_reason: "content_filter" } : {}),
-      ...(extension ? { [EXTENSION]: extension } : {}),
+      index,
+      ...(finding ? call.form.withheld : call.form.copy(choice)),
+      ...(finding ? { logprobs: null, finish_reason: "content_filter" } : { logprobs, finish_reason }),
+      ...extensionOf(call, index, judged),
     });
   }
-  return Response.json({ ...(isBlocking ? { ...headOf(answer), ...(usage ? { usage } : {}) } : answer), choices: moderated });
+  const usage = usageOf(answer);
+  return { ...headOf(answer), ...(usage ? { usage } : {}), choices: moderated };
+}
+
+/** The answer as it is, also where it cannot be read, with what is to be told of it. */
+async function told(call: Call, answer: Json): Promise<Json> {
+  if (!Array.isArray(answer.choices)) return answer;
+  const choices: unknown[] = [];
+  for (const [i, choice] of answer.choices.entries()) {
+    const index = isObject(choice) ? (choice.index ?? i) : undefined;
+    const isAsked = isObject(choice) && call.isIndex(index);
+    choices.push(isAsked ? { ...choice, ...extensionOf(call, index, await judgeChoice(call, index, choice)) } : choice);
+  }
+  return { ...answer, choices };
+}
+
+function extensionOf(call: Call, index: number, { finding, failure, text }: Judged): Json {
+  const extension = call.report(index, finding, failure, text);
+  return extension ? { [EXTENSION]: extension } : {};
 }
 
 /** The first of its texts that offends. Where nothing is blocked, one that cannot be read passes unjudged. */

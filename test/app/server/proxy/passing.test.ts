@@ -73,7 +73,7 @@ describe("what is under /v1 and writes no text", () => {
   });
 });
 
-test("what passes counts as running until its end: a drain waits for it, and a break is a line in nobody's face", async () => {
+test("what passes counts as running until its end: a drain waits for it", async () => {
   let finish = (): void => {};
   const s = await setting(guard, ({ url }, response) => {
     response.writeHead(200, { "content-type": "audio/mpeg" });

@@ -153,6 +153,25 @@ describe("an answer", () => {
     expect(text).not.toContain('error":{');
     expect(s.log.join()).toContain("the rest passes unjudged");
   });
+
+  test.each<[string, object]>([
+    ["a text in parts", { message: { role: "assistant", content: [{ type: "text", text: "Hi" }] } }],
+    ["a tool's name that is none", { message: { role: "assistant", tool_calls: [{ function: { name: "my tool", arguments: "{}" } }] } }],
+    ["another index", { index: 7, message: { role: "assistant", content: "Hi" } }],
+    ["no message", {}],
+  ])("that comes as a whole and has %s passes as it is where nothing is blocked", async (_, choice) => {
+    const answer = { ...HEAD, choices: [{ finish_reason: "stop", ...choice }], extra: 1 };
+    const s = await setting(guard, (_, response) => sendJson(response, answer), { action: "log" });
+    const response = await post(s, {});
+    expect([response.status, await response.json()]).toEqual([200, answer]);
+  });
+
+  test("whose finish reasons are empty until its end is judged to its end where nothing is blocked", async () => {
+    const chunks = [...BAD.map(content => chunk({ content }, "")), chunk({}, "stop")];
+    const s = await setting(guard, (_, response) => sendEvents(response, chunks), { action: "flag" });
+    const got = events(await (await post(s, { stream: true })).text());
+    expect(got.at(-2).choices[0]).toMatchObject({ finish_reason: "stop", qwen3guard: { risk: "Unsafe", field: "content" } });
+  });
 });
 
 describe("a question", () => {
