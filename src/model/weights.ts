@@ -6,7 +6,7 @@
  * widened once, here.
  */
 
-import type { Dtype } from "../tensor/dtype.ts";
+import { type Dtype, WEIGHT_DTYPES, type WeightDtype } from "../tensor/dtype.ts";
 import type { Engine, FloatBuffer, Matrix } from "../tensor/engine.ts";
 import { type QuantisedScheme, quantisedByteLength } from "../tensor/quantised.ts";
 import type { SafetensorsCheckpoint } from "../tensor/safetensors-sharded.ts";
@@ -44,9 +44,6 @@ export interface Qwen3Weights {
   readonly lmHead: Matrix;
   readonly guardHeads?: { readonly response: GuardHeadWeights; readonly query: GuardHeadWeights };
 }
-
-/** What the engine can compute with, but for what was saved quantised. */
-const USABLE: readonly Dtype[] = ["BF16", "F16", "F32"];
 
 /** Every tensor that the config calls for, with its shape, in the order of the computation. Also what tools that write a checkpoint need. */
 export function expectedTensors(config: Qwen3Config): Map<string, readonly number[]> {
@@ -100,8 +97,13 @@ export function checkShapes(checkpoint: Pick<SafetensorsCheckpoint, "name" | "te
   for (const [name, shape] of expectedTensors(config)) {
     const scheme = saved && schemeFor(name, shape, saved);
     if (scheme) for (const tensor of savedTensors(name, shape, scheme)) check(tensor.name, tensor.shape, [tensor.dtype]);
-    else check(name, shape, USABLE);
+    else check(name, shape, WEIGHT_DTYPES);
   }
+}
+
+/** The dtype of a tensor that checkShapes has seen. */
+export function storedDtype(checkpoint: Pick<SafetensorsCheckpoint, "tensors">, name: string): WeightDtype {
+  return checkpoint.tensors.get(name)!.dtype as WeightDtype;
 }
 
 /** Bytes that the weights take in memory when they are held under `scheme`, or as they are stored. */
@@ -141,11 +143,11 @@ export async function loadWeights(
     const held = scheme && schemeFor(tensor, shape, scheme);
     if (held && isSaved) return engine.loadQuantised(await savedSource(checkpoint, tensor, shape, held));
     const readInto = (target: Uint8Array, byteOffset: number): Promise<void> => checkpoint.readInto(tensor, target, byteOffset);
-    return engine.loadMatrix({ name, dtype: checkpoint.tensors.get(tensor)!.dtype, shape, readInto }, held);
+    return engine.loadMatrix({ name, dtype: storedDtype(checkpoint, tensor), shape, readInto }, held);
   };
   const gain = async (name: string): Promise<FloatBuffer> => {
     const values = (await checkpoint.read(`${name}.weight`)).toFloat32();
-    const buffer = engine.buffer(1, values.length);
+    const buffer = engine.buffer(values.length);
     buffer.data.set(values);
     return buffer;
   };

@@ -64,6 +64,10 @@ export function isDtype(name: string): name is Dtype {
   return Object.hasOwn(DTYPE_BITS, name);
 }
 
+/** What weights that are computed with may be stored as. */
+export const WEIGHT_DTYPES = ["BF16", "F16", "F32"] as const satisfies readonly Dtype[];
+export type WeightDtype = (typeof WEIGHT_DTYPES)[number];
+
 const scratchFloat = new Float32Array(1);
 const scratchBits = new Uint32Array(scratchFloat.buffer);
 

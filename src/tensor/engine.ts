@@ -5,14 +5,19 @@
  * All engines give the same bits (docs/ARITHMETIC.md). `reference-engine.ts` is the readable one; `wasm/wasm-engine.ts` the fast one.
  */
 
-import type { Dtype } from "./dtype.ts";
+import type { WeightDtype } from "./dtype.ts";
 import type { QuantisedScheme } from "./quantised.ts";
 
-/** float32 values where the engine's operations reach them. */
+/** float32 values where the engine's operations reach them, row-major. */
 export interface FloatBuffer {
+  /** The first dimension counts the rows. */
+  readonly shape: readonly number[];
+  /** Values in all: the product of the shape. */
   readonly length: number;
   /** The values. Take it anew at each use: an engine's memory may have moved since. */
   readonly data: Float32Array;
+  /** The rows from `first` on: a view of the same memory. */
+  tail(first: number): FloatBuffer;
 }
 
 /** Weights [outputs, inputs] in the engine's own layout. */
@@ -20,7 +25,7 @@ export interface Matrix {
   readonly name: string;
   readonly shape: readonly [outputs: number, inputs: number];
   /** What its weights are held as: the checkpoint's dtype, or quantised. */
-  readonly form: Dtype | QuantisedScheme;
+  readonly form: WeightDtype | QuantisedScheme;
   /** Of its weights in that form, without padding. */
   readonly byteLength: number;
 }
@@ -28,8 +33,7 @@ export interface Matrix {
 /** A matrix as the checkpoint holds it: rows of `inputs` elements, one after the other. */
 export interface MatrixSource {
   readonly name: string;
-  /** BF16, F16 or F32. */
-  readonly dtype: Dtype;
+  readonly dtype: WeightDtype;
   readonly shape: readonly [outputs: number, inputs: number];
   /** Fills `target` with the matrix's bytes from `byteOffset` on. */
   readInto(target: Uint8Array, byteOffset: number): Promise<void>;
@@ -63,23 +67,23 @@ export interface KvCache {
   /** Makes room for `positions`, keeping what is there. Throws RangeError where memory does not suffice, with both numbers. */
   reserve(positions: number): void;
   /** Stores keys and values [rows, numKvHeads, headDim] of positions `start`, `start + 1`, ... */
-  store(layer: number, start: number, rows: number, keys: FloatBuffer, values: FloatBuffer): void;
+  store(layer: number, start: number, keys: FloatBuffer, values: FloatBuffer): void;
   /** out [rows, numHeads * headDim] = causal attention of q [rows, numHeads, headDim] at positions `start` on; see reference.ts. */
-  attentionInto(out: FloatBuffer, q: FloatBuffer, layer: number, start: number, rows: number): void;
+  attentionInto(out: FloatBuffer, q: FloatBuffer, layer: number, start: number): void;
   /** Gives the memory back. */
   free(): void;
 }
 
-/** The operations; see reference.ts for what each computes. Row counts are those in use: buffers may have room for more. */
+/** The operations; see reference.ts for what each computes. How many rows one has to do, its buffers say. */
 export interface Engine {
   readonly name: "reference" | "wasm";
   readonly threads: number;
-  /** Room for [rows, size] values, zero at first. Kept until it is freed, or until the end of the `scope` that it was made in. */
-  buffer(rows: number, size: number): FloatBuffer;
+  /** Room for values of this shape, zero at first. Kept until it is freed, or until the `scope` that it was made in ends. */
+  buffer(...shape: readonly number[]): FloatBuffer;
   /** Gives back a buffer that was made outside of any scope. */
   free(buffer: FloatBuffer): void;
-  /** Runs `work` and gives back every buffer made in it. Does not nest. */
-  scope<T>(work: () => T): T;
+  /** From now on, until what this returns is called, buffers are for the time: that call gives all of them back. */
+  scope(): () => void;
   /** Throws RangeError where so many bytes are more than there is room for, with both numbers. */
   checkRoom(bytes: number, what: string): void;
   /** Reads a matrix, and quantises it on the way where a scheme is given. Throws RangeError where there is no room, or nothing finite to quantise. */
@@ -87,16 +91,31 @@ export interface Engine {
   loadQuantised(source: QuantisedSource): Promise<Matrix>;
   newCache(shape: CacheShape): KvCache;
 
+  /** out [ids, size] = rows of table [vocab, size]. */
   embedInto(out: FloatBuffer, table: Matrix, ids: ArrayLike<number>): void;
-  rmsNormInto(out: FloatBuffer, x: FloatBuffer, gain: FloatBuffer, rows: number, eps: number): void;
-  /** `firstRow`: where in x the rows begin. */
-  linearInto(out: FloatBuffer, x: FloatBuffer, firstRow: number, rows: number, weight: Matrix): void;
-  ropeInto(x: FloatBuffer, rows: number, heads: number, headDim: number, cos: FloatBuffer, sin: FloatBuffer, start: number): void;
-  siluMulInto(gate: FloatBuffer, up: FloatBuffer, length: number): void;
-  addInto(x: FloatBuffer, y: FloatBuffer, length: number): void;
-  /** The greedy choice among the `size` values of a row: the largest, the lowest index on a tie. Throws RangeError for NaN. */
-  argmax(x: FloatBuffer, row: number, size: number): number;
+  /** Each run of `gain.length` values of x is normalised: a row, or one head of it. out may be x. */
+  rmsNormInto(out: FloatBuffer, x: FloatBuffer, gain: FloatBuffer, eps: number): void;
+  /** out [rows, outputs] = x [rows, inputs] times weight [outputs, inputs], transposed. */
+  linearInto(out: FloatBuffer, x: FloatBuffer, weight: Matrix): void;
+  /** Rotates x [rows, heads, headDim] in place; its rows stand at positions `start`, `start + 1`, ... of cos and sin [positions, headDim / 2]. */
+  ropeInto(x: FloatBuffer, cos: FloatBuffer, sin: FloatBuffer, start: number): void;
+  /** gate = silu(gate) * up. */
+  siluMulInto(gate: FloatBuffer, up: FloatBuffer): void;
+  /** x = x + y. */
+  addInto(x: FloatBuffer, y: FloatBuffer): void;
 
   /** Ends its threads and gives its memory back. Nothing of it may be used afterwards. */
   close(): void;
+}
+
+/** Values of a shape: the product of its dimensions. */
+export function lengthOf(shape: readonly number[]): number {
+  return shape.reduce((product, dimension) => product * dimension, 1);
+}
+
+/** The shape of the rows from `first` on. Throws RangeError where there are fewer. */
+export function tailShape([rows, ...row]: readonly number[], first: number): readonly number[] {
+  if (!(Number.isInteger(first) && first >= 0 && first <= rows))
+    throw new RangeError(`tail: expected a row from 0 to ${rows}, got ${first}`);
+  return [rows - first, ...row];
 }

@@ -63,9 +63,14 @@ export function subBlocksOf(inputs: number): number {
   return Math.ceil(inputs / SUB_BLOCK);
 }
 
+/** Sub-scales of a row of so many inputs: int8 has none. */
+export function subScalesOf(scheme: QuantisedScheme, inputs: number): number {
+  return scheme === "int4" ? subBlocksOf(inputs) : 0;
+}
+
 /** Bytes that a matrix takes, without padding: its integers (two of int4 in a byte), sub-scales and scales. */
 export function quantisedByteLength(scheme: QuantisedScheme, outputs: number, inputs: number): number {
-  const perRow = scheme === "int8" ? inputs : Math.ceil(inputs / 2) + subBlocksOf(inputs);
+  const perRow = (scheme === "int8" ? inputs : Math.ceil(inputs / 2)) + subScalesOf(scheme, inputs);
   return outputs * (perRow + 4 * blocksOf(inputs));
 }
 
@@ -161,7 +166,7 @@ export function quantiseTensor(
 ): QuantisedTensor {
   const [outputs, inputs] = shape;
   const values = new Int8Array(outputs * inputs);
-  const subScales = new Int8Array(scheme === "int4" ? outputs * subBlocksOf(inputs) : 0);
+  const subScales = new Int8Array(outputs * subScalesOf(scheme, inputs));
   const scales = new Float32Array(outputs * blocksOf(inputs));
   for (let n = 0, block = 0; n < outputs; n++) {
     for (let k = 0; k < inputs; k += SUM_BLOCK, block++) {

@@ -2,7 +2,17 @@
  * The readable engine: the operations of reference.ts on plain arrays, one thread. The measure of every other.
  */
 
-import type { CacheShape, Engine, FloatBuffer, KvCache, Matrix, MatrixSource, QuantisedSource } from "./engine.ts";
+import {
+  type CacheShape,
+  type Engine,
+  type FloatBuffer,
+  type KvCache,
+  lengthOf,
+  type Matrix,
+  type MatrixSource,
+  type QuantisedSource,
+  tailShape,
+} from "./engine.ts";
 import {
   type QuantisedScheme,
   type QuantisedTensor,
@@ -16,24 +26,22 @@ import * as reference from "./reference.ts";
 import { Tensor, tensorByteLength } from "./tensor.ts";
 
 /** A matrix as the checkpoint stores it, or quantised. */
-export class ReferenceMatrix implements Matrix {
+class ReferenceMatrix implements Matrix {
   readonly name: string;
   readonly shape: readonly [number, number];
+  readonly form: Matrix["form"];
   readonly tensor: Tensor | QuantisedTensor;
 
-  get form(): Matrix["form"] {
-    return this.tensor instanceof Tensor ? this.tensor.dtype : this.tensor.scheme;
+  constructor(form: Matrix["form"], tensor: Tensor | QuantisedTensor) {
+    this.name = tensor.name;
+    this.shape = [tensor.shape[0], tensor.shape[1]];
+    this.form = form;
+    this.tensor = tensor;
   }
 
   get byteLength(): number {
     const { tensor } = this;
     return tensor instanceof Tensor ? tensor.data.byteLength : quantisedByteLength(tensor.scheme, ...this.shape);
-  }
-
-  constructor(tensor: Tensor | QuantisedTensor) {
-    this.name = tensor.name;
-    this.shape = [tensor.shape[0], tensor.shape[1]];
-    this.tensor = tensor;
   }
 }
 
@@ -42,19 +50,37 @@ function tensorOf(matrix: Matrix): Tensor | QuantisedTensor {
   return matrix.tensor;
 }
 
+class ReferenceBuffer implements FloatBuffer {
+  readonly shape: readonly number[];
+  readonly data: Float32Array;
+
+  constructor(shape: readonly number[], data: Float32Array) {
+    this.shape = shape;
+    this.data = data;
+  }
+
+  get length(): number {
+    return this.data.length;
+  }
+
+  tail(first: number): FloatBuffer {
+    const shape = tailShape(this.shape, first);
+    return new ReferenceBuffer(shape, this.data.subarray(this.data.length - lengthOf(shape)));
+  }
+}
+
 export class ReferenceEngine implements Engine {
   readonly name = "reference";
   readonly threads = 1;
 
-  buffer(rows: number, size: number): FloatBuffer {
-    const data = new Float32Array(rows * size);
-    return { length: data.length, data };
+  buffer(...shape: readonly number[]): FloatBuffer {
+    return new ReferenceBuffer(shape, new Float32Array(lengthOf(shape)));
   }
 
   free(): void {} // the garbage collector does it
 
-  scope<T>(work: () => T): T {
-    return work();
+  scope(): () => void {
+    return () => {};
   }
 
   checkRoom(): void {} // an array that is too large is an error of its own
@@ -64,7 +90,8 @@ export class ReferenceEngine implements Engine {
     const bytes = new Uint8Array(tensorByteLength(dtype, shape) ?? 0);
     await source.readInto(bytes, 0);
     const tensor = Tensor.fromBytes(name, dtype, shape, bytes);
-    return new ReferenceMatrix(scheme ? quantiseTensor(name, scheme, shape, tensor.toFloat32()) : tensor);
+    if (!scheme) return new ReferenceMatrix(dtype, tensor);
+    return new ReferenceMatrix(scheme, quantiseTensor(name, scheme, shape, tensor.toFloat32()));
   }
 
   async loadQuantised(source: QuantisedSource): Promise<Matrix> {
@@ -73,7 +100,7 @@ export class ReferenceEngine implements Engine {
     const bytes = new Uint8Array(outputs * (scheme === "int8" ? inputs : Math.ceil(inputs / 2)));
     await source.readInto(bytes, 0);
     const values = scheme === "int8" ? new Int8Array(bytes.buffer) : unpackInt4(bytes, outputs, inputs);
-    return new ReferenceMatrix({ name, scheme, shape, values, subScales, scales });
+    return new ReferenceMatrix(scheme, { name, scheme, shape, values, subScales, scales });
   }
 
   newCache(shape: CacheShape): KvCache {
@@ -86,31 +113,28 @@ export class ReferenceEngine implements Engine {
     else quantisedEmbedInto(out.data, tensor, ids);
   }
 
-  rmsNormInto(out: FloatBuffer, x: FloatBuffer, gain: FloatBuffer, rows: number, eps: number): void {
-    reference.rmsNormInto(out.data, x.data, gain.data, rows, eps);
+  rmsNormInto(out: FloatBuffer, x: FloatBuffer, gain: FloatBuffer, eps: number): void {
+    reference.rmsNormInto(out.data, x.data, gain.data, x.length / gain.length, eps);
   }
 
-  linearInto(out: FloatBuffer, x: FloatBuffer, firstRow: number, rows: number, weight: Matrix): void {
+  linearInto(out: FloatBuffer, x: FloatBuffer, weight: Matrix): void {
     const tensor = tensorOf(weight);
-    const from = x.data.subarray(firstRow * weight.shape[1]);
-    if (tensor instanceof Tensor) reference.linearInto(out.data, from, rows, tensor);
-    else quantisedLinearInto(out.data, from, rows, tensor);
+    const [rows] = x.shape;
+    if (tensor instanceof Tensor) reference.linearInto(out.data, x.data, rows, tensor);
+    else quantisedLinearInto(out.data, x.data, rows, tensor);
   }
 
-  ropeInto(x: FloatBuffer, rows: number, heads: number, headDim: number, cos: FloatBuffer, sin: FloatBuffer, start: number): void {
+  ropeInto(x: FloatBuffer, cos: FloatBuffer, sin: FloatBuffer, start: number): void {
+    const [rows, heads, headDim] = x.shape;
     reference.ropeInto(x.data, rows, heads, headDim, cos.data, sin.data, start);
   }
 
-  siluMulInto(gate: FloatBuffer, up: FloatBuffer, length: number): void {
-    reference.siluMulInto(gate.data, up.data, length);
+  siluMulInto(gate: FloatBuffer, up: FloatBuffer): void {
+    reference.siluMulInto(gate.data, up.data, gate.length);
   }
 
-  addInto(x: FloatBuffer, y: FloatBuffer, length: number): void {
-    reference.addInto(x.data, y.data, length);
-  }
-
-  argmax(x: FloatBuffer, row: number, size: number): number {
-    return reference.argmax(x.data.subarray(row * size, (row + 1) * size));
+  addInto(x: FloatBuffer, y: FloatBuffer): void {
+    reference.addInto(x.data, y.data, x.length);
   }
 
   close(): void {}
@@ -145,15 +169,14 @@ class ReferenceCache implements KvCache {
     this.#capacity = capacity;
   }
 
-  store(layer: number, start: number, rows: number, keys: FloatBuffer, values: FloatBuffer): void {
-    const size = this.#rowSize;
-    this.#layers[layer].keys.set(keys.data.subarray(0, rows * size), start * size);
-    this.#layers[layer].values.set(values.data.subarray(0, rows * size), start * size);
+  store(layer: number, start: number, keys: FloatBuffer, values: FloatBuffer): void {
+    this.#layers[layer].keys.set(keys.data, start * this.#rowSize);
+    this.#layers[layer].values.set(values.data, start * this.#rowSize);
   }
 
-  attentionInto(out: FloatBuffer, q: FloatBuffer, layer: number, start: number, rows: number): void {
+  attentionInto(out: FloatBuffer, q: FloatBuffer, layer: number, start: number): void {
     const { keys, values } = this.#layers[layer];
-    reference.attentionInto(out.data, q.data, keys, values, { rows, start, ...this.#shape });
+    reference.attentionInto(out.data, q.data, keys, values, { rows: q.shape[0], start, ...this.#shape });
   }
 
   free(): void {

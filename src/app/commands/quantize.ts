@@ -11,7 +11,7 @@ import { type CheckpointFiles, readJson } from "../../model/checkpoint-files.ts"
 import { QUANT_METHOD } from "../../model/config.ts";
 import { SCHEME_KEY, savedScheme, savedTensors, schemeFor, schemeText } from "../../model/quantised-weights.ts";
 import { readConfig } from "../../model/qwen3.ts";
-import { checkShapes, expectedTensors } from "../../model/weights.ts";
+import { checkShapes, expectedTensors, storedDtype } from "../../model/weights.ts";
 import type { Dtype } from "../../tensor/dtype.ts";
 import { blocksOf, type QuantisedScheme, subBlocksOf } from "../../tensor/quantised.ts";
 import { SafetensorsCheckpoint, SINGLE_FILE } from "../../tensor/safetensors-sharded.ts";
@@ -145,7 +145,8 @@ async function writeTensor(
   file: FileHandle,
   offsets: ReadonlyMap<string, number>,
 ): Promise<void> {
-  const { dtype, byteLength } = checkpoint.tensors.get(name)!;
+  const dtype = storedDtype(checkpoint, name);
+  const { byteLength } = checkpoint.tensors.get(name)!;
   const rowBytes = byteLength / shape[0];
   const rowsAtOnce = Math.max(1, Math.floor(BATCH_BYTES / rowBytes));
   const write = async (tensor: string, bytes: Uint8Array | Int8Array, offset: number): Promise<void> => {

@@ -188,8 +188,9 @@ export const i16x8 = {
 } as const;
 
 export const i32x4 = {
-  const: (...lanes: readonly [number, number, number, number]): V128 =>
-    expr("v128", simd(12), Array.from(new Uint8Array(Int32Array.from(lanes).buffer))),
+  /** Four lanes, or one value for all of them. */
+  const: (...lanes: readonly [number] | readonly [number, number, number, number]): V128 =>
+    expr("v128", simd(12), Array.from(new Uint8Array(Int32Array.from({ length: 4 }, (_, i) => lanes[i % lanes.length]).buffer))),
   splat: unary<"i32", "v128">("v128", simd(0x11)),
   add: binary<"v128", "v128">("v128", simd(0xae)),
   sub: binary<"v128", "v128">("v128", simd(0xb1)),

@@ -5,40 +5,51 @@
  * published shape has, goes by way of the readable definition.
  */
 
+import type { WeightDtype } from "../dtype.ts";
 import { bf16ToFloat32, f16ToFloat32 } from "../dtype.ts";
 import {
+  blocksOf,
   INT8_MAX,
-  QUANTISED_SCHEMES,
   type QuantisedScheme,
   quantiseInt4Into,
   quantiseInto,
   SUB_BLOCK,
   subBlocksOf,
+  subScalesOf,
   unpackInt4,
 } from "../quantised.ts";
 import { SUM_BLOCK } from "../reference.ts";
-import { bytesUpTo, DTYPES, FLOAT_BYTES, type JobContext } from "./job-context.ts";
+import { bytesUpTo, defineJob, formOf } from "./job.ts";
 import type { Kernels } from "./kernels.ts";
-import { PANEL, WEIGHT_BYTES, type WeightDtype } from "./linear-kernels.ts";
-import { integerPlace, integersBytes, type PanelLayout, pairsOf, panelLayout, scalesOffset } from "./panel-layout.ts";
-
-/** In the place of a dtype's code: the rows hold integers, as saved. */
-export const SAVED: number = DTYPES.length;
+import {
+  FLOAT_BYTES,
+  integerPlace,
+  integersBytes,
+  isQuantised,
+  PANEL,
+  type PanelLayout,
+  pairsOf,
+  panelLayout,
+  scalesOffset,
+  WEIGHT_BYTES,
+  type WeightForm,
+} from "./panel-layout.ts";
 
 /** A block of float32, integers of 16 rows, the same repacked, and steps of sub-blocks. */
 export const FILL_SCRATCH_BYTES: number = SUM_BLOCK * FLOAT_BYTES + 2 * PANEL * SUM_BLOCK + 64;
 
-/** What a row of weights takes in a checkpoint. */
-export function storedRowBytes(scheme: QuantisedScheme, dtype: WeightDtype | undefined, inputs: number): number {
-  if (dtype !== undefined) return inputs * WEIGHT_BYTES[dtype];
-  return scheme === "int8" ? inputs : Math.ceil(inputs / 2);
+/** What `inputs` weights of a row take in a checkpoint. */
+export function storedRowBytes(form: WeightForm, inputs: number): number {
+  if (!isQuantised(form)) return inputs * WEIGHT_BYTES[form];
+  return form === "int8" ? inputs : Math.ceil(inputs / 2);
 }
 
 /** One block of sixteen rows: where it comes from and where it goes. Addresses, but for `count`, its inputs. */
 interface BlockOfRows {
   readonly kernels: Kernels;
   readonly layout: PanelLayout;
-  readonly dtype: WeightDtype | undefined;
+  /** As the checkpoint stores it: its dtype, or the scheme itself where it was saved quantised. */
+  readonly stored: WeightForm;
   readonly rows: number;
   readonly rowBytes: number;
   readonly count: number;
@@ -47,43 +58,49 @@ interface BlockOfRows {
 }
 
 /**
- * Args: scheme, dtype (or SAVED), rows, panels, inputs; of saved rows also where their scales [rows][blocks] and sub-scales [rows][sub-blocks] are.
- * Rows lie one after the other from `rows` on, 16 for each item.
+ * `rows`: rows as they are stored, one after the other, 16 for each item; of saved ones `scales` [rows][blocks] and `subScales`
+ * [rows][sub-blocks] too. Items: panels.
  */
-export function fillPanel({ kernels, memory, scratch }: JobContext, args: readonly number[], item: number): void {
-  const [schemeCode, dtypeCode, rows, panels, inputs, savedScales, savedSubScales] = args;
-  const layout = panelLayout(QUANTISED_SCHEMES[schemeCode], inputs);
-  const { scheme, recordBytes, panelBytes } = layout;
-  const dtype = dtypeCode === SAVED ? undefined : DTYPES[dtypeCode];
-  const rowBytes = storedRowBytes(scheme, dtype, inputs);
-  const first = rows + item * PANEL * rowBytes;
-  const [blocks, subBlocks] = [Math.ceil(inputs / SUM_BLOCK), subBlocksOf(inputs)];
-  const end = Math.max(panels + (item + 1) * panelBytes, scratch + FILL_SCRATCH_BYTES, first + PANEL * rowBytes);
-  const rowsEnd = (item + 1) * PANEL;
-  const savedEnd = dtype ? 0 : Math.max(savedScales + rowsEnd * blocks * FLOAT_BYTES, savedSubScales + rowsEnd * subBlocks);
-  const bytes = bytesUpTo(memory, Math.max(end, savedEnd));
-  const floats = new Float32Array(bytes.buffer);
-  for (let block = 0; block < blocks; block++) {
-    const count = Math.min(SUM_BLOCK, inputs - block * SUM_BLOCK);
-    const record = panels + item * panelBytes + block * recordBytes;
-    const source = first + block * storedRowBytes(scheme, dtype, SUM_BLOCK);
-    const part: BlockOfRows = { kernels, layout, dtype, rows: source, rowBytes, count, record, scratch };
-    if (dtype === undefined) {
-      const scales = record + scalesOffset(scheme, count);
-      const subScales = record + integersBytes(scheme, count);
-      for (let r = 0; r < PANEL; r++) {
-        const row = item * PANEL + r;
-        floats[scales / FLOAT_BYTES + r] = floats[savedScales / FLOAT_BYTES + row * blocks + block];
-        const from = savedSubScales + row * subBlocks + block * (SUM_BLOCK / SUB_BLOCK);
-        if (scheme === "int4") for (let s = 0; s < subBlocksOf(count); s++) bytes[subScales + s * PANEL + r] = bytes[from + s];
+export const fillPanel = defineJob(
+  ["scheme", "stored", "rows", "panels", "inputs", "scales", "subScales"],
+  ({ kernels, memory, scratch }, { rows, panels, inputs, ...args }) => {
+    const stored = formOf(args.stored);
+    const layout = panelLayout(formOf<QuantisedScheme>(args.scheme), inputs);
+    const { scheme, recordBytes, panelBytes } = layout;
+    const rowBytes = storedRowBytes(stored, inputs);
+    const [blocks, subBlocks] = [blocksOf(inputs), subScalesOf(scheme, inputs)];
+    return item => {
+      const first = rows + item * PANEL * rowBytes;
+      const end = Math.max(panels + (item + 1) * panelBytes, scratch + FILL_SCRATCH_BYTES, first + PANEL * rowBytes);
+      const rowsEnd = (item + 1) * PANEL;
+      const savedEnd = isQuantised(stored)
+        ? Math.max(args.scales + rowsEnd * blocks * FLOAT_BYTES, args.subScales + rowsEnd * subBlocks)
+        : 0;
+      const bytes = bytesUpTo(memory, Math.max(end, savedEnd));
+      const floats = new Float32Array(bytes.buffer);
+      for (let block = 0; block < blocks; block++) {
+        const count = Math.min(SUM_BLOCK, inputs - block * SUM_BLOCK);
+        const record = panels + item * panelBytes + block * recordBytes;
+        const source = first + block * storedRowBytes(stored, SUM_BLOCK);
+        if (isQuantised(stored)) {
+          const scales = record + scalesOffset(scheme, count);
+          const subScales = record + integersBytes(scheme, count);
+          for (let r = 0; r < PANEL; r++) {
+            const row = item * PANEL + r;
+            floats[scales / FLOAT_BYTES + r] = floats[args.scales / FLOAT_BYTES + row * blocks + block];
+            const from = args.subScales + row * subBlocks + block * (SUM_BLOCK / SUB_BLOCK);
+            for (let s = 0; s < subScalesOf(scheme, count); s++) bytes[subScales + s * PANEL + r] = bytes[from + s];
+          }
+        }
+        const part: BlockOfRows = { kernels, layout, stored, rows: source, rowBytes, count, record, scratch };
+        if (count === SUM_BLOCK) fillBlock(part);
+        else fillShortBlock(part, bytes);
       }
-    }
-    if (count === SUM_BLOCK) fillBlock(part);
-    else fillShortBlock(part, bytes);
-  }
-}
+    };
+  },
+);
 
-function fillBlock({ kernels, layout: { scheme }, dtype, rows, rowBytes, record, scratch }: BlockOfRows): void {
+function fillBlock({ kernels, layout: { scheme }, stored, rows, rowBytes, record, scratch }: BlockOfRows): void {
   const integers = scratch + SUM_BLOCK * FLOAT_BYTES;
   const repacked = integers + PANEL * SUM_BLOCK;
   const steps = repacked + PANEL * SUM_BLOCK;
@@ -93,37 +110,37 @@ function fillBlock({ kernels, layout: { scheme }, dtype, rows, rowBytes, record,
   for (let r = 0; r < PANEL; r++) {
     const row = rows + r * rowBytes;
     const out = integers + r * SUM_BLOCK;
-    if (dtype === undefined) {
+    if (isQuantised(stored)) {
       if (scheme === "int4") kernels.unpack_int4(row, out, SUM_BLOCK / 32);
       continue;
     }
     let widened = row;
-    if (dtype !== "F32") {
+    if (stored !== "F32") {
       widened = scratch;
-      kernels[`widen_row_${dtype}`](row, widened, SUM_BLOCK / 8);
+      kernels[`widen_row_${stored}`](row, widened, SUM_BLOCK / 8);
     }
     if (scheme === "int8") kernels.quantise_int8(widened, out, scales + r * FLOAT_BYTES, SUM_BLOCK);
     else kernels.quantise_int4(widened, out, subScales + r, scales + r * FLOAT_BYTES, SUM_BLOCK / SUB_BLOCK, steps);
   }
-  const isSavedInt8 = dtype === undefined && scheme === "int8";
+  const isSavedInt8 = stored === "int8";
   const target = scheme === "int8" ? record : repacked;
   kernels.repack_pairs(isSavedInt8 ? rows : integers, isSavedInt8 ? rowBytes : SUM_BLOCK, target, groups);
   if (scheme === "int4") kernels.pack_int4(repacked, record, pairsOf(SUM_BLOCK));
 }
 
 /** The readable way, for a block of fewer than 256 inputs. */
-function fillShortBlock({ layout: { scheme }, dtype, rows, rowBytes, count, record }: BlockOfRows, bytes: Uint8Array): void {
+function fillShortBlock({ layout: { scheme }, stored, rows, rowBytes, count, record }: BlockOfRows, bytes: Uint8Array): void {
   const scales = record + scalesOffset(scheme, count);
   const subScales = record + integersBytes(scheme, count);
   bytes.fill(0, record, subScales);
   for (let r = 0; r < PANEL; r++) {
     const row = rows + r * rowBytes;
     let values: Int8Array = new Int8Array(count);
-    if (dtype === undefined) {
-      const saved = bytes.slice(row, row + storedRowBytes(scheme, dtype, count));
+    if (isQuantised(stored)) {
+      const saved = bytes.slice(row, row + storedRowBytes(stored, count));
       values = scheme === "int8" ? new Int8Array(saved.buffer) : unpackInt4(saved, 1, count);
     } else {
-      const weights = widened(dtype, bytes.buffer, row, count);
+      const weights = widened(stored, bytes.buffer, row, count);
       const subs = new Int8Array(subBlocksOf(count));
       const scale = scheme === "int8" ? quantiseInto(values, weights, INT8_MAX) : quantiseInt4Into(values, subs, weights);
       new Float32Array(bytes.buffer)[scales / FLOAT_BYTES + r] = scale;

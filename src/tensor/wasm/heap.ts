@@ -133,6 +133,28 @@ export class Heap {
   }
 }
 
+/** A place that is kept from use to use, and made anew where it is too small. What was in it is then lost. */
+export class KeptPlace {
+  readonly #heap: Heap;
+  #address = 0;
+  #bytes = 0;
+
+  constructor(heap: Heap) {
+    this.#heap = heap;
+  }
+
+  /** The address of at least so many bytes; 0 where none were ever asked for. */
+  atLeast(bytes: number): number {
+    if (bytes > this.#bytes) {
+      if (this.#bytes > 0) this.#heap.free(this.#address);
+      this.#bytes = 0;
+      this.#address = this.#heap.allocate(bytes);
+      this.#bytes = bytes;
+    }
+    return this.#address;
+  }
+}
+
 /** The next multiple of `unit`. */
 export function roundUp(value: number, unit: number): number {
   return Math.ceil(value / unit) * unit;

@@ -14,14 +14,20 @@
 import { SUB_BLOCK } from "../quantised.ts";
 import { SUM_BLOCK } from "../reference.ts";
 import { type FunctionBuilder, f32x4, type I32, i16x8, i32, i32x4, type Local, type ModuleBuilder, type V128, v128 } from "./assembler.ts";
-import { PANEL, TILE_ROWS } from "./linear-kernels.ts";
-import { INT4_FLIPPED } from "./panel-layout.ts";
+import {
+  emitTiles,
+  PANEL_VECTORS,
+  panelPointers,
+  repeatUnrolled,
+  storeOrAdd,
+  unitsOf,
+  VECTOR_BYTES,
+  vectorLocals,
+} from "./kernel-parts.ts";
+import { FLOAT_BYTES, INT4_FLIPPED, PANEL, PANEL_ROW_BYTES, TILE_ROWS } from "./panel-layout.ts";
 
-const VECTOR_BYTES = 16;
-/** Vectors of 16 outputs: four outputs' pairs of 16-bit integers, or four outputs' sums. */
-const VECTORS = PANEL / 4;
-const PANEL_ROW_BYTES = VECTORS * VECTOR_BYTES;
-
+/** A pair of 16-bit activations. */
+const PAIR_BYTES = 4;
 /** Inputs of a block come in pairs. */
 const BLOCK_PAIRS = SUM_BLOCK / 2;
 const SUB_BLOCK_PAIRS = SUB_BLOCK / 2;
@@ -66,7 +72,7 @@ function subScalePairs(pointer: I32, halves: readonly Local<"v128">[]): V128[] {
 function addExpandInt8(module: ModuleBuilder): void {
   module.func("expand_int8", { weights: "i32", out: "i32", pairs: "i32" }, null, (f, { weights, out, pairs }) => {
     f.repeat(pairs, () => {
-      for (let j = 0; j < VECTORS; j++) f.storeV128(out.get, v128.load8x8S(weights.get, 8 * j), VECTOR_BYTES * j);
+      for (let j = 0; j < PANEL_VECTORS; j++) f.storeV128(out.get, v128.load8x8S(weights.get, 8 * j), VECTOR_BYTES * j);
       f.advance(weights, INT8_PAIR_BYTES);
       f.advance(out, PANEL_ROW_BYTES);
     });
@@ -77,16 +83,15 @@ function addExpandInt8(module: ModuleBuilder): void {
 function addExpandInt4(module: ModuleBuilder): void {
   module.func("expand_int4", { weights: "i32", subScales: "i32", out: "i32", pairs: "i32" }, null, (f, p) => {
     const bits = f.local("v128");
-    const halves = [f.local("v128"), f.local("v128")];
-    const scales = Array.from({ length: VECTORS }, () => f.local("v128"));
-    const flipped = f.local("v128", i32x4.const(...fourTimes(INT4_FLIPPED * 0x10001)));
+    const [halves, scales] = [vectorLocals(f, 2), vectorLocals(f, PANEL_VECTORS)];
+    const flipped = f.local("v128", i32x4.const(INT4_FLIPPED * 0x10001));
     forEachSubBlock(f, p.pairs, left => {
       for (const [j, pairs] of subScalePairs(p.subScales.get, halves).entries()) scales[j].set(pairs);
       f.advance(p.subScales, PANEL);
       f.repeat(left, () => {
         bits.set(v128.xor(v128.load(p.weights.get), flipped.get));
-        for (let j = 0; j < VECTORS; j++) {
-          const pairs = i16x8.shrS(j === VECTORS - 1 ? bits.get : i16x8.shl(bits.get, 12 - 4 * j), 12);
+        for (let j = 0; j < PANEL_VECTORS; j++) {
+          const pairs = i16x8.shrS(j === PANEL_VECTORS - 1 ? bits.get : i16x8.shl(bits.get, 12 - 4 * j), 12);
           f.storeV128(p.out.get, i16x8.mul(pairs, scales[j].get), VECTOR_BYTES * j);
         }
         f.advance(p.weights, INT4_PAIR_BYTES);
@@ -99,7 +104,7 @@ function addExpandInt4(module: ModuleBuilder): void {
 /** Runs `body` for each sub-block of `pairs`, which is counted down to 0; `left` holds the pairs of the sub-block, 16 or fewer in the last. */
 function forEachSubBlock(f: FunctionBuilder, pairs: Local<"i32">, body: (left: Local<"i32">) => void): void {
   const left = f.local("i32");
-  const count = f.local("i32", i32.shrU(i32.add(pairs.get, i32.const(SUB_BLOCK_PAIRS - 1)), i32.const(Math.log2(SUB_BLOCK_PAIRS))));
+  const count = f.local("i32", unitsOf(i32.add(pairs.get, i32.const(SUB_BLOCK_PAIRS - 1)), SUB_BLOCK_PAIRS));
   f.repeat(count, () => {
     left.set(i32.select(i32.ltU(pairs.get, i32.const(SUB_BLOCK_PAIRS)), pairs.get, i32.const(SUB_BLOCK_PAIRS)));
     pairs.set(i32.sub(pairs.get, left.get));
@@ -113,42 +118,26 @@ function forEachSubBlock(f: FunctionBuilder, pairs: Local<"i32">, body: (left: L
  */
 function addTile(module: ModuleBuilder): void {
   module.func("tile_integer", { packed: "i32", weights: "i32", out: "i32", pairs: "i32", tiles: "i32" }, null, (f, p) => {
-    const sums = Array.from({ length: TILE_ROWS }, () => [f.local("v128"), f.local("v128")]);
-    const zero = f.local("v128", i32x4.const(0, 0, 0, 0));
-    const [w0, w1, splat] = [f.local("v128"), f.local("v128"), f.local("v128")];
-    const [a, w, left] = [f.local("i32"), f.local("i32"), f.local("i32")];
-    f.repeat(p.tiles, () => {
-      for (const half of [0, 2 * VECTOR_BYTES]) {
-        a.set(p.packed.get);
-        w.set(i32.add(p.weights.get, i32.const(half)));
-        for (const sum of sums.flat()) sum.set(zero.get);
-        left.set(p.pairs.get);
-        f.repeat(left, () => {
-          w0.set(v128.load(w.get));
-          w1.set(v128.load(w.get, VECTOR_BYTES));
-          sums.forEach(([s0, s1], i) => {
-            splat.set(v128.load32Splat(a.get, 4 * i));
-            s0.set(i32x4.add(s0.get, i32x4.dot(splat.get, w0.get)));
-            s1.set(i32x4.add(s1.get, i32x4.dot(splat.get, w1.get)));
-          });
-          f.advance(a, 4 * TILE_ROWS);
-          f.advance(w, PANEL_ROW_BYTES);
-        });
-        sums.forEach(([s0, s1], i) => {
-          f.storeV128(p.out.get, s0.get, half + i * PANEL_ROW_BYTES);
-          f.storeV128(p.out.get, s1.get, half + i * PANEL_ROW_BYTES + VECTOR_BYTES);
-        });
-      }
-      p.packed.set(a.get);
-      f.advance(p.out, TILE_ROWS * PANEL_ROW_BYTES);
-    });
+    const zero = f.local("v128", i32x4.const(0));
+    emitTiles(
+      f,
+      { packed: p.packed, weights: p.weights, steps: p.pairs, tiles: p.tiles },
+      PANEL_ROW_BYTES,
+      zero,
+      (sum, x, weights) => i32x4.add(sum, i32x4.dot(x, weights)),
+      (sums, half) =>
+        sums.forEach(([s0, s1], row) => {
+          f.storeVectors(p.out.get, [s0.get, s1.get], half + row * PANEL_ROW_BYTES);
+        }),
+      () => f.advance(p.out, TILE_ROWS * PANEL_ROW_BYTES),
+    );
   });
 }
 
 /** store_scaled, add_scaled: integer sums [rows][16], as float32 times the 16 `scales`, to rows of 16 that lie `outStride` bytes apart. */
 function addScaled(module: ModuleBuilder, what: "store" | "add"): void {
   module.func(`${what}_scaled`, { out: "i32", outStride: "i32", sums: "i32", rows: "i32", scales: "i32" }, null, (f, p) => {
-    const scales = Array.from({ length: VECTORS }, (_, j) => f.local("v128", v128.load(p.scales.get, VECTOR_BYTES * j)));
+    const scales = Array.from({ length: PANEL_VECTORS }, (_, j) => f.local("v128", v128.load(p.scales.get, VECTOR_BYTES * j)));
     const zero = f.local("v128", f32x4.const(0));
     f.repeat(p.rows, () => {
       scales.forEach((scale, j) => {
@@ -169,10 +158,10 @@ function addScaleRows(module: ModuleBuilder): void {
     const scale = f.local("v128");
     f.repeat(p.rows, () => {
       scale.set(v128.load32Splat(p.scales.get));
-      for (let j = 0; j < VECTORS; j++)
+      for (let j = 0; j < PANEL_VECTORS; j++)
         f.storeV128(p.out.get, f32x4.mul(v128.load(p.out.get, VECTOR_BYTES * j), scale.get), VECTOR_BYTES * j);
       f.advance(p.out, p.outStride.get);
-      f.advance(p.scales, 4);
+      f.advance(p.scales, FLOAT_BYTES);
     });
   });
 }
@@ -200,34 +189,22 @@ function addRow(
   ) => void,
 ): void {
   module.func(name, ROW_PARAMS, null, (f: FunctionBuilder, p: RowLocals) => {
-    const sums = Array.from({ length: VECTORS * panels }, () => f.local("v128"));
-    const zero = f.local("v128", i32x4.const(0, 0, 0, 0));
-    const sources = Array.from({ length: panels }, (_, i) =>
-      f.local("i32", i === 0 ? p.weights.get : i32.add(p.weights.get, p.panelBytes.get)),
-    );
+    const sums = vectorLocals(f, PANEL_VECTORS * panels);
+    const zero = f.local("v128", i32x4.const(0));
+    const sources = panelPointers(f, panels, p.weights.get, p.panelBytes.get);
     const isFirst = f.local("i32", i32.const(1));
     const [blocks, inBlock] = [f.local("i32"), f.local("i32")];
     const scaled = (i: number): V128 =>
-      f32x4.mul(f32x4.convert(sums[i].get), v128.load(sources[Math.floor(i / VECTORS)].get, VECTOR_BYTES * (i % VECTORS)));
-    blocks.set(i32.shrU(i32.add(p.pairs.get, i32.const(BLOCK_PAIRS - 1)), i32.const(Math.log2(BLOCK_PAIRS))));
+      f32x4.mul(f32x4.convert(sums[i].get), v128.load(sources[Math.floor(i / PANEL_VECTORS)].get, VECTOR_BYTES * (i % PANEL_VECTORS)));
+    blocks.set(unitsOf(i32.add(p.pairs.get, i32.const(BLOCK_PAIRS - 1)), BLOCK_PAIRS));
     f.repeat(blocks, () => {
       inBlock.set(i32.select(i32.ltU(p.pairs.get, i32.const(BLOCK_PAIRS)), p.pairs.get, i32.const(BLOCK_PAIRS)));
       p.pairs.set(i32.sub(p.pairs.get, inBlock.get));
       for (const sum of sums) sum.set(zero.get);
       blockSums(f, p, sources, inBlock, sums);
-      f.if(
-        isFirst.get,
-        () =>
-          f.storeVectors(
-            p.out.get,
-            sums.map((_, i) => f32x4.add(zero.get, scaled(i))), // as in store_scaled
-          ),
-        () =>
-          f.storeVectors(
-            p.out.get,
-            sums.map((_, i) => f32x4.add(v128.load(p.out.get, VECTOR_BYTES * i), scaled(i))),
-          ),
-      );
+      const products = sums.map((_, i) => scaled(i));
+      const first = products.map(product => f32x4.add(zero.get, product)); // as in store_scaled
+      storeOrAdd(f, isFirst.get, p.out.get, first, products);
       isFirst.set(i32.const(0));
       for (const source of sources) f.advance(source, PANEL_ROW_BYTES); // past the scales
     });
@@ -239,39 +216,18 @@ function addRow(
   });
 }
 
-/** `count` steps, so many in a turn of the loop (a power of two) and the rest one by one; count is counted down. A lone panel comes once, and has 1. */
-function repeatUnrolled(
-  f: FunctionBuilder,
-  count: Local<"i32">,
-  unroll: number,
-  step: (k: number) => void,
-  advance: (steps: number) => void,
-): void {
-  const turn = (steps: number) => (): void => {
-    for (let k = 0; k < steps; k++) step(k);
-    advance(steps);
-  };
-  if (unroll > 1) {
-    const turns = f.local("i32");
-    turns.set(i32.shrU(count.get, i32.const(Math.log2(unroll))));
-    f.repeat(turns, turn(unroll));
-    count.set(i32.and(count.get, i32.const(unroll - 1)));
-  }
-  f.repeat(count, turn(1));
-}
-
 function addRowInt8(module: ModuleBuilder, panels: 1 | 2): void {
   addRow(module, `row${panels === 1 ? "" : 2}_int8`, panels, (f, { x }, sources, pairs, sums) => {
     const splat = f.local("v128");
     const step = (k: number): void => {
-      splat.set(v128.load32Splat(x.get, 4 * k));
+      splat.set(v128.load32Splat(x.get, PAIR_BYTES * k));
       sums.forEach((sum, i) => {
-        const weights = v128.load8x8S(sources[Math.floor(i / VECTORS)].get, k * INT8_PAIR_BYTES + 8 * (i % VECTORS));
+        const weights = v128.load8x8S(sources[Math.floor(i / PANEL_VECTORS)].get, k * INT8_PAIR_BYTES + 8 * (i % PANEL_VECTORS));
         sum.set(i32x4.add(sum.get, i32x4.dot(splat.get, weights)));
       });
     };
     const advance = (count: number): void => {
-      f.advance(x, 4 * count);
+      f.advance(x, PAIR_BYTES * count);
       for (const source of sources) f.advance(source, count * INT8_PAIR_BYTES);
     };
     repeatUnrolled(f, pairs, panels === 2 ? ROW_UNROLL : 1, step, advance);
@@ -286,42 +242,42 @@ function addRowInt8(module: ModuleBuilder, panels: 1 | 2): void {
  */
 function addRowInt4(module: ModuleBuilder, panels: 1 | 2): void {
   addRow(module, `row${panels === 1 ? "" : 2}_int4`, panels, (f, p, sources, pairs, sums) => {
-    const [splat, bits, half, start] = [f.local("v128"), f.local("v128"), f.local("v128"), f.local("v128")];
-    const masks = [0xf, 0xf0, 0xf00].map(mask => f.local("v128", i32x4.const(...fourTimes(mask * 0x10001))));
-    const inner = sums.map(() => f.local("v128"));
+    const [splat, bits, half, start] = vectorLocals(f, 4);
+    const masks = [0xf, 0xf0, 0xf00].map(mask => f.local("v128", i32x4.const(mask * 0x10001)));
+    const inner = vectorLocals(f, sums.length);
     const ahead = f.local("i32"); // never used: what counts is that the line is on its way
-    const zero = f.local("v128", i32x4.const(0, 0, 0, 0));
+    const zero = f.local("v128", i32x4.const(0));
     // Where the sub-scales begin: behind the block's integers.
     const subScales = sources.map(source => f.local("i32", i32.add(source.get, i32.shl(pairs.get, i32.const(Math.log2(INT4_PAIR_BYTES))))));
     const step = (k: number): void => {
-      splat.set(v128.load32Splat(p.x.get, 4 * k));
+      splat.set(v128.load32Splat(p.x.get, PAIR_BYTES * k));
       for (const [panel, source] of sources.entries()) {
         bits.set(v128.load(source.get, k * INT4_PAIR_BYTES));
         if (k % LINE_PAIRS === 0) ahead.set(i32.load(source.get, k * INT4_PAIR_BYTES + READ_AHEAD_BYTES));
-        for (let j = 0; j < VECTORS; j++) {
+        for (let j = 0; j < PANEL_VECTORS; j++) {
           const weights = j < masks.length ? v128.and(bits.get, masks[j].get) : i16x8.shrS(bits.get, 12);
-          const sum = inner[VECTORS * panel + j];
+          const sum = inner[PANEL_VECTORS * panel + j];
           sum.set(i32x4.add(sum.get, i32x4.dot(splat.get, weights)));
         }
       }
     };
     const advance = (count: number): void => {
-      f.advance(p.x, 4 * count);
+      f.advance(p.x, PAIR_BYTES * count);
       for (const source of sources) f.advance(source, count * INT4_PAIR_BYTES);
     };
     forEachSubBlock(f, pairs, left => {
       start.set(v128.load32Splat(p.subBlockSums.get));
       f.advance(p.subBlockSums, 4);
       for (const [i, sum] of inner.entries()) {
-        const j = i % VECTORS;
+        const j = i % PANEL_VECTORS;
         sum.set(j < masks.length ? i32x4.sub(zero.get, i32x4.shl(start.get, 3 + 4 * j)) : zero.get);
       }
       repeatUnrolled(f, left, panels === 2 ? INT4_UNROLL : 1, step, advance);
       for (const [panel, pointer] of subScales.entries()) {
-        for (let j = 0; j < VECTORS; j++) {
+        for (let j = 0; j < PANEL_VECTORS; j++) {
           if (j % 2 === 0) half.set(v128.load8x8S(pointer.get, 4 * j));
           const factor = j % 2 === 0 ? i32x4.extendLowS(half.get) : i32x4.extendHighS(half.get);
-          const i = VECTORS * panel + j;
+          const i = PANEL_VECTORS * panel + j;
           const exact = j < masks.length ? i32x4.shrS(inner[i].get, 4 * j) : inner[i].get;
           sums[i].set(i32x4.add(sums[i].get, i32x4.mul(exact, factor)));
         }
@@ -330,8 +286,4 @@ function addRowInt4(module: ModuleBuilder, panels: 1 | 2): void {
     });
     for (const [panel, source] of sources.entries()) source.set(subScales[panel].get);
   });
-}
-
-function fourTimes(value: number): [number, number, number, number] {
-  return [value, value, value, value];
 }

@@ -5,11 +5,13 @@
  * each kernel.
  */
 
+import type { WeightDtype } from "../dtype.ts";
 import type { QuantisedScheme } from "../quantised.ts";
 import { ModuleBuilder } from "./assembler.ts";
 import { addIntegerKernels } from "./integer-kernels.ts";
 import { addLimitKernels } from "./limit-kernels.ts";
-import { addLinearKernels, type WeightDtype } from "./linear-kernels.ts";
+import { addLinearKernels } from "./linear-kernels.ts";
+
 import { addQuantiseKernels } from "./quantise-kernels.ts";
 import { addRepackKernels } from "./repack-kernel.ts";
 import { addRowKernels } from "./row-kernels.ts";
@@ -51,7 +53,6 @@ export interface Kernels
   readonly limit_multiply_add: Kernel;
   readonly limit_dot: Kernel;
   readonly limit_read: Kernel;
-  readonly argmax: (x: number, length: number) => number;
 }
 
 export const PAGE_BYTES = 65536;

@@ -4,13 +4,14 @@
  */
 
 import { f32x4, i32x4, type ModuleBuilder, v128 } from "./assembler.ts";
+import { LANES, VECTOR_BYTES } from "./kernel-parts.ts";
 
 /** Independent chains of 4 lanes: a product and a sum have a latency of some 8 cycles, and 8 chains were too few to keep three units busy. */
 const CHAINS = 12;
 /** Floating-point operations of one round of `limit_multiply_add`. */
-export const MULTIPLY_ADD_FLOPS = CHAINS * 4 * 2;
+export const MULTIPLY_ADD_FLOPS = CHAINS * LANES * 2;
 /** The same of `limit_dot`, whose vectors hold twice as many numbers. */
-export const DOT_OPERATIONS = CHAINS * 8 * 2;
+export const DOT_OPERATIONS = CHAINS * 2 * LANES * 2;
 /** Bytes of one round of `limit_read`. */
 export const READ_BYTES = 128;
 
@@ -28,7 +29,7 @@ export function addLimitKernels(module: ModuleBuilder): void {
     );
   });
   module.func("limit_dot", { out: "i32", rounds: "i32" }, null, (f, { out, rounds }) => {
-    const factor = f.local("v128", i32x4.const(0x10001, 0x10001, 0x10001, 0x10001));
+    const factor = f.local("v128", i32x4.const(0x10001));
     const sums = Array.from({ length: CHAINS }, () => f.local("v128", factor.get));
     f.repeat(rounds, () => {
       for (const sum of sums) sum.set(i32x4.add(factor.get, i32x4.dot(sum.get, factor.get)));
@@ -41,7 +42,8 @@ export function addLimitKernels(module: ModuleBuilder): void {
   module.func("limit_read", { out: "i32", pointer: "i32", rounds: "i32" }, null, (f, { out, pointer, rounds }) => {
     const sums = Array.from({ length: 4 }, () => f.local("v128", f32x4.const(0)));
     f.repeat(rounds, () => {
-      for (let i = 0; i < READ_BYTES / 16; i++) sums[i % 4].set(v128.or(sums[i % 4].get, v128.load(pointer.get, 16 * i)));
+      for (let i = 0; i < READ_BYTES / VECTOR_BYTES; i++)
+        sums[i % 4].set(v128.or(sums[i % 4].get, v128.load(pointer.get, VECTOR_BYTES * i)));
       f.advance(pointer, READ_BYTES);
     });
     f.storeV128(

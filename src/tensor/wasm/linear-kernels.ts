@@ -5,15 +5,13 @@
  * are *packed* in tiles of four rows, block by block of SUM_BLOCK inputs: [blocks][rows / 4][inputs of the block][4]. A panel's block is widened to
  * float32 into a scratch that stays in the first-level cache (16 KiB) and serves all row tiles.
  *
- * The tile (4 rows x 8 outputs) keeps its 8 vectors of sums in registers, and its inner loop has one splat for each row and no other work. Lanes
- * run over outputs, so each output is the one ascending chain that ARITHMETIC.md defines. What was measured on the way there:
- *  - the tile only stores; blocks after the first go to a scratch and are added by a second small kernel. Adding in the tile's own epilogue
- *    keeps V8 from widening the loop to 256 bits (half the speed under --wide);
- *  - unrolling the inner loop: slower on Node 20, no gain on 24.
+ * The tile is kernel-parts.ts's. It only stores; blocks after the first go to a scratch and are added by a second small kernel. Adding in the tile's own epilogue
+ *    keeps V8 from widening the loop to 256 bits (half the speed under --wide).
  */
 
+import type { WeightDtype } from "../dtype.ts";
 import {
-  type Expr,
+  type F32,
   type FunctionBuilder,
   f32,
   f32x4,
@@ -25,16 +23,21 @@ import {
   type V128,
   v128,
 } from "./assembler.ts";
+import {
+  emitTiles,
+  LANES,
+  PANEL_VECTORS,
+  panelPointers,
+  repeatUnrolled,
+  storeOrAdd,
+  unitsOf,
+  VECTOR_BYTES,
+  vectorLocals,
+} from "./kernel-parts.ts";
+import { FLOAT_BYTES, PANEL, PANEL_ROW_BYTES, TILE_ROWS, WEIGHT_BYTES } from "./panel-layout.ts";
 
-export const PANEL = 16;
-export const TILE_ROWS = 4;
-const VECTOR_BYTES = 16;
-const PANEL_F32_BYTES = 4 * PANEL;
-/** Inputs of one turn of the loop over one row; a power of two. By the memory that a turn's few instructions less let the processor look ahead. */
+/** Inputs of one turn of the loop over one row. Fewer loop instructions let the processor prefetch further; see addRow for figures. */
 const ROW_UNROLL = 8;
-
-export type WeightDtype = "BF16" | "F16" | "F32";
-export const WEIGHT_BYTES: { readonly [dtype in WeightDtype]: number } = { BF16: 2, F16: 2, F32: 4 };
 
 export function addLinearKernels(module: ModuleBuilder): void {
   addPack(module);
@@ -53,14 +56,6 @@ export function addLinearKernels(module: ModuleBuilder): void {
 
 // --------------------------------------------------------------------------------------------------------------------------------- widening
 
-/**
- * Where in a panel's row of 16 the weight of an output stands. 16-bit weights are interleaved, 0 4 1 5 2 6 3 7 and so on, so that one vector of
- * eight widens to outputs 0..3 (its even elements) and 4..7 (its odd ones) with an operation each.
- */
-export function placeInPanel(dtype: WeightDtype, output: number): number {
-  return dtype === "F32" ? output : (output & 8) + 2 * (output & 3) + ((output >> 2) & 1);
-}
-
 /** The 16 weights of one input, from `pointer` on, as float32 in the order of outputs; each call may be used once. */
 class Widening {
   readonly #dtype: WeightDtype;
@@ -74,17 +69,17 @@ class Widening {
     this.#bits = f.local("v128");
     this.#low = f.local("v128");
     const masks = { BF16: [0xffff0000], F16: [0xffff, 0x7fff, 0x7c00, 0x8000, 0x7f800000], F32: [] }[dtype];
-    this.#constants = masks.map(mask => f.local("v128", i32x4.const(mask, mask, mask, mask)));
+    this.#constants = masks.map(mask => f.local("v128", i32x4.const(mask)));
     if (dtype === "F16") this.#constants = [...this.#constants, f.local("v128", f32x4.const(2 ** 112))];
   }
 
   /** Calls back with the number of the vector (0..3) and its value. */
   forEachVector(pointer: I32, use: (index: number, value: V128) => void): void {
     if (this.#dtype === "F32") {
-      for (let i = 0; i < PANEL / 4; i++) use(i, v128.load(pointer, VECTOR_BYTES * i));
+      for (let i = 0; i < PANEL_VECTORS; i++) use(i, v128.load(pointer, VECTOR_BYTES * i));
       return;
     }
-    for (let i = 0; i < PANEL / 4; i += 2) {
+    for (let i = 0; i < PANEL_VECTORS; i += 2) {
       this.#bits.set(v128.load(pointer, 8 * i));
       if (this.#dtype === "BF16") {
         use(i, i32x4.shl(this.#bits.get, 16));
@@ -123,7 +118,7 @@ function addWiden(module: ModuleBuilder, dtype: "BF16" | "F16"): void {
     f.repeat(count, () => {
       widening.forEachVector(weights.get, (i, value) => f.storeV128(out.get, value, VECTOR_BYTES * i));
       f.advance(weights, WEIGHT_BYTES[dtype] * PANEL);
-      f.advance(out, PANEL_F32_BYTES);
+      f.advance(out, PANEL_ROW_BYTES);
     });
   });
 }
@@ -147,12 +142,12 @@ function addEmbed(module: ModuleBuilder, dtype: WeightDtype): void {
     f.repeat(count, () => {
       f.storeF32(out.get, widenOne(f, dtype, weights.get, bits));
       f.advance(weights, WEIGHT_BYTES[dtype] * PANEL);
-      f.advance(out, 4);
+      f.advance(out, FLOAT_BYTES);
     });
   });
 }
 
-function widenOne(f: FunctionBuilder, dtype: WeightDtype, pointer: I32, bits: Local<"i32">): Expr<"f32"> {
+function widenOne(f: FunctionBuilder, dtype: WeightDtype, pointer: I32, bits: Local<"i32">): F32 {
   if (dtype === "F32") return f32.load(pointer);
   if (dtype === "BF16") return f32.fromBits(i32.shl(i32.load16U(pointer), i32.const(16)));
   bits.set(i32.load16U(pointer));
@@ -174,21 +169,19 @@ function addPack(module: ModuleBuilder): void {
   const params = { row0: "i32", row1: "i32", row2: "i32", row3: "i32", out: "i32", count: "i32" } as const;
   module.func("pack", params, null, (f, { row0, row1, row2, row3, out, count }) => {
     const rows = [row0, row1, row2, row3];
-    const vectors = f.local("i32", i32.shrU(count.get, i32.const(2)));
-    const rest = f.local("i32", i32.and(count.get, i32.const(3)));
-    const loaded = rows.map(() => f.local("v128"));
-    const low = [f.local("v128"), f.local("v128")];
-    const high = [f.local("v128"), f.local("v128")];
+    const vectors = f.local("i32", unitsOf(count.get, LANES));
+    const rest = f.local("i32", i32.and(count.get, i32.const(LANES - 1)));
+    const [loaded, low, high] = [vectorLocals(f, TILE_ROWS), vectorLocals(f, 2), vectorLocals(f, 2)];
     f.repeat(vectors, () => {
       for (const [i, row] of rows.entries()) loaded[i].set(v128.load(row.get));
       f.storeVectors(out.get, transpose(loaded, low, high));
       for (const row of rows) f.advance(row, VECTOR_BYTES);
-      f.advance(out, 4 * VECTOR_BYTES);
+      f.advance(out, TILE_ROWS * VECTOR_BYTES);
     });
     f.repeat(rest, () => {
       rows.forEach((row, i) => {
-        f.storeF32(out.get, f32.load(row.get), 4 * i);
-        f.advance(row, 4);
+        f.storeF32(out.get, f32.load(row.get), FLOAT_BYTES * i);
+        f.advance(row, FLOAT_BYTES);
       });
       f.advance(out, VECTOR_BYTES);
     });
@@ -214,38 +207,24 @@ function transpose(rows: readonly Local<"v128">[], low: readonly Local<"v128">[]
  */
 function addTile(module: ModuleBuilder): void {
   const params = { packed: "i32", weights: "i32", weightStride: "i32", out: "i32", outStride: "i32", count: "i32", tiles: "i32" } as const;
-  module.func("tile", params, null, (f, p) => {
-    const sums = Array.from({ length: TILE_ROWS }, () => [f.local("v128"), f.local("v128")]);
+  module.func("tile", params, null, (f, { packed, weights, weightStride, out, outStride, count, tiles }) => {
     const zero = f.local("v128", f32x4.const(0));
-    const [w0, w1, splat] = [f.local("v128"), f.local("v128"), f.local("v128")];
-    const [a, w, left, row] = [f.local("i32"), f.local("i32"), f.local("i32"), f.local("i32")];
-    f.repeat(p.tiles, () => {
-      for (const half of [0, 2 * VECTOR_BYTES]) {
-        a.set(p.packed.get);
-        w.set(i32.add(p.weights.get, i32.const(half)));
-        for (const sum of sums.flat()) sum.set(zero.get);
-        left.set(p.count.get);
-        f.repeat(left, () => {
-          w0.set(v128.load(w.get));
-          w1.set(v128.load(w.get, VECTOR_BYTES));
-          sums.forEach(([s0, s1], i) => {
-            splat.set(v128.load32Splat(a.get, 4 * i));
-            s0.set(f32x4.add(s0.get, f32x4.mul(splat.get, w0.get)));
-            s1.set(f32x4.add(s1.get, f32x4.mul(splat.get, w1.get)));
-          });
-          f.advance(a, VECTOR_BYTES);
-          f.advance(w, p.weightStride.get);
-        });
-        row.set(i32.add(p.out.get, i32.const(half)));
+    const row = f.local("i32");
+    emitTiles(
+      f,
+      { packed, weights, steps: count, tiles },
+      weightStride.get,
+      zero,
+      (sum, x, weight) => f32x4.add(sum, f32x4.mul(x, weight)),
+      (sums, half) => {
+        row.set(i32.add(out.get, i32.const(half)));
         for (const [s0, s1] of sums) {
-          f.storeV128(row.get, s0.get);
-          f.storeV128(row.get, s1.get, VECTOR_BYTES);
-          f.advance(row, p.outStride.get);
+          f.storeVectors(row.get, [s0.get, s1.get]);
+          f.advance(row, outStride.get);
         }
-      }
-      p.packed.set(a.get);
-      f.advance(p.out, i32.mul(p.outStride.get, i32.const(TILE_ROWS)));
-    });
+      },
+      () => f.advance(out, i32.mul(outStride.get, i32.const(TILE_ROWS))),
+    );
   });
 }
 
@@ -253,10 +232,10 @@ function addTile(module: ModuleBuilder): void {
 function addAddPanel(module: ModuleBuilder): void {
   module.func("add_panel", { out: "i32", outStride: "i32", values: "i32", rows: "i32" }, null, (f, { out, outStride, values, rows }) => {
     f.repeat(rows, () => {
-      for (let i = 0; i < PANEL_F32_BYTES; i += VECTOR_BYTES)
+      for (let i = 0; i < PANEL_ROW_BYTES; i += VECTOR_BYTES)
         f.storeV128(out.get, f32x4.add(v128.load(out.get, i), v128.load(values.get, i)), i);
       f.advance(out, outStride.get);
-      f.advance(values, PANEL_F32_BYTES);
+      f.advance(values, PANEL_ROW_BYTES);
     });
   });
 }
@@ -275,44 +254,26 @@ function addAddPanel(module: ModuleBuilder): void {
 function addRow(module: ModuleBuilder, dtype: WeightDtype, panels: 1 | 2): void {
   const params = { x: "i32", weights: "i32", stride: "i32", out: "i32", count: "i32", first: "i32", panelBytes: "i32" } as const;
   module.func(`row${panels === 1 ? "" : panels}_${dtype}`, params, null, (f, p) => {
-    const sums = Array.from({ length: 4 * panels }, () => f.local("v128", f32x4.const(0)));
+    const sums = Array.from({ length: PANEL_VECTORS * panels }, () => f.local("v128", f32x4.const(0)));
     const splat = f.local("v128");
     const widening = new Widening(f, dtype);
-    const sources = Array.from({ length: panels }, (_, i) =>
-      f.local("i32", i === 0 ? p.weights.get : i32.add(p.weights.get, p.panelBytes.get)),
-    );
+    const sources = panelPointers(f, panels, p.weights.get, p.panelBytes.get);
     const step = (k: number): void => {
-      splat.set(v128.load32Splat(p.x.get, 4 * k));
+      splat.set(v128.load32Splat(p.x.get, FLOAT_BYTES * k));
       for (const [panel, source] of sources.entries()) {
         widening.forEachVector(source.get, (i, weight) => {
-          const sum = sums[4 * panel + i];
+          const sum = sums[PANEL_VECTORS * panel + i];
           sum.set(f32x4.add(sum.get, f32x4.mul(weight, splat.get)));
         });
         f.advance(source, p.stride.get);
       }
     };
-    const rounds = f.local("i32", i32.shrU(p.count.get, i32.const(Math.log2(ROW_UNROLL))));
-    f.repeat(rounds, () => {
-      for (let k = 0; k < ROW_UNROLL; k++) step(k);
-      f.advance(p.x, 4 * ROW_UNROLL);
-    });
-    rounds.set(i32.and(p.count.get, i32.const(ROW_UNROLL - 1)));
-    f.repeat(rounds, () => {
-      step(0);
-      f.advance(p.x, 4);
-    });
-    f.if(
+    repeatUnrolled(f, p.count, ROW_UNROLL, step, steps => f.advance(p.x, FLOAT_BYTES * steps));
+    storeOrAdd(
+      f,
       p.first.get,
-      () =>
-        f.storeVectors(
-          p.out.get,
-          sums.map(sum => sum.get),
-        ),
-      () =>
-        f.storeVectors(
-          p.out.get,
-          sums.map((sum, i) => f32x4.add(v128.load(p.out.get, VECTOR_BYTES * i), sum.get)),
-        ),
+      p.out.get,
+      sums.map(sum => sum.get),
     );
   });
 }

@@ -1,18 +1,51 @@
 /**
- * Where things lie in panels of quantised weights: [outputs / 16] panels of blocks, a block a record of integers, sub-scales (int4) and scales.
+ * Where weights lie: in panels of 16 outputs, [outputs / 16] of them, a last one filled up with zeros.
  *
- * - int8: [pairs of inputs][16 outputs][2], a byte each.
- * - int4: [pairs] of 16 bytes. Seen as eight 16-bit lanes, lane 2 * o + i holds input i of the outputs o, 4 + o, 8 + o and 12 + o, four bits each
- *   from the lowest; the first three of these with 8 added, so that the row kernel needs a mask and no shift for them. Behind them the sub-scales
- *   [inputs / 32][16], a byte each.
- * - The scales [16], float32.
+ * - BF16, F16, F32: [inputs][16], in the checkpoint's own dtype; 16-bit weights are interleaved (placeInPanel).
+ * - int8 and int4: blocks of 256 inputs, a block a record of integers, sub-scales (int4) and scales.
+ *   - int8: [pairs of inputs][16 outputs][2], a byte each.
+ *   - int4: [pairs] of 16 bytes. Seen as eight 16-bit lanes, lane 2 * o + i holds input i of the outputs o, 4 + o, 8 + o and
+ *     12 + o, four bits each from the lowest; the first three of these with 8 added, so that the row kernel needs a mask and no
+ *     shift for them. After them the sub-scales [inputs / 32][16], a byte each.
+ *   - The scales [16], float32.
  *
- * An odd last input is paired with 0.
+ * An odd last input is paired with 0. Activations of many rows are packed in tiles of four rows: [blocks][tiles][inputs of the
+ * block][4].
  */
 
+import type { WeightDtype } from "../dtype.ts";
 import { blocksOf, type QuantisedScheme, SUB_BLOCK, subBlocksOf } from "../quantised.ts";
 import { SUM_BLOCK } from "../reference.ts";
-import { PANEL } from "./linear-kernels.ts";
+
+export const FLOAT_BYTES = 4;
+/** Outputs side by side. */
+export const PANEL = 16;
+/** A row of 16 sums, or of 16 float32 weights. */
+export const PANEL_ROW_BYTES: number = PANEL * FLOAT_BYTES;
+/** Rows of activations that go through a panel together. */
+export const TILE_ROWS = 4;
+
+export const WEIGHT_BYTES: { readonly [dtype in WeightDtype]: number } = { BF16: 2, F16: 2, F32: 4 };
+
+export type WeightForm = WeightDtype | QuantisedScheme;
+
+export function isQuantised(form: WeightForm): form is QuantisedScheme {
+  return form === "int8" || form === "int4";
+}
+
+export function tilesOf(rows: number): number {
+  return Math.ceil(rows / TILE_ROWS);
+}
+
+/**
+ * Where in a panel's row of 16 the weight of an output stands. 16-bit weights are interleaved, 0 4 1 5 2 6 3 7 and so on, so that
+ * one vector of eight widens to outputs 0..3 (its even elements) and 4..7 (its odd ones) with an operation each.
+ */
+export function placeInPanel(dtype: WeightDtype, output: number): number {
+  return dtype === "F32" ? output : (output & 8) + 2 * (output & 3) + ((output >> 2) & 1);
+}
+
+// ------------------------------------------------------------------------------------------------------- quantised weights
 
 export interface PanelLayout {
   readonly scheme: QuantisedScheme;
@@ -23,7 +56,7 @@ export interface PanelLayout {
 }
 
 export function panelLayout(scheme: QuantisedScheme, inputs: number): PanelLayout {
-  const record = (count: number): number => scalesOffset(scheme, count) + PANEL * 4;
+  const record = (count: number): number => scalesOffset(scheme, count) + PANEL_ROW_BYTES;
   const blocks = blocksOf(inputs);
   const panelBytes = (blocks - 1) * record(SUM_BLOCK) + record(inputs - (blocks - 1) * SUM_BLOCK);
   return { scheme, inputs, recordBytes: record(SUM_BLOCK), panelBytes };
@@ -46,7 +79,10 @@ export function pairsOf(inputs: number): number {
 /** In each 16-bit lane of int4 the bits that differ from plain two's complement: adding 8 is flipping the highest of four bits. */
 export const INT4_FLIPPED = 0x0888;
 
-/** Where in a record the integer of output `r` (0..15) and input `k` is: its byte, and of int4 by how many bits it is shifted there and what is flipped. */
+/**
+ * Where in a record the integer of output `r` (0..15) and input `k` is: its byte, and of int4 by how many bits it is shifted there
+ * and what is flipped.
+ */
 export function integerPlace(
   scheme: QuantisedScheme,
   r: number,

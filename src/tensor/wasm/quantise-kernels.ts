@@ -7,7 +7,6 @@
 
 import { ACTIVATION_MAX, INT4_DIVISORS, INT4_MAX, INT4_MIN, INT8_MAX, SMALLEST_SCALE, SUB_BLOCK, SUB_SCALE_MAX } from "../quantised.ts";
 import {
-  type Expr,
   type F32,
   type FunctionBuilder,
   f32,
@@ -21,11 +20,10 @@ import {
   type V128,
   v128,
 } from "./assembler.ts";
-import { PANEL } from "./linear-kernels.ts";
-import { INT4_FLIPPED } from "./panel-layout.ts";
+import { LANES, lanesOf, SWAP_HALVES, SWAP_NEIGHBOURS, sumLanes, unitsOf, VECTOR_BYTES, vectorLocals } from "./kernel-parts.ts";
+import { INT4_FLIPPED, PANEL } from "./panel-layout.ts";
 
-const VECTOR_BYTES = 16;
-const SUB_BLOCK_VECTORS = SUB_BLOCK / 4;
+const SUB_BLOCK_VECTORS = SUB_BLOCK / LANES;
 
 export function addQuantiseKernels(module: ModuleBuilder): void {
   addQuantise(module, "quantise_row", ACTIVATION_MAX);
@@ -37,12 +35,6 @@ export function addQuantiseKernels(module: ModuleBuilder): void {
   addUnpackInt4(module);
 }
 
-const lanesOf = (value: V128): Expr<"f32">[] => [0, 1, 2, 3].map(lane => f32x4.extractLane(value, lane));
-/** (s0 + s1) + (s2 + s3) of the lanes. */
-function sumLanes(sums: V128): F32 {
-  const [s0, s1, s2, s3] = lanesOf(sums);
-  return f32.add(f32.add(s0, s1), f32.add(s2, s3));
-}
 const maxLane = (value: V128): F32 => lanesOf(value).reduce((a, b) => f32.max(a, b));
 const minLane = (value: V128): F32 => lanesOf(value).reduce((a, b) => f32.min(a, b));
 
@@ -64,14 +56,14 @@ function addQuantise(module: ModuleBuilder, name: string, limit: number): void {
   const perTurn = VECTOR_BYTES / bytes;
   module.func(name, { x: "i32", out: "i32", scaleOut: "i32", count: "i32" }, null, (f, p) => {
     const max = f.local("v128", f32x4.const(0));
-    const magnitude = f.local("v128", i32x4.const(...fourTimes(0x7fffffff)));
+    const magnitude = f.local("v128", i32x4.const(0x7fffffff));
     const divisor = f.local("v128");
     const integer = toIntegers(f);
     const pointer = f.local("i32", p.x.get);
     const turns = f.local("i32");
     const scale = f.local("f32");
     const forEachTurn = (body: () => void): void => {
-      turns.set(i32.shrU(p.count.get, i32.const(Math.log2(perTurn))));
+      turns.set(unitsOf(p.count.get, perTurn));
       f.repeat(turns, body);
     };
     forEachTurn(() => {
@@ -118,7 +110,7 @@ function int4Values(f: FunctionBuilder): (weights: V128, inverse: V128) => V128 
 function addQuantiseInt4(module: ModuleBuilder): void {
   const params = { x: "i32", out: "i32", subScales: "i32", scaleOut: "i32", subBlocks: "i32", steps: "i32" } as const;
   module.func("quantise_int4", params, null, (f, p) => {
-    const [a, b, w, q] = [f.local("v128"), f.local("v128"), f.local("v128"), f.local("v128")];
+    const [a, b, w, q] = vectorLocals(f, 4);
     const [pointer, left, vectors, at] = [f.local("i32"), f.local("i32"), f.local("i32"), f.local("i32")];
     const inverse = f.local("v128");
     const [step, extreme, best, gain, product, square, rough] = Array.from({ length: 7 }, () => f.local("f32"));
@@ -229,8 +221,8 @@ function addQuantiseInt4(module: ModuleBuilder): void {
 function addPackInt4(module: ModuleBuilder): void {
   module.func("pack_int4", { values: "i32", out: "i32", pairs: "i32" }, null, (f, { values, out, pairs }) => {
     const bits = f.local("v128");
-    const masks = [0, 4, 8, 12].map(shift => f.local("v128", i32x4.const(...fourTimes((0xf << shift) * 0x10001))));
-    const flipped = f.local("v128", i32x4.const(...fourTimes(INT4_FLIPPED * 0x10001)));
+    const masks = [0, 4, 8, 12].map(shift => f.local("v128", i32x4.const((0xf << shift) * 0x10001)));
+    const flipped = f.local("v128", i32x4.const(INT4_FLIPPED * 0x10001));
     f.repeat(pairs, () => {
       const quarter = (j: number): V128 => v128.and(i16x8.shl(v128.load8x8S(values.get, 8 * j), 4 * j), masks[j].get);
       bits.set(quarter(0));
@@ -245,13 +237,13 @@ function addPackInt4(module: ModuleBuilder): void {
 /** sub_block_sums: the sums of `count` times 32 16-bit integers, as 32-bit integers. */
 function addSubBlockSums(module: ModuleBuilder): void {
   module.func("sub_block_sums", { x: "i32", out: "i32", count: "i32" }, null, (f, { x, out, count }) => {
-    const ones = f.local("v128", i32x4.const(...fourTimes(0x10001)));
+    const ones = f.local("v128", i32x4.const(0x10001));
     const sums = f.local("v128");
     f.repeat(count, () => {
       const parts = Array.from({ length: SUB_BLOCK / 8 }, (_, i) => i32x4.dot(v128.load(x.get, VECTOR_BYTES * i), ones.get));
       sums.set(parts.reduce((a, b) => i32x4.add(a, b)));
-      sums.set(i32x4.add(sums.get, v128.shuffle(sums.get, sums.get, [8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7])));
-      sums.set(i32x4.add(sums.get, v128.shuffle(sums.get, sums.get, [4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11])));
+      sums.set(i32x4.add(sums.get, v128.shuffle(sums.get, sums.get, SWAP_HALVES)));
+      sums.set(i32x4.add(sums.get, v128.shuffle(sums.get, sums.get, SWAP_NEIGHBOURS)));
       f.storeLane32(out.get, sums.get, 0);
       f.advance(x, SUB_BLOCK * 2);
       f.advance(out, 4);
@@ -263,9 +255,9 @@ function addSubBlockSums(module: ModuleBuilder): void {
 function addPackRowInt4(module: ModuleBuilder): void {
   const evenBytes = Array.from({ length: 16 }, (_, i) => 2 * i);
   module.func("pack_row_int4", { values: "i32", out: "i32", turns: "i32" }, null, (f, { values, out, turns }) => {
-    const low = f.local("v128", i32x4.const(...fourTimes(0x000f000f)));
-    const high = f.local("v128", i32x4.const(...fourTimes(0x00f000f0)));
-    const halves = [f.local("v128"), f.local("v128")];
+    const low = f.local("v128", i32x4.const(0x000f000f));
+    const high = f.local("v128", i32x4.const(0x00f000f0));
+    const halves = vectorLocals(f, 2);
     f.repeat(turns, () => {
       halves.forEach((half, i) => {
         half.set(v128.load(values.get, VECTOR_BYTES * i));
@@ -282,7 +274,7 @@ function addPackRowInt4(module: ModuleBuilder): void {
 function addUnpackInt4(module: ModuleBuilder): void {
   const alternate = (first: number): number[] => Array.from({ length: 16 }, (_, i) => (i % 2 === 0 ? 0 : 16) + first + (i >> 1));
   module.func("unpack_int4", { packed: "i32", out: "i32", turns: "i32" }, null, (f, { packed, out, turns }) => {
-    const [low, high] = [f.local("v128"), f.local("v128")];
+    const [low, high] = vectorLocals(f, 2);
     f.repeat(turns, () => {
       high.set(v128.load(packed.get));
       low.set(i8x16.shrS(i8x16.shl(high.get, 4), 4));
@@ -293,8 +285,4 @@ function addUnpackInt4(module: ModuleBuilder): void {
       f.advance(out, 2 * VECTOR_BYTES);
     });
   });
-}
-
-function fourTimes(value: number): [number, number, number, number] {
-  return [value, value, value, value];
 }

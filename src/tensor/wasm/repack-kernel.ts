@@ -4,7 +4,8 @@
  */
 
 import { type Local, type ModuleBuilder, type V128, v128 } from "./assembler.ts";
-import { placeInPanel } from "./linear-kernels.ts";
+import { vectorLocals } from "./kernel-parts.ts";
+import { placeInPanel } from "./panel-layout.ts";
 
 export function addRepackKernels(module: ModuleBuilder): void {
   addRepack(module, "repack_16bit", output => placeInPanel("BF16", output));
@@ -18,8 +19,7 @@ export function addRepackKernels(module: ModuleBuilder): void {
 function addRepack(module: ModuleBuilder, name: string, placeOf: (output: number) => number): void {
   module.func(name, { rows: "i32", rowBytes: "i32", panel: "i32", groups: "i32" }, null, (f, p) => {
     const source = f.local("i32");
-    const a = Array.from({ length: 8 }, () => f.local("v128"));
-    const b = Array.from({ length: 8 }, () => f.local("v128"));
+    const [a, b] = [vectorLocals(f, 8), vectorLocals(f, 8)];
     f.repeat(p.groups, () => {
       source.set(p.rows.get);
       for (const half of [0, 16]) {

@@ -1,5 +1,5 @@
 /**
- * Kernels that work along one row: RMSNorm, rotation, softmax, activation, residual, spreading, argmax. Each repeats its readable twin in
+ * Kernels that work along one row: RMSNorm, rotation, softmax, activation, residual, spreading. Each repeats its readable twin in
  * reference.ts operation by operation; lanes run over indices, and where an index is summed over, lane l holds the partial sum of
  * index % 4 = l, which is the order that ARITHMETIC.md states.
  *
@@ -7,9 +7,9 @@
  */
 
 import { exp32Constants } from "../elementary.ts";
-import { type Expr, type FunctionBuilder, f32, f32x4, i32, i32x4, type Local, type ModuleBuilder, type V128, v128 } from "./assembler.ts";
-
-const VECTOR_BYTES = 16;
+import { type FunctionBuilder, f32, f32x4, i32, i32x4, type Local, type ModuleBuilder, type V128, v128 } from "./assembler.ts";
+import { LANES, SWAP_HALVES, SWAP_NEIGHBOURS, sumLanes, unitsOf, VECTOR_BYTES, vectorLocals } from "./kernel-parts.ts";
+import { FLOAT_BYTES } from "./panel-layout.ts";
 
 export function addRowKernels(module: ModuleBuilder): void {
   addRmsNorm(module);
@@ -19,13 +19,6 @@ export function addRowKernels(module: ModuleBuilder): void {
   addSiluMul(module);
   addAdd(module);
   addSpread(module);
-  addArgmax(module);
-}
-
-/** (s0 + s1) + (s2 + s3) of the lanes. */
-function sumLanes(sums: V128): Expr<"f32"> {
-  const [s0, s1, s2, s3] = [0, 1, 2, 3].map(lane => f32x4.extractLane(sums, lane));
-  return f32.add(f32.add(s0, s1), f32.add(s2, s3));
 }
 
 /** rms_norm: one row of `size`. */
@@ -35,7 +28,7 @@ function addRmsNorm(module: ModuleBuilder): void {
     const value = f.local("v128");
     const scale = f.local("v128");
     const row = f.local("i32", p.x.get);
-    const left = f.local("i32", i32.shrU(p.size.get, i32.const(2)));
+    const left = f.local("i32", unitsOf(p.size.get, LANES));
     f.repeat(left, () => {
       value.set(v128.load(row.get));
       sums.set(f32x4.add(sums.get, f32x4.mul(value.get, value.get)));
@@ -43,7 +36,7 @@ function addRmsNorm(module: ModuleBuilder): void {
     });
     const mean = f32.div(sumLanes(sums.get), p.sizeF32.get);
     scale.set(f32x4.splat(f32.div(f32.const(1), f32.sqrt(f32.add(mean, p.eps.get)))));
-    left.set(i32.shrU(p.size.get, i32.const(2)));
+    left.set(unitsOf(p.size.get, LANES));
     f.repeat(left, () => {
       f.storeV128(p.out.get, f32x4.mul(f32x4.mul(v128.load(p.x.get), scale.get), v128.load(p.gain.get)));
       for (const pointer of [p.out, p.x, p.gain]) f.advance(pointer, VECTOR_BYTES);
@@ -54,9 +47,9 @@ function addRmsNorm(module: ModuleBuilder): void {
 /** rope: one head of one row, in place; `half` values in each half. */
 function addRope(module: ModuleBuilder): void {
   module.func("rope", { x: "i32", cos: "i32", sin: "i32", half: "i32" }, null, (f, p) => {
-    const second = f.local("i32", i32.add(p.x.get, i32.shl(p.half.get, i32.const(2))));
-    const [a, b, c, s] = [f.local("v128"), f.local("v128"), f.local("v128"), f.local("v128")];
-    const left = f.local("i32", i32.shrU(p.half.get, i32.const(2)));
+    const second = f.local("i32", i32.add(p.x.get, i32.mul(p.half.get, i32.const(FLOAT_BYTES))));
+    const [a, b, c, s] = vectorLocals(f, 4);
+    const left = f.local("i32", unitsOf(p.half.get, LANES));
     f.repeat(left, () => {
       a.set(v128.load(p.x.get));
       b.set(v128.load(second.get));
@@ -86,9 +79,9 @@ class VectorExp {
       Object.entries(exp32Constants).map(([name, value]) => [name, f.local("v128", f32x4.const(value))]),
     ) as Record<keyof typeof exp32Constants, Local<"v128">>;
     this.#one = f.local("v128", f32x4.const(1));
-    this.#bias = f.local("v128", i32x4.const(127, 127, 127, 127));
+    this.#bias = f.local("v128", i32x4.const(127));
     this.#infinity = f.local("v128", f32x4.const(Infinity));
-    [this.#x, this.#n, this.#r, this.#p] = [f.local("v128"), f.local("v128"), f.local("v128"), f.local("v128")];
+    [this.#x, this.#n, this.#r, this.#p] = vectorLocals(f, 4);
   }
 
   apply(value: V128): V128 {
@@ -126,7 +119,7 @@ function addSoftmax(module: ModuleBuilder): void {
     const index = f.local("v128");
     const length = f.local("v128", i32x4.splat(p.length.get));
     const [pointer, left] = [f.local("i32"), f.local("i32")];
-    const vectors = i32.shrU(p.padded.get, i32.const(2));
+    const vectors = unitsOf(p.padded.get, LANES);
     const forEachVector = (body: () => void): void => {
       pointer.set(p.x.get);
       left.set(vectors);
@@ -134,7 +127,7 @@ function addSoftmax(module: ModuleBuilder): void {
       f.repeat(left, () => {
         inside.set(i32x4.ltS(index.get, length.get));
         body();
-        index.set(i32x4.add(index.get, i32x4.const(4, 4, 4, 4)));
+        index.set(i32x4.add(index.get, i32x4.const(LANES)));
         f.advance(pointer, VECTOR_BYTES);
       });
     };
@@ -143,12 +136,7 @@ function addSoftmax(module: ModuleBuilder): void {
       f.storeV128(pointer.get, value.get);
       max.set(f32x4.max(max.get, v128.bitselect(value.get, lowest.get, inside.get)));
     });
-    for (const shuffled of [
-      [8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7],
-      [4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11],
-    ]) {
-      max.set(f32x4.max(max.get, v128.shuffle(max.get, max.get, shuffled)));
-    }
+    for (const swapped of [SWAP_HALVES, SWAP_NEIGHBOURS]) max.set(f32x4.max(max.get, v128.shuffle(max.get, max.get, swapped)));
     forEachVector(() => {
       value.set(v128.and(exp.apply(f32x4.sub(v128.load(pointer.get), max.get)), inside.get));
       f.storeV128(pointer.get, value.get);
@@ -203,28 +191,8 @@ function addSpread(module: ModuleBuilder): void {
   module.func("spread", { x: "i32", out: "i32", count: "i32", stride: "i32" }, null, (f, p) => {
     f.repeat(p.count, () => {
       f.storeLane32(p.out.get, v128.load32Splat(p.x.get), 0);
-      f.advance(p.x, 4);
+      f.advance(p.x, FLOAT_BYTES);
       f.advance(p.out, p.stride.get);
     });
-  });
-}
-
-/** argmax: index of the largest of `length` values (any number), the lowest on a tie; -1 where one is NaN. */
-function addArgmax(module: ModuleBuilder): void {
-  module.func("argmax", { x: "i32", length: "i32" }, "i32", (f, p) => {
-    const best = f.local("i32", i32.const(0));
-    const bestValue = f.local("f32", f32.const(-Infinity));
-    const value = f.local("f32");
-    const left = f.local("i32", p.length.get);
-    f.repeat(left, () => {
-      value.set(f32.load(p.x.get));
-      f.if(f32.gt(value.get, bestValue.get), () => {
-        bestValue.set(value.get);
-        best.set(i32.sub(p.length.get, left.get));
-      });
-      f.if(f32.ne(value.get, value.get), () => f.return(i32.const(-1)));
-      f.advance(p.x, 4);
-    });
-    f.return(best.get);
   });
 }

@@ -5,7 +5,7 @@
  * they are saved. One thread, a small memory of its own.
  */
 
-import type { Dtype } from "../dtype.ts";
+import type { WeightDtype } from "../dtype.ts";
 import {
   blocksOf,
   checkScales,
@@ -15,13 +15,13 @@ import {
   quantiseInt4Into,
   quantiseInto,
   SUB_BLOCK,
-  subBlocksOf,
+  subScalesOf,
 } from "../quantised.ts";
 import { SUM_BLOCK } from "../reference.ts";
 import { Tensor } from "../tensor.ts";
 import { storedRowBytes } from "./fill-panels.ts";
 import { compileKernels, instantiateKernels, type Kernels, PAGE_BYTES } from "./kernels.ts";
-import { PANEL, type WeightDtype } from "./linear-kernels.ts";
+import { PANEL } from "./panel-layout.ts";
 
 export interface QuantisedRows {
   /** A byte each of int8, two in a byte of int4. */
@@ -52,11 +52,11 @@ export class RowQuantiser {
   }
 
   /** Rows of `inputs` weights, one after the other. Throws RangeError, with the name, for weights that are not finite. */
-  quantise(name: string, scheme: QuantisedScheme, dtype: Dtype, inputs: number, rows: Uint8Array): QuantisedRows {
-    const rowBytes = storedRowBytes(scheme, dtype as WeightDtype, inputs);
-    const savedBytes = storedRowBytes(scheme, undefined, inputs);
+  quantise(name: string, scheme: QuantisedScheme, dtype: WeightDtype, inputs: number, rows: Uint8Array): QuantisedRows {
+    const rowBytes = storedRowBytes(dtype, inputs);
+    const savedBytes = storedRowBytes(scheme, inputs);
     const count = rows.byteLength / rowBytes;
-    const [blocks, subBlocks] = [blocksOf(inputs), scheme === "int4" ? subBlocksOf(inputs) : 0];
+    const [blocks, subBlocks] = [blocksOf(inputs), subScalesOf(scheme, inputs)];
     const integers = new Uint8Array(count * savedBytes);
     const scales = new Float32Array(count * blocks);
     const subScales = new Int8Array(count * subBlocks);
@@ -64,12 +64,11 @@ export class RowQuantiser {
       for (let block = 0; block < blocks; block++) {
         const first = block * SUM_BLOCK;
         const length = Math.min(SUM_BLOCK, inputs - first);
-        const from = r * rowBytes + storedRowBytes(scheme, dtype as WeightDtype, first);
-        const source = rows.subarray(from, from + storedRowBytes(scheme, dtype as WeightDtype, length));
+        const from = r * rowBytes + storedRowBytes(dtype, first);
+        const source = rows.subarray(from, from + storedRowBytes(dtype, length));
         const subs = subScales.subarray(r * subBlocks + first / SUB_BLOCK);
-        const at = r * savedBytes + storedRowBytes(scheme, undefined, first);
-        const quantised =
-          length === SUM_BLOCK ? this.#block(scheme, dtype as WeightDtype, source, subs) : shortBlock(scheme, dtype, source, subs);
+        const at = r * savedBytes + storedRowBytes(scheme, first);
+        const quantised = length === SUM_BLOCK ? this.#block(scheme, dtype, source, subs) : shortBlock(scheme, dtype, source, subs);
         integers.set(quantised.integers, at);
         scales[r * blocks + block] = quantised.scale;
       }
@@ -97,11 +96,11 @@ export class RowQuantiser {
 /** A last block of fewer than 256 inputs: the readable way. */
 function shortBlock(
   scheme: QuantisedScheme,
-  dtype: Dtype,
+  dtype: WeightDtype,
   source: Uint8Array,
   subScales: Int8Array,
 ): { integers: Uint8Array; scale: number } {
-  const weights = Tensor.fromBytes("row", dtype, [source.byteLength / storedRowBytes("int8", dtype as WeightDtype, 1)], source).toFloat32();
+  const weights = Tensor.fromBytes("row", dtype, [source.byteLength / storedRowBytes(dtype, 1)], source).toFloat32();
   const values = new Int8Array(weights.length);
   if (scheme === "int8") return { scale: quantiseInto(values, weights, INT8_MAX), integers: new Uint8Array(values.buffer) };
   return { scale: quantiseInt4Into(values, subScales, weights), integers: packInt4(values, 1, values.length) };

@@ -13,9 +13,11 @@
  * Nothing here is Node's: a worker is started by a function that the engine is given (worker-start.node.ts for Node).
  */
 
-import type { JobContext } from "./job-context.ts";
-import { JOB_NAMES, JOBS, type JobName } from "./jobs.ts";
-import { instantiateKernels, type Kernels } from "./kernels.ts";
+import { roundUp } from "./heap.ts";
+import { type JobContext, MAX_JOB_FIELDS } from "./job.ts";
+import { type ArgsOf, argsFromNumbers, argsToNumbers, beginJob, JOB_NAMES, type JobName } from "./jobs.ts";
+import { instantiateKernels } from "./kernels.ts";
+import type { EngineMemory } from "./memory.ts";
 
 /** Bytes of the control block. */
 export const CONTROL_BYTES = 4096;
@@ -35,7 +37,8 @@ const SLEEPERS = 88; // workers that sleep, or are about to
 const ACTIVE = 96;
 /** Arguments of the job, as float64: exact for addresses and for float32 values alike. */
 const ARGS_BYTE = 1024;
-const MAX_ARGS = 16;
+/** Threads write into their scratch at the same time: none shares a cache line with another. */
+const SCRATCH_ALIGNMENT = 64;
 /** A worker's error message, UTF-8, its length before it. */
 const MESSAGE_BYTE = 2048;
 const MESSAGE_MAX_BYTES = 1024;
@@ -91,8 +94,6 @@ const forgotten = new FinalizationRegistry<{ readonly workers: readonly WorkerHa
 /** The main thread's side. */
 export class ThreadPool {
   readonly threads: number;
-  /** One instance for each memory. */
-  kernels: readonly Kernels[];
   #memories: readonly WebAssembly.Memory[];
   #workers: readonly WorkerHandle[];
   // Views that stay valid when the memory grows.
@@ -101,12 +102,11 @@ export class ThreadPool {
   /** Why no more jobs can be done. Apart from the pool, because the workers' handlers must not keep a forgotten pool alive. */
   readonly #state: { ended: string | undefined } = { ended: undefined };
 
-  private constructor(kernels: readonly Kernels[], memories: readonly WebAssembly.Memory[], workers: readonly WorkerHandle[]) {
-    this.kernels = kernels;
+  private constructor(memories: readonly WebAssembly.Memory[], workers: readonly WorkerHandle[]) {
     this.#memories = memories;
     this.#workers = workers;
     this.#control = new Int32Array(memories[0].buffer, 0, CONTROL_BYTES / 4);
-    this.#args = new Float64Array(memories[0].buffer, ARGS_BYTE, MAX_ARGS);
+    this.#args = new Float64Array(memories[0].buffer, ARGS_BYTE, MAX_JOB_FIELDS);
     this.threads = workers.length + 1;
     const state = this.#state;
     for (const worker of workers) {
@@ -130,38 +130,39 @@ export class ThreadPool {
     threads: number,
     startWorker?: StartWorker,
   ): ThreadPool {
-    const kernels = memories.map(memory => instantiateKernels(module, memory));
     new Int32Array(memories[0].buffer)[GENERATION] = CLOSED;
-    if (threads === 1 || !startWorker) return new ThreadPool(kernels, memories, []);
+    if (threads === 1 || !startWorker) return new ThreadPool(memories, []);
     const workers = Array.from({ length: threads - 1 }, (_, i) => startWorker({ module, memories, index: i + 1 }));
-    return new ThreadPool(kernels, memories, workers);
+    return new ThreadPool(memories, workers);
   }
 
   /**
-   * Does a job in one of the memories and returns when it is done. Throws Error where a worker threw, ended or stopped; the pool then refuses
+   * Does a job in one of the memories, each thread with a scratch of `scratchBytes`, and returns when it is done. Throws Error where a worker threw, ended or stopped; the pool then refuses
    * further jobs, since what was computed is not whole.
    */
-  run(name: JobName, args: readonly number[], items: number, scratch: number, scratchBytes: number, memory: number = 0): void {
+  run<Name extends JobName>(memory: EngineMemory, name: Name, args: ArgsOf<Name>, items: number, scratchBytes: number = 0): void {
     if (this.#state.ended !== undefined) throw new Error(`threads: expected running workers, got none: ${this.#state.ended}`);
-    const context: JobContext = { kernels: this.kernels[memory], memory: this.#memories[memory], scratch };
+    const threadBytes = roundUp(scratchBytes, SCRATCH_ALIGNMENT);
+    const scratch = memory.scratch.atLeast(threadBytes * this.threads);
+    const context: JobContext = { kernels: memory.kernels, memory: memory.heap.memory, scratch };
+    const doItem = beginJob(name, context, args);
     if (this.#workers.length === 0 || items < 2) {
-      for (let item = 0; item < items; item++) JOBS[name](context, args, item);
+      for (let item = 0; item < items; item++) doItem(item);
       return;
     }
     const control = this.#control;
-    this.#args.set(args);
-    control[MEMORY] = memory;
+    this.#args.set(argsToNumbers(name, args));
+    control[MEMORY] = memory.index;
     control[JOB] = JOB_NAMES.indexOf(name);
     control[ITEMS] = items;
     control[SCRATCH] = scratch;
-    control[SCRATCH_BYTES] = scratchBytes;
+    control[SCRATCH_BYTES] = threadBytes;
     Atomics.store(control, NEXT_ITEM, 0);
     Atomics.add(control, GENERATION, 1); // open: even
     // A worker counts itself before it looks at the generation for the last time, so none is missed.
     if (Atomics.load(control, SLEEPERS) > 0) Atomics.notify(control, GENERATION);
     try {
-      for (let item = Atomics.add(control, NEXT_ITEM, 1); item < items; item = Atomics.add(control, NEXT_ITEM, 1))
-        JOBS[name](context, args, item);
+      for (let item = Atomics.add(control, NEXT_ITEM, 1); item < items; item = Atomics.add(control, NEXT_ITEM, 1)) doItem(item);
     } finally {
       Atomics.add(control, GENERATION, 1); // closed: odd
       this.#awaitWorkers(control);
@@ -179,7 +180,6 @@ export class ThreadPool {
     this.#state.ended ??= "the engine was closed";
     forgotten.unregister(this);
     endWorkers(this.#workers, this.#memories[0]);
-    this.kernels = [];
     this.#memories = [];
     this.#workers = [];
     this.#control = new Int32Array(0);
@@ -216,7 +216,7 @@ export function serveJobs({ module, memories, index }: WorkerStart): void {
   const kernels = memories.map(memory => instantiateKernels(module, memory));
   const [first] = memories;
   const control = new Int32Array(first.buffer, 0, CONTROL_BYTES / 4);
-  const args = new Float64Array(first.buffer, ARGS_BYTE, MAX_ARGS);
+  const args = new Float64Array(first.buffer, ARGS_BYTE, MAX_JOB_FIELDS);
   const active = ACTIVE + index - 1;
   for (let seen = CLOSED; ; ) {
     for (let spins = 0; Atomics.load(control, GENERATION) === seen; spins++) {
@@ -231,7 +231,7 @@ export function serveJobs({ module, memories, index }: WorkerStart): void {
     if (Atomics.load(control, GENERATION) === seen) {
       if (control[JOB] === EXIT) return;
       try {
-        const job = JOBS[JOB_NAMES[control[JOB]]];
+        const name = JOB_NAMES[control[JOB]];
         const items = control[ITEMS];
         // Addresses are unsigned: the upper half of 4 GiB would read as negative.
         const which = control[MEMORY];
@@ -240,9 +240,9 @@ export function serveJobs({ module, memories, index }: WorkerStart): void {
           memory: memories[which],
           scratch: (control[SCRATCH] >>> 0) + index * control[SCRATCH_BYTES],
         };
-        const jobArgs = Array.from(args);
+        const doItem = beginJob(name, context, argsFromNumbers(name, args));
         for (let item = Atomics.add(control, NEXT_ITEM, 1); item < items; item = Atomics.add(control, NEXT_ITEM, 1)) {
-          job(context, jobArgs, item);
+          doItem(item);
           Atomics.add(control, PROGRESS, 1);
         }
       } catch (error) {

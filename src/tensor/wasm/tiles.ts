@@ -1,26 +1,29 @@
 /**
- * Products of rows and panels, of which linear layers and attention are made: many rows in tiles of four, or one row at a time. A panel is 16 outputs
- * side by side, input by input.
+ * Products of rows and panels, of which linear layers and attention are made: many rows in tiles of four, or one row at a time.
  *
  * In: addresses. Out: sums, in memory, each over its inputs in blocks as ARITHMETIC.md says.
  */
 
+import type { WeightDtype } from "../dtype.ts";
 import { SUM_BLOCK } from "../reference.ts";
-import { FLOAT_BYTES, type JobContext } from "./job-context.ts";
+import { defineJob } from "./job.ts";
 import type { Kernels } from "./kernels.ts";
-import { PANEL, TILE_ROWS, type WeightDtype } from "./linear-kernels.ts";
+import { FLOAT_BYTES, PANEL_ROW_BYTES, TILE_ROWS, tilesOf } from "./panel-layout.ts";
 
-export const PANEL_ROW_BYTES: number = PANEL * FLOAT_BYTES;
-
-export function tilesOf(rows: number): number {
-  return Math.ceil(rows / TILE_ROWS);
+/** Rows that are to be packed in tiles. Their inputs are 4 bytes each: a float32, or a pair of 16-bit integers. */
+export interface RowsToPack {
+  readonly x: number;
+  readonly out: number;
+  readonly inputs: number;
+  readonly rows: number;
+  /** From row to row of x. */
+  readonly stride: number;
+  /** Inputs of a block. */
+  readonly blockSize: number;
 }
 
-/**
- * Packs a tile of four rows, block by block: [blocks][tiles][inputs][4]. Args: x, out, inputs, rows, row stride in bytes, inputs of a block. An input
- * is 4 bytes: a float32, or a pair of 16-bit integers.
- */
-export function packTile({ kernels }: JobContext, [x, out, inputs, rows, stride, blockSize]: readonly number[], tile: number): void {
+/** Packs a tile of four rows, block by block: [blocks][tiles][inputs][4]. A tile that is not full repeats the last row. */
+export function packRows(kernels: Kernels, { x, out, inputs, rows, stride, blockSize }: RowsToPack, tile: number): void {
   const tiles = tilesOf(rows);
   const row = (i: number): number => x + Math.min(tile * TILE_ROWS + i, rows - 1) * stride;
   for (let block = 0; block < inputs; block += blockSize) {
@@ -30,6 +33,14 @@ export function packTile({ kernels }: JobContext, [x, out, inputs, rows, stride,
     kernels.pack(row(0) + at, row(1) + at, row(2) + at, row(3) + at, target, count);
   }
 }
+
+/** Items: tiles. */
+export const packTile = defineJob(
+  ["x", "out", "inputs", "rows", "stride", "blockSize"],
+  ({ kernels }, rows) =>
+    tile =>
+      packRows(kernels, rows, tile),
+);
 
 interface TilesTimesPanel {
   readonly packed: number;
@@ -45,8 +56,8 @@ interface TilesTimesPanel {
 }
 
 /**
- * Packed rows times 16 outputs, block by block: the first block's sums are stored, the later ones' added. `weightsOf` gives the address of a block's
- * float32 weights.
+ * Packed rows times 16 outputs, block by block: the first block's sums are stored, the later ones' added. `weightsOf` gives the address of
+ * a block's float32 weights.
  */
 export function tilesTimesPanel(kernels: Kernels, p: TilesTimesPanel, weightsOf: (block: number, count: number) => number): void {
   for (let block = 0; block < p.inputs; block += SUM_BLOCK) {
@@ -61,22 +72,28 @@ export function tilesTimesPanel(kernels: Kernels, p: TilesTimesPanel, weightsOf:
   }
 }
 
-/** Calls back for panels 0 to `panels`, two at a time, and a last one alone. */
-export function forEachPair(panels: number, use: (panel: number, count: 1 | 2) => void): void {
-  for (let panel = 0; panel < panels; panel += 2) use(panel, panel + 1 < panels ? 2 : 1);
+/** Calls back for panels `first` to `end`, two at a time, and a last one alone. */
+export function forEachPair(first: number, end: number, use: (panel: number, count: 1 | 2) => void): void {
+  for (let panel = first; panel < end; panel += 2) use(panel, panel + 1 < end ? 2 : 1);
 }
 
-/** A row of `inputs` values times one panel or two, which lie `panelBytes` apart: 16 or 32 sums. */
+interface RowTimesPanels {
+  /** One panel or two, which lie `panelBytes` apart. */
+  readonly panels: 1 | 2;
+  readonly x: number;
+  readonly weights: number;
+  /** From input to input of the weights. */
+  readonly stride: number;
+  readonly panelBytes: number;
+  readonly out: number;
+  readonly inputs: number;
+}
+
+/** A row of `inputs` values times one panel or two: 16 or 32 sums. */
 export function rowTimesPanels(
   kernels: Kernels,
   dtype: WeightDtype,
-  panels: 1 | 2,
-  x: number,
-  weights: number,
-  stride: number,
-  panelBytes: number,
-  out: number,
-  inputs: number,
+  { panels, x, weights, stride, panelBytes, out, inputs }: RowTimesPanels,
 ): void {
   const kernel = kernels[`row${panels === 2 ? 2 : ""}_${dtype}`];
   for (let block = 0; block < inputs; block += SUM_BLOCK) {

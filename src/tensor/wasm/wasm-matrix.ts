@@ -5,18 +5,17 @@
  * In: a source of rows. Out: a `WasmMatrix`, which says in which memory its panels lie, and where.
  */
 
+import type { WeightDtype } from "../dtype.ts";
 import type { Matrix, MatrixSource, QuantisedSource } from "../engine.ts";
 import { MemoryError } from "../memory-error.ts";
-import { blocksOf, checkScales, type QuantisedScheme, quantisedByteLength, subBlocksOf } from "../quantised.ts";
+import { blocksOf, checkScales, type QuantisedScheme, quantisedByteLength, subScalesOf } from "../quantised.ts";
 import { SUM_BLOCK } from "../reference.ts";
-import { FILL_SCRATCH_BYTES, SAVED, storedRowBytes } from "./fill-panels.ts";
-import type { Heap } from "./heap.ts";
+import { FILL_SCRATCH_BYTES, storedRowBytes } from "./fill-panels.ts";
 import { READ_AHEAD_BYTES } from "./integer-kernels.ts";
-import { FLOAT_BYTES } from "./job-context.ts";
-import { dtypeCode, type JobName, schemeCode } from "./jobs.ts";
-import type { Kernels } from "./kernels.ts";
-import { PANEL, placeInPanel, WEIGHT_BYTES, type WeightDtype } from "./linear-kernels.ts";
-import { panelLayout, scalesOffset } from "./panel-layout.ts";
+import { formCode } from "./job.ts";
+import type { EngineMemory } from "./memory.ts";
+import { FLOAT_BYTES, isQuantised, PANEL, panelLayout, placeInPanel, scalesOffset, WEIGHT_BYTES, type WeightForm } from "./panel-layout.ts";
+import type { ThreadPool } from "./threads.ts";
 
 /** Rows that are read at once, before they are put into panels; never more than this share of a memory. */
 const STAGING_BYTES = 8 * 2 ** 20;
@@ -24,19 +23,13 @@ const STAGING_SHARE = 1 / 32;
 /** Share of each memory that matrices, and in the first one caches, leave to the activations and packed rows of a pass: 256 MB of 4 GiB. */
 export const ACTIVATION_SHARE: number = 1 / 16;
 
-export type WeightForm = WeightDtype | QuantisedScheme;
-
-export function isQuantised(form: WeightForm): form is QuantisedScheme {
-  return form === "int8" || form === "int4";
-}
-
-/** Panels of 16 outputs: [outputs / 16][inputs][16] in the checkpoint's dtype, or as panel-layout.ts says. */
+/** A matrix in panels of 16 outputs, as panel-layout.ts says. */
 export class WasmMatrix implements Matrix {
   readonly name: string;
   readonly shape: readonly [outputs: number, inputs: number];
   readonly form: WeightForm;
   /** In which memory, and where. */
-  readonly memory: number;
+  readonly memory: EngineMemory;
   readonly address: number;
 
   get byteLength(): number {
@@ -44,7 +37,7 @@ export class WasmMatrix implements Matrix {
     return isQuantised(form) ? quantisedByteLength(form, ...shape) : shape[0] * shape[1] * WEIGHT_BYTES[form];
   }
 
-  constructor(name: string, shape: readonly [number, number], form: WeightForm, memory: number, address: number) {
+  constructor(name: string, shape: readonly [number, number], form: WeightForm, memory: EngineMemory, address: number) {
     this.name = name;
     this.shape = shape;
     this.form = form;
@@ -55,15 +48,14 @@ export class WasmMatrix implements Matrix {
 
 /** What loading needs of the engine. */
 export interface LoadContext {
-  readonly heaps: readonly Heap[];
+  readonly memories: readonly EngineMemory[];
+  readonly pool: ThreadPool;
   readonly checkRoom: (bytes: number, what: string) => void;
-  readonly run: (name: JobName, args: readonly number[], items: number, scratchBytes: number, memory: number) => void;
-  readonly kernels: (memory: number) => Kernels;
 }
 
 /** Panels that were read and are to be put into place: `count` of them, from row `row` on, out of `staging` and into `target`. */
 interface Batch {
-  readonly memory: number;
+  readonly memory: EngineMemory;
   readonly staging: number;
   readonly target: number;
   readonly row: number;
@@ -72,29 +64,29 @@ interface Batch {
 
 /** A matrix as the checkpoint stores it. */
 export async function loadMatrix(context: LoadContext, source: MatrixSource): Promise<WasmMatrix> {
-  const { name, shape } = source;
-  const dtype = source.dtype as WeightDtype;
+  const { name, shape, dtype } = source;
   const panelBytes = PANEL * shape[1] * WEIGHT_BYTES[dtype];
   const place = await readPanels(context, source, panelBytes, panelBytes, ({ memory, staging, target, count }) => {
-    for (let i = 0; i < count; i++) repack(context, memory, dtype, staging + i * panelBytes, target + i * panelBytes, shape[1]);
+    for (let i = 0; i < count; i++) repack(memory, dtype, staging + i * panelBytes, target + i * panelBytes, shape[1]);
   });
   return new WasmMatrix(name, shape, dtype, place.memory, place.address);
 }
 
 /** A matrix that is quantised on the way. Throws RangeError for weights that are not finite. */
 export async function loadQuantising(context: LoadContext, source: MatrixSource, scheme: QuantisedScheme): Promise<WasmMatrix> {
-  const { name, shape } = source;
+  const { name, shape, dtype } = source;
   const [outputs, inputs] = shape;
-  const dtype = source.dtype as WeightDtype;
   const { panelBytes, recordBytes } = panelLayout(scheme, inputs);
-  const place = await readPanels(context, source, PANEL * storedRowBytes(scheme, dtype, inputs), panelBytes, batch => {
+  const place = await readPanels(context, source, PANEL * storedRowBytes(dtype, inputs), panelBytes, batch => {
     const { memory, staging, target, row, count } = batch;
-    context.run("fillPanel", [schemeCode(scheme), dtypeCode(dtype), staging, target, inputs], count, FILL_SCRATCH_BYTES, memory);
+    const codes = { scheme: formCode(scheme), stored: formCode(dtype) };
+    const args = { ...codes, rows: staging, panels: target, inputs, scales: 0, subScales: 0 };
+    context.pool.run(memory, "fillPanel", args, count, FILL_SCRATCH_BYTES);
     for (let panel = 0; panel < count; panel++) {
       for (let block = 0; block < blocksOf(inputs); block++) {
         const inBlock = Math.min(SUM_BLOCK, inputs - block * SUM_BLOCK);
         const scales = target + panel * panelBytes + block * recordBytes + scalesOffset(scheme, inBlock);
-        checkScales(name, context.heaps[memory].floats(scales, Math.min(PANEL, outputs - row - panel * PANEL)), "weights");
+        checkScales(name, memory.heap.floats(scales, Math.min(PANEL, outputs - row - panel * PANEL)), "weights");
       }
     }
   });
@@ -103,27 +95,27 @@ export async function loadQuantising(context: LoadContext, source: MatrixSource,
 
 /** A matrix that was saved quantised. */
 export async function loadQuantised(context: LoadContext, source: QuantisedSource): Promise<WasmMatrix> {
-  const { name, shape, scheme, scales, subScales } = source;
+  const { name, shape, scheme } = source;
   const inputs = shape[1];
-  const [blocks, subBlocks] = [blocksOf(inputs), scheme === "int4" ? subBlocksOf(inputs) : 0];
+  const [blocks, subBlocks] = [blocksOf(inputs), subScalesOf(scheme, inputs)];
   const { panelBytes } = panelLayout(scheme, inputs);
-  const place = await readPanels(context, source, PANEL * storedRowBytes(scheme, undefined, inputs), panelBytes, batch => {
-    const { memory, staging, target, row, count } = batch;
-    const heap = context.heaps[memory];
+  const place = await readPanels(context, source, PANEL * storedRowBytes(scheme, inputs), panelBytes, batch => {
+    const { staging, target, row, count } = batch;
+    const { heap } = batch.memory;
     const rows = count * PANEL;
     // Rows that only fill the last panel up have scales of 0, and all of their integers are.
-    const scalesAt = heap.allocate(rows * blocks * FLOAT_BYTES);
-    const subScalesAt = heap.allocate(rows * subBlocks);
-    heap.floats(scalesAt, rows * blocks).fill(0);
-    heap.floats(scalesAt, rows * blocks).set(scales.subarray(row * blocks, (row + rows) * blocks));
-    heap.bytes(subScalesAt, rows * subBlocks).fill(0);
-    heap.bytes(subScalesAt, rows * subBlocks).set(asBytes(subScales.subarray(row * subBlocks, (row + rows) * subBlocks)));
+    const [scales, subScales] = heap.allocateAll([rows * blocks * FLOAT_BYTES, rows * subBlocks]);
+    heap.floats(scales, rows * blocks).fill(0);
+    heap.floats(scales, rows * blocks).set(source.scales.subarray(row * blocks, (row + rows) * blocks));
+    heap.bytes(subScales, rows * subBlocks).fill(0);
+    heap.bytes(subScales, rows * subBlocks).set(asBytes(source.subScales.subarray(row * subBlocks, (row + rows) * subBlocks)));
     try {
-      const args = [schemeCode(scheme), SAVED, staging, target, inputs, scalesAt, subScalesAt];
-      context.run("fillPanel", args, count, FILL_SCRATCH_BYTES, memory);
+      const codes = { scheme: formCode(scheme), stored: formCode(scheme) };
+      const args = { ...codes, rows: staging, panels: target, inputs, scales, subScales };
+      context.pool.run(batch.memory, "fillPanel", args, count, FILL_SCRATCH_BYTES);
     } finally {
-      heap.free(scalesAt);
-      heap.free(subScalesAt);
+      heap.free(scales);
+      heap.free(subScales);
     }
   });
   return new WasmMatrix(name, shape, scheme, place.memory, place.address);
@@ -135,23 +127,24 @@ function asBytes(values: Int8Array): Uint8Array {
 
 /** Allocates the panels in the first memory that has room, and reads the rows batch by batch; a last panel is filled up with zeros. */
 async function readPanels(
-  { heaps, checkRoom }: LoadContext,
+  { memories, checkRoom }: LoadContext,
   source: Pick<MatrixSource, "name" | "shape" | "readInto">,
   storedPanelBytes: number,
   panelBytes: number,
   place: (batch: Batch) => void,
-): Promise<{ readonly memory: number; readonly address: number }> {
+): Promise<{ readonly memory: EngineMemory; readonly address: number }> {
   const outputs = source.shape[0];
   const panels = Math.ceil(outputs / PANEL);
   const storedRow = storedPanelBytes / PANEL;
   checkRoom(panels * panelBytes, source.name);
-  const memory = heaps.findIndex(heap => heap.hasRoom(panels * panelBytes + READ_AHEAD_BYTES + heap.limit * ACTIVATION_SHARE));
-  if (memory < 0) {
+  const size = panels * panelBytes + READ_AHEAD_BYTES;
+  const memory = memories.find(({ heap }) => heap.hasRoom(size + heap.limit * ACTIVATION_SHARE));
+  if (!memory) {
     const megabytes = Math.ceil((panels * panelBytes) / 2 ** 20);
-    throw new MemoryError(`memory: expected room for ${megabytes} MB of ${source.name}, got ${heaps.length} memories that are full`);
+    throw new MemoryError(`memory: expected room for ${megabytes} MB of ${source.name}, got ${memories.length} memories that are full`);
   }
-  const heap = heaps[memory];
-  const address = heap.allocate(panels * panelBytes + READ_AHEAD_BYTES);
+  const { heap } = memory;
+  const address = heap.allocate(size);
   const atOnce = Math.max(1, Math.floor(Math.min(STAGING_BYTES, heap.limit * STAGING_SHARE) / storedPanelBytes));
   const staging = heap.allocate(atOnce * storedPanelBytes);
   try {
@@ -170,12 +163,11 @@ async function readPanels(
 }
 
 /** Sixteen rows, as the checkpoint has them, to one panel. */
-function repack({ heaps, kernels }: LoadContext, memory: number, dtype: WeightDtype, rows: number, panel: number, inputs: number): void {
-  const heap = heaps[memory];
+function repack({ heap, kernels }: EngineMemory, dtype: WeightDtype, rows: number, panel: number, inputs: number): void {
   if (dtype === "F32") return repackLoop(dtype, heap.floats(rows, PANEL * inputs), heap.floats(panel, PANEL * inputs), inputs, 0);
   const whole = inputs & ~7;
   // Rows that do not begin on a vector's border are read all the same; WebAssembly allows it.
-  kernels(memory).repack_16bit(rows, inputs * 2, panel, whole / 8);
+  kernels.repack_16bit(rows, inputs * 2, panel, whole / 8);
   if (whole < inputs) {
     const { buffer } = heap.memory;
     repackLoop(dtype, new Uint16Array(buffer, rows, PANEL * inputs), new Uint16Array(buffer, panel, PANEL * inputs), inputs, whole);

@@ -1,0 +1,146 @@
+/**
+ * The linear layer and the embedding of the fast engine: how a product with a matrix is cut into jobs.
+ *
+ * In: a matrix, and addresses of activations in the matrix's own memory. Out: the outputs, in that memory. A few rows are multiplied one by
+ * one; more are packed in tiles. Over quantised weights rows become 16-bit integers first, each with a scale.
+ */
+
+import { ACTIVATION_MAX, type QuantisedScheme, quantiseInto, subBlocksOf } from "../quantised.ts";
+import { SUM_BLOCK } from "../reference.ts";
+import { formCode } from "./job.ts";
+import { FEW_ROWS, FEW_SCRATCH_BYTES, manyScratchBytes, ROW_PANELS, SUB_BLOCK_BYTES } from "./linear-jobs.ts";
+import {
+  FLOAT_BYTES,
+  integerPlace,
+  isQuantised,
+  PANEL,
+  pairsOf,
+  panelLayout,
+  placeInPanel,
+  scalesOffset,
+  subScalePlace,
+  TILE_ROWS,
+  tilesOf,
+  WEIGHT_BYTES,
+} from "./panel-layout.ts";
+import { rowShare } from "./row-jobs.ts";
+import type { ThreadPool } from "./threads.ts";
+import type { WasmMatrix } from "./wasm-matrix.ts";
+
+/** out [rows, outputs] = x [rows, inputs] times the matrix. Where rows are many, `out` has room for whole tiles. */
+export function linear(pool: ThreadPool, matrix: WasmMatrix, out: number, x: number, rows: number): void {
+  const { form, memory, shape, address: weights } = matrix;
+  const [outputs, inputs] = shape;
+  if (isQuantised(form))
+    return rows <= FEW_ROWS ? integerFew(pool, matrix, form, out, x, rows) : integerMany(pool, matrix, form, out, x, rows);
+  const panels = Math.ceil(outputs / PANEL);
+  const args = { form: formCode(form), weights, inputs, outputs, out, rows };
+  if (rows <= FEW_ROWS) return pool.run(memory, "linearFew", { ...args, x }, Math.ceil(panels / ROW_PANELS), FEW_SCRATCH_BYTES);
+  const tiles = tilesOf(rows);
+  const packed = memory.heap.allocate(tiles * TILE_ROWS * inputs * FLOAT_BYTES);
+  try {
+    pool.run(memory, "packTile", { x, out: packed, inputs, rows, stride: inputs * FLOAT_BYTES, blockSize: SUM_BLOCK }, tiles);
+    pool.run(memory, "linearMany", { ...args, packed }, panels, manyScratchBytes(rows));
+  } finally {
+    memory.heap.free(packed);
+  }
+}
+
+function integerMany(pool: ThreadPool, matrix: WasmMatrix, form: QuantisedScheme, out: number, x: number, rows: number): void {
+  const { memory, shape, address: weights } = matrix;
+  const [outputs, inputs] = shape;
+  const inputPairs = pairsOf(inputs);
+  const stride = inputPairs * 4;
+  const tiles = tilesOf(rows);
+  const places = memory.heap.allocateAll([rows * stride, rows * FLOAT_BYTES, tiles * TILE_ROWS * stride]);
+  const [integers, rowScales, packed] = places;
+  try {
+    quantiseRows(pool, matrix, x, integers, rowScales, rows);
+    const rowsToPack = { x: integers, out: packed, inputs: inputPairs, rows, stride, blockSize: pairsOf(SUM_BLOCK) };
+    pool.run(memory, "packTile", rowsToPack, tiles);
+    const args = { form: formCode(form), weights, inputs, outputs, packed, rowScales, out, rows };
+    pool.run(memory, "integerMany", args, Math.ceil(outputs / PANEL), manyScratchBytes(rows));
+  } finally {
+    for (const place of places) memory.heap.free(place);
+  }
+}
+
+function integerFew(pool: ThreadPool, matrix: WasmMatrix, form: QuantisedScheme, out: number, x: number, rows: number): void {
+  const { memory, shape, address: weights } = matrix;
+  const [outputs, inputs] = shape;
+  const subBlocks = subBlocksOf(inputs);
+  // The rows, each with zeros after it to a whole sub-block, their scales, and the sums of their sub-blocks.
+  const rowBytes = subBlocks * SUB_BLOCK_BYTES;
+  const usedBytes = pairsOf(inputs) * 4;
+  const integers = memory.fewRows.atLeast(rows * (rowBytes + FLOAT_BYTES + subBlocks * 4));
+  const rowScales = integers + rows * rowBytes;
+  const sums = rowScales + rows * FLOAT_BYTES;
+  for (let t = 0; t < rows; t++) {
+    const row = integers + t * rowBytes;
+    quantiseRows(pool, matrix, x + t * inputs * FLOAT_BYTES, row, rowScales + t * FLOAT_BYTES, 1);
+    if (usedBytes < rowBytes) memory.heap.bytes(row + usedBytes, rowBytes - usedBytes).fill(0);
+  }
+  if (form === "int4") memory.kernels.sub_block_sums(integers, sums, rows * subBlocks);
+  const args = { form: formCode(form), weights, inputs, outputs, x: integers, rowScales, sums, out, rows };
+  pool.run(memory, "integerFew", args, Math.ceil(outputs / PANEL / ROW_PANELS), FEW_SCRATCH_BYTES);
+}
+
+/** Rows of x to 16-bit integers, an even number of them in a row, and their scales. */
+function quantiseRows(pool: ThreadPool, { memory, shape }: WasmMatrix, x: number, out: number, scales: number, rows: number): void {
+  const inputs = shape[1];
+  if (inputs % 8 === 0) {
+    const share = rowShare(pool.threads, rows, inputs);
+    return pool.run(memory, "quantiseRows", { x, out, scales, inputs, rows, share }, Math.ceil(rows / share));
+  }
+  const { heap } = memory;
+  const padded = 2 * pairsOf(inputs);
+  for (let t = 0; t < rows; t++) {
+    const target = new Int16Array(heap.memory.buffer, out + t * padded * 2, padded).fill(0);
+    heap.floats(scales, rows)[t] = quantiseInto(target, heap.floats(x + t * inputs * FLOAT_BYTES, inputs), ACTIVATION_MAX);
+  }
+}
+
+/** out [ids, inputs] = rows of the matrix, as float32. */
+export function embed(matrix: WasmMatrix, out: Float32Array, ids: ArrayLike<number>): void {
+  const { form, memory, shape, address } = matrix;
+  const inputs = shape[1];
+  const rowOf = (t: number): Float32Array => out.subarray(t * inputs, (t + 1) * inputs);
+  if (isQuantised(form)) {
+    const { panelBytes } = panelLayout(form, inputs);
+    for (let t = 0; t < ids.length; t++) {
+      const panel = memory.heap.bytes(address + Math.floor(ids[t] / PANEL) * panelBytes, panelBytes);
+      embedFromPanel(rowOf(t), panel, form, ids[t] % PANEL);
+    }
+    return;
+  }
+  const row = memory.heap.allocate(inputs * FLOAT_BYTES);
+  try {
+    for (let t = 0; t < ids.length; t++) {
+      const first = Math.floor(ids[t] / PANEL) * inputs * PANEL + placeInPanel(form, ids[t] % PANEL);
+      memory.kernels[`embed_${form}`](address + first * WEIGHT_BYTES[form], row, inputs);
+      rowOf(t).set(memory.heap.floats(row, inputs));
+    }
+  } finally {
+    memory.heap.free(row);
+  }
+}
+
+/** Row `r` of a panel of quantised weights. */
+function embedFromPanel(out: Float32Array, panel: Uint8Array, scheme: QuantisedScheme, r: number): void {
+  const { recordBytes } = panelLayout(scheme, out.length);
+  const view = new DataView(panel.buffer, panel.byteOffset, panel.byteLength);
+  for (let block = 0; block * SUM_BLOCK < out.length; block++) {
+    const first = block * SUM_BLOCK;
+    const count = Math.min(SUM_BLOCK, out.length - first);
+    const record = block * recordBytes;
+    const scale = view.getFloat32(record + scalesOffset(scheme, count) + r * FLOAT_BYTES, true);
+    for (let k = 0; k < count; k++) {
+      const { byte, shift, flip } = integerPlace(scheme, r, k);
+      const value = view.getInt8(record + byte) ^ (flip << shift);
+      // imul: a product of numbers could be -0, which no integer is.
+      const integer =
+        scheme === "int8" ? value : Math.imul((value << (28 - shift)) >> 28, view.getInt8(record + subScalePlace(count, r, k)));
+      out[first + k] = integer * scale;
+    }
+  }
+}
