@@ -8,7 +8,14 @@ import { afterAll, describe, expect, test } from "vitest";
 import { float32ToBf16 } from "../../../src/tensor/dtype.ts";
 import type { Engine, FloatBuffer, Matrix } from "../../../src/tensor/engine.ts";
 import { createEngine } from "../../../src/tensor/engine-choice.ts";
-import { packInt4, QUANTISED_SCHEMES, type QuantisedScheme, type QuantisedTensor, quantiseTensor } from "../../../src/tensor/quantised.ts";
+import {
+  INT8_MAX,
+  packInt4,
+  QUANTISED_SCHEMES,
+  type QuantisedScheme,
+  type QuantisedTensor,
+  quantiseTensor,
+} from "../../../src/tensor/quantised.ts";
 import { ReferenceEngine } from "../../../src/tensor/reference-engine.ts";
 import { Tensor } from "../../../src/tensor/tensor.ts";
 import { FEW_ROWS } from "../../../src/tensor/wasm/jobs.ts";
@@ -416,7 +423,8 @@ describe("several memories", () => {
         for (const form of forms) {
           const scheme = form === "int8" || form === "int4" ? form : undefined;
           const tensor = quantisable(form === "F32" ? "F32" : "BF16", outputs, inputs);
-          matrices.push([await matrixOf(engine, tensor, scheme), await matrixOf(reference, tensor, scheme)]);
+          const theirs = await matrixOf(reference, tensor, scheme);
+          matrices.push([await matrixOf(engine, tensor, scheme), theirs]);
         }
       }
       expect(new Set(matrices.map(([ours]) => (ours as WasmMatrix).memory)).size).toBeGreaterThan(2);
@@ -454,6 +462,34 @@ describe("several memories", () => {
     );
     engine.close();
   });
+});
+
+test("int8 rows as they were saved, up to the end of a memory: there are no sub-scales to look for beyond it", async () => {
+  const [outputs, inputs] = [16_400, 256];
+  const saved: QuantisedTensor = {
+    name: "w",
+    scheme: "int8",
+    shape: [outputs, inputs],
+    values: Int8Array.from(noise(outputs * inputs, 1, INT8_MAX)),
+    subScales: new Int8Array(0),
+    scales: noise(outputs, 2).map(Math.abs),
+  };
+  const x = noise(inputs, 3);
+  const run = async (e: Engine): Promise<Float32Array> => {
+    const matrix = await savedOf(e, saved);
+    return e.scope(() => {
+      const out = e.buffer(1, outputs);
+      e.linearInto(out, bufferOf(e, 1, x), 0, 1, matrix);
+      return out.data.slice(0, outputs);
+    });
+  };
+  const expected = await run(reference);
+  for (const threads of [1, 2]) {
+    // A memory of its own, in which nothing was freed: what is allocated last ends where the memory does.
+    const engine = await createEngine({ engine: "wasm", threads });
+    expectSame(await run(engine), expected);
+    engine.close();
+  }
 });
 
 test("a closed engine says so, whoever still holds a buffer of it, and may be closed again", () => {
