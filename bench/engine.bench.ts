@@ -61,17 +61,21 @@ async function measure(folder: string, threads: number): Promise<Figures> {
   };
   const layer = model.weights.layers[0];
   const matrices = [layer.qProj, layer.kProj, layer.oProj, layer.gateProj, layer.downProj];
-  const [x, y] = [engine.buffer(LINEAR_ROWS, 3072), engine.buffer(LINEAR_ROWS, 3072)];
-  x.data.fill(0.5);
+  const operands = matrices.map(matrix => {
+    const [outputs, inputs] = matrix.shape;
+    const [x, y] = [engine.buffer(LINEAR_ROWS, inputs), engine.buffer(LINEAR_ROWS, outputs)];
+    x.data.fill(0.5);
+    return { matrix, x, y };
+  });
 
   for (let round = 0; round < ROUNDS; round++) {
     const limits = engine.measureLimits();
     best.flopsPerThread = Math.max(best.flopsPerThread, limits.flopsPerThread);
     best.bytesPerSecond = Math.max(best.bytesPerSecond, limits.bytesPerSecond);
-    for (const [i, matrix] of matrices.entries()) {
+    for (const [i, { matrix, x, y }] of operands.entries()) {
       best.linearMs[i] = Math.min(
         best.linearMs[i] ?? Infinity,
-        time(() => engine.linearInto(y, x, 0, LINEAR_ROWS, matrix)),
+        time(() => engine.linearInto(y, x, matrix)),
       );
     }
     const session = model.newSession();

@@ -3,6 +3,7 @@
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { expect } from "vitest";
+import type { Engine } from "../src/tensor/engine.ts";
 
 /** The absolute path of a file of the project. */
 export function projectPath(path: string): string {
@@ -59,4 +60,14 @@ export function noise(length: number, seed: number, scale: number = 1): Float32A
 /** The float32 value of big-endian hexadecimal bits, as goldens/rope.json has them. */
 export function fromHex(hex: string): number {
   return new DataView(Uint32Array.of(Number.parseInt(hex, 16)).buffer).getFloat32(0, true);
+}
+
+/** Runs `work` and gives back the engine's buffers that were made in it. */
+export function inScope<T>(engine: Engine, work: () => T): T {
+  const end = engine.scope();
+  try {
+    return work();
+  } finally {
+    end();
+  }
 }

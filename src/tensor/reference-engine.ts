@@ -26,7 +26,7 @@ import * as reference from "./reference.ts";
 import { Tensor, tensorByteLength } from "./tensor.ts";
 
 /** A matrix as the checkpoint stores it, or quantised. */
-class ReferenceMatrix implements Matrix {
+export class ReferenceMatrix implements Matrix {
   readonly name: string;
   readonly shape: readonly [number, number];
   readonly form: Matrix["form"];

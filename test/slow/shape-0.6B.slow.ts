@@ -12,7 +12,7 @@ import { Qwen3 } from "../../src/model/qwen3.ts";
 import type { Engine, FloatBuffer, KvCache } from "../../src/tensor/engine.ts";
 import { createEngine } from "../../src/tensor/engine-choice.ts";
 import { ReferenceEngine } from "../../src/tensor/reference-engine.ts";
-import { expectAtMost, expectSameBits, nmse, noise, projectPath } from "../helpers.ts";
+import { expectAtMost, expectSameBits, nmse, noise, projectPath, inScope } from "../helpers.ts";
 import { float64Logits } from "../model/float64-forward.ts";
 
 const IDS = [785, 6722, 315, 9625, 374, 12095, 13, 151644];
@@ -78,15 +78,15 @@ test("the cache of the full context, 7.5 GB, lies in several memories, and its l
   const start = shape.maxPositions - rows;
   const [q, keys, values] = [noise(rows * 16 * 128, 1, 2), noise(rows * 8 * 128, 2, 2), noise(rows * 8 * 128, 3)];
   const attend = (engine: Engine, cache: KvCache, layer: number): Float32Array =>
-    engine.scope(() => {
+    inScope(engine, () => {
       const buffer = (data: Float32Array): FloatBuffer => {
         const made = engine.buffer(rows, data.length / rows);
         made.data.set(data);
         return made;
       };
       const out = engine.buffer(rows, 16 * 128);
-      cache.store(layer, start, rows, buffer(keys), buffer(values));
-      cache.attentionInto(out, buffer(q), layer, start, rows);
+      cache.store(layer, start, buffer(keys), buffer(values));
+      cache.attentionInto(out, buffer(q), layer, start);
       return out.data.slice(0, rows * 16 * 128);
     });
   const reference = new ReferenceEngine();

@@ -11,20 +11,33 @@ import { projectPath } from "../../helpers.ts";
 
 const VALUES = CONTROL_BYTES; // where the job's numbers lie
 
-async function pool(threads: number, startWorker: StartWorker = startNodeWorker): Promise<{ pool: ThreadPool; floats: Float32Array }> {
-  const memory = new WebAssembly.Memory({ initial: 32, maximum: 65536, shared: true });
+interface TestPool {
+  readonly pool: ThreadPool;
+  readonly memory: EngineMemory;
+  readonly floats: Float32Array;
+}
+
+function newMemory(): { module: WebAssembly.Module; memory: EngineMemory } {
+  const module = compileKernels(true);
+  const memory = new EngineMemory(0, new Heap(true, 32 * PAGE_BYTES));
+  memory.instantiate(module);
+  return { module, memory };
+}
+
+async function pool(threads: number, startWorker: StartWorker = startNodeWorker): Promise<TestPool> {
+  const { module, memory } = newMemory();
   const workers: WorkerHandle[] = [];
-  const pool = ThreadPool.start(compileKernels(true), [memory], threads, start => {
+  const pool = ThreadPool.start(module, [memory.heap.memory], threads, start => {
     workers.push(startWorker(start));
     return workers[workers.length - 1];
   });
   await Promise.allSettled(workers.map(worker => worker.ready));
-  return { pool, floats: new Float32Array(memory.buffer) };
+  return { pool, memory, floats: new Float32Array(memory.heap.memory.buffer) };
 }
 
 /** x += y over `vectors` of 4, one vector an item: as many hand-outs as possible. */
-function addJob(p: ThreadPool, vectors: number): void {
-  p.run("elementwise", [1, VALUES, VALUES + vectors * 16, vectors, 1], vectors, 0, 0);
+function addJob({ pool, memory }: Pick<TestPool, "pool" | "memory">, vectors: number): void {
+  pool.run(memory, "add", { x: VALUES, y: VALUES + vectors * 16, vectors, share: 1 }, vectors);
 }
 
 test.each([1, 2, 3, 8])("%i thread(s): every item of thousands of jobs is done exactly once", async threads => {
@@ -115,7 +128,7 @@ test("a process ends by itself while workers sleep, and without a word", () => {
   const program = `
     import { createEngine } from ${JSON.stringify(projectPath("src/tensor/engine-choice.ts"))};
     const engine = await createEngine({ engine: "wasm", threads: 3 });
-    engine.scope(() => engine.addInto(engine.buffer(100, 100), engine.buffer(100, 100), 10_000));`;
+    engine.addInto(engine.buffer(100, 100), engine.buffer(100, 100));`;
   const { status, stdout, stderr } = spawnSync(process.execPath, ["--input-type=module", "--eval", program], {
     encoding: "utf8",
     timeout: 20_000,
@@ -130,7 +143,7 @@ test.skipIf(!existsSync("/proc/self/task"))("engines that were closed, and engin
     const threads = () => readdirSync("/proc/self/task").length;
     const use = async close => {
       const engine = await createEngine({ engine: "wasm", threads: 4 });
-      engine.scope(() => engine.addInto(engine.buffer(1000, 100), engine.buffer(1000, 100), 100_000));
+      engine.addInto(engine.buffer(1000, 100), engine.buffer(1000, 100));
       await new Promise(resolve => setTimeout(resolve, 150));
       if (close) engine.close();
     };
