@@ -4,7 +4,7 @@
  * In: a session that may already hold the beginning of the prompt. Out: a `AnswerReading`; the session then holds the whole prompt.
  */
 
-import type { Qwen3 } from "../model/qwen3.ts";
+import { generateSteps } from "../model/generate.ts";
 import type { Session } from "../model/session.ts";
 import { endsWith, probabilities } from "./labels.ts";
 import type { SafetyLevel } from "./policy.ts";
@@ -20,7 +20,6 @@ export interface AnswerReading {
 }
 
 export async function readAnswer(
-  model: Qwen3,
   session: Session,
   prompt: Int32Array,
   task: Task,
@@ -34,7 +33,7 @@ export async function readAnswer(
   let passes = 0;
   const { maxNewTokens, signal, turn } = options;
   const generation = { maxNewTokens, draft: task.draft.start(), ...(signal ? { signal } : {}), ...(turn ? { turn } : {}) };
-  for await (const { id, logits, pass } of model.generateSteps(prompt.subarray(session.position), generation, session)) {
+  for await (const { id, logits, pass } of generateSteps(session, prompt.subarray(session.position), generation)) {
     if (ids.length === level.lead.length && endsWith(ids, level.lead)) scores = probabilities(logits, level);
     if (categoryScores === null && endsWith(ids, category.lead)) categoryScores = probabilities(logits, category);
     if (refusal && refusalScore === null && endsWith(ids, refusal.lead)) refusalScore = probabilities(logits, refusal).Yes;

@@ -309,7 +309,7 @@ export class Guard {
   async #read(session: Session, prompt: Int32Array, task: Task, options: ModerateOptions, started: number): Promise<Verdict> {
     const { mode = "strict", threshold, maxNewTokens = 128, signal, turn } = options;
     const cachedTokens = session.position;
-    const reading = await readAnswer(this.model, session, prompt, task, { maxNewTokens, signal, turn });
+    const reading = await readAnswer(session, prompt, task, { maxNewTokens, signal, turn });
     const text = this.tokenizer.decode(reading.ids, { skipSpecialTokens: true });
     const answer = parseAnswer(text, task.policy);
     if (answer) task.draft.learn(reading.ids);

@@ -139,7 +139,7 @@ export function forward(
     const logits = engine.buffer(wanted, config.vocabSize);
     engine.linearInto(logits, x.tail(x.shape[0] - wanted), weights.lmHead); // [wanted, vocab]
     if (wanted === ids.length) tap?.("logits", logits.data, logits.shape);
-    return logits.data.slice();
+    return finite(logits.data.slice(), "logits");
   } finally {
     end();
   }
@@ -150,7 +150,7 @@ export function classify(model: ForwardModel, cache: KvCache, start: number, ids
   const end = model.engine.scope();
   try {
     const { riskLevel, category } = guardHead(model, hiddenStates(model, cache, start, ids, ids.length), head);
-    return { riskLevel: riskLevel.data.slice(), category: category.data.slice() };
+    return { riskLevel: finite(riskLevel.data.slice(), "risk_level"), category: finite(category.data.slice(), "category") };
   } finally {
     end();
   }
@@ -171,4 +171,15 @@ function guardHead(
   engine.linearInto(riskLevel, inner, head.riskLevel); // [T, risk levels]
   engine.linearInto(category, inner, head.category); // [T, categories]
   return { riskLevel, category };
+}
+
+/** Throws RangeError for a number that is none, or too large to be one. */
+function finite(values: Float32Array, what: string): Float32Array {
+  // A loop: 150,000 calls of a function would take a millisecond of every token.
+  for (let i = 0; i < values.length; i++) {
+    if (!Number.isFinite(values[i])) {
+      throw new RangeError(`${what}: expected finite numbers, got ${values[i]} (the weights or the sums overflow)`);
+    }
+  }
+  return values;
 }

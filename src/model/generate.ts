@@ -59,11 +59,11 @@ const TURN_MS = 20;
 export async function* generateSteps(
   session: Session,
   prompt: ArrayLike<number>,
-  maxPositions: number,
-  options: GenerateOptions & { readonly stopIds: readonly number[] },
+  options: GenerateOptions = {},
 ): AsyncGenerator<GenerationStep, FinishReason, undefined> {
   checkOptions(options, ["maxNewTokens", "stopIds", "signal", "turn", "draft", "temperature", "topK", "topP", "seed"], "generate");
-  const { maxNewTokens = 128, stopIds, signal, turn = nextTurn, draft = noDraft } = options;
+  const { maxPositionEmbeddings: maxPositions } = session.config;
+  const { maxNewTokens = 128, stopIds = session.config.stopIds, signal, turn = nextTurn, draft = noDraft } = options;
   if (!Number.isInteger(maxNewTokens) || maxNewTokens < 1) {
     throw new RangeError(`maxNewTokens: expected an integer of at least 1, got ${maxNewTokens}`);
   }

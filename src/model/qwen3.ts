@@ -89,10 +89,9 @@ export class Qwen3 {
     options: GenerateOptions = {},
     session?: Session,
   ): AsyncGenerator<GenerationStep, FinishReason, undefined> {
-    const stopIds = options.stopIds ?? this.config.stopIds;
     const used = session ?? this.newSession();
     try {
-      return yield* generateSteps(used, prompt, this.config.maxPositionEmbeddings, { ...options, stopIds });
+      return yield* generateSteps(used, prompt, options);
     } finally {
       if (!session) used.close();
     }

@@ -15,7 +15,7 @@ import { classify, type ForwardModel, forward, type GuardScores, type TapListene
  * cost more than they gain, since every piece reads all weights; more than MAX_PIECE take scratch memory. Any pieces give the same bits.
  */
 const PIECE_MS = 250;
-/** A turn of the event loop takes a millisecond, which is much beside the pieces of a small model: it is given one after so long without. */
+/** Yielding costs about 1 ms, a lot next to a small model's piece, so yield at most this often. */
 const TURN_MS = 20;
 const MIN_PIECE = 64;
 const MAX_PIECE = 512;
@@ -23,7 +23,7 @@ const MAX_PIECE = 512;
 export interface TurnOptions {
   /** Heard between pieces. */
   readonly signal?: AbortSignal | undefined;
-  /** Awaited between pieces in place of a turn of the event loop: who runs several sequences at once decides there which goes on. */
+  /** Called instead of yielding; a scheduler uses it to choose which sequence continues. */
   readonly turn?: (() => Promise<void>) | undefined;
 }
 
@@ -65,6 +65,11 @@ export class Session {
     return this.#ids.length;
   }
 
+  /** The sizes that its ids and positions are held against. */
+  get config(): Qwen3Config {
+    return this.#model.config;
+  }
+
   /**
    * Runs T ids at the session's position, prefill and step alike, and moves the position by T. Returns [wanted, vocab] logits.
    * Throws RangeError for an empty list, an id outside the vocabulary, a sequence beyond the context, or logits that are not finite.
@@ -72,23 +77,13 @@ export class Session {
   forward(ids: ArrayLike<number>, options: ForwardOptions = {}): Float32Array {
     checkOptions(options, ["logits", "tap"], "forward");
     this.#checkFree();
-    return this.#run(ids, options);
-  }
-
-  #run(ids: ArrayLike<number>, options: ForwardOptions): Float32Array {
-    checkIds(ids, this.#model.config, this.position);
+    checkIds(ids, this.config, this.position);
     const wanted = options.logits === "all" ? ids.length : (options.logits ?? 1);
     checkWanted(wanted, ids.length);
     this.#reserve(ids.length);
     const logits = forward(this.#model, this.#cache, this.position, ids, wanted, options.tap);
-    checkFinite(logits, "logits");
-    for (let i = 0; i < ids.length; i++) this.#ids.push(ids[i]);
+    this.#append(ids);
     return logits;
-  }
-
-  #reserve(count: number): void {
-    this.#model.rope.ensure(this.position + count);
-    this.#cache.reserve(this.position + count);
   }
 
   /**
@@ -98,18 +93,19 @@ export class Session {
    */
   async prefill(ids: ArrayLike<number>, options: PrefillOptions = {}): Promise<Float32Array> {
     checkOptions(options, ["logits", "signal", "turn"], "prefill");
-    const { logits = 1 } = options;
-    if (ids.length > 0) checkWanted(logits, ids.length);
-    let result: Float32Array = new Float32Array(0);
-    await this.#inPieces(ids, logits, options, (piece, isLast) => {
-      result = this.#run(piece, { logits: isLast ? logits : 0 });
-    });
-    return result;
+    const { logits: wanted = 1 } = options;
+    if (ids.length > 0) checkWanted(wanted, ids.length);
+    let logits: Float32Array = new Float32Array(0);
+    for await (const { piece, isLast } of this.#pieces(ids, wanted, options)) {
+      logits = forward(this.#model, this.#cache, this.position, piece, isLast ? wanted : 0);
+      this.#append(piece);
+    }
+    return logits;
   }
 
   /**
-   * Runs ids as `prefill` does, and returns what one pair of a Stream guard's heads says at each of them: [T, risk levels] and [T, categories].
-   * Throws Error where the checkpoint has no such heads.
+   * Runs ids as `prefill` does, and returns what one pair of a Stream guard's heads says at each of them: [T, risk levels] and
+   * [T, categories]. Throws Error where the checkpoint has no such heads.
    */
   async classify(ids: ArrayLike<number>, head: "query" | "response", options: TurnOptions = {}): Promise<GuardScores> {
     checkOptions(options, ["signal", "turn"], "classify");
@@ -118,28 +114,27 @@ export class Session {
     const [levels, categories] = [weights.riskLevel.shape[0], weights.category.shape[0]];
     const scores = { riskLevel: new Float32Array(ids.length * levels), category: new Float32Array(ids.length * categories) };
     let done = 0;
-    await this.#inPieces(ids, 0, options, piece => {
-      this.#reserve(piece.length);
+    for await (const { piece } of this.#pieces(ids, 0, options)) {
       const { riskLevel, category } = classify(this.#model, this.#cache, this.position, piece, weights);
-      checkFinite(riskLevel, "risk_level");
-      checkFinite(category, "category");
       scores.riskLevel.set(riskLevel, done * levels);
       scores.category.set(category, done * categories);
       done += piece.length;
-      for (const id of piece) this.#ids.push(id);
-    });
+      this.#append(piece);
+    }
     return scores;
   }
 
-  /** Runs ids in pieces of a length that takes about PIECE_MS; the last `whole` ids are not cut. Between pieces the event loop gets its turns. */
-  async #inPieces(
+  /**
+   * Cuts ids into pieces that take about PIECE_MS, but for the last `whole` ids, and makes room for each before it is run. Between pieces the
+   * event loop gets its turns, and the signal is heard.
+   */
+  async *#pieces(
     ids: ArrayLike<number>,
     whole: number,
     { signal, turn = nextTurn }: TurnOptions,
-    run: (piece: Int32Array, isLast: boolean) => void,
-  ): Promise<void> {
+  ): AsyncGenerator<{ readonly piece: Int32Array; readonly isLast: boolean }, void, undefined> {
     this.#checkFree();
-    checkIds(ids, this.#model.config, this.position);
+    checkIds(ids, this.config, this.position);
     this.#isBusy = true;
     try {
       // All of it at once, so that a memory too small is an error before any work.
@@ -151,8 +146,9 @@ export class Session {
         const isLast = start + this.#pieceRows > all.length - Math.max(1, whole);
         const piece = all.subarray(start, isLast ? all.length : start + this.#pieceRows);
         start += piece.length;
+        this.#reserve(piece.length);
         const started = performance.now();
-        run(piece, isLast);
+        yield { piece, isLast };
         const ended = performance.now();
         if (piece.length >= MIN_PIECE) {
           const rows = piece.length * Math.min(PIECE_MS / (ended - started), 4);
@@ -167,6 +163,17 @@ export class Session {
     } finally {
       this.#isBusy = false;
     }
+  }
+
+  /** Makes room for `count` more ids. */
+  #reserve(count: number): void {
+    this.#model.rope.ensure(this.position + count);
+    this.#cache.reserve(this.position + count);
+  }
+
+  /** The cache holds these ids now. */
+  #append(ids: ArrayLike<number>): void {
+    for (let i = 0; i < ids.length; i++) this.#ids.push(ids[i]);
   }
 
   /** Forgets everything from `position` on. */
@@ -197,14 +204,6 @@ export class Session {
   #checkFree(): void {
     if (this.#isClosed) throw new Error("session: expected an open one, got one that was closed");
     if (this.#isBusy) throw new Error("session: expected one operation at a time, got a second one while a prompt is being run");
-  }
-}
-
-function checkFinite(values: Float32Array, what: string): void {
-  for (let i = 0; i < values.length; i++) {
-    if (!Number.isFinite(values[i])) {
-      throw new RangeError(`${what}: expected finite numbers, got ${values[i]} (the weights or the sums overflow)`);
-    }
   }
 }
 
