@@ -1,50 +1,74 @@
 /**
- * One answer, read as the model gives it: its ids, and the probabilities at the few positions that decide it.
+ * One answer, read as the model gives it: its ids, its text, and the probabilities at the few positions that decide it.
  *
- * In: a session that may already hold the beginning of the prompt. Out: a `AnswerReading`; the session then holds the whole prompt.
+ * In: a session that may already hold the beginning of the prompt. Out: an `AnswerReading`; the session then holds the whole prompt.
  */
 
 import { generateSteps } from "../model/generate.ts";
 import type { Session } from "../model/session.ts";
+import type { Tokenizer } from "../tokenizer/tokenizer.ts";
+import { type Answer, parseAnswer } from "./answer.ts";
 import { endsWith, probabilities } from "./labels.ts";
-import type { SafetyLevel } from "./policy.ts";
 import type { Task } from "./task.ts";
+import type { Verdict } from "./verdict.ts";
 
-export interface AnswerReading {
-  /** Exactly the ids of greedy generation, the stop id included. */
+/** What a verdict says of it, and how it came about. */
+export interface AnswerReading extends Pick<Verdict, "scores" | "categoryScores" | "refusalScore" | "text" | "usage"> {
+  /** Exactly those of greedy generation, with the stop id. */
   readonly ids: readonly number[];
-  readonly scores: Readonly<Record<SafetyLevel, number>> | null;
-  readonly categoryScores: Readonly<Record<string, number>> | null;
-  readonly refusalScore: number | null;
-  readonly passes: number;
+  /** undefined where the text does not follow the format. */
+  readonly answer: Answer | undefined;
+  /** Only where they were asked for. */
+  readonly unsafeCategoryScores: Readonly<Record<string, number>> | undefined;
+}
+
+export interface ReadingOptions {
+  readonly maxNewTokens?: number | undefined;
+  readonly scores?: "basic" | "full" | undefined;
+  readonly signal?: AbortSignal | undefined;
+  readonly turn?: (() => Promise<void>) | undefined;
 }
 
 export async function readAnswer(
   session: Session,
+  tokenizer: Tokenizer,
   prompt: Int32Array,
   task: Task,
-  options: { readonly maxNewTokens: number; readonly signal: AbortSignal | undefined; readonly turn?: (() => Promise<void>) | undefined },
+  { maxNewTokens = 128, scores: wanted, signal, turn }: ReadingOptions,
 ): Promise<AnswerReading> {
   const { level, category, refusal } = task.labels;
+  const cachedTokens = session.position;
   const ids: number[] = [];
   let scores: AnswerReading["scores"] = null;
   let categoryScores: AnswerReading["categoryScores"] = null;
   let refusalScore: number | null = null;
   let passes = 0;
-  const { maxNewTokens, signal, turn } = options;
   const generation = { maxNewTokens, draft: task.draft.start(), ...(signal ? { signal } : {}), ...(turn ? { turn } : {}) };
-  for await (const { id, logits, pass } of generateSteps(session, prompt.subarray(session.position), generation)) {
+  for await (const { id, logits, pass } of generateSteps(session, prompt.subarray(cachedTokens), generation)) {
     if (ids.length === level.lead.length && endsWith(ids, level.lead)) scores = probabilities(logits, level);
     if (categoryScores === null && endsWith(ids, category.lead)) categoryScores = probabilities(logits, category);
     if (refusal && refusalScore === null && endsWith(ids, refusal.lead)) refusalScore = probabilities(logits, refusal).Yes;
     ids.push(id);
     passes = pass;
   }
-  return { ids, scores, categoryScores, refusalScore, passes };
+  const text = tokenizer.decode(ids, { skipSpecialTokens: true });
+  const answer = parseAnswer(text, task.policy);
+  if (answer) task.draft.learn(ids);
+
+  let unsafeCategoryScores: AnswerReading["unsafeCategoryScores"];
+  if (wanted === "full") {
+    if (answer?.safety === "Unsafe") unsafeCategoryScores = categoryScores ?? undefined;
+    else {
+      unsafeCategoryScores = readUnsafeCategories(session, prompt, task);
+      passes++;
+    }
+  }
+  const usage = { promptTokens: prompt.length, cachedTokens, completionTokens: ids.length, passes };
+  return { ids, answer, text, scores, categoryScores, unsafeCategoryScores, refusalScore, usage };
 }
 
-/** What the category would be had the answer begun with "Safety: Unsafe": one pass of a few ids behind the prompt that the session holds. */
-export function readUnsafeCategories(session: Session, prompt: Int32Array, task: Task): Readonly<Record<string, number>> {
+/** What the category would be had the answer begun with "Safety: Unsafe": one pass of a few ids after the prompt that the session holds. */
+function readUnsafeCategories(session: Session, prompt: Int32Array, task: Task): Readonly<Record<string, number>> {
   session.truncate(prompt.length);
   return probabilities(session.forward(task.labels.unsafe), task.labels.category);
 }

@@ -18,6 +18,7 @@ import type { Encoding } from "../tokenizer/offsets.ts";
 import type { CutRule, TokenVerdict, TokenViolation } from "./cut-rule.ts";
 import { type HeadLabels, type HeadReading, toReadings } from "./head-reading.ts";
 import type { ModerationStream, StreamUpdate } from "./moderation-stream.ts";
+import { Serial } from "./serial.ts";
 
 export interface TokenUpdate extends StreamUpdate {
   readonly verdicts: readonly TokenVerdict[];
@@ -41,8 +42,7 @@ export interface AnswerStreamParts {
 
 export class AnswerStream implements ModerationStream {
   readonly #parts: AnswerStreamParts;
-  /** Operations run one after the other, in the order of the calls; after one that failed, all fail alike. */
-  #last: Promise<unknown> = Promise.resolve();
+  readonly #serial = new Serial();
   #query: Promise<HeadReading> | undefined;
   /** Ids of the template between question and answer, until they are run. */
   #scaffold: Int32Array;
@@ -57,7 +57,7 @@ export class AnswerStream implements ModerationStream {
 
   /** The verdict on the question, read at the end of the user's turn. The first `push` or `end` asks for it anyway. */
   query(): Promise<HeadReading> {
-    this.#query ??= this.#inTurn(async () => {
+    this.#query ??= this.#serial.run(async () => {
       const { session, chat, questionIds, labels, signal, turn } = this.#parts;
       const readings = toReadings(await session.classify(chat.before.subarray(0, questionIds), "query", { signal, turn }), labels.query);
       return readings[readings.length - 1];
@@ -87,16 +87,13 @@ export class AnswerStream implements ModerationStream {
   /** Gives the memory back, when what was begun is done. Nothing may be pushed afterwards. */
   close(): void {
     this.#isOver = true;
-    this.#last = this.#last.then(
-      () => this.#parts.session.close(),
-      () => this.#parts.session.close(),
-    );
+    this.#serial.finally(() => this.#parts.session.close());
   }
 
   #next(encode: () => Encoding): Promise<TokenUpdate> {
     if (this.#isOver) throw new Error("stream: expected one that is open, got one that has ended");
     this.query();
-    return this.#inTurn(async () => {
+    return this.#serial.run(async () => {
       const verdicts = await this.#judge(encode());
       return { verdicts, clearedTo: this.#violation?.at ?? this.#clearedTo, violation: this.#violation };
     });
@@ -132,11 +129,5 @@ export class AnswerStream implements ModerationStream {
     if (least > maxTokens) {
       throw new RangeError(`answer too long: expected at most ${maxTokens} tokens with the conversation, got at least ${least}`);
     }
-  }
-
-  #inTurn<T>(work: () => Promise<T>): Promise<T> {
-    const result = this.#last.then(work);
-    this.#last = result;
-    return result;
   }
 }

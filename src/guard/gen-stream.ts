@@ -4,7 +4,7 @@
  * In: the answer's text in pieces. Out: a verdict on each beginning of it of `every`, 2 `every`, ... tokens, and on the whole at the end: the same, to the
  * bit, as `Guard.moderate` gives for that beginning, wherever the pieces were cut.
  *
- * The session keeps the conversation and the answer so far, so that each verdict runs only the new tokens and what the template puts behind an answer:
+ * The session keeps the conversation and the answer so far, so that each verdict runs only the new tokens and what the template puts after an answer:
  * the model's work grows with the length of the answer, where sending the whole of it each time would grow with its square. (Tokenising the whole each
  * time stays: it costs a thousandth.)
  */
@@ -12,6 +12,7 @@
 import type { EncodeStream } from "../tokenizer/encode-stream.ts";
 import type { Encoding } from "../tokenizer/offsets.ts";
 import type { ModerationStream, RiskReading, StreamUpdate, StretchVerdict, Violation } from "./moderation-stream.ts";
+import { Serial } from "./serial.ts";
 import type { Verdict } from "./verdict.ts";
 
 /** A verdict on the answer's beginning up to `end`; `start` is where the one before it ended. */
@@ -34,8 +35,7 @@ export interface GenStreamParts {
 
 export class GenStream implements ModerationStream {
   readonly #parts: GenStreamParts;
-  /** Operations run one after the other, in the order of the calls; after one that failed, all fail alike. */
-  #last: Promise<unknown> = Promise.resolve();
+  readonly #serial = new Serial();
   #query: Promise<Verdict> | undefined;
   #answer = "";
   /** Tokens of the stretch at work, and where it ends if no token goes on within its last character (an emoji may be several). */
@@ -54,7 +54,7 @@ export class GenStream implements ModerationStream {
 
   /** The verdict on the question, in the stream's form. It is asked for at the first call only: an answer can be judged without it. */
   async query(): Promise<RiskReading & { readonly verdict: Verdict }> {
-    this.#query ??= this.#inTurn(this.#parts.judgeQuestion);
+    this.#query ??= this.#serial.run(this.#parts.judgeQuestion);
     return toReading(await this.#query);
   }
 
@@ -91,12 +91,12 @@ export class GenStream implements ModerationStream {
   close(): void {
     if (this.#isOver) return;
     this.#isOver = true;
-    this.#last = this.#last.then(this.#parts.close, this.#parts.close);
+    this.#serial.finally(this.#parts.close);
   }
 
   #next(take: () => void): Promise<GenStreamUpdate> {
     if (this.#isOver) throw new Error("stream: expected one that is open, got one that has ended");
-    return this.#inTurn(async () => {
+    return this.#serial.run(async () => {
       take();
       const verdicts: GenStretchVerdict[] = [];
       for (const end of this.#ends.splice(0)) {
@@ -108,13 +108,6 @@ export class GenStream implements ModerationStream {
       }
       return { verdicts, clearedTo: this.#violation?.at ?? this.#judged, violation: this.#violation };
     });
-  }
-
-  #inTurn<T>(work: () => Promise<T>): Promise<T> {
-    const result = this.#last.then(work);
-    this.#last = result;
-    result.catch(() => {}); // whoever asked hears of it; nobody need have
-    return result;
   }
 }
 

@@ -10,7 +10,7 @@
  * "unparsed": flagged, never Safe.
  */
 
-import type { FinishReason, GenerateOptions, GenerationStep } from "../model/generate.ts";
+import { type FinishReason, type GenerateOptions, type GenerationStep, generateSteps } from "../model/generate.ts";
 import { type CheckpointSource, openCheckpointFiles } from "../model/open-checkpoint.ts";
 import { Qwen3, readConfig } from "../model/qwen3.ts";
 import type { Session } from "../model/session.ts";
@@ -20,8 +20,7 @@ import { MemoryError } from "../tensor/memory-error.ts";
 import { checkOptions } from "../tensor/options.ts";
 import type { ChatMessage } from "../tokenizer/chat-template.ts";
 import { Tokenizer } from "../tokenizer/tokenizer.ts";
-import { parseAnswer } from "./answer.ts";
-import { readAnswer, readUnsafeCategories } from "./answer-reading.ts";
+import { type AnswerReading, readAnswer } from "./answer-reading.ts";
 import { type ModerationInput, toConversation } from "./conversation.ts";
 import { DEMO_GUARD } from "./demo-guard.ts";
 import { type Explanation, explain } from "./explanation.ts";
@@ -117,7 +116,10 @@ export class Guard {
     const messages = toConversation(input);
     const parts = this.#parts(messages, options);
     const verdicts: Verdict[] = [];
-    for (const { prompt, window } of parts) verdicts.push(await this.#judge(prompt(), window, this.#taskOf(messages), options));
+    for (const { prompt, window } of parts) {
+      const verdict = await this.#judge(prompt(), this.#taskOf(messages), options);
+      verdicts.push(window ? { ...verdict, window } : verdict);
+    }
 
     const sum = (what: keyof Verdict["usage"]): number => verdicts.reduce((total, { usage }) => total + usage[what], 0);
     const usage = {
@@ -181,7 +183,8 @@ export class Guard {
         }
         session ??= this.#sessions.acquire(prompt);
         session.truncate(Math.min(session.commonPrefix(prompt), prompt.length - 1));
-        return this.#read(session, prompt, this.#taskOf(conversation), moderateOptions, started);
+        const reading = await readAnswer(session, this.tokenizer, prompt, this.#taskOf(conversation), moderateOptions);
+        return this.#toVerdict(reading, moderateOptions, started);
       },
       close: () => {
         if (session) this.#sessions.release(session);
@@ -203,7 +206,7 @@ export class Guard {
     const cachedTokens = session.position;
     try {
       const generation = task ? { ...options, draft: task.draft.start() } : options;
-      const steps = this.model.generateSteps(prompt.subarray(cachedTokens), generation, session);
+      const steps = generateSteps(session, prompt.subarray(cachedTokens), generation);
       for (;;) {
         const step = await steps.next();
         if (step.done) return step.value;
@@ -287,39 +290,25 @@ export class Guard {
   }
 
   /** The verdict on one part of the last message. */
-  async #judge(prompt: Int32Array, window: VerdictWindow | undefined, task: Task, options: ModerateOptions): Promise<Verdict> {
+  async #judge(prompt: Int32Array, task: Task, options: ModerateOptions): Promise<Verdict> {
     const started = performance.now();
-    const read = async (): Promise<Verdict> => {
+    for (let isRetry = false; ; isRetry = true) {
       const session = this.#sessions.acquire(prompt);
+      let failure: unknown;
       try {
-        return await this.#read(session, prompt, task, options, started);
+        return this.#toVerdict(await readAnswer(session, this.tokenizer, prompt, task, options), options, started);
+      } catch (error) {
+        failure = error;
       } finally {
         this.#sessions.release(session);
       }
-    };
-    const verdict = await read().catch(error => {
       // Whether a text can be judged must not depend on what was judged before: what is kept of that is given up.
-      if (error instanceof MemoryError && this.#sessions.closeIdle()) return read();
-      throw error;
-    });
-    return window ? { ...verdict, window } : verdict;
+      if (isRetry || !(failure instanceof MemoryError) || !this.#sessions.closeIdle()) throw failure;
+    }
   }
 
-  /** The verdict that the model gives to a prompt whose beginning the session holds. */
-  async #read(session: Session, prompt: Int32Array, task: Task, options: ModerateOptions, started: number): Promise<Verdict> {
-    const { mode = "strict", threshold, maxNewTokens = 128, signal, turn } = options;
-    const cachedTokens = session.position;
-    const reading = await readAnswer(session, prompt, task, { maxNewTokens, signal, turn });
-    const text = this.tokenizer.decode(reading.ids, { skipSpecialTokens: true });
-    const answer = parseAnswer(text, task.policy);
-    if (answer) task.draft.learn(reading.ids);
-
-    let { passes } = reading;
-    let unsafeCategoryScores: Verdict["unsafeCategoryScores"] = reading.categoryScores ?? undefined;
-    if (options.scores === "full" && answer?.safety !== "Unsafe") {
-      unsafeCategoryScores = readUnsafeCategories(session, prompt, task);
-      passes++;
-    }
+  #toVerdict({ answer, unsafeCategoryScores, ...reading }: AnswerReading, options: ModerateOptions, started: number): Verdict {
+    const { mode = "strict", threshold } = options;
     const safety = answer?.safety ?? null;
     const score = reading.scores ? 1 - reading.scores.Safe : null;
     return {
@@ -332,11 +321,11 @@ export class Guard {
       score,
       scores: reading.scores,
       categoryScores: reading.categoryScores,
-      ...(options.scores === "full" && unsafeCategoryScores ? { unsafeCategoryScores } : {}),
+      ...(unsafeCategoryScores ? { unsafeCategoryScores } : {}),
       refusalScore: reading.refusalScore,
-      text,
+      text: reading.text,
       model: this.name,
-      usage: { promptTokens: prompt.length, cachedTokens, completionTokens: reading.ids.length, passes },
+      usage: reading.usage,
       ms: performance.now() - started,
       ...(answer ? {} : { error: "unparsed" as const }),
     };

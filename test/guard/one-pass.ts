@@ -23,12 +23,10 @@ export async function comparePasses(guard: Guard, conversations: Iterable<ChatMe
     const { level } = tasks[role].labels;
 
     const session = pool.acquire(prompt);
-    const reading = await readAnswer(model, session, prompt, tasks[role], { maxNewTokens, signal: undefined });
-    const text = tokenizer.decode(reading.ids, { skipSpecialTokens: true });
-    // As the guard does: only what is readable is learned from.
-    if (/^Safety: \w+\nCategories: /.test(text)) tasks[role].draft.learn(reading.ids);
+    const reading = await readAnswer(session, tokenizer, prompt, tasks[role], { maxNewTokens });
+    const { passes } = reading.usage;
 
-    // Greedy, id by id, behind the prompt that the session holds but for its last id.
+    // Greedy, id by id, after the prompt that the session holds but for its last id.
     session.truncate(prompt.length - 1);
     const greedy: number[] = [];
     let scores: unknown = null;
@@ -40,10 +38,10 @@ export async function comparePasses(guard: Guard, conversations: Iterable<ChatMe
     expect(reading.ids).toEqual(greedy);
     expect(reading.scores).toEqual(scores);
 
-    const kind = `${role} ${/^Safety: (Safe|Unsafe|Controversial)\nCategories: [^,\n]+(\nRefusal: \w+)?$/.exec(text)?.[1] ?? "other"}`;
-    const passes = counts.get(kind) ?? new Map<number, number>();
-    passes.set(reading.passes, (passes.get(reading.passes) ?? 0) + 1);
-    counts.set(kind, passes);
+    const kind = `${role} ${/^Safety: (Safe|Unsafe|Controversial)\nCategories: [^,\n]+(\nRefusal: \w+)?$/.exec(reading.text)?.[1] ?? "other"}`;
+    const times = counts.get(kind) ?? new Map<number, number>();
+    times.set(passes, (times.get(passes) ?? 0) + 1);
+    counts.set(kind, times);
   }
   return counts;
 }
