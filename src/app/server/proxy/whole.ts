@@ -9,7 +9,7 @@ import { parseAnswer } from "./relay.ts";
 import { upstreamFault } from "./upstream.ts";
 import { readError } from "./upstream-error.ts";
 
-/** An answer with all its log probabilities is a fraction of this. */
+/** An answer with all its log probabilities, which are read and left out, is a fraction of this. */
 const MAX_ANSWER_BYTES = 16 * 2 ** 20;
 
 interface Judged {
@@ -36,13 +36,13 @@ async function recut(call: Call, answer: Json): Promise<Json> {
     const choice = objectOf(value, "a choice");
     const index = call.checkIndex(choice.index ?? i);
     const finish_reason = finishReasonOf(choice);
-    const { logprobs = null } = choice;
     const judged = await judgeChoice(call, index, choice);
     const { finding } = judged;
     moderated.push({
       index,
       ...(finding ? call.form.withheld : call.form.copy(choice)),
-      ...(finding ? { logprobs: null, finish_reason: "content_filter" } : { logprobs, finish_reason }),
+      logprobs: null, // as in a stream: they name tokens that nobody judged
+      finish_reason: finding ? "content_filter" : finish_reason,
       ...extensionOf(call, index, judged),
     });
   }

@@ -135,6 +135,21 @@ describe("an answer", () => {
     }
   });
 
+  test.each<[string, unknown]>([
+    ["in its log probabilities", { content: BAD.map(token => ({ token, logprob: -0.1, bytes: null, top_logprobs: [] })) }],
+    ["in place of its log probabilities", BAD.join("")],
+  ])(
+    "that comes as a whole has no text %s: servers keep the tokens of reasoning there that they took out of the message",
+    async (_, logprobs) => {
+      const message = { role: "assistant", content: "Paris." };
+      const s = await setting(guard, (_, response) =>
+        sendJson(response, { ...HEAD, choices: [{ index: 0, message, logprobs, finish_reason: "stop" }] }),
+      );
+      const response = await post(s, { logprobs: true, include_reasoning: false });
+      expect((await response.json()).choices).toEqual([{ index: 0, message, logprobs: null, finish_reason: "stop" }]);
+    },
+  );
+
   test("keeps all its cookies", async () => {
     const s = await setting(guard, (_, response) => {
       response.setHeader("set-cookie", ["a=1", "b=2"]);
