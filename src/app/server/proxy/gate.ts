@@ -11,8 +11,8 @@
 
 import type { StreamUpdate, Violation } from "../../../guard/moderation-stream.ts";
 import type { ChatMessage } from "../../../tokenizer/chat-template.ts";
-import { ApiError } from "../api-error.ts";
-import { type Judge, type JudgedStream, unreadVerdict } from "./judge.ts";
+import type { ApiError } from "../api-error.ts";
+import type { Judge, JudgedStream, Unjudged } from "./judge.ts";
 import type { Part } from "./parts.ts";
 import { upstreamFault } from "./upstream.ts";
 
@@ -22,12 +22,14 @@ export const MAX_RUNS = 128;
 /** Why an answer is cut, and where: `at` is an offset in the text of that kind. */
 export interface Finding extends Violation {
   readonly kind: string;
+  /** Where the text had no verdict, which is then taken for the worst. */
+  readonly failure?: Unjudged;
 }
 
 export interface GateOptions {
   readonly holdBack: number;
-  /** Where the guard fails, the rest passes unjudged. */
-  readonly failOpen: boolean;
+  /** Whether the rest passes unjudged where there is no verdict. */
+  readonly passes: (failure: Unjudged) => boolean;
   readonly signal: AbortSignal;
 }
 
@@ -78,7 +80,7 @@ export class Gate {
     return this.#texts.get(kind)?.all ?? "";
   }
 
-  /** Takes the next part; what may come out now, as fields of choices. Throws ApiError where the guard fails and the gate does not fail open. */
+  /** Takes the next part; what may come out now, as fields of choices. Throws ApiError where the guard fails and that lets nothing pass. */
   async push({ kind, text, frame, wrap }: Part): Promise<Fields[]> {
     const out: Fields[] = [];
     if (this.#run && this.#run.text.kind !== kind) await this.#endRun(out);
@@ -101,10 +103,9 @@ export class Gate {
     return out;
   }
 
-  /** The rest passes unjudged, because what came cannot be read or judged. Throws the signal's reason where that is why. */
-  giveUp(error: unknown): void {
-    this.#options.signal.throwIfAborted();
-    this.#failure ??= error instanceof ApiError ? error : this.#judge.failureOf(error);
+  /** The rest passes unjudged, because what came cannot be read. */
+  giveUp(failure: ApiError): void {
+    this.#failure ??= failure;
     this.close();
   }
 
@@ -124,7 +125,7 @@ export class Gate {
     try {
       stream = this.#spare ?? this.#judge.open(this.#question, this.#options.signal);
     } catch (error) {
-      return this.#fail(error, out);
+      return this.#fail(error, text, out);
     }
     this.#spare = undefined;
     this.#run = { text, stream };
@@ -143,13 +144,12 @@ export class Gate {
 
   /** Lets out what an operation of the guard's clears. */
   async #advance(text: Text, judge: () => Promise<StreamUpdate>, out: Fields[]): Promise<void> {
-    const { holdBack, failOpen } = this.#options;
+    const { holdBack } = this.#options;
     let update: StreamUpdate;
     try {
       update = await judge();
-      if (update.violation?.risk === null && failOpen) throw unreadVerdict();
     } catch (error) {
-      return this.#fail(error, out);
+      return this.#fail(error, text, out);
     }
     const { violation, clearedTo } = update;
     show(text, (violation?.at ?? clearedTo) - holdBack, out);
@@ -159,14 +159,19 @@ export class Gate {
     this.close();
   }
 
-  #fail(error: unknown, out: Fields[]): void {
-    const { signal, failOpen } = this.#options;
-    signal.throwIfAborted();
-    const failure = this.#judge.failureOf(error);
-    if (!failOpen) throw failure;
-    this.#failure = failure;
-    for (const text of this.#texts.values()) show(text, text.all.length, out);
+  /** What is done without a verdict on a text: it passes, it is cut where it was last cleared, or the answer ends with an error. */
+  async #fail(error: unknown, text: Text, out: Fields[]): Promise<void> {
+    this.#options.signal.throwIfAborted();
     this.close();
+    const failure = await this.#judge.failureOf(error);
+    if (this.#options.passes(failure)) {
+      this.#failure = failure;
+      for (const text of this.#texts.values()) show(text, text.all.length, out);
+    } else if (failure.fault === "text") {
+      this.#finding = { risk: null, category: null, kind: text.kind, at: text.shown, failure };
+    } else {
+      throw failure;
+    }
   }
 }
 

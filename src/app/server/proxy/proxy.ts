@@ -48,7 +48,7 @@ export interface ProxyOptions {
   readonly maxBodyBytes?: number;
   /** How long the upstream may be silent: 120,000 by default, at most 300,000. */
   readonly timeoutMs?: number;
-  /** Where the guard fails, let pass what it has not judged. */
+  /** Where the guard fails, let pass what it has not judged. A text that it cannot judge is no failure of the guard. */
   readonly failOpen?: boolean;
   /** Receives a line for each failure that is the proxy's or the guard's own, and what else is asked for below. */
   readonly log?: (line: string) => void;
@@ -223,7 +223,7 @@ async function moderate(
 ): Promise<Response> {
   const { signal } = exchange;
   const body = await readJsonBody(request, service.maxBodyBytes, signal);
-  const asked = readAsked(body, readQuestions, service.failOpen || service.action !== "block");
+  const asked = readAsked(body, readQuestions, service.action !== "block");
   const choices = asked.questions.length * asked.answersEach;
   if (choices > service.slots.count) throw invalid("n", `at most ${service.slots.count} answers a request`, String(choices));
   const call = new Call(service, form, asked, signal, await service.slots.take(choices, signal));

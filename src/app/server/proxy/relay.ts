@@ -144,6 +144,7 @@ export class Relay {
       try {
         for (const part of this.#call.form.ofChunk(value).parts) if (!gate.finding && !gate.failure) await gate.push(part);
       } catch (error) {
+        if (!(error instanceof ApiError) || this.#call.signal.aborted) throw error;
         gate.giveUp(error);
       }
       const finishReason = value.finish_reason || null; // some servers write "" until the end

@@ -3,7 +3,6 @@
 import { ApiError } from "../api-error.ts";
 import { type Call, EXTENSION } from "./call.ts";
 import { type Finding, MAX_RUNS } from "./gate.ts";
-import { unreadVerdict } from "./judge.ts";
 import { finishReasonOf, headOf, isObject, type Json, objectOf, type Part, usageOf } from "./parts.ts";
 import { parseAnswer } from "./relay.ts";
 import { upstreamFault } from "./upstream.ts";
@@ -85,12 +84,13 @@ async function judgeChoice(call: Call, index: number, choice: Json): Promise<Jud
     if (text === "") continue;
     try {
       const violation = await judge.judgeWhole(question, text, spare, call.signal);
-      if (violation?.risk === null && call.service.failOpen) failure = unreadVerdict();
-      else if (violation) return { finding: { ...violation, kind }, failure: null, text };
+      if (violation) return { finding: { ...violation, kind }, failure: null, text };
     } catch (error) {
       call.signal.throwIfAborted();
-      failure = judge.failureOf(error);
-      if (!call.failOpen) throw failure;
+      const unjudged = await judge.failureOf(error);
+      if (call.passes(unjudged)) failure = unjudged;
+      else if (unjudged.fault !== "text") throw unjudged;
+      else return { finding: { risk: null, category: null, at: 0, kind, failure: unjudged }, failure: null, text };
     } finally {
       spare?.close();
       spare = undefined;
