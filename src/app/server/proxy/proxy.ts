@@ -2,7 +2,7 @@
  * The proxy as a web-standard handler: an OpenAI-compatible server in front of another one, with the guard between.
  *
  * In: a loaded guard of either kind and the upstream's URL. Out: chat and text completions whose questions are judged before the upstream sees them, and whose
- * answers are judged while they pass; whatever else is under /v1 goes straight through. Reading order: this file; call.ts and question.ts; relay.ts and
+ * answers are judged while they pass; what is on a list of other routes goes straight through. Reading order: this file; call.ts and question.ts; relay.ts and
  * gate.ts (what may come out, and when), whole.ts; judge.ts (who has the engine); upstream.ts and event-reader.ts (what is believed of the upstream).
  */
 
@@ -23,7 +23,7 @@ import { Judge } from "./judge.ts";
 import { type AnswerForm, CHAT_FORM, COMPLETION_FORM } from "./parts.ts";
 import { chatQuestion, promptQuestions, type ReadQuestions, readAsked } from "./question.ts";
 import { Relay } from "./relay.ts";
-import { type Route, routeOf } from "./routes.ts";
+import { type Route, Routes } from "./routes.ts";
 import { Slots } from "./slots.ts";
 import { passOn, Upstream, type UpstreamResponse, upstreamFault } from "./upstream.ts";
 import { passError } from "./upstream-error.ts";
@@ -50,6 +50,8 @@ export interface ProxyOptions {
   readonly timeoutMs?: number;
   /** Where the guard fails, let pass what it has not judged. A text that it cannot judge is no failure of the guard. */
   readonly failOpen?: boolean;
+  /** What else may pass unjudged, both ways: "POST /v1/tokenize", "GET /v1/batches/*". */
+  readonly allowRoutes?: readonly string[];
   /** Receives a line for each failure that is the proxy's or the guard's own, and what else is asked for below. */
   readonly log?: (line: string) => void;
   /** Also a line for each request and each finding, without any of its text. */
@@ -60,7 +62,7 @@ export interface ProxyOptions {
 
 const OPTION_NAMES: readonly (keyof ProxyOptions)[] = [
   ...(["upstream", "mode", "every", "action", "holdBack", "maxStreams", "maxQueue", "maxBodyBytes"] as const),
-  ...(["timeoutMs", "failOpen", "log", "logRequests", "logText"] as const),
+  ...(["timeoutMs", "failOpen", "allowRoutes", "log", "logRequests", "logText"] as const),
 ];
 
 /** Node's `fetch` waits no longer by itself. */
@@ -78,7 +80,8 @@ interface Exchange {
 /** Throws TypeError or RangeError for options of a wrong kind or out of range. The guard stays the caller's: closing it is his. */
 export function createProxy(guard: Guard | StreamGuard, options: ProxyOptions): Handler {
   checkOptions(options, OPTION_NAMES, "proxy");
-  const { log = () => {}, logRequests = false, logText = false, action = "block" } = options;
+  const { allowRoutes = [], log = () => {}, logRequests = false, logText = false, action = "block" } = options;
+  const routes = new Routes(allowRoutes);
   const service = newService(guard, options);
   const { metrics, judge, upstream } = service;
   const countRequest = metrics.counter("qwen3guard_requests_total", "Requests by route and status; 499: the client went away.");
@@ -126,7 +129,7 @@ export function createProxy(guard: Guard | StreamGuard, options: ProxyOptions): 
     let response: Response;
     inFlight.begin();
     try {
-      route = routeOf(request.method, pathname);
+      route = routes.find(request.method, pathname);
       response = await answer(request, route, exchange);
     } catch (error) {
       if (!(error instanceof ApiError)) log(`qwen3guard: ${route}: ${error instanceof Error ? error.message : String(error)}`);
