@@ -135,6 +135,20 @@ export class Call {
     return spare;
   }
 
+  /** Whether a text of the upstream's that is no part of an answer may pass: it is judged like one. */
+  async clears(text: string): Promise<boolean> {
+    const { judge } = this.service;
+    const spare = this.takeSpare(0);
+    try {
+      return (await judge.judgeWhole(this.questionOf(0), text, spare, this.signal)) === null;
+    } catch (error) {
+      this.signal.throwIfAborted();
+      return this.passes(await judge.failureOf(error));
+    } finally {
+      spare?.close();
+    }
+  }
+
   newGate(choice: number): Gate {
     const { holdBack, judge } = this.service;
     const options = { holdBack, passes: (failure: Unjudged) => this.passes(failure), signal: this.signal };

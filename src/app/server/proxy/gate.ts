@@ -13,7 +13,7 @@ import type { StreamUpdate, Violation } from "../../../guard/moderation-stream.t
 import type { ChatMessage } from "../../../tokenizer/chat-template.ts";
 import type { ApiError } from "../api-error.ts";
 import type { Judge, JudgedStream, Unjudged } from "./judge.ts";
-import type { Part } from "./parts.ts";
+import type { Frame, Part } from "./parts.ts";
 import { upstreamFault } from "./upstream.ts";
 
 /** Calls of as many tools as there may be; more changes of kind would hear the same text again and again. */
@@ -52,6 +52,8 @@ export class Gate {
   /** One that was opened for the question, for the first run. */
   #spare: JudgedStream | undefined;
   readonly #texts = new Map<string, Text>();
+  /** What has come out of the names of each kind. */
+  readonly #named = new Map<string, Record<string, unknown>>();
   /** The one that is being written, and what hears it. */
   #run: { readonly text: Text; readonly stream: JudgedStream } | undefined;
   #runs = 0;
@@ -86,7 +88,7 @@ export class Gate {
     if (this.#run && this.#run.text.kind !== kind) await this.#endRun(out);
     if (!this.#run && !this.#failure && !this.#finding) await this.#startRun(kind, wrap, out);
     if (this.#finding) return out;
-    if (frame) out.push(frame);
+    if (frame) this.#introduce(kind, frame, out);
     if (text === "") return out;
     const run = this.#run;
     if (!run) return [...out, wrap(text)];
@@ -115,6 +117,14 @@ export class Gate {
     this.#spare?.close();
     this.#run = undefined;
     this.#spare = undefined;
+  }
+
+  /** Each name comes out once: one that changed from chunk to chunk would be a text that nobody judged. */
+  #introduce(kind: string, { names, wrap }: Frame, out: Fields[]): void {
+    const told = this.#named.get(kind) ?? {};
+    const fresh = Object.fromEntries(Object.entries(names).filter(([name]) => !Object.hasOwn(told, name)));
+    if (Object.keys(fresh).length > 0) out.push(wrap(fresh));
+    this.#named.set(kind, { ...told, ...fresh });
   }
 
   async #startRun(kind: string, wrap: Part["wrap"], out: Fields[]): Promise<void> {

@@ -20,6 +20,7 @@ import { readJsonBody } from "../request-body.ts";
 import { ACTIONS, type Action, Call, type ProxyService } from "./call.ts";
 import { readEvents } from "./event-reader.ts";
 import { Judge } from "./judge.ts";
+import { isName } from "./names.ts";
 import { type AnswerForm, CHAT_FORM, COMPLETION_FORM } from "./parts.ts";
 import { chatQuestion, promptQuestions, type ReadQuestions, readAsked } from "./question.ts";
 import { Relay } from "./relay.ts";
@@ -104,11 +105,10 @@ export function createProxy(guard: Guard | StreamGuard, options: ProxyOptions): 
     }
     if (request.method === "OPTIONS") {
       // A browser asks before it posts; the upstream's answer to that says what its own would.
-      const { search } = new URL(request.url);
-      return passOn(
-        await upstream.send({ method: "OPTIONS", path: route.slice(3), search, headers: request.headers, body: null }, exchange.signal),
-        exchange,
-      );
+      const sent = { method: "OPTIONS", path: route.slice(3), search: queryOf(request), headers: request.headers, body: null };
+      const { status, headers, close } = await upstream.send(sent, exchange.signal);
+      close();
+      return new Response(null, { status, headers });
     }
     if (request.method !== "POST") {
       throw new ApiError(405, `${route}: expected POST, got ${request.method.slice(0, 20)}`, { headers: { allow: "POST" } });
@@ -225,6 +225,7 @@ async function moderate(
   exchange: Exchange,
 ): Promise<Response> {
   const { signal } = exchange;
+  const search = service.action === "block" ? queryOf(request) : new URL(request.url).search;
   const body = await readJsonBody(request, service.maxBodyBytes, signal);
   const asked = readAsked(body, readQuestions, service.action !== "block");
   const choices = asked.questions.length * asked.answersEach;
@@ -236,15 +237,15 @@ async function moderate(
     // Written anew from what was judged: two readers of one text may differ, as where a name stands twice.
     const headers = new Headers(request.headers);
     headers.set("content-type", "application/json");
-    const sent = { method: "POST", path: route.slice(3), search: new URL(request.url).search, headers, body: JSON.stringify(body) };
+    const sent = { method: "POST", path: route.slice(3), search, headers, body: JSON.stringify(body) };
     const answer = await service.upstream.send(sent, signal);
     if (answer.status >= 300 && answer.status < 400) {
       answer.close();
       throw upstreamFault("an answer", "a redirection, behind which nothing would be judged");
     }
-    if (!answer.isOk) return withHeaders(service.action === "block" ? await passError(answer) : passOn(answer, exchange), told);
+    if (!answer.isOk) return withHeaders(service.action === "block" ? await passError(call, answer) : passOn(answer, exchange), told);
     checkType(answer, asked.isStream);
-    if (!asked.isStream) return withHeaders(await moderateWhole(call, answer.bytes), [...passedHeaders(answer), ...told]);
+    if (!asked.isStream) return withHeaders(await moderateWhole(call, answer.bytes), [...answer.headers, ...told]);
 
     const { response, ended } = eventStream(
       async send => {
@@ -260,7 +261,7 @@ async function moderate(
     );
     isStreaming = true;
     exchange.ended = ended;
-    return withHeaders(await response, [...passedHeaders(answer), ...told]);
+    return withHeaders(await response, [...answer.headers, ...told]);
   } finally {
     if (!isStreaming) call.close();
   }
@@ -271,22 +272,20 @@ function checkType({ type, close }: UpstreamResponse, isStream: boolean): void {
   const expected = isStream ? "text/event-stream" : "application/json";
   if (type === expected) return;
   close();
-  throw upstreamFault(`${expected}, as was asked for`, /^[\w.+-]+\/[\w.+-]+$/.test(type) ? type.slice(0, 100) : "no such type");
+  throw upstreamFault(`${expected}, as was asked for`, "another type");
 }
 
-type Header = readonly [name: string, value: string];
-
-/** What the upstream says about itself and its limits; the form is the proxy's. */
-function passedHeaders({ headers }: UpstreamResponse): Header[] {
-  const own = ["content-type", "cache-control", "etag", "content-md5", "digest", "content-digest", "repr-digest"];
-  return Array.from(headers).filter(([name]) => !own.includes(name));
-}
-
-function withHeaders(response: Response, headers: readonly Header[]): Response {
-  for (const [name, value] of headers) {
-    if (name === "set-cookie") response.headers.append(name, value);
-    else response.headers.set(name, value);
+/** The query that goes to the upstream of a moderated request: Azure's servers want one, and any other might be text for the model. */
+function queryOf(request: Request): string {
+  const { search, searchParams } = new URL(request.url);
+  for (const [name, value] of searchParams) {
+    if (name !== "api-version" || !isName(value)) throw invalid("query", "nothing but an api-version", "something else");
   }
+  return search;
+}
+
+function withHeaders(response: Response, headers: Iterable<readonly [name: string, value: string]>): Response {
+  for (const [name, value] of headers) response.headers.set(name, value);
   return response;
 }
 

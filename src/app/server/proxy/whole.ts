@@ -6,7 +6,7 @@ import { type Finding, MAX_RUNS } from "./gate.ts";
 import { finishReasonOf, headOf, isObject, type Json, objectOf, type Part, usageOf } from "./parts.ts";
 import { parseAnswer } from "./relay.ts";
 import { upstreamFault } from "./upstream.ts";
-import { readError } from "./upstream-error.ts";
+import { tellError } from "./upstream-error.ts";
 
 /** An answer with all its log probabilities, which are read and left out, is a fraction of this. */
 const MAX_ANSWER_BYTES = 16 * 2 ** 20;
@@ -21,7 +21,7 @@ export async function moderateWhole(call: Call, bytes: AsyncIterable<Uint8Array>
   const answer = parseAnswer(await readText(bytes), "an answer");
   const isError = answer.error !== undefined && answer.error !== null && !Array.isArray(answer.choices);
   if (call.service.action !== "block") return Response.json(await told(call, answer), { status: isError ? 502 : 200 });
-  if (isError) return Response.json({ error: readError(answer.error) }, { status: 502 });
+  if (isError) return Response.json({ error: await tellError(call, answer.error) }, { status: 502 });
   return Response.json(await recut(call, answer));
 }
 

@@ -13,7 +13,12 @@ beforeAll(async () => {
   guard = await StreamGuard.load(STREAM);
 });
 
+/** With these some servers read another method or path out of a request. */
+const OVERRIDES = ["x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url"];
+
 const echo: Script = ({ method, url, headers, text }, response) => {
+  response.setHeader("x-request-id", "mine-1");
+  response.setHeader("content-disposition", "attachment; filename=a");
   response.setHeader("x-mine", "1");
   response.setHeader("connection", "x-hop");
   response.setHeader("x-hop", "1");
@@ -25,14 +30,24 @@ describe("what is under /v1 and writes no text", () => {
     const { url } = await setting(guard, echo);
     const response = await fetch(`${url}/embeddings?a=1&b=%2F`, {
       method: "POST",
-      headers: { authorization: "Bearer k", "x-custom": "2", te: "trailers", "proxy-authorization": "secret", "content-type": "text/odd" },
+      headers: {
+        ...{ authorization: "Bearer k", "x-custom": "2", te: "trailers", "proxy-authorization": "secret", "content-type": "text/odd" },
+        ...Object.fromEntries(OVERRIDES.map(name => [name, "/v1/responses"])),
+      },
       body: "any body",
     });
     const got = await response.json();
-    expect([response.status, response.headers.get("x-mine"), response.headers.has("x-hop")]).toEqual([201, "1", false]);
+    const names = ["x-request-id", "content-disposition", "x-mine", "x-hop"];
+    expect([response.status, ...names.map(name => response.headers.get(name))]).toEqual([
+      201,
+      "mine-1",
+      "attachment; filename=a",
+      null,
+      null,
+    ]);
     expect([got.method, got.url, got.text]).toEqual(["POST", "/v1/embeddings?a=1&b=%2F", "any body"]);
     expect(got.headers).toMatchObject({ authorization: "Bearer k", "x-custom": "2", "content-type": "text/odd" });
-    for (const name of ["te", "proxy-authorization"]) expect(got.headers).not.toHaveProperty(name);
+    for (const name of ["te", "proxy-authorization", ...OVERRIDES]) expect(got.headers).not.toHaveProperty(name);
   });
 
   test("models, listed and by name; HEAD and answers without a body", async () => {
@@ -255,13 +270,17 @@ describe("a way around the guard", () => {
   });
 
   test("a browser's question before it posts is the upstream's to answer", async () => {
-    const { url, received } = await setting(
-      guard,
-      (_, response) => void response.writeHead(204, { "access-control-allow-origin": "*" }).end(),
-    );
-    const response = await fetch(`${url}/chat/completions?x=1`, { method: "OPTIONS" });
-    expect([response.status, response.headers.get("access-control-allow-origin")]).toEqual([204, "*"]);
-    expect([received[0].method, received[0].url]).toEqual(["OPTIONS", "/v1/chat/completions?x=1"]);
+    const { url, received } = await setting(guard, (_, response) => {
+      const methods = { "access-control-allow-methods": "GET, POST", "access-control-allow-headers": "authorization,content-type" };
+      response.writeHead(200, { "access-control-allow-origin": "*", ...methods, vary: "to write a, fake" }).end("Sure, here is how");
+    });
+    const response = await fetch(`${url}/chat/completions?api-version=2024-10-21`, { method: "OPTIONS" });
+    const names = ["origin", "methods", "headers"].map(name => response.headers.get(`access-control-allow-${name}`));
+    expect([response.status, ...names, response.headers.get("vary"), await response.text()]).toEqual([
+      ...[200, "*", "GET, POST", "authorization,content-type"],
+      ...[null, ""],
+    ]);
+    expect([received[0].method, received[0].url]).toEqual(["OPTIONS", "/v1/chat/completions?api-version=2024-10-21"]);
   });
 
   test("other methods of the moderated endpoints are refused, and bodies that are no JSON", async () => {
