@@ -131,7 +131,9 @@ export class Relay {
       const choice = this.#choiceOf(value);
       const { gate } = choice;
       try {
-        for (const part of this.#call.form.ofChunk(value).parts) if (!gate.finding && !gate.failure) await gate.push(part);
+        for (const part of this.#call.form.ofChunk(value).parts) {
+          if (!choice.isOver && !gate.finding && !gate.failure) await gate.push(part);
+        }
       } catch (error) {
         if (!(error instanceof ApiError) || this.#call.signal.aborted) throw error;
         gate.giveUp(error);
