@@ -27,6 +27,12 @@ const READ_OPTION_NAMES = ["include_usage"];
 const READ_MESSAGE_NAMES = ["role", "content"];
 const READ_PART_NAMES = ["type", "text", "refusal"];
 
+/** Under these names some server reads the question, or puts more into it, that the proxy would not have judged. */
+const OTHER_QUESTIONS = [
+  ...["messages", "prompt", "suffix", "input", "inputs", "contents", "instructions", "system", "system_prompt", "documents", "images"],
+  ...["chat_template", "template", "prompt_token_ids", "prompt_embeds", "input_ids", "input_embeds"],
+];
+
 /** Which field of a part is its text, by its type. */
 const PART_TEXTS: Readonly<Record<string, string>> = { text: "text", input_text: "text", output_text: "text", refusal: "refusal" };
 /** What else a part of text may have, which no model reads. */
@@ -53,6 +59,7 @@ export function readAsked(body: Record<string, unknown>, readQuestions: ReadQues
  * who splits his question in two is not heard by halves. Instructions that come behind it are heard with it.
  */
 export function chatQuestion(fields: Fields, isLenient: boolean): ChatMessage[][] {
+  if (!isLenient) refuseOtherQuestions(fields, ["messages"]);
   const messages = requireArray(fields, "messages").flatMap((value, i) => {
     const message = new Fields(value, `messages[${i}].`);
     if (!isLenient) checkSpelling(message, READ_MESSAGE_NAMES, `messages[${i}].`);
@@ -108,6 +115,17 @@ function checkSpelling(fields: Fields, names: readonly string[], path: string): 
   }
 }
 
+function refuseOtherQuestions(fields: Fields, read: readonly string[]): void {
+  for (const name of fields.names) {
+    const known = OTHER_QUESTIONS.find(other => folded(other) === folded(name));
+    if (known === undefined || read.includes(known)) continue;
+    throw new ApiError(400, `${known}: expected no question but in ${read.join(" and ")}, which the guard judges, got one`, {
+      param: known,
+      code: "content_not_moderated",
+    });
+  }
+}
+
 /** Also of the two letters beyond ASCII whose other case is in it: U+017F and U+212A. */
 function folded(name: string): string {
   return name.toUpperCase().toLowerCase();
@@ -115,6 +133,7 @@ function folded(name: string): string {
 
 /** Each prompt is a question; a suffix is read with it. */
 export function promptQuestions(fields: Fields, isLenient: boolean): ChatMessage[][] {
+  if (!isLenient) refuseOtherQuestions(fields, ["prompt", "suffix"]);
   const prompt = fields.get("prompt") ?? "";
   const suffix = fields.string("suffix") ?? "";
   const isList = Array.isArray(prompt) && typeof prompt[0] !== "number";

@@ -143,7 +143,9 @@ type Json = Readonly<Record<string, unknown>>;
 
 /** The texts of a body that was forwarded which must have been judged, and those that must have been heard as context. */
 function placesOf(route: string, body: Json): { readonly judged: unknown[]; readonly heard: unknown[] } {
-  if (route.endsWith("/v1/completions")) return { judged: [body.prompt, body.suffix], heard: [] };
+  const { prompt, suffix, documents, chat_template } = body;
+  const more = [documents, chat_template]; // by which some servers ask more than the messages
+  if (route.endsWith("/v1/completions")) return { judged: [prompt, suffix, body.messages, more], heard: [] };
   const messages = body.messages as readonly Json[];
   const roleOf = ({ role }: Json): string => {
     if (role === "tool" || role === "function") return "tool";
@@ -153,11 +155,11 @@ function placesOf(route: string, body: Json): { readonly judged: unknown[]; read
     Array.isArray(content) ? content.flatMap(({ text, refusal }) => [text, refusal]) : [content];
   const said = messages.map((message, i) => ({ role: roleOf(message), texts: textsOf(message), i })).filter(({ role }) => role !== "tool");
   const last = said.findLast(({ role }) => role === "user")?.i;
-  if (last === undefined) return { judged: said.map(({ texts }) => texts), heard: [] };
+  if (last === undefined) return { judged: [...said.map(({ texts }) => texts), prompt, suffix, more], heard: [] };
   const turn = said.findLast(({ role, i }) => role === "assistant" && i < last)?.i ?? -1;
   const isJudged = ({ role, i }: { role: string; i: number }): boolean => (role === "user" && i > turn) || (role === "system" && i > last);
   return {
-    judged: said.filter(isJudged).map(({ texts }) => texts),
+    judged: [...said.filter(isJudged).map(({ texts }) => texts), prompt, suffix, more],
     heard: said.filter(one => !isJudged(one) && one.i < last).map(({ texts }) => texts),
   };
 }

@@ -335,6 +335,19 @@ describe("a question", () => {
     },
   );
 
+  test.each(["prompt", "suffix", "Documents", "input", "system", "chat_template", "documents", "prompt_embeds", "input_ids"])(
+    "that has another one in %s is refused: a server might read that",
+    async name => {
+      const s = await setting(guard, writes(GOOD));
+      const response = await post(s, { [name]: BAD_QUESTION });
+      expect([response.status, (await response.json()).error.code, s.received]).toEqual([400, "content_not_moderated", []]);
+      expect((await post(s, { [name]: null })).status).toBe(200);
+      const prompt = { prompt: QUESTION, messages: [{ role: "user", content: BAD_QUESTION }] };
+      const asked = { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(prompt) };
+      expect((await fetch(`${s.url}/completions`, asked)).status).toBe(400);
+    },
+  );
+
   test("in parts of text, of any name, passes", async () => {
     const s = await setting(guard, writes(GOOD));
     const content = [
