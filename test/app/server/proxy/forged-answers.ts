@@ -184,6 +184,7 @@ export async function answering(): Promise<(forged: ForgedAnswer, guard?: Guard 
     const isEvents = response.headers.get("content-type")?.startsWith("text/event-stream");
     const values: unknown[] = isEvents ? events(received) : [JSON.parse(received)];
     for (const value of values) if (value !== "[DONE]") checkFields(value, passed, check);
+    if (isEvents) checkOrder(values, check);
 
     const [health, metrics] = await Promise.all(["health", "metrics"].map(path => fetch(new Request(`http://proxy/${path}`))));
     check(health.status === 200, "health");
@@ -195,6 +196,30 @@ export async function answering(): Promise<(forged: ForgedAnswer, guard?: Guard 
       isCut: received.includes("content_filter"),
     };
   };
+}
+
+/** A name comes once, or many would be a text; and nothing comes after the end of a choice. */
+// biome-ignore lint/suspicious/noExplicitAny: events of every shape
+function checkOrder(all: readonly any[], check: (isRight: boolean, what: string) => void): void {
+  const seen = new Map<string, unknown>();
+  const once = (what: string, value: unknown): void => {
+    if (!value) return;
+    check(!seen.has(what) || seen.get(what) === value, `${what}: another name`);
+    seen.set(what, value);
+  };
+  const ended = new Set<unknown>();
+  for (const event of all) {
+    for (const key of ["id", "object", "model", "system_fingerprint", "service_tier"]) once(key, event[key]);
+    for (const { index, delta, finish_reason } of event.choices ?? []) {
+      check(!ended.has(index), "a chunk after the end of its choice");
+      if (finish_reason !== null) ended.add(index);
+      once(`${index} function`, delta?.function_call?.name);
+      for (const call of delta?.tool_calls ?? []) {
+        const [type, body] = call.function ? ["function", call.function] : ["custom", call.custom];
+        for (const [key, value] of Object.entries({ id: call.id, type: call.type, name: body?.name })) once(`${index} ${call.index} ${type} ${key}`, value); // biome-ignore format: one line
+      }
+    }
+  }
 }
 
 /** Every key is one of those above, and every string under it a name, or a text that was judged. */

@@ -56,10 +56,12 @@ const asked = {
   n: mostly(fc.constantFrom(1, 1, 2)),
   stream_options: mostly(some({ include_usage: fc.boolean() })),
 };
-const loose = { tools: anything, response_format: anything, user: name, metadata: anything };
-const chat = some({ ...asked, ...loose, messages: mostly(fc.array(message, { minLength: 1, maxLength: 5 })) }, ["messages"]);
+/** In few requests, since they are refused. */
+const other = fc.oneof({ arbitrary: fc.constant(null), weight: 12 }, { arbitrary: text, weight: 1 });
+const loose = { documents: other, chat_template: other, tools: anything, response_format: anything, user: name, metadata: anything };
+const chat = some({ ...asked, ...loose, prompt: other, messages: mostly(fc.array(message, { minLength: 1, maxLength: 5 })) }, ["messages"]);
 const prompt = fc.oneof(text, fc.array(text, { maxLength: 3 }), fc.constant([1, 2]), anything);
-const completion = some({ ...asked, prompt: mostly(prompt), suffix: mostly(text) });
+const completion = some({ ...asked, messages: other, prompt: mostly(prompt), suffix: mostly(text) });
 
 const names = fc.constantFrom(
   ...["v1", "v2", "chat", "completions", "Completions", "responses", "messages", "models", "files", "embeddings", "sonar", "content"],
@@ -144,15 +146,15 @@ type Json = Readonly<Record<string, unknown>>;
 /** The texts of a body that was forwarded which must have been judged, and those that must have been heard as context. */
 function placesOf(route: string, body: Json): { readonly judged: unknown[]; readonly heard: unknown[] } {
   const { prompt, suffix, documents, chat_template } = body;
-  const more = [documents, chat_template]; // by which some servers ask more than the messages
+  const more = [documents, chat_template, body.Messages]; // by which some servers ask more than the messages
   if (route.endsWith("/v1/completions")) return { judged: [prompt, suffix, body.messages, more], heard: [] };
   const messages = body.messages as readonly Json[];
   const roleOf = ({ role }: Json): string => {
     if (role === "tool" || role === "function") return "tool";
     return role === "system" || role === "developer" ? "system" : role === "assistant" ? "assistant" : "user";
   };
-  const textsOf = ({ content }: Json): unknown[] =>
-    Array.isArray(content) ? content.flatMap(({ text, refusal }) => [text, refusal]) : [content];
+  const textsOf = ({ content, Content }: Json): unknown[] =>
+    Array.isArray(content) ? [...content.flatMap(({ text, refusal }) => [text, refusal]), Content] : [content, Content];
   const said = messages.map((message, i) => ({ role: roleOf(message), texts: textsOf(message), i })).filter(({ role }) => role !== "tool");
   const last = said.findLast(({ role }) => role === "user")?.i;
   if (last === undefined) return { judged: [...said.map(({ texts }) => texts), prompt, suffix, more], heard: [] };
