@@ -106,7 +106,10 @@ export class Call {
     return headers;
   }
 
-  /** Whether a text passes for which there is no verdict. Where something is blocked, that is for the guard's fault alone, which no text can choose. */
+  /**
+   * Whether a text passes for which there is no verdict. Where something is blocked, that is for the guard's fault
+   * alone, which no text can choose.
+   */
   passes({ fault }: Unjudged): boolean {
     const { action, failOpen } = this.service;
     return action !== "block" || (failOpen && fault === "guard");

@@ -82,7 +82,10 @@ export class Gate {
     return this.#texts.get(kind)?.all ?? "";
   }
 
-  /** Takes the next part; what may come out now, as fields of choices. Throws ApiError where the guard fails and that lets nothing pass. */
+  /**
+   * Takes the next part; what may come out now, as fields of choices. Throws ApiError where the guard fails and that
+   * lets nothing pass.
+   */
   async push({ kind, text, frame, wrap }: Part): Promise<Fields[]> {
     const out: Fields[] = [];
     if (this.#run && this.#run.text.kind !== kind) await this.#endRun(out);
@@ -169,7 +172,10 @@ export class Gate {
     this.close();
   }
 
-  /** What is done without a verdict on a text: it passes, it is cut where it was last cleared, or the answer ends with an error. */
+  /**
+   * What is done without a verdict on a text: it passes, it is cut where it was last cleared, or the answer ends with
+   * an error.
+   */
   async #fail(error: unknown, text: Text, out: Fields[]): Promise<void> {
     this.#options.signal.throwIfAborted();
     this.close();

@@ -40,7 +40,10 @@ export interface JudgeOptions {
   readonly log: (line: string) => void;
 }
 
-/** What makes a guard give no verdict: the text, too little memory for it, or the guard, which then judges no text at all. */
+/**
+ * What makes a guard give no verdict: the text, too little memory for it, or the guard, which then judges no text at
+ * all.
+ */
 export type Fault = "text" | "memory" | "guard";
 
 /** Why a text has no verdict. */
@@ -128,8 +131,9 @@ export class Judge {
   }
 
   /**
-   * Why a guard threw instead of judging a text. A guard that still judges another text has not failed, whatever the error looks like: were that decided by
-   * its class, a text that finds an unexpected way to fail would open a proxy that fails open.
+   * Why a guard threw instead of judging a text. A guard that still judges another text has not failed, whatever the
+   * error looks like: were that decided by its class, a text that finds an unexpected way to fail would open a proxy
+   * that fails open.
    */
   async failureOf(error: unknown): Promise<Unjudged> {
     const message = error instanceof Error ? error.message : String(error);

@@ -70,7 +70,10 @@ export function headOf(answer: Json): Json {
   return { ...pick(answer, HEAD_FIELDS, isName), ...(typeof created === "number" ? { created } : {}) };
 }
 
-/** Counts of tokens, also in groups; null where there are none. Under names of the upstream's own there would be a text in the names. */
+/**
+ * Counts of tokens, also in groups; null where there are none. Under names of the upstream's own there would be a
+ * text in the names.
+ */
 export function usageOf({ usage }: Json): Json | null {
   if (!isObject(usage)) return null;
   const numbers = (object: Json): Json => pick(object, COUNTS, value => typeof value === "number");

@@ -1,9 +1,10 @@
 /**
  * The proxy as a web-standard handler: an OpenAI-compatible server in front of another one, with the guard between.
  *
- * In: a loaded guard of either kind and the upstream's URL. Out: chat and text completions whose questions are judged before the upstream sees them, and whose
- * answers are judged while they pass; what is on a list of other routes goes straight through. Reading order: this file; call.ts and question.ts; relay.ts and
- * gate.ts (what may come out, and when), whole.ts; judge.ts (who has the engine); upstream.ts and event-reader.ts (what is believed of the upstream).
+ * In: a loaded guard of either kind and the upstream's URL. Out: chat and text completions whose questions are judged
+ * before the upstream sees them, and whose answers are judged while they pass; what is on a list of other routes goes
+ * straight through. Reading order: this file; call.ts and question.ts; relay.ts and gate.ts (what may come out, and
+ * when), whole.ts; judge.ts (who has the engine); upstream.ts and event-reader.ts (what is believed of the upstream).
  */
 
 import type { Guard } from "../../../guard/guard.ts";
@@ -275,7 +276,10 @@ function checkType({ type, close }: UpstreamResponse, isStream: boolean): void {
   throw upstreamFault(`${expected}, as was asked for`, "another type");
 }
 
-/** The query that goes to the upstream of a moderated request: Azure's servers want one, and any other might be text for the model. */
+/**
+ * The query that goes to the upstream of a moderated request: Azure's servers want one, and any other might be text
+ * for the model.
+ */
 function queryOf(request: Request): string {
   const { search, searchParams } = new URL(request.url);
   for (const [name, value] of searchParams) {

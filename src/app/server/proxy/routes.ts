@@ -1,8 +1,9 @@
 /**
  * Where a request goes: to be moderated, straight through, or nowhere.
  *
- * What goes straight through is a list. Servers have new endpoints that write text each month, so a list of what is refused is never complete; and a path
- * must be spelt exactly as in the list, since servers differ in which other spellings they take for the same.
+ * What goes straight through is a list. Servers have new endpoints that write text each month, so a list of what is
+ * refused is never complete; and a path must be spelt exactly as in the list, since servers differ in which other
+ * spellings they take for the same.
  */
 
 import { ApiError } from "../api-error.ts";
@@ -10,8 +11,8 @@ import { ApiError } from "../api-error.ts";
 export type Route = "/v1/chat/completions" | "/v1/completions" | "/v1/*";
 
 /**
- * What goes straight through: a method and a path. `*` stands for a name, `**` at the end for one or more with slashes between (models are named
- * `org/name`). What is not in it can be allowed by whoever runs the proxy.
+ * What goes straight through: a method and a path. `*` stands for a name, `**` at the end for one or more with
+ * slashes between (models are named `org/name`). What is not in it can be allowed by whoever runs the proxy.
  */
 const OPEN_ROUTES = [
   "GET /v1/models",
@@ -41,7 +42,10 @@ const NAME = /^[\w.~:@+=-]+$/;
 export class Routes {
   readonly #open: readonly (readonly [method: string, names: readonly string[]])[];
 
-  /** `allowed`: as in the list, "POST /v1/tokenize". Throws RangeError for what is no such route, or might be a moderated one. */
+  /**
+   * `allowed`: as in the list, "POST /v1/tokenize". Throws RangeError for what is no such route, or might be a
+   * moderated one.
+   */
   constructor(allowed: readonly string[]) {
     for (const route of allowed) checkRoute(route);
     this.#open = [...OPEN_ROUTES, ...allowed].map(route => {

@@ -1,8 +1,9 @@
 /**
  * Errors of the upstream's.
  *
- * In: what it says instead of an answer. Out: OpenAI's four fields of an error: a message that the guard has judged like an answer, and names. What else
- * stands there is left out: some servers put what the model wrote into it (`failed_generation`), and others quote it in the message.
+ * In: what it says instead of an answer. Out: OpenAI's four fields of an error: a message that the guard has judged
+ * like an answer, and names. What else stands there is left out: some servers put what the model wrote into it
+ * (`failed_generation`), and others quote it in the message.
  */
 
 import { ApiError } from "../api-error.ts";

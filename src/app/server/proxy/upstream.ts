@@ -1,9 +1,9 @@
 /**
  * The server behind the proxy.
  *
- * In: a client's request. Out: the upstream's response, whose bytes are read with a limit on how long it may be silent. Of the request's headers what belongs
- * to one connection alone (hop-by-hop headers, lengths, encodings) is left out; everything else, Authorization with it, passes as it is. Of the response's
- * only listed ones pass.
+ * In: a client's request. Out: the upstream's response, whose bytes are read with a limit on how long it may be
+ * silent. Of the request's headers what belongs to one connection alone (hop-by-hop headers, lengths, encodings) is
+ * left out; everything else, Authorization with it, passes as it is. Of the response's only listed ones pass.
  */
 
 import { ApiError } from "../api-error.ts";

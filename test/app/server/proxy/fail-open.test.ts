@@ -1,4 +1,7 @@
-/** Texts for which a guard has no verdict, with and without `failOpen`: no text can choose to pass unjudged, and none takes the proxy out of service. */
+/**
+ * Texts for which a guard has no verdict, with and without `failOpen`: no text can choose to pass unjudged, and none
+ * takes the proxy out of service.
+ */
 
 import { expect, test } from "vitest";
 import { StreamGuard } from "../../../../src/guard/stream-guard.ts";

@@ -1,4 +1,7 @@
-/** Answers of an upstream that may send anything: what the client gets of them was judged, or is a name where the documents say that names pass. */
+/**
+ * Answers of an upstream that may send anything: what the client gets of them was judged, or is a name where the
+ * documents say that names pass.
+ */
 
 import fc from "fast-check";
 import { createProxy } from "../../../../src/app/server/proxy/proxy.ts";
@@ -147,7 +150,10 @@ export interface Outcome {
   readonly isCut: boolean;
 }
 
-/** Sends a forged answer through the proxy and throws where the client gets what it should not. `guard`: in place of the stand-in. */
+/**
+ * Sends a forged answer through the proxy and throws where the client gets what it should not. `guard`: in place of
+ * the stand-in.
+ */
 export async function answering(): Promise<(forged: ForgedAnswer, guard?: Guard | StreamGuard) => Promise<Outcome>> {
   let script: Script = () => {};
   const s = await setting(standIn("Gen").guard, (request, response) => script(request, response));

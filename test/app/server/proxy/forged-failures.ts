@@ -1,6 +1,6 @@
 /**
- * Every error that a text can cause in a guard, with the proxy open for failures: as a question, in its context, or somewhere in an answer. Nothing that was
- * not judged passes, in either direction, and the proxy stays in service.
+ * Every error that a text can cause in a guard, with the proxy open for failures: as a question, in its context, or
+ * somewhere in an answer. Nothing that was not judged passes, in either direction, and the proxy stays in service.
  */
 
 import fc from "fast-check";

@@ -1,6 +1,6 @@
 /**
- * Requests of a client that may send anything: what the upstream gets of them was judged as a question, or heard as its context, or stands where the documents
- * say that it is not judged.
+ * Requests of a client that may send anything: what the upstream gets of them was judged as a question, or heard as
+ * its context, or stands where the documents say that it is not judged.
  */
 
 import fc from "fast-check";
@@ -143,7 +143,9 @@ export interface Forwarded {
 
 type Json = Readonly<Record<string, unknown>>;
 
-/** The texts of a body that was forwarded which must have been judged, and those that must have been heard as context. */
+/**
+ * The texts of a body that was forwarded which must have been judged, and those that must have been heard as context.
+ */
 function placesOf(route: string, body: Json): { readonly judged: unknown[]; readonly heard: unknown[] } {
   const { prompt, suffix, documents, chat_template } = body;
   const more = [documents, chat_template, body.Messages]; // by which some servers ask more than the messages
@@ -166,7 +168,10 @@ function placesOf(route: string, body: Json): { readonly judged: unknown[]; read
   };
 }
 
-/** Sends a forged request through the proxy and throws where the upstream gets what it should not. `guard`: in place of the stand-in. */
+/**
+ * Sends a forged request through the proxy and throws where the upstream gets what it should not. `guard`: in place
+ * of the stand-in.
+ */
 export async function asking(): Promise<(forged: ForgedRequest, guard?: Guard | StreamGuard) => Promise<Forwarded>> {
   const s = await setting(standIn("Gen").guard, (_, response) => sendJson(response, { error: { message: "no" } }, 400));
   return async (forged, guard) => {

@@ -1,4 +1,7 @@
-/** Properties of the proxy over many forged cases: test/app/server/proxy/forged.test.ts has a few hundred of each, test/slow/proxy-forged.slow.ts 10,000. */
+/**
+ * Properties of the proxy over many forged cases: test/app/server/proxy/forged.test.ts has a few hundred of each,
+ * test/slow/proxy-forged.slow.ts 10,000.
+ */
 
 import fc from "fast-check";
 import { expect } from "vitest";

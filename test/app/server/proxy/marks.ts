@@ -1,8 +1,10 @@
 /**
- * Marks: each text of a forged answer or request carries one of its own, so that whoever gets a text can be asked where it came from.
+ * Marks: each text of a forged answer or request carries one of its own, so that whoever gets a text can be asked
+ * where it came from.
  *
- * TEXT stands for a character that no name has, and NAME for a word that might pass as a name, until `marked` gives each its own. A forged value is any JSON
- * at all in one place of a few; the others are as servers and clients write them, or nothing would come far enough to leak.
+ * TEXT stands for a character that no name has, and NAME for a word that might pass as a name, until `marked` gives
+ * each its own. A forged value is any JSON at all in one place of a few; the others are as servers and clients write
+ * them, or nothing would come far enough to leak.
  */
 
 import fc from "fast-check";
