@@ -60,7 +60,7 @@ const tests = expand("test", room.tests, ".test.ts");
 say(`${all.length} mutants in ${Object.keys(instrumented).length} files, ${mutants.length} tried, ${tests.length} test files`);
 
 const byId = new Map(mutants.map(mutant => [mutant.id, mutant]));
-/** What has to run alone, by test file. */
+/** What has to run alone, by test file: what only code outside of its tests goes through, and what a test would go through once only. */
 const alone = new Map(tests.map(file => [file, new Set<string>()]));
 /** How long the tests of a file take. */
 const durationMs = new Map<string, number>();
@@ -145,7 +145,8 @@ async function tryEach(file: string, limits: Pick<Job, "fromMs" | "toMs">): Prom
       if (entry.kind === "dirty" || entry.kind === "unreached") alone.get(file)!.add(entry.id);
       if (entry.kind === "coverage") {
         durationMs.set(file, Math.max(entry.ms, durationMs.get(file) ?? 0));
-        for (const id of entry.static) alone.get(file)!.add(id);
+        const inTests = new Set(entry.tests);
+        for (const id of entry.static) if (!inTests.has(id)) alone.get(file)!.add(id);
         for (const id of [...entry.static, ...entry.tests]) if (byId.has(id)) byId.get(id)!.isCovered = true;
       }
       take(entry);

@@ -19,8 +19,8 @@ export const ROOMS: Readonly<Record<string, Room>> = {
     tests: [
       "tokenizer/template-strip.test.ts",
       "tokenizer/chat-template.test.ts",
+      "tokenizer/tokenizer-json.test.ts",
       "tokenizer/encode-stream.test.ts",
-      "tokenizer/goldens.test.ts",
     ],
   },
   session: {
