@@ -19,8 +19,10 @@ import type { Entry, Job } from "./runner.ts";
 import type { Plan } from "./vitest-process.ts";
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));
-/** A worker that says nothing for so long hangs in a mutant. */
+/** A worker that says nothing for so long hangs in its mutant. */
 const HANG_MS = 90_000;
+/** Tests as they are may take longer. */
+const SILENT_MS = 900_000;
 /** Tests below are the quick ones, which go first. */
 const QUICK_MS = 300;
 /** A file whose tests take longer is not run anew for single mutants: the score may only come out too low by it. */
@@ -203,21 +205,24 @@ async function runVitest(runs: Plan["runs"], log: string): Promise<{ entries: En
     }
   };
   const watch = setInterval(() => {
-    if (Date.now() - Math.max(statSync(log).mtimeMs, statSync(plan).mtimeMs) > HANG_MS) kill();
+    const limit = readLog(log).at(-1)?.kind === "start" ? HANG_MS : SILENT_MS;
+    if (Date.now() - Math.max(statSync(log).mtimeMs, statSync(plan).mtimeMs) > limit) kill();
   }, 1_000);
   process.once("exit", kill);
   const status = await new Promise(done => child.on("close", done));
   clearInterval(watch);
   process.off("exit", kill);
   kill();
-  const entries: Entry[] = readFileSync(log, "utf8")
-    .split("\n")
-    .filter(line => line !== "")
-    .map(line => JSON.parse(line));
+  const entries = readLog(log);
   if (status === 0) return { entries, isKilled: false };
   const last = entries.at(-1);
   if (last?.kind !== "start") throw new Error(`expected a run that ends by itself, got one that did not: ${messages.slice(-2_000)}`);
   return { entries: [...entries, { kind: "timeout", id: last.id }], isKilled: true };
+}
+
+function readLog(log: string): Entry[] {
+  const lines = readFileSync(log, "utf8").split("\n");
+  return lines.slice(0, -1).map(line => JSON.parse(line));
 }
 
 function writeReport(): string {
