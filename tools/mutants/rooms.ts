@@ -18,6 +18,8 @@ export const ROOMS: Readonly<Record<string, Room>> = {
     sources: ["tokenizer/chat-template.ts", "tokenizer/chat-stream.ts", "tokenizer/template-strip.ts"],
     tests: [
       "tokenizer/template-strip.test.ts",
+      "tokenizer/chat-template-parts.test.ts",
+      "tokenizer/chat-stream.test.ts",
       "tokenizer/chat-template.test.ts",
       "tokenizer/tokenizer-json.test.ts",
       "tokenizer/encode-stream.test.ts",
