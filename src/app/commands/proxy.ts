@@ -6,6 +6,7 @@ import { type Terminal, UsageError } from "../io.ts";
 import { loadEitherGuard } from "../loaded-guard.ts";
 import type { Action } from "../server/proxy/call.ts";
 import { createProxy } from "../server/proxy/proxy.ts";
+import { Routes } from "../server/proxy/routes.ts";
 import { Upstream } from "../server/proxy/upstream.ts";
 import { checkPort, logTo, serveUntilStopped } from "../serving.ts";
 
@@ -23,6 +24,7 @@ export interface ProxyCommandOptions extends ModelOptions {
   /** Seconds. */
   readonly timeout: number;
   readonly failOpen?: boolean;
+  readonly allowRoute?: readonly string[];
   readonly logRequests?: boolean;
   readonly logText?: boolean;
 }
@@ -35,7 +37,9 @@ export async function proxyCommand(options: ProxyCommandOptions, terminal: Termi
   const { host, port, upstream, every, timeout } = options;
   checkPort(port);
   if (timeout > 300) throw new UsageError(`--timeout: expected at most 300 seconds, got ${timeout}`);
-  checkUpstream(upstream);
+  const { allowRoute = [] } = options;
+  check("--upstream", () => new Upstream(upstream, 1));
+  check("--allow-route", () => new Routes(allowRoute));
   const guard = await loadEitherGuard(options, terminal);
   try {
     const handler = createProxy(guard, {
@@ -49,6 +53,7 @@ export async function proxyCommand(options: ProxyCommandOptions, terminal: Termi
       maxBodyBytes: options.maxBody,
       timeoutMs: timeout * 1000,
       failOpen: options.failOpen ?? false,
+      allowRoutes: allowRoute,
       log: logTo(terminal),
       logRequests: options.logRequests ?? false,
       logText: options.logText ?? false,
@@ -59,11 +64,11 @@ export async function proxyCommand(options: ProxyCommandOptions, terminal: Termi
   }
 }
 
-/** Before the guard is loaded. */
-function checkUpstream(upstream: string): void {
+/** Before the guard is loaded. The library names its own option. */
+function check(option: string, make: () => unknown): void {
   try {
-    new Upstream(upstream, 1);
+    make();
   } catch (error) {
-    throw new UsageError(`--${(error as Error).message}`);
+    throw new UsageError((error as Error).message.replace(/^\w+/, option));
   }
 }
