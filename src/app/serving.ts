@@ -1,5 +1,6 @@
 /** A handler on a port, until Ctrl-C or SIGTERM: then it finishes what it has accepted. */
 
+import type { Engine } from "../tensor/engine.ts";
 import { printable, type Terminal, UsageError } from "./io.ts";
 import type { Handler } from "./server/handler.ts";
 import { type Listener, type ListenOptions, listen } from "./server/listen.node.ts";
@@ -8,13 +9,20 @@ export function checkPort(port: number): void {
   if (port > 65_535) throw new UsageError(`--port: expected at most 65535, got ${port}`);
 }
 
-/** `notice` is written before the address. True where Ctrl-C ended it. */
+/**
+ * Listens as soon as the engine's threads are up: connections could take what a thread needs to start. `notice` is written before the address. True
+ * where Ctrl-C ended it.
+ */
 export async function serveUntilStopped(
+  engine: Pick<Engine, "ready">,
   handler: Handler,
   options: ListenOptions,
   terminal: Terminal,
   notice: string = "",
 ): Promise<boolean> {
+  await engine.ready().catch(error => {
+    throw new Error(`${error.message} (--threads 1 needs no workers)`);
+  });
   const listener = await open(handler, options);
   const stop = untilStopped(terminal);
   terminal.err(`${notice}listening on ${listener.url}\n`);

@@ -1,6 +1,6 @@
 /** `qwen3guard serve` as a process: what it prints, how it is stopped, and what it takes from its arguments. */
 
-import { createServer } from "node:net";
+import { connect, createServer } from "node:net";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { cli } from "./harness.ts";
 import { type ServerProcess, startServer } from "./server/server-process.ts";
@@ -85,6 +85,27 @@ test("its options reach the handler", async () => {
     `listening on ${url}\n401 /v1/moderations - ms\n200 /v1/moderations - ms\n413 /v1/moderations - ms\n200 /v1/models - ms\n`,
   );
 });
+
+test.skipIf(process.platform === "win32")(
+  "connections that take all file descriptors as soon as it listens take nothing that the engine needs",
+  async () => {
+    const { url, child } = await startServer(["--threads", "2"], {}, 256);
+    onTestFinished(() => void child.kill("SIGKILL"));
+    const { port, hostname } = new URL(url);
+    const sockets = Array.from({ length: 400 }, () => connect(Number(port), hostname).on("error", () => {}));
+    await Promise.all(sockets.map(socket => new Promise(resolve => socket.once("connect", resolve).once("close", resolve))));
+    // They stay for an answer's time, which is about what a worker takes to start.
+    const body = JSON.stringify({ input: "word ".repeat(300) });
+    sockets[0].write(
+      `POST /v1/moderations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`,
+    );
+    await new Promise(resolve => sockets[0].once("data", resolve));
+    for (const socket of sockets) socket.destroy();
+    let answer: Response | undefined;
+    while (!answer) answer = await moderate(url, "hi ".repeat(50)).catch(() => undefined); // until there is a descriptor again
+    expect([answer.status, (await fetch(`${url}/health`)).status]).toEqual([200, 200]);
+  },
+);
 
 test("beyond loopback without a key it warns", async () => {
   const open = await serve(["--host", "0.0.0.0"]);

@@ -53,7 +53,7 @@ export async function proxyCommand(options: ProxyCommandOptions, terminal: Termi
       logRequests: options.logRequests ?? false,
       logText: options.logText ?? false,
     });
-    return await serveUntilStopped(handler, { host, port, timeoutMs: IDLE_MS }, terminal);
+    return await serveUntilStopped(guard.model.engine, handler, { host, port, timeoutMs: IDLE_MS }, terminal);
   } finally {
     guard.close();
   }

@@ -48,7 +48,7 @@ export async function serveCommand(options: ServeCommandOptions, terminal: Termi
     });
     const isOpen = apiKey === undefined && !isLoopback(host);
     const notice = isOpen ? `qwen3guard: ${host} may be reached by others and no --api-key is asked for\n` : "";
-    return await serveUntilStopped(handler, { host, port, timeoutMs: timeout * 1000 }, terminal, notice);
+    return await serveUntilStopped(guard.model.engine, handler, { host, port, timeoutMs: timeout * 1000 }, terminal, notice);
   } finally {
     guard.close();
   }

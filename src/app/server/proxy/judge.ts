@@ -11,6 +11,7 @@ import type { StreamGuard } from "../../../guard/stream-guard.ts";
 import type { Mode } from "../../../guard/verdict.ts";
 import type { ChatMessage } from "../../../tokenizer/chat-template.ts";
 import { ApiError } from "../api-error.ts";
+import { watchEngine } from "../engine-watch.ts";
 import { Queue, type Turn } from "../queue.ts";
 
 /** About, for what a queue needs. */
@@ -48,6 +49,7 @@ export class Judge {
   readonly #guard: Guard | StreamGuard;
   readonly #every: number | undefined;
   readonly #log: (line: string) => void;
+  readonly #isComputing: () => boolean;
   #isFailing = false;
 
   constructor(guard: Guard | StreamGuard, { mode, every, maxStreams, log }: JudgeOptions) {
@@ -57,15 +59,16 @@ export class Judge {
     this.#guard = guard;
     this.#every = every;
     this.#log = log;
+    this.#isComputing = watchEngine(guard.model.engine, log);
     this.name = guard.name;
     this.mode = mode;
     this.queue = new Queue(maxStreams); // a stream has at most one operation at a time, so it is never full
     this.open([{ role: "user", content: "-" }], new AbortController().signal).close(); // refuses options that are out of range
   }
 
-  /** Whether the last operation failed for want of an engine. */
+  /** Whether the last operation failed for want of an engine, or the engine has ended since. */
   get isFailing(): boolean {
-    return this.#isFailing;
+    return this.#isFailing || !this.#isComputing();
   }
 
   /** Begins to moderate an answer. Throws RangeError for a question that is longer than the context. */
