@@ -15,6 +15,7 @@
  */
 
 import { nextTurn } from "../../model/session.ts";
+import { hearConnections } from "./turns.ts";
 
 /** Ends a chunk of the job at work; resolves when it is its turn again. Rejects with the signal's reason when that is aborted meanwhile. */
 export type Turn = () => Promise<void>;
@@ -34,11 +35,6 @@ export class QueueFullError extends Error {}
 const SHORTER = 4;
 /** The event loop gets a turn after so long without one: it is there that requests arrive and clients leave. */
 const TURN_MS = 20;
-/**
- * Turns of Node's event loop until the signal of a client that has left is aborted: one ends, in the next the end of the connection is read, in the
- * third it is closed. Measured: 2 or 3, however the client leaves, also where its request and its leaving arrive together. One more to be sure.
- */
-const LEAVING_TURNS = 4;
 
 interface Job {
   readonly size: number;
@@ -148,13 +144,9 @@ export class Queue {
     signal.throwIfAborted();
   }
 
-  /** Gives those who have left the time to say so: what had been waiting before, and still is, is somebody's. Some microseconds on Node. */
+  /** Gives those who have left the time to say so: what had been waiting before, and still is, is somebody's. */
   async #hearLeaving(): Promise<void> {
-    if (typeof setImmediate === "function") {
-      for (let i = 0; i < LEAVING_TURNS; i++) await new Promise<void>(resolve => setImmediate(resolve));
-    } else {
-      await nextTurn();
-    }
+    await hearConnections();
     this.#turnStarted = performance.now();
   }
 
