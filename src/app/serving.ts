@@ -3,10 +3,22 @@
 import type { Engine } from "../tensor/engine.ts";
 import { printable, type Terminal, UsageError } from "./io.ts";
 import type { Handler } from "./server/handler.ts";
+import { isHostName, isLoopback } from "./server/hosts.ts";
 import { type Listener, type ListenOptions, listen } from "./server/listen.node.ts";
 
 export function checkPort(port: number): void {
   if (port > 65_535) throw new UsageError(`--port: expected at most 65535, got ${port}`);
+}
+
+/**
+ * The `allowedHosts` of a listener at `host`: on loopback, where nothing but the name in `Host` tells a web page's requests from others, those that
+ * `--allow-host` gives; elsewhere and with a key any, unless it is given.
+ */
+export function hostsToAllow(host: string, hasKey: boolean, names: readonly string[] = []): readonly string[] | undefined {
+  for (const name of names) {
+    if (!isHostName(name)) throw new UsageError(`--allow-host: expected a name without port, as in guard.example.org, got ${name}`);
+  }
+  return names.length > 0 || (isLoopback(host) && !hasKey) ? names : undefined;
 }
 
 /**

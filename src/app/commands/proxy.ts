@@ -7,12 +7,13 @@ import { loadEitherGuard } from "../loaded-guard.ts";
 import type { Action } from "../server/proxy/call.ts";
 import { createProxy } from "../server/proxy/proxy.ts";
 import { Upstream } from "../server/proxy/upstream.ts";
-import { checkPort, logTo, serveUntilStopped } from "../serving.ts";
+import { checkPort, hostsToAllow, logTo, serveUntilStopped } from "../serving.ts";
 
 export interface ProxyCommandOptions extends ModelOptions {
   readonly upstream: string;
   readonly host: string;
   readonly port: number;
+  readonly allowHost?: readonly string[];
   readonly mode: Mode;
   readonly every?: number;
   readonly action: Action;
@@ -36,6 +37,7 @@ export async function proxyCommand(options: ProxyCommandOptions, terminal: Termi
   checkPort(port);
   if (timeout > 300) throw new UsageError(`--timeout: expected at most 300 seconds, got ${timeout}`);
   checkUpstream(upstream);
+  const allowedHosts = hostsToAllow(host, false, options.allowHost);
   const guard = await loadEitherGuard(options, terminal);
   try {
     const handler = createProxy(guard, {
@@ -53,7 +55,7 @@ export async function proxyCommand(options: ProxyCommandOptions, terminal: Termi
       logRequests: options.logRequests ?? false,
       logText: options.logText ?? false,
     });
-    return await serveUntilStopped(guard.model.engine, handler, { host, port, timeoutMs: IDLE_MS }, terminal);
+    return await serveUntilStopped(guard.model.engine, handler, { host, port, timeoutMs: IDLE_MS, allowedHosts }, terminal);
   } finally {
     guard.close();
   }

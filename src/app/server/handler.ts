@@ -9,7 +9,7 @@
 import { Hono } from "hono";
 import type { Guard } from "../../guard/guard.ts";
 import { checkOptions } from "../../tensor/options.ts";
-import { ApiError, toApiError, unavailable } from "./api-error.ts";
+import { ApiError, failure, toApiError, unavailable } from "./api-error.ts";
 import { BearerKey } from "./bearer-key.ts";
 import { type Exchange, newId, Service } from "./context.ts";
 import { watchEngine } from "./engine-watch.ts";
@@ -175,10 +175,6 @@ function newExchange(request: Request, timeoutMs: number, log: (line: string) =>
     ended: undefined,
   };
   return { exchange, release };
-}
-
-function failure(error: ApiError): Response {
-  return Response.json({ error: error.body }, { status: error.status, headers: error.headers });
 }
 
 function preflight(): Response {

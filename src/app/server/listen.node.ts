@@ -4,8 +4,9 @@ import { createServer, type IncomingMessage, type Server } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { getRequestListener, type HttpBindings } from "@hono/node-server";
-import { ApiError } from "./api-error.ts";
+import { ApiError, failure, toApiError } from "./api-error.ts";
 import type { Handler } from "./handler.ts";
+import { checkHost } from "./hosts.ts";
 import { hearConnections } from "./turns.ts";
 
 export interface ListenOptions {
@@ -16,6 +17,8 @@ export interface ListenOptions {
   readonly timeoutMs: number;
   /** How long a request's headers and body may take to arrive: 30,000 by default. */
   readonly receiveMs?: number;
+  /** Names in `Host` that are answered besides those of the loopback (hosts.ts); any where it is left out. */
+  readonly allowedHosts?: readonly string[] | undefined;
 }
 
 export interface Listener {
@@ -40,12 +43,20 @@ const CLOSE_MS = 5_000;
 const IDLE_CHECK_MS = 20;
 
 /** Rejects with the system's error, for instance EADDRINUSE. */
-export async function listen(handler: Handler, { host, port, timeoutMs, receiveMs = RECEIVE_MS }: ListenOptions): Promise<Listener> {
-  const serve = async (request: Request, { outgoing }: HttpBindings): Promise<Response> => breaking(await handler.fetch(request), outgoing);
+export async function listen(handler: Handler, options: ListenOptions): Promise<Listener> {
+  const { host, port, timeoutMs, receiveMs = RECEIVE_MS, allowedHosts } = options;
+  const serve = async (request: Request, { incoming, outgoing }: HttpBindings): Promise<Response> => {
+    try {
+      if (allowedHosts) checkHost(incoming.headers.host, allowedHosts);
+    } catch (error) {
+      return failure(toApiError(error));
+    }
+    return breaking(await handler.fetch(request), outgoing);
+  };
   const listener = getRequestListener((request, env) => serve(request, env as HttpBindings), {
     overrideGlobalObjects: false,
     // What is no URL or has no host never comes to the handler.
-    errorHandler: () => Response.json({ error: new ApiError(400, "request: expected a URL and a host, got others").body }, { status: 400 }),
+    errorHandler: () => failure(new ApiError(400, "request: expected a URL and a host, got others")),
   });
   /** Requests that have not been answered to the end. */
   const open = new Set<IncomingMessage>();
