@@ -236,6 +236,7 @@ function buildProgram(terminal: Terminal, helps: Promise<void>[], setStatus: (co
     .option("--max-body <size>", "largest request: 500kB, 1MB, ...", byteSize, 4 * 2 ** 20)
     .option("--timeout <s>", "seconds that the upstream may be silent", integer(1), 120)
     .option("--fail-open", "let pass what could not be judged because the guard failed")
+    .option("--allow-route <route...>", 'let another route pass unjudged: "POST /v1/tokenize", "GET /v1/batches/*"')
     .option("--log-requests", "a line on stderr for each request and each finding, without text")
     .option("--log-text", "the same, with the text of findings")
     .addHelpText("after", example("qwen3guard proxy --upstream http://localhost:8000/v1 --model Qwen/Qwen3Guard-Stream-0.6B"))

@@ -84,6 +84,10 @@ test.each([
     ["--upstream", "localhost:8000"],
     "--upstream: expected an http or https URL without user, query and fragment, as in http://localhost:8000/v1, got another text",
   ],
+  [
+    ["--upstream", "http://x", "--allow-route", "POST /v1/Chat/Completions"],
+    '--allow-route: expected GET or POST or PUT or PATCH or DELETE and a path under /v1 that is not moderated, as in "POST /v1/tokenize" or "GET /v1/batches/*", got "POST /v1/Chat/Completions"',
+  ],
   [["--upstream", "http://x", "--timeout", "301"], "--timeout: expected at most 300 seconds, got 301"],
   [["--upstream", "http://x", "--allow-host", "a:80"], "--allow-host: expected a name without port, as in guard.example.org, got a:80"],
   [["--upstream", "http://x", "--port", "70000"], "--port: expected at most 65535, got 70000"],

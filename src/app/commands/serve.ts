@@ -51,7 +51,8 @@ export async function serveCommand(options: ServeCommandOptions, terminal: Termi
     });
     const isOpen = apiKey === undefined && !isLoopback(host);
     const notice = isOpen ? `qwen3guard: ${host} may be reached by others and no --api-key is asked for\n` : "";
-    return await serveUntilStopped(guard.model.engine, handler, { host, port, timeoutMs: timeout * 1000, allowedHosts }, terminal, notice);
+    const listening = { host, port, timeoutMs: timeout * 1000, allowedHosts };
+    return await serveUntilStopped(guard.model.engine, handler, listening, terminal, notice);
   } finally {
     guard.close();
   }
