@@ -1,10 +1,11 @@
 /** A checkpoint's files in a folder on disk. Node only; reached by `openCheckpointFiles`. */
 
-import { open, stat } from "node:fs/promises";
+import { stat } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
+import { missing, readTextFile } from "../checkpoint/text-file.node.ts";
 import { bytesFromFile } from "../tensor/bytes.node.ts";
-import { type CheckpointFiles, decodeText, maxTextBytes } from "./checkpoint-files.ts";
+import type { CheckpointFiles } from "./checkpoint-files.ts";
 
 /** Throws Error where `folder` is not a folder. `title` stands in messages and verdicts instead of its path. */
 export async function filesFromFolder(folder: string | URL, title?: string): Promise<CheckpointFiles> {
@@ -19,19 +20,7 @@ export async function filesFromFolder(folder: string | URL, title?: string): Pro
       const found = await stat(join(path, file)).catch(missing);
       return found && bytesFromFile(join(path, file), `${name}/${file}`);
     },
-    readText: async file => {
-      const full = `${name}/${file}`;
-      const found = await stat(join(path, file)).catch(missing);
-      if (found === undefined) return undefined;
-      if (!found.isFile()) throw new TypeError(`${full}: expected a regular file`);
-      if (found.size > maxTextBytes(file)) throw new RangeError(`${full}: expected at most ${maxTextBytes(file)} bytes, got ${found.size}`);
-      const handle = await open(join(path, file));
-      try {
-        return decodeText(await handle.readFile(), full, maxTextBytes(file));
-      } finally {
-        await handle.close();
-      }
-    },
+    readText: file => readTextFile(join(path, file), `${name}/${file}`),
   };
 }
 
@@ -43,9 +32,4 @@ export async function isThere(path: string): Promise<boolean> {
 /** A name for messages and verdicts: "." says nothing. */
 function nameOf(path: string): string {
   return /^\.{1,2}[/\\]?$/.test(path) ? resolve(path) : path.length > 1 ? path.replace(/[/\\]+$/, "") : path;
-}
-
-function missing(error: NodeJS.ErrnoException): undefined {
-  if (error.code === "ENOENT" || error.code === "ENOTDIR") return undefined;
-  throw error;
 }
