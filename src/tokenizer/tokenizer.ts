@@ -90,7 +90,9 @@ export class Tokenizer {
     const [json, config, template] = await Promise.all(
       ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"].map(file => files.readText(file)),
     );
-    if (json === undefined) throw new Error(`${files.name}/tokenizer.json: expected a file, got none`);
+    if (json === undefined) {
+      throw new Error(`${files.name}/tokenizer.json: expected a file, got none (copy it, and tokenizer_config.json, from the original)`);
+    }
     return Tokenizer.fromJson(
       parseJson(json, `${files.name}/tokenizer.json`),
       config === undefined ? undefined : parseJson(config, `${files.name}/tokenizer_config.json`),

@@ -5,16 +5,12 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { inShards } from "../../src/app/random-checkpoint.ts";
 import { Guard } from "../../src/guard/guard.ts";
-import { openCheckpointFiles } from "../../src/model/open-checkpoint.ts";
-import { Qwen3, readConfig } from "../../src/model/qwen3.ts";
-import { loadWeights } from "../../src/model/weights.ts";
+import { Qwen3 } from "../../src/model/qwen3.ts";
 import { bytesFromBuffer } from "../../src/tensor/bytes.ts";
 import { QUANTISED_SCHEMES } from "../../src/tensor/quantised.ts";
 import { SafetensorsFile } from "../../src/tensor/safetensors.ts";
-import { SafetensorsCheckpoint } from "../../src/tensor/safetensors-sharded.ts";
 import { serializeSafetensors, type TensorSpec } from "../../src/tensor/safetensors-writer.ts";
 import { Tensor } from "../../src/tensor/tensor.ts";
-import { WasmEngine } from "../../src/tensor/wasm/wasm-engine.ts";
 import { GEN, ODD } from "../checkpoints.ts";
 import { expectSameBits, projectPath } from "../helpers.ts";
 import { cli, temporaryFolder } from "./harness.ts";
@@ -118,21 +114,6 @@ describe.each(QUANTISED_SCHEMES)("%s", scheme => {
     }
     await expect(Qwen3.load(folder, { weights: other })).rejects.toThrow(`weights: expected ${scheme}, as they were saved, got ${other}`);
   });
-});
-
-test("weights that there is no memory for are an error with both numbers, before anything is read", async () => {
-  const files = await openCheckpointFiles(GEN);
-  const config = await readConfig(files);
-  const checkpoint = await SafetensorsCheckpoint.open(files);
-  const engine = WasmEngine.create({ memoryLimit: 4 * 2 ** 20 });
-  await expect(loadWeights(checkpoint, config, engine)).rejects.toThrow(
-    /^memory: expected 5 MB for the weights of .*tiny-guard-gen, got 4 MB left$/,
-  );
-  expect(engine.usedBytes).toBe(0);
-  await loadWeights(checkpoint, config, engine, "int8");
-  expect(engine.usedBytes).toBeLessThan(2.7 * 2 ** 20);
-  engine.close();
-  await checkpoint.close();
 });
 
 test("a random checkpoint is cut into shards where the next tensor would not fit", () => {
