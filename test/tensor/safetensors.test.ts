@@ -54,19 +54,22 @@ describe("reading", () => {
   });
 
   test("reads bytes straight to their place, within the tensor", async () => {
-    const file = await openBytes(fileBytes(`{${WEIGHT}}`, 16));
+    // Another tensor follows in the file: its bytes are there to be read, and are none of this one's.
+    const file = await openBytes(fileBytes(`{${WEIGHT},"n":{"dtype":"I64","shape":[],"data_offsets":[16,24]}}`, 24));
     const target = new Uint8Array(8).fill(255);
     await file.readInto("w", target.subarray(2, 6), 10);
     expect(target).toEqual(Uint8Array.of(255, 255, 10, 11, 12, 13, 255, 255));
     for (const [length, offset] of [
       [17, 0],
+      [2, 15],
       [1, 16],
       [1, -1],
       [0, 17],
       [1, 0.5],
       [1, Number.NaN],
     ]) {
-      await expect(file.readInto("w", new Uint8Array(length), offset)).rejects.toThrow(RangeError);
+      const message = `attack.safetensors: tensor "w": expected a range within 16 bytes, got ${length} bytes from ${offset} on`;
+      await expect(file.readInto("w", new Uint8Array(length), offset)).rejects.toThrow(new RangeError(message));
     }
   });
 

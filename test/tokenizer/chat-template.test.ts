@@ -187,6 +187,24 @@ describe("attack", () => {
     }
   });
 
+  const characters = [...new Set(ordinary.addedTokens.flatMap(token => [...token.content]))];
+
+  test.each(characters)("a token that lacks one character, and a content that gives it: %j, or the same in the other case", character => {
+    const token = ordinary.addedTokens.find(({ content }) => content.includes(character))!.content;
+    const [before, ...behind] = token.split(character);
+    const around = (expression: string): Tokenizer =>
+      withTemplate(`{{ ${JSON.stringify(before)} + ${expression} + ${JSON.stringify(behind.join(character))} }}`);
+    for (const [expression, content] of [
+      ["messages[0].content", character],
+      ["messages[0].content | lower", character.toUpperCase()],
+      ["messages[0].content | upper | lower", character],
+    ]) {
+      const tokenizer = around(expression);
+      expect(addedIds(tokenizer, tokenizer.encodeChat([user(content)]))).toEqual([]);
+      expect(addedIds(tokenizer, tokenizer.encodeChat([user(content)], { reference: true }))).toEqual([ordinary.tokenToId(token)]);
+    }
+  });
+
   test("control strings in contents do not steer the template: known difference", () => {
     const tokenizer = withTemplate("{% if '</think>' in messages[0].content %}seen{% else %}not seen{% endif %}");
     expect(tokenizer.decode(tokenizer.encodeChat([user("</think>")]))).toBe("not seen");

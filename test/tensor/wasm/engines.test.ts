@@ -203,6 +203,20 @@ describe.each(engines.map(engine => [engine.threads, engine] as const))("wasm, %
       }
     });
 
+    test.each([1, 2, 33])("saved scales of -0 leave no sign, in %i rows", async rows => {
+      for (const inputs of [256, 300, 512]) {
+        const saved = quantiseTensor("w", scheme, [20, inputs], quantisable("F32", 20, inputs).toFloat32());
+        const zeroed = { ...saved, scales: saved.scales.map((scale, i) => (i % 3 === 0 ? scale : -0)) };
+        const [ours, theirs] = [await savedOf(engine, zeroed), await savedOf(reference, zeroed)];
+        const x = noise(rows * inputs, 5);
+        same(e => {
+          const out = e.buffer(rows, 20);
+          e.linearInto(out, bufferOf(e, rows, x), 0, rows, e === engine ? ours : theirs);
+          return out;
+        });
+      }
+    });
+
     test("weights that are not finite are refused", async () => {
       for (const bad of [Number.NaN, Infinity, -Infinity]) {
         for (const [inputs, at] of [
@@ -449,6 +463,31 @@ describe("several memories", () => {
       engine.close();
     }
   });
+
+  test.each(QUANTISED_SCHEMES)(
+    "%s rows that are saved or quantised on the way come in several batches, each to its place",
+    async scheme => {
+      const [outputs, inputs] = [1300, 300];
+      const tensor = quantisable("BF16", outputs, inputs);
+      const theirs = await matrixOf(reference, tensor, scheme);
+      const saved = quantiseTensor("w", scheme, [outputs, inputs], tensor.toFloat32());
+      const x = noise(inputs, 6);
+      const run = (e: Engine, matrix: Matrix): Float32Array =>
+        e.scope(() => {
+          const out = e.buffer(1, outputs);
+          e.linearInto(out, bufferOf(e, 1, x), 0, 1, matrix);
+          return out.data.slice(0, outputs);
+        });
+      const expected = run(reference, theirs);
+      for (const threads of [1, 2]) {
+        // A 32nd of the memory is read at once: 64 kB.
+        const engine = WasmEngine.create({ threads, startWorker: startNodeWorker, memoryBytes: 2 * 2 ** 20 });
+        for (const matrix of [await matrixOf(engine, tensor, scheme), await savedOf(engine, saved)])
+          expectSame(run(engine, matrix), expected);
+        engine.close();
+      }
+    },
+  );
 
   test("a limit is kept before anything is done, with both numbers", async () => {
     const engine = WasmEngine.create({ memoryLimit: 10 * 2 ** 20 });
