@@ -146,9 +146,17 @@ export class ChatTemplate {
     try {
       return action();
     } catch (error) {
-      throw new Error(`${this.#origin}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
+      throw new Error(`${this.#origin}: ${reasonOf(error)}`, { cause: error });
     }
   }
+}
+
+/** The template engine says Error and SyntaxError. A TypeError is JavaScript's, where the engine reads what is not there, and means nothing to a user. */
+function reasonOf(error: unknown): string {
+  if (error instanceof TypeError)
+    return "expected a template that is whole and gives functions and filters what they need, got one that does not";
+  if (error instanceof RangeError && /call stack/.test(error.message)) return "expected a template of less depth, got one nested too deep";
+  return error instanceof Error ? error.message : String(error);
 }
 
 /** A character may take part in a token as it is, or after a change of case by the template. */
