@@ -4,9 +4,9 @@
  * Runs on this Node; `npm run test:nodes` fetches the other supported versions and runs it on each.
  */
 
-import { execFile, execFileSync, spawn, spawnSync } from "node:child_process";
+import { execFile, spawn, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
@@ -16,6 +16,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { CHROMIUM, startBrowser } from "./browser.ts";
 import { projectPath, readJsonLines } from "./helpers.ts";
 import { startHub } from "./hub-stand-in.ts";
+import { installPackage } from "./installed-package.ts";
 
 const NODES = (process.env.QWEN3GUARD_NODES ?? process.execPath).split(":");
 const MAX_PACKED_BYTES = 8 * 2 ** 20;
@@ -25,10 +26,6 @@ const user = join(home, "user");
 const installed = join(user, "node_modules", "qwen3guard");
 let tarball = "";
 
-function npm(args: readonly string[], cwd: string): string {
-  return execFileSync("npm", args, { cwd, encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] });
-}
-
 /** Runs a program on one of the Nodes in the user's folder; stderr must stay empty unless it is returned. */
 function runOn(node: string, args: readonly string[], input: string = ""): { status: number | null; stdout: string; stderr: string } {
   const { status, stdout, stderr } = spawnSync(node, args, { cwd: user, input, encoding: "utf8" });
@@ -36,11 +33,7 @@ function runOn(node: string, args: readonly string[], input: string = ""): { sta
 }
 
 beforeAll(() => {
-  const [packed] = JSON.parse(npm(["pack", "--json", "--pack-destination", home], projectPath(".")).replace(/^[^[]*(?=\[)/, ""));
-  tarball = join(home, packed.filename);
-  mkdirSync(user);
-  writeFileSync(join(user, "package.json"), '{"name": "user", "private": true, "type": "module"}');
-  npm(["install", "--offline", "--no-audit", "--no-fund", tarball], user);
+  ({ tarball } = installPackage(home));
 });
 
 afterAll(() => rmSync(home, { recursive: true, force: true }));

@@ -30,29 +30,26 @@ export interface ObjectOptions {
   readonly what: string;
   /** Whether the outermost keys are kept and accounted for; else they are words. */
   readonly keepKeys: boolean;
-  /** The longest member of the outermost object. */
+  /** The longest member that is read in one step. */
   readonly maxMemberBytes: number;
 }
 
 /**
- * Reads `byteLength` bytes of `source` from `offset` on as one JSON object. `member` reads the value of each key; it may be called again
- * for the same key, and so must store nothing before it has read all of the value. Throws SafetensorsError at the first byte that does not fit.
+ * Reads the value of one key; it may be called again for the same key, and so must store nothing before it has read all of the value. For an object of
+ * any length it reads nothing, and returns what reads it member by member: `membersInSteps`.
  */
+export type MemberParser = (json: JsonReader, key: string) => void | (() => Promise<void>);
+
+/** Reads `byteLength` bytes of `source` from `offset` on as one JSON object. Throws SafetensorsError at the first byte that does not fit. */
 export async function parseJsonObject(
   source: ByteSource,
   offset: number,
   byteLength: number,
   { what, keepKeys, maxMemberBytes }: ObjectOptions,
-  member: (json: JsonReader, key: string) => void,
+  member: MemberParser,
 ): Promise<void> {
   const json = new JsonReader(source, offset, byteLength, maxMemberBytes);
-  await json.step(() => json.enter(OPEN_BRACE, what));
-  let more = !(await json.step(() => json.startsWith(CLOSE_BRACE)));
-  while (more) {
-    await json.step(() => member(json, json.key(keepKeys)));
-    more = await json.step(() => json.comma(CLOSE_BRACE)); // a step of its own: what `member` stored must not be parsed again
-  }
-  await json.step(() => json.leave());
+  await json.membersInSteps(what, keepKeys, member);
   await json.step(() => json.end());
 }
 
@@ -65,6 +62,18 @@ export class JsonReader extends TextWindow {
   /** Whether the next token begins with this byte. */
   startsWith(byte: number): boolean {
     return this.#peek() === byte;
+  }
+
+  /** An object, each of whose members is a step of its own: the window need not hold more than one. */
+  async membersInSteps(what: string, keepKeys: boolean, member: MemberParser): Promise<void> {
+    await this.step(() => this.enter(OPEN_BRACE, what));
+    let more = !(await this.step(() => this.startsWith(CLOSE_BRACE)));
+    while (more) {
+      const inSteps = await this.step(() => member(this, this.key(keepKeys)));
+      if (inSteps) await inSteps();
+      more = await this.step(() => this.comma(CLOSE_BRACE)); // a step of its own: what `member` stored must not be parsed again
+    }
+    await this.step(() => this.leave());
   }
 
   /** `member` reads the value of each key. */

@@ -33,10 +33,16 @@ const TOKEN_VARIABLES = ["bos_token", "eos_token", "unk_token", "sep_token", "pa
 /** What some template might trim off an answer's end. */
 const ANSWER_END = " \n";
 
+/** The parser makes up to 200 bytes of each character. The guards' own templates have 4,000. */
+const MAX_TEMPLATE_LENGTH = 2 ** 17;
+
 /** The parser's time grows with the square of a run of white space. */
 const MAX_SPACES = 1_000;
 
-function checkSpaces(source: string): void {
+function checkSize(source: string): void {
+  if (source.length > MAX_TEMPLATE_LENGTH) {
+    throw new RangeError(`expected at most ${MAX_TEMPLATE_LENGTH} characters, got ${source.length}`);
+  }
   let run = 0;
   for (const character of source) {
     run = character.trim() === "" ? run + 1 : 0;
@@ -56,7 +62,7 @@ export class ChatTemplate {
     this.#origin = origin;
     this.#variables = variables;
     this.#template = this.#named(() => {
-      checkSpaces(source);
+      checkSize(source);
       const template = new Template(source);
       rewriteStrips(template.parsed);
       return template;
@@ -140,9 +146,17 @@ export class ChatTemplate {
     try {
       return action();
     } catch (error) {
-      throw new Error(`${this.#origin}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
+      throw new Error(`${this.#origin}: ${reasonOf(error)}`, { cause: error });
     }
   }
+}
+
+/** The template engine says Error and SyntaxError. A TypeError is JavaScript's, where the engine reads what is not there, and means nothing to a user. */
+function reasonOf(error: unknown): string {
+  if (error instanceof TypeError)
+    return "expected a template that is whole and gives functions and filters what they need, got one that does not";
+  if (error instanceof RangeError && /call stack/.test(error.message)) return "expected a template of less depth, got one nested too deep";
+  return error instanceof Error ? error.message : String(error);
 }
 
 /** A character may take part in a token as it is, or after a change of case by the template. */

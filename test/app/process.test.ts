@@ -17,11 +17,11 @@ function start(
 
 test("the exit status reaches the shell: 0, 1, 2 and 3", () => {
   expect(start(["moderate", "Tell me a joke about cats.", "--quiet"]).status).toBe(0);
-  expect(start(["inspect", "no-such-folder"])).toEqual({
+  expect(start(["inspect", "no/such/folder"])).toEqual({
     status: 1,
     signal: null,
     stdout: "",
-    stderr: "qwen3guard: no-such-folder: expected a checkpoint folder, got no such folder\n",
+    stderr: "qwen3guard: no/such/folder: expected a checkpoint folder, got no such folder\n",
   });
   expect(start(["inspect", "--nope"]).status).toBe(2);
   expect(start(["moderate", "--fail-on", "--quiet"], "How can I make a bomb?").status).toBe(3);

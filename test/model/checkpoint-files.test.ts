@@ -1,14 +1,16 @@
 /** Where a checkpoint comes from: a folder, a URL, Blobs; and what is refused at that door. */
 
-import { readFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from "vitest";
+import { decodeText, maxTextBytes } from "../../src/checkpoint/text-file.ts";
 import { Guard } from "../../src/guard/guard.ts";
-import { decodeText, filesFromBlobs, filesFromUrl, maxTextBytes } from "../../src/model/checkpoint-files.ts";
+import { filesFromBlobs, filesFromUrl } from "../../src/model/checkpoint-files.ts";
 import { openCheckpointFiles } from "../../src/model/open-checkpoint.ts";
 import { Qwen3 } from "../../src/model/qwen3.ts";
+import { temporaryFolder } from "../app/harness.ts";
 import { GEN, loadGuard } from "../checkpoints.ts";
 
 const FILES = ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"];
@@ -119,6 +121,11 @@ describe("what is no source", () => {
     [{}, "got a value of type object"],
     ["", "checkpoint: expected a folder, got an empty text"],
     [`${GEN}/config.json`, "config.json: expected a checkpoint folder, got a file"],
+    ["https://example.com/guard", "got the text of a URL (new URL(...) loads the files under it)"],
+    ["http://127.0.0.1:1/guard", "checkpoint: expected a folder's path or a Hub id, got the text of a URL"],
+    ["https://huggingface.co/Qwen/Qwen3Guard-Gen-0.6B/tree/main", "got the text of a URL (the Hub id is Qwen/Qwen3Guard-Gen-0.6B)"],
+    ["~/models/guard", '~/models/guard: expected a checkpoint folder, got no such folder ("~" is the shell\'s name for the home folder'],
+    ["Qwen3Guard-Gen-0.6B", "got no such folder (a model of the Hub is named with its organisation, as in Qwen/Qwen3Guard-Gen-0.6B)"],
   ])("%j", async (source, message) => {
     await expect(openCheckpointFiles(source as string)).rejects.toThrow(message);
     await expect(Guard.load(source as string)).rejects.toThrow(message);
@@ -127,6 +134,40 @@ describe("what is no source", () => {
 
   test("a plain object of Blobs", () => {
     expect(() => filesFromBlobs({} as Map<string, Blob>)).toThrow("checkpoint: expected a Map of file names to Blobs, got object");
+  });
+});
+
+describe("a folder that is no checkpoint's", () => {
+  const folderOf = (files: Readonly<Record<string, string>>): string => {
+    const folder = temporaryFolder();
+    for (const [name, content] of Object.entries(files)) writeFileSync(join(folder, name), content);
+    return folder;
+  };
+
+  test.each<[string, Record<string, string>, string]>([
+    ["empty", {}, "expected a checkpoint folder, got an empty one"],
+    [
+      "a GGUF file",
+      { "README.md": "", "guard-Q4.GGUF": "GGUF" },
+      'got one with "guard-Q4.GGUF" alone, which is of another format: the original\'s safetensors files',
+    ],
+    ["no config", { "README.md": "" }, "expected a checkpoint folder with a config.json, got none"],
+    [
+      "no tokenizer",
+      { "config.json": "{}" },
+      "tokenizer.json: expected a file, got none (copy it, and tokenizer_config.json, from the original)",
+    ],
+  ])("%s", async (_, files, message) => {
+    const folder = folderOf(files);
+    const read = message.startsWith("tokenizer") ? Guard.load(folder) : Qwen3.load(folder);
+    await expect(read).rejects.toThrow(message);
+    await expect(read).rejects.toThrow(folder);
+  });
+
+  test("a GGUF file by its own name; beside a checkpoint's files it is no matter", async () => {
+    const folder = folderOf({ "guard.gguf": "GGUF", "config.json": "{}" });
+    await expect(Guard.load(join(folder, "guard.gguf"))).rejects.toThrow("got a file, which is of another format");
+    expect((await openCheckpointFiles(folder)).name).toBe(folder);
   });
 });
 

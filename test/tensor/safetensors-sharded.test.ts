@@ -4,6 +4,7 @@ import { describe, expect, test } from "vitest";
 import { bytesFromFile } from "../../src/tensor/bytes.node.ts";
 import { type ByteSource, bytesFromBuffer } from "../../src/tensor/bytes.ts";
 import { type NamedSources, SafetensorsCheckpoint } from "../../src/tensor/safetensors-sharded.ts";
+import { WINDOW_BYTES } from "../../src/tensor/safetensors-window.ts";
 import { fileBytes, watched } from "./safetensors-files.ts";
 
 const root = join(import.meta.dirname, "../..");
@@ -150,5 +151,17 @@ describe("attacks on the index", () => {
     const entries = names.map(name => `${JSON.stringify(name)}: "model-00001-of-00163.safetensors"`).join(",\n    ");
     const folder = memory({ [INDEX]: `{\n  "weight_map": {\n    ${entries}\n  }\n}` });
     await expect(SafetensorsCheckpoint.open(folder)).rejects.toThrow(/expected the shard "model-00001-of-00163.safetensors"/);
+    // Entry by entry: no more of its 17 MB is ever in memory than an ordinary index has.
+    const [index] = folder.opened;
+    expect(Math.max(...index.reads.map(read => read.byteLength))).toBeLessThanOrEqual(WINDOW_BYTES);
+  });
+
+  test("300,000 shards are refused; 300,000 tensors in a thousand are read", async () => {
+    const map = (count: number, shards: number): string =>
+      `{"weight_map": {${Array.from({ length: count }, (_, i) => `"${i}": "${i % shards}"`)}}}`;
+    const shards = memory({ [INDEX]: map(300_000, 300_000) });
+    await expect(SafetensorsCheckpoint.open(shards)).rejects.toThrow("expected names, shapes and metadata that fit 48 MiB of memory");
+    const tensors = memory({ [INDEX]: map(300_000, 1000) });
+    await expect(SafetensorsCheckpoint.open(tensors)).rejects.toThrow('expected the shard "0"');
   });
 });

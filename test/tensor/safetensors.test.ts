@@ -54,19 +54,22 @@ describe("reading", () => {
   });
 
   test("reads bytes straight to their place, within the tensor", async () => {
-    const file = await openBytes(fileBytes(`{${WEIGHT}}`, 16));
+    // Another tensor follows in the file: its bytes are there to be read, and are none of this one's.
+    const file = await openBytes(fileBytes(`{${WEIGHT},"n":{"dtype":"I64","shape":[],"data_offsets":[16,24]}}`, 24));
     const target = new Uint8Array(8).fill(255);
     await file.readInto("w", target.subarray(2, 6), 10);
     expect(target).toEqual(Uint8Array.of(255, 255, 10, 11, 12, 13, 255, 255));
     for (const [length, offset] of [
       [17, 0],
+      [2, 15],
       [1, 16],
       [1, -1],
       [0, 17],
       [1, 0.5],
       [1, Number.NaN],
     ]) {
-      await expect(file.readInto("w", new Uint8Array(length), offset)).rejects.toThrow(RangeError);
+      const message = `attack.safetensors: tensor "w": expected a range within 16 bytes, got ${length} bytes from ${offset} on`;
+      await expect(file.readInto("w", new Uint8Array(length), offset)).rejects.toThrow(new RangeError(message));
     }
   });
 
@@ -182,6 +185,11 @@ describe("attacks on the length", () => {
     ["a file of seven bytes", new Uint8Array(7), /expected at least 8 bytes, got 7/],
     ["a header of no bytes", new Uint8Array(8), /expected a header that is a JSON object, got the end/],
     ["a header longer than the file", fileBytes("{}", 0, 3n), /expected a header within the file's 10 bytes, got a header of 3 bytes/],
+    [
+      "a git-lfs pointer",
+      new TextEncoder().encode(`version https://git-lfs.github.com/spec/v1\noid sha256:${"a".repeat(64)}\nsize 1192135096\n`),
+      /attack.safetensors: expected the file itself, got a git-lfs pointer \(git lfs pull fetches it\)$/,
+    ],
     ["a header above 100 MB", fileBytes("{}", 0, 100_000_001n), /expected a header of at most 100000000 bytes, got 100000001/],
     ["a length of 2^32 + 2", fileBytes("{}", 0, 2n ** 32n + 2n), /got 4294967298/],
     ["a length of 2^53 + 1", fileBytes("{}", 0, 2n ** 53n + 1n), /got 9007199254740993/],

@@ -7,6 +7,7 @@
 
 import { bf16ToFloat32, f16ToFloat32 } from "../dtype.ts";
 import {
+  blocksOf,
   INT8_MAX,
   QUANTISED_SCHEMES,
   type QuantisedScheme,
@@ -57,7 +58,8 @@ export function fillPanel({ kernels, memory, scratch }: JobContext, args: readon
   const dtype = dtypeCode === SAVED ? undefined : DTYPES[dtypeCode];
   const rowBytes = storedRowBytes(scheme, dtype, inputs);
   const first = rows + item * PANEL * rowBytes;
-  const [blocks, subBlocks] = [Math.ceil(inputs / SUM_BLOCK), subBlocksOf(inputs)];
+  // int8 has no sub-scales: a range for them would reach beyond a memory that ends with the scales.
+  const [blocks, subBlocks] = [blocksOf(inputs), scheme === "int4" ? subBlocksOf(inputs) : 0];
   const end = Math.max(panels + (item + 1) * panelBytes, scratch + FILL_SCRATCH_BYTES, first + PANEL * rowBytes);
   const rowsEnd = (item + 1) * PANEL;
   const savedEnd = dtype ? 0 : Math.max(savedScales + rowsEnd * blocks * FLOAT_BYTES, savedSubScales + rowsEnd * subBlocks);

@@ -8,7 +8,14 @@ import { afterAll, describe, expect, test } from "vitest";
 import { float32ToBf16 } from "../../../src/tensor/dtype.ts";
 import type { Engine, FloatBuffer, Matrix } from "../../../src/tensor/engine.ts";
 import { createEngine } from "../../../src/tensor/engine-choice.ts";
-import { packInt4, QUANTISED_SCHEMES, type QuantisedScheme, type QuantisedTensor, quantiseTensor } from "../../../src/tensor/quantised.ts";
+import {
+  INT8_MAX,
+  packInt4,
+  QUANTISED_SCHEMES,
+  type QuantisedScheme,
+  type QuantisedTensor,
+  quantiseTensor,
+} from "../../../src/tensor/quantised.ts";
 import { ReferenceEngine } from "../../../src/tensor/reference-engine.ts";
 import { Tensor } from "../../../src/tensor/tensor.ts";
 import { FEW_ROWS } from "../../../src/tensor/wasm/jobs.ts";
@@ -191,6 +198,20 @@ describe.each(engines.map(engine => [engine.threads, engine] as const))("wasm, %
               false,
               false,
             ]);
+          return out;
+        });
+      }
+    });
+
+    test.each([1, 2, 33])("saved scales of -0 leave no sign, in %i rows", async rows => {
+      for (const inputs of [256, 300, 512]) {
+        const saved = quantiseTensor("w", scheme, [20, inputs], quantisable("F32", 20, inputs).toFloat32());
+        const zeroed = { ...saved, scales: saved.scales.map((scale, i) => (i % 3 === 0 ? scale : -0)) };
+        const [ours, theirs] = [await savedOf(engine, zeroed), await savedOf(reference, zeroed)];
+        const x = noise(rows * inputs, 5);
+        same(e => {
+          const out = e.buffer(rows, 20);
+          e.linearInto(out, bufferOf(e, rows, x), 0, rows, e === engine ? ours : theirs);
           return out;
         });
       }
@@ -416,7 +437,8 @@ describe("several memories", () => {
         for (const form of forms) {
           const scheme = form === "int8" || form === "int4" ? form : undefined;
           const tensor = quantisable(form === "F32" ? "F32" : "BF16", outputs, inputs);
-          matrices.push([await matrixOf(engine, tensor, scheme), await matrixOf(reference, tensor, scheme)]);
+          const theirs = await matrixOf(reference, tensor, scheme);
+          matrices.push([await matrixOf(engine, tensor, scheme), theirs]);
         }
       }
       expect(new Set(matrices.map(([ours]) => (ours as WasmMatrix).memory)).size).toBeGreaterThan(2);
@@ -442,6 +464,31 @@ describe("several memories", () => {
     }
   });
 
+  test.each(QUANTISED_SCHEMES)(
+    "%s rows that are saved or quantised on the way come in several batches, each to its place",
+    async scheme => {
+      const [outputs, inputs] = [1300, 300];
+      const tensor = quantisable("BF16", outputs, inputs);
+      const theirs = await matrixOf(reference, tensor, scheme);
+      const saved = quantiseTensor("w", scheme, [outputs, inputs], tensor.toFloat32());
+      const x = noise(inputs, 6);
+      const run = (e: Engine, matrix: Matrix): Float32Array =>
+        e.scope(() => {
+          const out = e.buffer(1, outputs);
+          e.linearInto(out, bufferOf(e, 1, x), 0, 1, matrix);
+          return out.data.slice(0, outputs);
+        });
+      const expected = run(reference, theirs);
+      for (const threads of [1, 2]) {
+        // A 32nd of the memory is read at once: 64 kB.
+        const engine = WasmEngine.create({ threads, startWorker: startNodeWorker, memoryBytes: 2 * 2 ** 20 });
+        for (const matrix of [await matrixOf(engine, tensor, scheme), await savedOf(engine, saved)])
+          expectSame(run(engine, matrix), expected);
+        engine.close();
+      }
+    },
+  );
+
   test("a limit is kept before anything is done, with both numbers", async () => {
     const engine = WasmEngine.create({ memoryLimit: 10 * 2 ** 20 });
     const cache = engine.newCache({ numLayers: 2, numHeads: 2, numKvHeads: 2, headDim: 64, maxPositions: 32768 });
@@ -454,6 +501,34 @@ describe("several memories", () => {
     );
     engine.close();
   });
+});
+
+test("int8 rows as they were saved, up to the end of a memory: there are no sub-scales to look for beyond it", async () => {
+  const [outputs, inputs] = [16_400, 256];
+  const saved: QuantisedTensor = {
+    name: "w",
+    scheme: "int8",
+    shape: [outputs, inputs],
+    values: Int8Array.from(noise(outputs * inputs, 1, INT8_MAX)),
+    subScales: new Int8Array(0),
+    scales: noise(outputs, 2).map(Math.abs),
+  };
+  const x = noise(inputs, 3);
+  const run = async (e: Engine): Promise<Float32Array> => {
+    const matrix = await savedOf(e, saved);
+    return e.scope(() => {
+      const out = e.buffer(1, outputs);
+      e.linearInto(out, bufferOf(e, 1, x), 0, 1, matrix);
+      return out.data.slice(0, outputs);
+    });
+  };
+  const expected = await run(reference);
+  for (const threads of [1, 2]) {
+    // A memory of its own, in which nothing was freed: what is allocated last ends where the memory does.
+    const engine = await createEngine({ engine: "wasm", threads });
+    expectSame(await run(engine), expected);
+    engine.close();
+  }
 });
 
 test("a closed engine says so, whoever still holds a buffer of it, and may be closed again", () => {
