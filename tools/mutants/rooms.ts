@@ -27,7 +27,13 @@ export const ROOMS: Readonly<Record<string, Room>> = {
   },
   session: {
     sources: ["model/session.ts", "model/session-pool.ts"],
-    tests: ["model/session-pool.test.ts", "model/session.test.ts", "model/generate.test.ts", "model/equivalences.test.ts"],
+    tests: [
+      "model/session-pool.test.ts",
+      "model/session-pieces.test.ts",
+      "model/session.test.ts",
+      "model/generate.test.ts",
+      "model/equivalences.test.ts",
+    ],
   },
   guard: {
     sources: ["guard/"],
