@@ -196,6 +196,10 @@ function buildProgram(terminal: Terminal, helps: Promise<void>[], setStatus: (co
   withModel(command("serve", "the HTTP server: OpenAI's chat, completions and moderations, and a page to try it"))
     .option("--host <host>", "address to listen on", "127.0.0.1")
     .option("--port <n>", "port to listen on; 0 picks a free one", integer(0), 8000)
+    .option(
+      "--allow-host <name...>",
+      "names in Host to answer, besides localhost, 127.0.0.1 and [::1]: on loopback without a key no others are",
+    )
     .option("--api-key <key>", "key that requests must carry (else QWEN3GUARD_API_KEY, which other processes do not see; else none)")
     .option("--served-model-name <name...>", "names that requests may call the model by, besides its own; answers carry the first")
     .option("--max-queue <n>", "requests that may wait; one more is told to come back", integer(1), 64)
@@ -214,6 +218,7 @@ function buildProgram(terminal: Terminal, helps: Promise<void>[], setStatus: (co
     .option("--upstream <url>", "the server behind it, as in http://localhost:8000/v1 (required)")
     .option("--host <host>", "address to listen on", "127.0.0.1")
     .option("--port <n>", "port to listen on; 0 picks a free one", integer(0), 8100)
+    .option("--allow-host <name...>", "names in Host to answer, besides localhost, 127.0.0.1 and [::1]: on loopback no others are")
     .addOption(
       new Option("--mode <mode>", "strict flags Unsafe and Controversial, loose Unsafe alone")
         .choices(["strict", "loose"])
@@ -231,6 +236,7 @@ function buildProgram(terminal: Terminal, helps: Promise<void>[], setStatus: (co
     .option("--max-body <size>", "largest request: 500kB, 1MB, ...", byteSize, 4 * 2 ** 20)
     .option("--timeout <s>", "seconds that the upstream may be silent", integer(1), 120)
     .option("--fail-open", "let pass what could not be judged because the guard failed")
+    .option("--allow-route <route...>", 'let another route pass unjudged: "POST /v1/tokenize", "GET /v1/batches/*"')
     .option("--log-requests", "a line on stderr for each request and each finding, without text")
     .option("--log-text", "the same, with the text of findings")
     .addHelpText("after", example("qwen3guard proxy --upstream http://localhost:8000/v1 --model Qwen/Qwen3Guard-Stream-0.6B"))

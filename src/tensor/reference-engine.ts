@@ -45,6 +45,9 @@ function tensorOf(matrix: Matrix): Tensor | QuantisedTensor {
 export class ReferenceEngine implements Engine {
   readonly name = "reference";
   readonly threads = 1;
+  readonly failure = undefined;
+
+  async ready(): Promise<void> {}
 
   buffer(rows: number, size: number): FloatBuffer {
     const data = new Float32Array(rows * size);

@@ -20,7 +20,7 @@ export interface Opening {
 }
 
 /** All that some template might trim: JavaScript's white space, and what only the reference takes for it. */
-const WHITE_SPACE = /^[\s\u0085\u001C-\u001F]*$/;
+const LEADING_SPACE = /^[\s\u0085\u001C-\u001F]*/;
 
 export class ChatStream {
   /** The ids before the answer, to the last added token. */
@@ -56,12 +56,12 @@ export class ChatStream {
   /** The ids that the next part of the answer makes certain. Ranges are of the answer's text; an id of the template's text alone has an empty one. */
   push(text: string): Encoding {
     if (this.#stream) return this.#located(this.#stream.push(text));
-    if (WHITE_SPACE.test(text)) {
+    const space = LEADING_SPACE.exec(text)![0];
+    if (space.length === text.length) {
       this.#space.push(text);
       this.#spaceLength += text.length;
       return new EncodingBuilder().finish();
     }
-    const space = /^[\s\u0085\u001C-\u001F]*/.exec(text)?.[0] ?? "";
     return this.#located(this.#begin(space), this.#stream!.push(text.slice(space.length)));
   }
 

@@ -97,7 +97,7 @@ export class ChatTemplate {
         if (shadow === undefined) {
           shadow = isGuarded(character, guarded) ? free() : character;
           shadowOf.set(character, shadow);
-          if (shadow !== character) original.set(shadow, character);
+          original.set(shadow, character);
         }
         result += shadow;
       }
@@ -129,11 +129,11 @@ export class ChatTemplate {
     ])();
     const answer = { role: "assistant", content: `${space}${mark}${ANSWER_END}` };
     const { text, restore } = this.renderShadowed([...messages, answer], false, guarded);
-    const [before = "", behind = "", ...more] = text.split(mark);
-    if (more.length > 0 || !behind.startsWith(ANSWER_END)) {
+    const parts = text.split(mark);
+    if (parts.length !== 2 || !parts[1].startsWith(ANSWER_END)) {
       throw new Error(`${this.#origin}: expected a template that writes an answer once and to its end, got one that does not`);
     }
-    return { before, behind: behind.slice(ANSWER_END.length), restore };
+    return { before: parts[0], behind: parts[1].slice(ANSWER_END.length), restore };
   }
 
   #named<T>(action: () => T): T {

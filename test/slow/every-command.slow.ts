@@ -311,7 +311,7 @@ test("stream cuts an answer, and proxy the same one at the same character; what 
     sendEvents(response, answerChunks(answer.split(/(?= )/)));
   });
   drive(["proxy"]);
-  const proxy = await startServer(["--upstream", `${upstream}/v1`, "--model", STREAM], env, "proxy");
+  const proxy = await startServer(["--upstream", `${upstream}/v1`, "--model", STREAM], env, { command: "proxy" });
   onTestFinished(() => void proxy.child.kill("SIGKILL"));
   const client = new OpenAI({ baseURL: `${proxy.url}/v1`, apiKey: "none", maxRetries: 0 });
   const ask = async (content: string): Promise<unknown> => {

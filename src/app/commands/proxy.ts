@@ -6,13 +6,15 @@ import { type Terminal, UsageError } from "../io.ts";
 import { loadEitherGuard } from "../loaded-guard.ts";
 import type { Action } from "../server/proxy/call.ts";
 import { createProxy } from "../server/proxy/proxy.ts";
+import { Routes } from "../server/proxy/routes.ts";
 import { Upstream } from "../server/proxy/upstream.ts";
-import { checkPort, logTo, serveUntilStopped } from "../serving.ts";
+import { checkPort, hostsToAllow, logTo, serveUntilStopped } from "../serving.ts";
 
 export interface ProxyCommandOptions extends ModelOptions {
   readonly upstream: string;
   readonly host: string;
   readonly port: number;
+  readonly allowHost?: readonly string[];
   readonly mode: Mode;
   readonly every?: number;
   readonly action: Action;
@@ -23,6 +25,7 @@ export interface ProxyCommandOptions extends ModelOptions {
   /** Seconds. */
   readonly timeout: number;
   readonly failOpen?: boolean;
+  readonly allowRoute?: readonly string[];
   readonly logRequests?: boolean;
   readonly logText?: boolean;
 }
@@ -35,7 +38,10 @@ export async function proxyCommand(options: ProxyCommandOptions, terminal: Termi
   const { host, port, upstream, every, timeout } = options;
   checkPort(port);
   if (timeout > 300) throw new UsageError(`--timeout: expected at most 300 seconds, got ${timeout}`);
-  checkUpstream(upstream);
+  const { allowRoute = [] } = options;
+  check("--upstream", () => new Upstream(upstream, 1));
+  check("--allow-route", () => new Routes(allowRoute));
+  const allowedHosts = hostsToAllow(host, false, options.allowHost);
   const guard = await loadEitherGuard(options, terminal);
   try {
     const handler = createProxy(guard, {
@@ -49,21 +55,23 @@ export async function proxyCommand(options: ProxyCommandOptions, terminal: Termi
       maxBodyBytes: options.maxBody,
       timeoutMs: timeout * 1000,
       failOpen: options.failOpen ?? false,
+      allowRoutes: allowRoute,
       log: logTo(terminal),
       logRequests: options.logRequests ?? false,
       logText: options.logText ?? false,
     });
-    return await serveUntilStopped(handler, { host, port, timeoutMs: IDLE_MS }, terminal);
+    const listening = { host, port, timeoutMs: IDLE_MS, allowedHosts };
+    return await serveUntilStopped(guard.model.engine, handler, listening, terminal);
   } finally {
     guard.close();
   }
 }
 
-/** Before the guard is loaded. */
-function checkUpstream(upstream: string): void {
+/** Before the guard is loaded. The library names its own option. */
+function check(option: string, make: () => unknown): void {
   try {
-    new Upstream(upstream, 1);
+    make();
   } catch (error) {
-    throw new UsageError(`--${(error as Error).message}`);
+    throw new UsageError((error as Error).message.replace(/^\w+/, option));
   }
 }

@@ -92,6 +92,14 @@ export class WasmEngine implements Engine {
     return new WasmEngine(heaps, pool, memoryLimit);
   }
 
+  get failure(): string | undefined {
+    return this.#pool.failure;
+  }
+
+  ready(): Promise<void> {
+    return this.#pool.ready();
+  }
+
   /** Bytes in use, in all memories. */
   get usedBytes(): number {
     return this.#heaps.reduce((sum, heap) => sum + heap.usedBytes, 0);

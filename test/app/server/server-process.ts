@@ -14,14 +14,18 @@ export interface ServerProcess {
   readonly rssMB: () => number;
 }
 
-/** Resolves when it listens; rejects with what it wrote where it ends before. Who starts it ends it. */
+/** Resolves when it listens; rejects with what it wrote where it ends before. Who starts it ends it. `files`: how many it may have open. */
 export async function startServer(
   args: readonly string[] = [],
   env: Readonly<Record<string, string>> = {},
-  command: "serve" | "proxy" = "serve",
+  { command = "serve", files }: { readonly command?: "serve" | "proxy"; readonly files?: number } = {},
 ): Promise<ServerProcess> {
   const all = [projectPath("src/app/main.ts"), command, "--port", "0", "--quiet", ...args];
-  const child = spawn(process.execPath, all, { env: { ...process.env, ...env } });
+  const options = { env: { ...process.env, ...env } };
+  const child =
+    files === undefined
+      ? spawn(process.execPath, all, options)
+      : spawn("sh", ["-c", `ulimit -n ${files}; exec "$@"`, "sh", process.execPath, ...all], options);
   let stderr = "";
   const ended = new Promise<[number | null, string | null]>(resolve => child.on("close", (status, signal) => resolve([status, signal])));
   const url = await new Promise<string>((resolve, reject) => {

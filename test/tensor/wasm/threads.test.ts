@@ -2,10 +2,12 @@
 
 import { spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
+import { pathToFileURL } from "node:url";
+import { Worker } from "node:worker_threads";
 import { describe, expect, test } from "vitest";
 import { createEngine } from "../../../src/tensor/engine-choice.ts";
 import { compileKernels } from "../../../src/tensor/wasm/kernels.ts";
-import { CONTROL_BYTES, type StartWorker, ThreadPool, type WorkerHandle } from "../../../src/tensor/wasm/threads.ts";
+import { CONTROL_BYTES, type StartWorker, serveJobs, ThreadPool, type WorkerHandle } from "../../../src/tensor/wasm/threads.ts";
 import { startNodeWorker } from "../../../src/tensor/wasm/worker-start.node.ts";
 import { projectPath } from "../../helpers.ts";
 
@@ -94,11 +96,61 @@ describe("failures", () => {
     expect(() => addJob(p, 100)).toThrow("threads: expected running workers, got none");
   }, 30_000);
 
-  test("a worker that does not start makes the next call an error", async () => {
+  test("a worker that does not start makes the next call an error, and whoever waits for it hears of it", async () => {
     const failing: StartWorker = () => ({ ready: Promise.reject(new Error("no such thread")), terminate: () => {}, onExit: () => {} });
     const { pool: p } = await pool(2, failing);
-    expect(() => addJob(p, 100)).toThrow("threads: expected running workers, got none: a worker did not start: no such thread");
+    const message = "threads: expected running workers, got none: a worker did not start: no such thread";
+    await expect(p.ready()).rejects.toThrow(message);
+    expect(p.failure).toBe("a worker did not start: no such thread");
+    expect(() => addJob(p, 100)).toThrow(message);
   });
+
+  test("a worker whose kernels do not start never was ready", async () => {
+    const module = compileKernels(false); // which takes no shared memory
+    const { pool: p } = await pool(2, start => startNodeWorker({ ...start, module }));
+    await expect(p.ready()).rejects.toThrow("threads: expected running workers, got none: a worker did not start: ");
+    const memory = new WebAssembly.Memory({ initial: 1, maximum: 65536, shared: true });
+    let isReady = false;
+    const serve = (): void =>
+      serveJobs({ module, memories: [memory], index: 1 }, () => {
+        isReady = true;
+      });
+    expect(serve).toThrow(WebAssembly.LinkError);
+    expect(isReady).toBe(false);
+  });
+});
+
+test("a pool is ready when all of its workers wait for jobs, and not before", async () => {
+  const memory = new WebAssembly.Memory({ initial: 32, maximum: 65536, shared: true });
+  const starts: (() => void)[] = [];
+  const p = ThreadPool.start(compileKernels(true), [memory], 3, () => ({
+    ready: new Promise(resolve => starts.push(resolve)),
+    terminate: () => {},
+    onExit: () => {},
+  }));
+  let isReady = false;
+  const ready = p.ready().then(() => {
+    isReady = true;
+  });
+  for (const start of starts) {
+    await new Promise(resolve => setTimeout(resolve));
+    expect(isReady).toBe(false);
+    start();
+  }
+  await ready;
+  expect(p.failure).toBeUndefined();
+  p.close();
+  expect(p.failure).toBe("the engine was closed");
+});
+
+test("a process that has nothing else to do waits for its workers", () => {
+  const program = `
+    import { createEngine } from ${JSON.stringify(projectPath("src/tensor/engine-choice.ts"))};
+    const engine = await createEngine({ engine: "wasm", threads: 3 });
+    await engine.ready();
+    console.log("ready");`;
+  const { status, stdout, stderr } = spawnSync(process.execPath, ["--input-type=module", "--eval", program], { encoding: "utf8" });
+  expect({ status, stdout, stderr }).toEqual({ status: 0, stdout: "ready\n", stderr: "" });
 });
 
 test("jobs are done without waiting for workers that are still starting", () => {
@@ -109,6 +161,25 @@ test("jobs are done without waiting for workers that are still starting", () => 
   addJob(p, 100);
   expect(floats.slice(VALUES / 4, VALUES / 4 + 400).every(x => x === 1)).toBe(true);
   p.close();
+});
+
+test("a worker that is told to exit ends by itself, also where ports cannot be closed (Deno's cannot)", async () => {
+  const file = pathToFileURL(projectPath("src/tensor/wasm/worker-start.node.ts")).href;
+  let exited: Promise<string> | undefined;
+  const { pool: p } = await pool(2, start => {
+    const code = `
+      const { parentPort } = require("node:worker_threads");
+      Object.defineProperty(parentPort, "close", { value: undefined });
+      import(${JSON.stringify(file)});`;
+    const worker = new Worker(code, { eval: true, workerData: start, execArgv: [] });
+    exited = new Promise(resolve => {
+      worker.once("error", error => resolve(error.message));
+      worker.once("exit", code => resolve(`exit ${code}`));
+    });
+    return { ready: new Promise(resolve => worker.once("message", () => resolve())), terminate: () => {}, onExit: () => {} };
+  });
+  p.close();
+  expect(await exited).toBe("exit 0");
 });
 
 test("a process ends by itself while workers sleep, and without a word", () => {

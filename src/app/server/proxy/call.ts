@@ -6,7 +6,7 @@ import type { ChatMessage } from "../../../tokenizer/chat-template.ts";
 import { ApiError } from "../api-error.ts";
 import type { Metrics } from "../metrics.ts";
 import { type Finding, Gate } from "./gate.ts";
-import type { Judge, JudgedStream } from "./judge.ts";
+import type { Judge, JudgedStream, Unjudged } from "./judge.ts";
 import type { AnswerForm } from "./parts.ts";
 import type { Asked } from "./question.ts";
 import type { Slots } from "./slots.ts";
@@ -86,16 +86,15 @@ export class Call {
         signal.throwIfAborted();
         this.#spares[i]?.close();
         this.#spares[i] = undefined;
-        const failure = judge.failureOf(error);
+        const failure = await judge.failureOf(error);
         service.countQuestion("failed");
-        if (!this.failOpen) throw failure.code === "guard_context_exceeded" ? tooLong(failure) : failure;
+        if (!this.passes(failure)) throw failure.fault === "text" ? refused(failure) : failure;
         service.note(`the question passes unjudged: ${failure.message}`, lastText(question));
         if (action !== "log") headers = { [QUESTION_HEADER]: `unjudged; ${failure.code}` };
         continue;
       }
-      const isUnread = reading.risk === null;
-      if (!isFlagged(reading.risk, judge.mode) || (isUnread && service.failOpen)) {
-        service.countQuestion(isUnread ? "failed" : "passed");
+      if (!isFlagged(reading.risk, judge.mode)) {
+        service.countQuestion("passed");
         continue;
       }
       service.countQuestion("flagged");
@@ -107,9 +106,13 @@ export class Call {
     return headers;
   }
 
-  /** Only what blocks can fail closed. */
-  get failOpen(): boolean {
-    return this.service.failOpen || this.service.action !== "block";
+  /**
+   * Whether a text passes for which there is no verdict. Where something is blocked, that is for the guard's fault
+   * alone, which no text can choose.
+   */
+  passes({ fault }: Unjudged): boolean {
+    const { action, failOpen } = this.service;
+    return action !== "block" || (failOpen && fault === "guard");
   }
 
   /** A choice's index. Throws ApiError where no such choice was asked for. */
@@ -135,9 +138,23 @@ export class Call {
     return spare;
   }
 
+  /** Whether a text of the upstream's that is no part of an answer may pass: it is judged like one. */
+  async clears(text: string): Promise<boolean> {
+    const { judge } = this.service;
+    const spare = this.takeSpare(0);
+    try {
+      return (await judge.judgeWhole(this.questionOf(0), text, spare, this.signal)) === null;
+    } catch (error) {
+      this.signal.throwIfAborted();
+      return this.passes(await judge.failureOf(error));
+    } finally {
+      spare?.close();
+    }
+  }
+
   newGate(choice: number): Gate {
     const { holdBack, judge } = this.service;
-    const options = { holdBack, failOpen: this.failOpen, signal: this.signal };
+    const options = { holdBack, passes: (failure: Unjudged) => this.passes(failure), signal: this.signal };
     const gate = new Gate(judge, this.questionOf(choice), this.takeSpare(choice), options);
     this.#gates.push(gate);
     return gate;
@@ -147,11 +164,14 @@ export class Call {
   report(choice: number, finding: Finding | null, failure: ApiError | null, text: string): object | undefined {
     const { service } = this;
     const { action, judge } = service;
-    service.countAnswer(finding ? "flagged" : failure ? "failed" : "passed");
+    const unjudged = finding?.failure ?? failure;
+    service.countAnswer(unjudged ? "failed" : finding ? "flagged" : "passed");
     if (finding) {
       const { risk, category, kind, at } = finding;
-      service.note(`answer ${choice}: ${describeRisk(finding)} from character ${at} of ${kind}`, text);
-      return action === "log" ? undefined : { action, guard: judge.name, risk, category, field: kind, at };
+      const what = unjudged ? `cannot be judged (${unjudged.message})` : describeRisk(finding);
+      service.note(`answer ${choice}: ${what} from character ${at} of ${kind}`, text);
+      const error = unjudged ? { error: unjudged.code } : {};
+      return action === "log" ? undefined : { action, guard: judge.name, risk, category, field: kind, at, ...error };
     }
     if (!failure) return undefined;
     service.note(`answer ${choice}: the rest passes unjudged: ${failure.message}`, text);
@@ -166,9 +186,12 @@ export class Call {
   }
 }
 
-/** A question that does not fit is the request's fault. */
-function tooLong({ message }: ApiError): ApiError {
-  return new ApiError(400, message, { param: "messages", code: "context_length_exceeded" });
+/** A question that cannot be judged, under the codes that servers have for it. */
+function refused({ message, code }: Unjudged): ApiError {
+  return new ApiError(400, message, {
+    param: "messages",
+    code: code === "guard_context_exceeded" ? "context_length_exceeded" : "invalid_value",
+  });
 }
 
 function lastText(question: readonly ChatMessage[]): string {

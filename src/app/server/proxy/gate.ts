@@ -11,9 +11,9 @@
 
 import type { StreamUpdate, Violation } from "../../../guard/moderation-stream.ts";
 import type { ChatMessage } from "../../../tokenizer/chat-template.ts";
-import { ApiError } from "../api-error.ts";
-import { type Judge, type JudgedStream, unreadVerdict } from "./judge.ts";
-import type { Part } from "./parts.ts";
+import type { ApiError } from "../api-error.ts";
+import type { Judge, JudgedStream, Unjudged } from "./judge.ts";
+import type { Frame, Part } from "./parts.ts";
 import { upstreamFault } from "./upstream.ts";
 
 /** Calls of as many tools as there may be; more changes of kind would hear the same text again and again. */
@@ -22,12 +22,14 @@ export const MAX_RUNS = 128;
 /** Why an answer is cut, and where: `at` is an offset in the text of that kind. */
 export interface Finding extends Violation {
   readonly kind: string;
+  /** Where the text had no verdict, which is then taken for the worst. */
+  readonly failure?: Unjudged;
 }
 
 export interface GateOptions {
   readonly holdBack: number;
-  /** Where the guard fails, the rest passes unjudged. */
-  readonly failOpen: boolean;
+  /** Whether the rest passes unjudged where there is no verdict. */
+  readonly passes: (failure: Unjudged) => boolean;
   readonly signal: AbortSignal;
 }
 
@@ -50,6 +52,8 @@ export class Gate {
   /** One that was opened for the question, for the first run. */
   #spare: JudgedStream | undefined;
   readonly #texts = new Map<string, Text>();
+  /** What has come out of the names of each kind. */
+  readonly #named = new Map<string, Record<string, unknown>>();
   /** The one that is being written, and what hears it. */
   #run: { readonly text: Text; readonly stream: JudgedStream } | undefined;
   #runs = 0;
@@ -78,13 +82,16 @@ export class Gate {
     return this.#texts.get(kind)?.all ?? "";
   }
 
-  /** Takes the next part; what may come out now, as fields of choices. Throws ApiError where the guard fails and the gate does not fail open. */
+  /**
+   * Takes the next part; what may come out now, as fields of choices. Throws ApiError where the guard fails and that
+   * lets nothing pass.
+   */
   async push({ kind, text, frame, wrap }: Part): Promise<Fields[]> {
     const out: Fields[] = [];
     if (this.#run && this.#run.text.kind !== kind) await this.#endRun(out);
     if (!this.#run && !this.#failure && !this.#finding) await this.#startRun(kind, wrap, out);
     if (this.#finding) return out;
-    if (frame) out.push(frame);
+    if (frame) this.#introduce(kind, frame, out);
     if (text === "") return out;
     const run = this.#run;
     if (!run) return [...out, wrap(text)];
@@ -101,10 +108,9 @@ export class Gate {
     return out;
   }
 
-  /** The rest passes unjudged, because what came cannot be read or judged. Throws the signal's reason where that is why. */
-  giveUp(error: unknown): void {
-    this.#options.signal.throwIfAborted();
-    this.#failure ??= error instanceof ApiError ? error : this.#judge.failureOf(error);
+  /** The rest passes unjudged, because what came cannot be read. */
+  giveUp(failure: ApiError): void {
+    this.#failure ??= failure;
     this.close();
   }
 
@@ -116,6 +122,14 @@ export class Gate {
     this.#spare = undefined;
   }
 
+  /** Each name comes out once: one that changed from chunk to chunk would be a text that nobody judged. */
+  #introduce(kind: string, { names, wrap }: Frame, out: Fields[]): void {
+    const told = this.#named.get(kind) ?? {};
+    const fresh = Object.fromEntries(Object.entries(names).filter(([name]) => !Object.hasOwn(told, name)));
+    if (Object.keys(fresh).length > 0) out.push(wrap(fresh));
+    this.#named.set(kind, { ...told, ...fresh });
+  }
+
   async #startRun(kind: string, wrap: Part["wrap"], out: Fields[]): Promise<void> {
     if (++this.#runs > MAX_RUNS) throw upstreamFault(`an answer of at most ${MAX_RUNS} texts in turns`, "more");
     const text = this.#texts.get(kind) ?? { kind, wrap, all: "", shown: 0 };
@@ -124,7 +138,7 @@ export class Gate {
     try {
       stream = this.#spare ?? this.#judge.open(this.#question, this.#options.signal);
     } catch (error) {
-      return this.#fail(error, out);
+      return this.#fail(error, text, out);
     }
     this.#spare = undefined;
     this.#run = { text, stream };
@@ -143,13 +157,12 @@ export class Gate {
 
   /** Lets out what an operation of the guard's clears. */
   async #advance(text: Text, judge: () => Promise<StreamUpdate>, out: Fields[]): Promise<void> {
-    const { holdBack, failOpen } = this.#options;
+    const { holdBack } = this.#options;
     let update: StreamUpdate;
     try {
       update = await judge();
-      if (update.violation?.risk === null && failOpen) throw unreadVerdict();
     } catch (error) {
-      return this.#fail(error, out);
+      return this.#fail(error, text, out);
     }
     const { violation, clearedTo } = update;
     show(text, (violation?.at ?? clearedTo) - holdBack, out);
@@ -159,14 +172,22 @@ export class Gate {
     this.close();
   }
 
-  #fail(error: unknown, out: Fields[]): void {
-    const { signal, failOpen } = this.#options;
-    signal.throwIfAborted();
-    const failure = this.#judge.failureOf(error);
-    if (!failOpen) throw failure;
-    this.#failure = failure;
-    for (const text of this.#texts.values()) show(text, text.all.length, out);
+  /**
+   * What is done without a verdict on a text: it passes, it is cut where it was last cleared, or the answer ends with
+   * an error.
+   */
+  async #fail(error: unknown, text: Text, out: Fields[]): Promise<void> {
+    this.#options.signal.throwIfAborted();
     this.close();
+    const failure = await this.#judge.failureOf(error);
+    if (this.#options.passes(failure)) {
+      this.#failure = failure;
+      for (const text of this.#texts.values()) show(text, text.all.length, out);
+    } else if (failure.fault === "text") {
+      this.#finding = { risk: null, category: null, kind: text.kind, at: text.shown, failure };
+    } else {
+      throw failure;
+    }
   }
 }
 

@@ -5,18 +5,23 @@
  * turns, and where a piece is long it gives way to shorter ones.
  */
 
-import { Guard } from "../../../guard/guard.ts";
+import { Guard, isInputError } from "../../../guard/guard.ts";
 import type { ModerationStream, RiskReading, StreamUpdate, Violation } from "../../../guard/moderation-stream.ts";
 import type { StreamGuard } from "../../../guard/stream-guard.ts";
 import type { Mode } from "../../../guard/verdict.ts";
+import { MemoryError } from "../../../tensor/memory-error.ts";
 import type { ChatMessage } from "../../../tokenizer/chat-template.ts";
 import { ApiError } from "../api-error.ts";
-import { Queue, type Turn } from "../queue.ts";
+import { watchEngine } from "../engine-watch.ts";
+import { Queue, QueueFullError, type Turn } from "../queue.ts";
 
 /** About, for what a queue needs. */
 const CHARS_OF_TOKEN = 3;
 /** The guard's prompt and the template behind an answer. */
 const TOKENS_OF_PROMPT = 128;
+
+/** Every guard has a verdict on it. */
+const ANY_QUESTION: readonly ChatMessage[] = [{ role: "user", content: "-" }];
 
 /** A stream whose operations wait for their turn. One at a time. */
 export interface JudgedStream {
@@ -36,10 +41,24 @@ export interface JudgeOptions {
   readonly log: (line: string) => void;
 }
 
-/** The failure of a verdict that does not follow the format, where that is not taken for the worst. */
-export function unreadVerdict(): ApiError {
-  return new ApiError(500, "guard: expected a verdict in its format, got another text", { code: "guard_unparsed" });
+/**
+ * What makes a guard give no verdict: the text, too little memory for it, or the guard, which then judges no text at
+ * all.
+ */
+export type Fault = "text" | "memory" | "guard";
+
+/** Why a text has no verdict. */
+export class Unjudged extends ApiError {
+  readonly fault: Fault;
+
+  constructor(fault: Fault, status: number, message: string, details: ConstructorParameters<typeof ApiError>[2]) {
+    super(status, message, details);
+    this.fault = fault;
+  }
 }
+
+/** OpenAI's clients would try again, to the same end. */
+const NO_RETRY = { "x-should-retry": "false" };
 
 export class Judge {
   readonly name: string;
@@ -48,6 +67,7 @@ export class Judge {
   readonly #guard: Guard | StreamGuard;
   readonly #every: number | undefined;
   readonly #log: (line: string) => void;
+  readonly #isComputing: () => boolean;
   #isFailing = false;
 
   constructor(guard: Guard | StreamGuard, { mode, every, maxStreams, log }: JudgeOptions) {
@@ -57,15 +77,16 @@ export class Judge {
     this.#guard = guard;
     this.#every = every;
     this.#log = log;
+    this.#isComputing = watchEngine(guard.model.engine, log);
     this.name = guard.name;
     this.mode = mode;
     this.queue = new Queue(maxStreams); // a stream has at most one operation at a time, so it is never full
-    this.open([{ role: "user", content: "-" }], new AbortController().signal).close(); // refuses options that are out of range
+    this.open(ANY_QUESTION, new AbortController().signal).close(); // refuses options that are out of range
   }
 
-  /** Whether the last operation failed for want of an engine. */
+  /** Whether the guard judged nothing any more when it was last asked, or its engine has ended since. */
   get isFailing(): boolean {
-    return this.#isFailing;
+    return this.#isFailing || !this.#isComputing();
   }
 
   /** Begins to moderate an answer. Throws RangeError for a question that is longer than the context. */
@@ -112,17 +133,42 @@ export class Judge {
     return verdict.flagged ? { risk: verdict.safety, category: verdict.categories[0] ?? null, at: 0 } : null;
   }
 
-  /** What clients are told of an error that a guard threw. What is no fault of the text's is told to the log. */
-  failureOf(error: unknown): ApiError {
-    if (error instanceof ApiError) return error;
+  /**
+   * Why a guard threw instead of judging a text. A guard that still judges another text has not failed, whatever the
+   * error looks like: were that decided by its class, a text that finds an unexpected way to fail would open a proxy
+   * that fails open.
+   */
+  async failureOf(error: unknown): Promise<Unjudged> {
     const message = error instanceof Error ? error.message : String(error);
-    const headers = { "x-should-retry": "false" }; // OpenAI's clients would try again, to the same end
-    if (/^(conversation|answer|prompt) too long: /.test(message)) {
-      return new ApiError(500, `guard: ${message}`, { code: "guard_context_exceeded", headers });
+    // Who sends long texts at once can cause it, so it lets nothing pass; it may do at another time.
+    if (error instanceof MemoryError) {
+      const headers = { "retry-after": "1" };
+      return new Unjudged("memory", 503, `guard: ${message}`, { code: "guard_out_of_memory", headers });
     }
-    this.#isFailing = true;
-    this.#log(`qwen3guard: the guard failed: ${message}`);
-    return new ApiError(500, "guard: expected a verdict, got a failure; the proxy's log says more", { code: "guard_failed", headers });
+    if (!(await this.#judgesOthers())) {
+      this.#isFailing = true;
+      this.#log(`qwen3guard: the guard failed: ${message}`);
+      const told = "guard: expected a verdict, got a failure; the proxy's log says more";
+      return new Unjudged("guard", 500, told, { code: "guard_failed", headers: NO_RETRY });
+    }
+    if (/^(conversation|answer|prompt) too long: /.test(message)) {
+      return new Unjudged("text", 400, `guard: ${message}`, { code: "guard_context_exceeded", headers: NO_RETRY });
+    }
+    const isTold = isInputError(error);
+    if (!isTold) this.#log(`qwen3guard: the guard cannot judge a text: ${message}`);
+    const told = isTold ? `guard: ${message}` : "guard: expected a text that can be judged, got another; the proxy's log says more";
+    return new Unjudged("text", 400, told, { code: "guard_cannot_judge", headers: NO_RETRY });
+  }
+
+  /** Whether it gives a verdict on a text that is known to have one. */
+  async #judgesOthers(): Promise<boolean> {
+    try {
+      const stream = this.open(ANY_QUESTION, new AbortController().signal);
+      await stream.query().finally(() => stream.close());
+      return true;
+    } catch (error) {
+      return error instanceof MemoryError || error instanceof QueueFullError; // it is at work on others
+    }
   }
 
   async #run<T>(chars: number, signal: AbortSignal, run: (turn: Turn) => Promise<T>): Promise<T> {

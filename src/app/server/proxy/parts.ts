@@ -5,6 +5,7 @@
  * here leaves the proxy when it blocks: a field that nobody knows may hold text that nobody judged.
  */
 
+import { isName } from "./names.ts";
 import { upstreamFault } from "./upstream.ts";
 
 /** An object of JSON's. */
@@ -15,10 +16,16 @@ export interface Part {
   /** Where it stands in an answer: "content", "tool_calls[0].function.arguments", ... */
   readonly kind: string;
   readonly text: string;
-  /** A choice's fields that introduce it and are no text: a tool call's id and name. */
-  readonly frame: Json | null;
+  /** What introduces it and is no text: a tool call's id, type and name. */
+  readonly frame: Frame | null;
   /** A choice's fields that carry so much of it. */
   readonly wrap: (text: string) => Json;
+}
+
+export interface Frame {
+  readonly names: Json;
+  /** A choice's fields that carry some of the names. */
+  readonly wrap: (names: Json) => Json;
 }
 
 export interface ChoiceParts {
@@ -45,11 +52,17 @@ const HEAD_FIELDS = ["id", "object", "model", "system_fingerprint", "service_tie
 const TEXT_FIELDS = ["reasoning_content", "reasoning", "content", "refusal"];
 const ROLES: readonly unknown[] = ["assistant", "user", "system", "developer", "tool", "function"];
 
-/** Names, ids and the like: no text has room in them. */
-const MAX_NAME_CHARS = 256;
-/** OpenAI's counts are two objects deep. */
-const MAX_USAGE_DEPTH = 4;
-const NAME = /^[\w./:@+=~-]*$/;
+/** More in an answer are no calls: each has names, which nobody judges. */
+const MAX_CALLS = 128;
+
+/** What servers count: OpenAI's names, and those of DeepSeek, Groq, OpenRouter and Mistral. */
+const COUNTS = [
+  ...["prompt_tokens", "completion_tokens", "total_tokens", "input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens"],
+  ...["text_tokens", "audio_tokens", "image_tokens", "video_tokens", "accepted_prediction_tokens", "rejected_prediction_tokens"],
+  ...["prompt_cache_hit_tokens", "prompt_cache_miss_tokens", "cache_write_tokens", "cache_creation_tokens", "prompt_audio_seconds"],
+  ...["queue_time", "prompt_time", "completion_time", "total_time", "cost"],
+];
+const COUNT_GROUPS = ["prompt_tokens_details", "completion_tokens_details", "input_tokens_details", "output_tokens_details"];
 
 /** What names an answer. A field that holds anything but a name is left out: it may be text that nobody judged. */
 export function headOf(answer: Json): Json {
@@ -57,21 +70,15 @@ export function headOf(answer: Json): Json {
   return { ...pick(answer, HEAD_FIELDS, isName), ...(typeof created === "number" ? { created } : {}) };
 }
 
-/** Counts of tokens, as deep as they go; null where there are none. */
+/**
+ * Counts of tokens, also in groups; null where there are none. Under names of the upstream's own there would be a
+ * text in the names.
+ */
 export function usageOf({ usage }: Json): Json | null {
-  return isObject(usage) ? numbersOf(usage, MAX_USAGE_DEPTH) : null;
-}
-
-function numbersOf(object: Json, depth: number): Json {
-  return Object.fromEntries(
-    Object.entries(object)
-      .filter(([name, value]) => isName(name) && (typeof value === "number" || (depth > 1 && isObject(value))))
-      .map(([name, value]) => [name, isObject(value) ? numbersOf(value, depth - 1) : value]),
-  );
-}
-
-function isName(value: unknown): boolean {
-  return typeof value === "string" && value.length <= MAX_NAME_CHARS && NAME.test(value);
+  if (!isObject(usage)) return null;
+  const numbers = (object: Json): Json => pick(object, COUNTS, value => typeof value === "number");
+  const groups = Object.entries(pick(usage, COUNT_GROUPS, isObject)).map(([name, group]) => [name, numbers(group as Json)]);
+  return { ...numbers(usage), ...Object.fromEntries(groups) };
 }
 
 /** Why a choice ended; null: it has not. */
@@ -116,9 +123,10 @@ export const COMPLETION_FORM: AnswerForm = {
 /** Reasoning comes first, as it is written first. */
 function messageParts(message: Json, wrap: (fields: Json) => Json): ChoiceParts {
   const parts: Part[] = [];
-  const add = (kind: string, value: unknown, fields: (text: string) => Json, frame: Json | null = null): void => {
+  const add = (kind: string, value: unknown, fields: (text: string) => Json, frame: Frame | null = null): void => {
     const text = textOf(value, kind);
-    if (text !== "" || frame) parts.push({ kind, text, frame: frame && wrap(frame), wrap: text => wrap(fields(text)) });
+    const wrapped = frame && { names: frame.names, wrap: (names: Json) => wrap(frame.wrap(names)) };
+    if (text !== "" || frame) parts.push({ kind, text, frame: wrapped, wrap: text => wrap(fields(text)) });
   };
   // Servers write reasoning under either name, and vLLM the same under both: one text, which comes out under the names that it began with.
   const reasonings = ["reasoning_content", "reasoning"].filter(name => textOf(message[name], name) !== "");
@@ -128,12 +136,13 @@ function messageParts(message: Json, wrap: (fields: Json) => Json): ChoiceParts 
   for (const field of ["content", "refusal"]) add(field, message[field], text => ({ [field]: text }));
   const calls = message.tool_calls ?? [];
   if (!Array.isArray(calls)) throw upstreamFault("tool_calls to be an array", "something else");
+  if (calls.length > MAX_CALLS) throw upstreamFault(`at most ${MAX_CALLS} tool calls`, String(calls.length));
   for (const [i, value] of calls.entries()) addCall(objectOf(value, "tool call"), i, add);
   if (message.function_call !== undefined && message.function_call !== null) {
     const call = objectOf(message.function_call, "function_call");
     const { arguments: text } = call;
-    const frame = call.name === undefined ? null : { function_call: { ...names(call, ["name"]), arguments: "" } };
-    add("function_call.arguments", text, text => ({ function_call: { arguments: text } }), frame);
+    const begin = (named: Json): Json => ({ function_call: { ...named, arguments: "" } });
+    add("function_call.arguments", text, text => ({ function_call: { arguments: text } }), frameOf(names(call, ["name"]), begin));
   }
   const empty = pick(message, TEXT_FIELDS.filter(field => message[field] === "" || message[field] === null)); // biome-ignore format: one step
   return { opening: ROLES.includes(message.role) ? wrap({ role: message.role, ...empty }) : null, parts };
@@ -143,7 +152,7 @@ function messageParts(message: Json, wrap: (fields: Json) => Json): ChoiceParts 
 function addCall(
   call: Json,
   i: number,
-  add: (kind: string, value: unknown, fields: (text: string) => Json, frame: Json | null) => void,
+  add: (kind: string, value: unknown, fields: (text: string) => Json, frame: Frame | null) => void,
 ): void {
   const index = call.index ?? i;
   if (typeof index !== "number") throw upstreamFault("a tool call's index to be a number", "something else");
@@ -154,11 +163,17 @@ function addCall(
     // biome-ignore format: two pairs
     if (call[type] === undefined || call[type] === null) continue;
     const body = objectOf(call[type], "tool call");
-    const isBegun = call.id !== undefined || call.type !== undefined || body.name !== undefined;
-    const frame = { tool_calls: [{ index, ...names(call, ["id", "type"]), [type]: { ...names(body, ["name"]), [field]: "" } }] };
+    const begin = ({ name, ...own }: Json): Json => ({
+      tool_calls: [{ index, ...own, [type]: { ...(name === undefined ? {} : { name }), [field]: "" } }],
+    });
     const fields = (text: string): Json => ({ tool_calls: [{ index, [type]: { [field]: text } }] });
-    add(`tool_calls[${index}].${type}.${field}`, body[field], fields, isBegun ? frame : null);
+    const named = { ...names(call, ["id", "type"]), ...names(body, ["name"]) };
+    add(`tool_calls[${index}].${type}.${field}`, body[field], fields, frameOf(named, begin));
   }
+}
+
+function frameOf(named: Json, wrap: Frame["wrap"]): Frame | null {
+  return Object.keys(named).length > 0 ? { names: named, wrap } : null;
 }
 
 function copyCall(call: Json): Json {
@@ -176,9 +191,9 @@ function copyNamed(value: unknown, field: string): Json {
 
 /** A call's names; whoever reads it cannot do without them. Throws ApiError for what is none. */
 function names(call: Json, fields: readonly string[]): Json {
-  const named = pick(call, fields);
+  const named = pick(call, fields, value => value !== undefined && value !== null);
   for (const [field, value] of Object.entries(named)) {
-    if (value !== null && !isName(value)) throw upstreamFault(`a tool call's ${field} to be a name`, "something else");
+    if (!isName(value)) throw upstreamFault(`a tool call's ${field} to be a name`, "something else");
   }
   return named;
 }

@@ -1,9 +1,10 @@
 /**
  * The proxy as a web-standard handler: an OpenAI-compatible server in front of another one, with the guard between.
  *
- * In: a loaded guard of either kind and the upstream's URL. Out: chat and text completions whose questions are judged before the upstream sees them, and whose
- * answers are judged while they pass; whatever else is under /v1 goes straight through. Reading order: this file; call.ts and question.ts; relay.ts and
- * gate.ts (what may come out, and when), whole.ts; judge.ts (who has the engine); upstream.ts and event-reader.ts (what is believed of the upstream).
+ * In: a loaded guard of either kind and the upstream's URL. Out: chat and text completions whose questions are judged
+ * before the upstream sees them, and whose answers are judged while they pass; what is on a list of other routes goes
+ * straight through. Reading order: this file; call.ts and question.ts; relay.ts and gate.ts (what may come out, and
+ * when), whole.ts; judge.ts (who has the engine); upstream.ts and event-reader.ts (what is believed of the upstream).
  */
 
 import type { Guard } from "../../../guard/guard.ts";
@@ -20,10 +21,11 @@ import { readJsonBody } from "../request-body.ts";
 import { ACTIONS, type Action, Call, type ProxyService } from "./call.ts";
 import { readEvents } from "./event-reader.ts";
 import { Judge } from "./judge.ts";
+import { isName } from "./names.ts";
 import { type AnswerForm, CHAT_FORM, COMPLETION_FORM } from "./parts.ts";
 import { chatQuestion, promptQuestions, type ReadQuestions, readAsked } from "./question.ts";
 import { Relay } from "./relay.ts";
-import { type Route, routeOf } from "./routes.ts";
+import { type Route, Routes } from "./routes.ts";
 import { Slots } from "./slots.ts";
 import { passOn, Upstream, type UpstreamResponse, upstreamFault } from "./upstream.ts";
 import { passError } from "./upstream-error.ts";
@@ -48,8 +50,10 @@ export interface ProxyOptions {
   readonly maxBodyBytes?: number;
   /** How long the upstream may be silent: 120,000 by default, at most 300,000. */
   readonly timeoutMs?: number;
-  /** Where the guard fails, let pass what it has not judged. */
+  /** Where the guard fails, let pass what it has not judged. A text that it cannot judge is no failure of the guard. */
   readonly failOpen?: boolean;
+  /** What else may pass unjudged, both ways: "POST /v1/tokenize", "GET /v1/batches/*". */
+  readonly allowRoutes?: readonly string[];
   /** Receives a line for each failure that is the proxy's or the guard's own, and what else is asked for below. */
   readonly log?: (line: string) => void;
   /** Also a line for each request and each finding, without any of its text. */
@@ -60,7 +64,7 @@ export interface ProxyOptions {
 
 const OPTION_NAMES: readonly (keyof ProxyOptions)[] = [
   ...(["upstream", "mode", "every", "action", "holdBack", "maxStreams", "maxQueue", "maxBodyBytes"] as const),
-  ...(["timeoutMs", "failOpen", "log", "logRequests", "logText"] as const),
+  ...(["timeoutMs", "failOpen", "allowRoutes", "log", "logRequests", "logText"] as const),
 ];
 
 /** Node's `fetch` waits no longer by itself. */
@@ -78,7 +82,8 @@ interface Exchange {
 /** Throws TypeError or RangeError for options of a wrong kind or out of range. The guard stays the caller's: closing it is his. */
 export function createProxy(guard: Guard | StreamGuard, options: ProxyOptions): Handler {
   checkOptions(options, OPTION_NAMES, "proxy");
-  const { log = () => {}, logRequests = false, logText = false, action = "block" } = options;
+  const { allowRoutes = [], log = () => {}, logRequests = false, logText = false, action = "block" } = options;
+  const routes = new Routes(allowRoutes);
   const service = newService(guard, options);
   const { metrics, judge, upstream } = service;
   const countRequest = metrics.counter("qwen3guard_requests_total", "Requests by route and status; 499: the client went away.");
@@ -101,11 +106,10 @@ export function createProxy(guard: Guard | StreamGuard, options: ProxyOptions): 
     }
     if (request.method === "OPTIONS") {
       // A browser asks before it posts; the upstream's answer to that says what its own would.
-      const { search } = new URL(request.url);
-      return passOn(
-        await upstream.send({ method: "OPTIONS", path: route.slice(3), search, headers: request.headers, body: null }, exchange.signal),
-        exchange,
-      );
+      const sent = { method: "OPTIONS", path: route.slice(3), search: queryOf(request), headers: request.headers, body: null };
+      const { status, headers, close } = await upstream.send(sent, exchange.signal);
+      close();
+      return new Response(null, { status, headers });
     }
     if (request.method !== "POST") {
       throw new ApiError(405, `${route}: expected POST, got ${request.method.slice(0, 20)}`, { headers: { allow: "POST" } });
@@ -126,7 +130,7 @@ export function createProxy(guard: Guard | StreamGuard, options: ProxyOptions): 
     let response: Response;
     inFlight.begin();
     try {
-      route = routeOf(request.method, pathname);
+      route = routes.find(request.method, pathname);
       response = await answer(request, route, exchange);
     } catch (error) {
       if (!(error instanceof ApiError)) log(`qwen3guard: ${route}: ${error instanceof Error ? error.message : String(error)}`);
@@ -222,8 +226,9 @@ async function moderate(
   exchange: Exchange,
 ): Promise<Response> {
   const { signal } = exchange;
+  const search = service.action === "block" ? queryOf(request) : new URL(request.url).search;
   const body = await readJsonBody(request, service.maxBodyBytes, signal);
-  const asked = readAsked(body, readQuestions, service.failOpen || service.action !== "block");
+  const asked = readAsked(body, readQuestions, service.action !== "block");
   const choices = asked.questions.length * asked.answersEach;
   if (choices > service.slots.count) throw invalid("n", `at most ${service.slots.count} answers a request`, String(choices));
   const call = new Call(service, form, asked, signal, await service.slots.take(choices, signal));
@@ -233,15 +238,15 @@ async function moderate(
     // Written anew from what was judged: two readers of one text may differ, as where a name stands twice.
     const headers = new Headers(request.headers);
     headers.set("content-type", "application/json");
-    const sent = { method: "POST", path: route.slice(3), search: new URL(request.url).search, headers, body: JSON.stringify(body) };
+    const sent = { method: "POST", path: route.slice(3), search, headers, body: JSON.stringify(body) };
     const answer = await service.upstream.send(sent, signal);
     if (answer.status >= 300 && answer.status < 400) {
       answer.close();
       throw upstreamFault("an answer", "a redirection, behind which nothing would be judged");
     }
-    if (!answer.isOk) return withHeaders(service.action === "block" ? await passError(answer) : passOn(answer, exchange), told);
+    if (!answer.isOk) return withHeaders(service.action === "block" ? await passError(call, answer) : passOn(answer, exchange), told);
     checkType(answer, asked.isStream);
-    if (!asked.isStream) return withHeaders(await moderateWhole(call, answer.bytes), [...passedHeaders(answer), ...told]);
+    if (!asked.isStream) return withHeaders(await moderateWhole(call, answer.bytes), [...answer.headers, ...told]);
 
     const { response, ended } = eventStream(
       async send => {
@@ -257,7 +262,7 @@ async function moderate(
     );
     isStreaming = true;
     exchange.ended = ended;
-    return withHeaders(await response, [...passedHeaders(answer), ...told]);
+    return withHeaders(await response, [...answer.headers, ...told]);
   } finally {
     if (!isStreaming) call.close();
   }
@@ -268,22 +273,23 @@ function checkType({ type, close }: UpstreamResponse, isStream: boolean): void {
   const expected = isStream ? "text/event-stream" : "application/json";
   if (type === expected) return;
   close();
-  throw upstreamFault(`${expected}, as was asked for`, /^[\w.+-]+\/[\w.+-]+$/.test(type) ? type.slice(0, 100) : "no such type");
+  throw upstreamFault(`${expected}, as was asked for`, "another type");
 }
 
-type Header = readonly [name: string, value: string];
-
-/** What the upstream says about itself and its limits; the form is the proxy's. */
-function passedHeaders({ headers }: UpstreamResponse): Header[] {
-  const own = ["content-type", "cache-control", "etag", "content-md5", "digest", "content-digest", "repr-digest"];
-  return Array.from(headers).filter(([name]) => !own.includes(name));
-}
-
-function withHeaders(response: Response, headers: readonly Header[]): Response {
-  for (const [name, value] of headers) {
-    if (name === "set-cookie") response.headers.append(name, value);
-    else response.headers.set(name, value);
+/**
+ * The query that goes to the upstream of a moderated request: Azure's servers want one, and any other might be text
+ * for the model.
+ */
+function queryOf(request: Request): string {
+  const { search, searchParams } = new URL(request.url);
+  for (const [name, value] of searchParams) {
+    if (name !== "api-version" || !isName(value)) throw invalid("query", "nothing but an api-version", "something else");
   }
+  return search;
+}
+
+function withHeaders(response: Response, headers: Iterable<readonly [name: string, value: string]>): Response {
+  for (const [name, value] of headers) response.headers.set(name, value);
   return response;
 }
 

@@ -2,7 +2,7 @@
  * What a request asks: the conversation that the guard judges before the upstream sees it.
  *
  * In: the body of a chat or completions request. Out: one question for each prompt (chat has one), and what the answer will look like. What the guard
- * cannot read (pictures, sound, token ids) is refused, unless the proxy fails open.
+ * cannot read (pictures, sound, token ids) is refused, unless nothing is blocked.
  */
 
 import type { ChatMessage } from "../../../tokenizer/chat-template.ts";
@@ -19,7 +19,7 @@ export interface Asked {
   readonly includeUsage: boolean;
 }
 
-export type ReadQuestions = (fields: Fields, failOpen: boolean) => ChatMessage[][];
+export type ReadQuestions = (fields: Fields, isLenient: boolean) => ChatMessage[][];
 
 /** What the proxy reads: of a request, its stream_options, a message, a part of its content. */
 const READ_NAMES = ["messages", "prompt", "suffix", "n", "stream", "stream_options"];
@@ -27,21 +27,27 @@ const READ_OPTION_NAMES = ["include_usage"];
 const READ_MESSAGE_NAMES = ["role", "content"];
 const READ_PART_NAMES = ["type", "text", "refusal"];
 
+/** Under these names some server reads the question, or puts more into it, that the proxy would not have judged. */
+const OTHER_QUESTIONS = [
+  ...["messages", "prompt", "suffix", "input", "inputs", "contents", "instructions", "system", "system_prompt", "documents", "images"],
+  ...["chat_template", "template", "prompt_token_ids", "prompt_embeds", "input_ids", "input_embeds"],
+];
+
 /** Which field of a part is its text, by its type. */
 const PART_TEXTS: Readonly<Record<string, string>> = { text: "text", input_text: "text", output_text: "text", refusal: "refusal" };
 /** What else a part of text may have, which no model reads. */
 const PART_EXTRAS = ["type", "cache_control", "annotations", "logprobs"];
 
-export function readAsked(body: Record<string, unknown>, readQuestions: ReadQuestions, failOpen: boolean): Asked {
+export function readAsked(body: Record<string, unknown>, readQuestions: ReadQuestions, isLenient: boolean): Asked {
   const fields = new Fields(body);
-  if (!failOpen) {
+  if (!isLenient) {
     checkSpelling(fields, READ_NAMES, "");
     if (fields.get("stream_options") !== undefined) checkSpelling(fields.inner("stream_options"), READ_OPTION_NAMES, "stream_options.");
   }
   const isStream = fields.boolean("stream") ?? false;
   const options = fields.get("stream_options");
   return {
-    questions: readQuestions(fields, failOpen),
+    questions: readQuestions(fields, isLenient),
     answersEach: fields.integer("n", 1, 1024) ?? 1,
     isStream,
     includeUsage: isStream && options !== undefined && (fields.inner("stream_options").boolean("include_usage") ?? false),
@@ -52,12 +58,13 @@ export function readAsked(body: Record<string, unknown>, readQuestions: ReadQues
  * The conversation up to the last message of a user. A guard judges the last message alone, so all that users said since the last answer becomes one message:
  * who splits his question in two is not heard by halves. Instructions that come behind it are heard with it.
  */
-export function chatQuestion(fields: Fields, failOpen: boolean): ChatMessage[][] {
+export function chatQuestion(fields: Fields, isLenient: boolean): ChatMessage[][] {
+  if (!isLenient) refuseOtherQuestions(fields, ["messages"]);
   const messages = requireArray(fields, "messages").flatMap((value, i) => {
     const message = new Fields(value, `messages[${i}].`);
-    if (!failOpen) checkSpelling(message, READ_MESSAGE_NAMES, `messages[${i}].`);
+    if (!isLenient) checkSpelling(message, READ_MESSAGE_NAMES, `messages[${i}].`);
     const role = toRole(message.string("role"));
-    const content = contentText(message.get("content"), `messages[${i}].content`, failOpen);
+    const content = contentText(message.get("content"), `messages[${i}].content`, isLenient);
     // What tools found is no question, and the guards' templates have no place for it.
     return role === undefined || (role !== "user" && content === "") ? [] : [{ role, content }];
   });
@@ -79,14 +86,14 @@ function toRole(role: string | undefined): string | undefined {
   return role === "assistant" ? "assistant" : "user";
 }
 
-function contentText(content: unknown, path: string, failOpen: boolean): string {
+function contentText(content: unknown, path: string, isLenient: boolean): string {
   if (content === undefined) return "";
   if (typeof content === "string") return content;
   if (!Array.isArray(content)) throw invalid(path, "a string or an array of parts", describe(content));
   return content
     .map((part, i) => {
       const fields = new Fields(part, `${path}[${i}].`);
-      if (failOpen) return fields.string("text") ?? fields.string("refusal") ?? "";
+      if (isLenient) return fields.string("text") ?? fields.string("refusal") ?? "";
       checkSpelling(fields, READ_PART_NAMES, `${path}[${i}].`);
       // By its type, as servers read it: a picture that also has a text would be shown as a picture. Without a type it is what it has.
       const type = fields.string("type");
@@ -108,19 +115,31 @@ function checkSpelling(fields: Fields, names: readonly string[], path: string): 
   }
 }
 
+function refuseOtherQuestions(fields: Fields, read: readonly string[]): void {
+  for (const name of fields.names) {
+    const known = OTHER_QUESTIONS.find(other => folded(other) === folded(name));
+    if (known === undefined || read.includes(known)) continue;
+    throw new ApiError(400, `${known}: expected no question but in ${read.join(" and ")}, which the guard judges, got one`, {
+      param: known,
+      code: "content_not_moderated",
+    });
+  }
+}
+
 /** Also of the two letters beyond ASCII whose other case is in it: U+017F and U+212A. */
 function folded(name: string): string {
   return name.toUpperCase().toLowerCase();
 }
 
 /** Each prompt is a question; a suffix is read with it. */
-export function promptQuestions(fields: Fields, failOpen: boolean): ChatMessage[][] {
+export function promptQuestions(fields: Fields, isLenient: boolean): ChatMessage[][] {
+  if (!isLenient) refuseOtherQuestions(fields, ["prompt", "suffix"]);
   const prompt = fields.get("prompt") ?? "";
   const suffix = fields.string("suffix") ?? "";
   const isList = Array.isArray(prompt) && typeof prompt[0] !== "number";
   if (isList && prompt.length === 0) throw invalid("prompt", "at least one prompt", "none");
   return (isList ? prompt : [prompt]).map((entry: unknown, i) => {
-    if (typeof entry !== "string" && !failOpen) throw unreadable(isList ? `prompt[${i}]` : "prompt");
+    if (typeof entry !== "string" && !isLenient) throw unreadable(isList ? `prompt[${i}]` : "prompt");
     return [{ role: "user", content: typeof entry === "string" ? entry + suffix : suffix }];
   });
 }

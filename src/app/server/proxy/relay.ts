@@ -11,21 +11,7 @@ import { type Call, EXTENSION } from "./call.ts";
 import type { Gate } from "./gate.ts";
 import { finishReasonOf, headOf, isObject, type Json, objectOf, usageOf } from "./parts.ts";
 import { upstreamFault } from "./upstream.ts";
-import { readError } from "./upstream-error.ts";
-
-/** The upstream's own error, in place of a chunk. */
-class UpstreamError extends ApiError {
-  readonly #error: unknown;
-
-  constructor(error: unknown) {
-    super(502, "upstream: expected an answer, got an error", { code: "upstream_failed" });
-    this.#error = error;
-  }
-
-  override get body(): ApiError["body"] {
-    return readError(this.#error) as unknown as ApiError["body"];
-  }
-}
+import { tellError, UpstreamError } from "./upstream-error.ts";
 
 interface Choice {
   readonly index: number;
@@ -62,7 +48,9 @@ export class Relay {
         break;
       }
       const chunk = parseAnswer(data, "an event");
-      if (chunk.error !== undefined && chunk.error !== null) throw new UpstreamError(chunk.error);
+      if (chunk.error !== undefined && chunk.error !== null) {
+        throw new UpstreamError(await tellError(this.#call, chunk.error));
+      }
       await this.#relay(chunk);
       if (this.#wasCut && this.#areAllOver && !this.#call.asked.includeUsage) return;
     }
@@ -82,7 +70,8 @@ export class Relay {
     if (!this.#isBlocking) return this.#relayAsItIs(chunk, Array.isArray(choices) ? choices : []);
     if (!Array.isArray(choices)) throw upstreamFault("choices to be an array", "something else");
     if (choices.length > this.#call.choices) throw upstreamFault(`at most ${this.#call.choices} choices`, String(choices.length));
-    this.#head = headOf(chunk);
+    // An id or a model that changed from chunk to chunk would be a text that nobody judged.
+    for (const [name, value] of Object.entries(headOf(chunk))) if (!this.#head[name]) this.#head = { ...this.#head, [name]: value };
     const usage = usageOf(chunk);
     if (choices.length === 0) {
       this.#usage = null;
@@ -142,8 +131,11 @@ export class Relay {
       const choice = this.#choiceOf(value);
       const { gate } = choice;
       try {
-        for (const part of this.#call.form.ofChunk(value).parts) if (!gate.finding && !gate.failure) await gate.push(part);
+        for (const part of this.#call.form.ofChunk(value).parts) {
+          if (!choice.isOver && !gate.finding && !gate.failure) await gate.push(part);
+        }
       } catch (error) {
+        if (!(error instanceof ApiError) || this.#call.signal.aborted) throw error;
         gate.giveUp(error);
       }
       const finishReason = value.finish_reason || null; // some servers write "" until the end

@@ -1,71 +1,102 @@
 /**
  * Where a request goes: to be moderated, straight through, or nowhere.
  *
- * What writes text and is not moderated must not slip by under another spelling of its path, so a path is decoded as often as any server might
- * decode it before it is judged.
+ * What goes straight through is a list. Servers have new endpoints that write text each month, so a list of what is
+ * refused is never complete; and a path must be spelt exactly as in the list, since servers differ in which other
+ * spellings they take for the same.
  */
 
 import { ApiError } from "../api-error.ts";
 
 export type Route = "/v1/chat/completions" | "/v1/completions" | "/v1/*";
 
-/** Names of the endpoints that take or give a model's text: OpenAI's, and those that servers have beside them. */
-const WRITERS = [
-  ...["chat", "completions", "responses", "messages", "threads", "assistants", "conversations", "batches", "realtime", "edits"],
-  ...[
-    "generate",
-    "generate_stream",
-    "infill",
-    "completion",
-    "complete",
-    "internal",
-    "inference",
-    "interactions",
-    "a2a",
-    "graders",
-    "evals",
-    "runs",
-  ],
+/**
+ * What goes straight through: a method and a path. `*` stands for a name, `**` at the end for one or more with
+ * slashes between (models are named `org/name`). What is not in it can be allowed by whoever runs the proxy.
+ */
+const OPEN_ROUTES = [
+  "GET /v1/models",
+  "GET /v1/models/**",
+  "POST /v1/embeddings",
+  "POST /v1/moderations",
+  "POST /v1/rerank",
+  "POST /v1/score",
+  "GET /v1/files",
+  "POST /v1/files",
+  "GET /v1/files/*",
+  "GET /v1/files/*/content",
+  "DELETE /v1/files/*",
+  "POST /v1/images/generations",
+  "POST /v1/images/edits",
+  "POST /v1/images/variations",
+  "POST /v1/audio/speech",
+  "POST /v1/audio/transcriptions",
+  "POST /v1/audio/translations",
 ];
 
-/** `path` is a URL's. Throws ApiError for one that is not under /v1, or writes text that the proxy does not read. */
-export function routeOf(method: string, path: string): Route {
-  if (path === "/v1/chat/completions" || path === "/v1/completions") return path;
-  const names = decoded(path)
-    .toLowerCase()
-    .split(/[/\\]+/)
-    .map(name =>
-      name
-        .split(";")[0]
-        .trim()
-        .replace(/\.+$/, match => (name === match ? match : "")),
-    );
-  if (!path.startsWith("/v1/") || names.includes(".") || names.includes("..")) {
-    throw notFound("a path under /v1", "another");
+const MODERATED: readonly string[] = ["/v1/chat/completions", "/v1/completions"];
+const METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"];
+const NAME = /^[\w.~:@+=-]+$/;
+
+/** The routes of a proxy: those above, and what it is told to allow. */
+export class Routes {
+  readonly #open: readonly (readonly [method: string, names: readonly string[]])[];
+
+  /**
+   * `allowed`: as in the list, "POST /v1/tokenize". Throws RangeError for what is no such route, or might be a
+   * moderated one.
+   */
+  constructor(allowed: readonly string[]) {
+    for (const route of allowed) checkRoute(route);
+    this.#open = [...OPEN_ROUTES, ...allowed].map(route => {
+      const [method, path] = route.split(" ");
+      return [method, path.split("/")];
+    });
   }
-  // Models are named freely; what is posted to one, or to a verb of one (Google's `models/NAME:generateContent`), writes text.
-  const isModel = names[2] === "models";
-  const isVerb = method === "POST" && (isModel || names.some(name => name.includes(":")));
-  if (isVerb || (!isModel && names.some(name => WRITERS.includes(name)))) {
-    throw notFound("/v1/chat/completions, /v1/completions, or what writes no text", "an endpoint whose text is not moderated");
+
+  /** `path` is a URL's. Throws ApiError where nothing goes. */
+  find(method: string, path: string): Route {
+    if (path === "/v1/chat/completions" || path === "/v1/completions") return path;
+    const names = path.split("/");
+    // What answers GET answers HEAD; a browser asks about any method by OPTIONS.
+    const isMethod = (allowed: string): boolean => allowed === method || (method === "HEAD" && allowed === "GET") || method === "OPTIONS";
+    if (this.#open.some(([allowed, pattern]) => isMethod(allowed) && matches(names, pattern))) return "/v1/*";
+    const expected = `${MODERATED.join(", ")} or a route that may pass unjudged`;
+    throw new ApiError(404, `path: expected ${expected}, got another; --allow-route lets one pass`, { code: "not_moderated" });
   }
-  return "/v1/*";
 }
 
-function decoded(path: string): string {
-  for (let i = 0; i < 3; i++) {
-    try {
-      path = decodeURIComponent(path);
-    } catch {
-      throw notFound("a path in UTF-8", "another");
-    }
-  }
-  if (path.includes("%")) throw notFound("a path without %", "one that has it when decoded");
-  // Another server may end the path at one of these, or read a letter beyond ASCII as one of ours.
-  if (/[^!-~]|[?#]/.test(path)) throw notFound("a path of printable ASCII without ? and #", "another when decoded");
-  return path;
+function matches(names: readonly string[], pattern: readonly string[]): boolean {
+  const isOpen = pattern[pattern.length - 1] === "**";
+  if (isOpen ? names.length < pattern.length : names.length !== pattern.length) return false;
+  const fixed = isOpen ? pattern.slice(0, -1) : pattern;
+  const rest = isOpen ? names.slice(fixed.length).join("/") : undefined;
+  return (
+    fixed.every((name, i) => (name === "*" ? isName(decoded(names[i])) : name === names[i])) &&
+    (rest === undefined || decoded(rest).split("/").every(isName))
+  );
 }
 
-function notFound(expected: string, got: string): ApiError {
-  return new ApiError(404, `path: expected ${expected}, got ${got}`, { code: "not_moderated" });
+/** A server might read another endpoint out of what is more than a name, or out of dots. */
+function isName(name: string): boolean {
+  return NAME.test(name) && !/^\.+$/.test(name) && !/completions/i.test(name);
+}
+
+/** Once: what has a `%` even then is no name. */
+function decoded(name: string): string {
+  try {
+    return decodeURIComponent(name);
+  } catch {
+    return "";
+  }
+}
+
+function checkRoute(route: string): void {
+  const [method, path = "", ...more] = route.split(" ");
+  const [root, version, ...names] = path.split("/");
+  const isPattern = names.every((name, i) => name === "*" || (name === "**" && i === names.length - 1 && i > 0) || isName(name));
+  if (more.length > 0 || !METHODS.includes(method) || root !== "" || version !== "v1" || names.length === 0 || !isPattern) {
+    const form = `${METHODS.join(" or ")} and a path under /v1 that is not moderated, as in "POST /v1/tokenize" or "GET /v1/batches/*"`;
+    throw new RangeError(`allowRoutes: expected ${form}, got ${JSON.stringify(route)}`);
+  }
 }

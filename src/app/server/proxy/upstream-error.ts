@@ -1,28 +1,46 @@
 /**
- * Errors of the upstream's, which nobody judges.
+ * Errors of the upstream's.
  *
- * In: what it says instead of an answer. Out: OpenAI's four fields of an error, as far as they are short. What else stands there is left out: some servers
- * put what the model wrote into it (`failed_generation`).
+ * In: what it says instead of an answer. Out: OpenAI's four fields of an error: a message that the guard has judged
+ * like an answer, and names. What else stands there is left out: some servers put what the model wrote into it
+ * (`failed_generation`), and others quote it in the message.
  */
 
+import { ApiError } from "../api-error.ts";
+import type { Call } from "./call.ts";
+import { isName } from "./names.ts";
 import { isObject, type Json } from "./parts.ts";
 import type { UpstreamResponse } from "./upstream.ts";
 
 const MAX_MESSAGE_CHARS = 1_000;
 const MAX_BODY_BYTES = 2 ** 18;
 
+/** The upstream's own error, in place of an answer that has begun: what `tellError` gives. */
+export class UpstreamError extends ApiError {
+  readonly #told: ApiError["body"];
+
+  constructor(told: ApiError["body"]) {
+    super(502, told.message, { code: "upstream_failed" });
+    this.#told = told;
+  }
+
+  override get body(): ApiError["body"] {
+    return this.#told;
+  }
+}
+
 /** `error`: an object with a message, or a message. */
-export function readError(error: unknown): Json {
+export async function tellError(call: Call, error: unknown): Promise<ApiError["body"]> {
   const { message, detail, type, param, code } = isObject(error) ? error : ({ message: error } as Json);
-  const text = typeof message === "string" ? message : typeof detail === "string" ? detail : "upstream: expected an answer, got an error";
-  const kept = Object.entries({ type, param, code }).filter(
-    ([, value]) => value === null || typeof value === "number" || (typeof value === "string" && value.length <= 100),
-  );
-  return { message: text.slice(0, MAX_MESSAGE_CHARS), ...Object.fromEntries(kept) };
+  const given = [message, detail].find(text => typeof text === "string");
+  const text = given?.slice(0, MAX_MESSAGE_CHARS).replace(/[\ud800-\udbff]$/, "");
+  const told = text !== undefined && (await call.clears(text)) ? text : "upstream: expected an answer, got an error";
+  const kept = Object.entries({ type, param, code }).filter(([, value]) => value === null || typeof value === "number" || isName(value));
+  return { message: told, ...Object.fromEntries(kept) } as ApiError["body"];
 }
 
 /** A response that is no answer, with its status and its headers. */
-export async function passError({ status, headers, bytes, close }: UpstreamResponse): Promise<Response> {
+export async function passError(call: Call, { status, headers, bytes, close }: UpstreamResponse): Promise<Response> {
   const decoder = new TextDecoder();
   let text = "";
   let length = 0;
@@ -32,9 +50,7 @@ export async function passError({ status, headers, bytes, close }: UpstreamRespo
     text += decoder.decode(part, { stream: true });
   }
   close();
-  const kept = new Headers(headers);
-  kept.delete("content-type");
-  return Response.json({ error: readError(errorIn(text, status)) }, { status, headers: kept });
+  return Response.json({ error: await tellError(call, errorIn(text, status)) }, { status, headers });
 }
 
 /** OpenAI's `{"error": ...}`, or the error itself; a page or nothing says no more than its status. */

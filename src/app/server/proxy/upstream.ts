@@ -1,11 +1,13 @@
 /**
  * The server behind the proxy.
  *
- * In: a client's request. Out: the upstream's response, whose bytes are read with a limit on how long it may be silent. What belongs to one connection
- * alone (hop-by-hop headers, lengths, encodings) is left out on both ways; everything else, Authorization with it, passes as it is.
+ * In: a client's request. Out: the upstream's response, whose bytes are read with a limit on how long it may be
+ * silent. Of the request's headers what belongs to one connection alone (hop-by-hop headers, lengths, encodings) is
+ * left out; everything else, Authorization with it, passes as it is. Of the response's only listed ones pass.
  */
 
 import { ApiError } from "../api-error.ts";
+import { isName } from "./names.ts";
 
 /** RFC 9110, 7.6.1; and what is said anew for each connection. */
 const HOP_BY_HOP = [
@@ -13,8 +15,29 @@ const HOP_BY_HOP = [
   ...["transfer-encoding", "upgrade"],
 ];
 /** The body is sent anew, and comes back decoded: `fetch` asks for the encodings that it knows. */
-const NOT_FORWARDED = [...HOP_BY_HOP, "host", "content-length", "accept-encoding", "expect"];
-const NOT_RETURNED = [...HOP_BY_HOP, "content-length", "content-encoding"];
+const NOT_FORWARDED = [
+  ...HOP_BY_HOP,
+  ...["host", "content-length", "accept-encoding", "expect"],
+  // With these some servers read another method or path out of a request than the one that was let pass.
+  ...["x-http-method", "x-http-method-override", "x-method-override", "x-original-url", "x-rewrite-url"],
+];
+
+/** What the upstream says about a request and its limits, each a name, a number or a date. */
+const RETURNED = [
+  ...["x-request-id", "retry-after", "retry-after-ms", "x-should-retry", "openai-processing-ms", "openai-version"],
+  ...["access-control-allow-origin", "access-control-allow-credentials", "access-control-max-age"],
+];
+const LIMIT = /^x-ratelimit-(limit|remaining|reset)(-(requests|(input-|output-)?tokens))?(-(second|minute|hour|day))?$/;
+/** The same, with names between commas. */
+const RETURNED_LISTS = ["access-control-allow-methods", "access-control-allow-headers", "access-control-expose-headers", "vary"];
+const HTTP_DATE = /^[A-Z][a-z]{2}, \d{2} [A-Z][a-z]{2} \d{4} \d{2}:\d{2}:\d{2} GMT$/;
+/** What belongs to a body that passes as it is, unjudged as that. */
+const OF_A_BODY = [
+  ...["content-type", "content-disposition", "content-language", "content-range", "accept-ranges"],
+  ...["cache-control", "etag", "last-modified", "expires", "location"],
+];
+
+const MAX_LIST_CHARS = 1_024;
 
 /** Statuses whose responses have no body. */
 const WITHOUT_BODY = [204, 205, 304];
@@ -36,8 +59,10 @@ export interface UpstreamRequest {
 export interface UpstreamResponse {
   readonly status: number;
   readonly isOk: boolean;
-  /** Those that may be passed on. */
+  /** Those that may be passed on with whatever body. */
   readonly headers: Headers;
+  /** Those that may be passed on with the body as it is. */
+  readonly bodyHeaders: Headers;
   /** The media type alone. */
   readonly type: string;
   /** To be read once. */
@@ -92,7 +117,8 @@ export class Upstream {
       return {
         status: response.status,
         isOk: response.ok,
-        headers: without(response.headers, NOT_RETURNED),
+        headers: only(response.headers, isReturned),
+        bodyHeaders: only(response.headers, name => OF_A_BODY.includes(name)),
         type: (response.headers.get("content-type") ?? "").split(";")[0].trim().toLowerCase(),
         bytes: readBytes(response.body, watch),
         close: () => watch.end(),
@@ -105,7 +131,9 @@ export class Upstream {
 }
 
 /** The response as it is; `exchange.ended` resolves when its body has been read, whichever way that ends. */
-export function passOn({ status, headers, bytes, close }: UpstreamResponse, exchange: { ended: Promise<void> | undefined }): Response {
+export function passOn(answer: UpstreamResponse, exchange: { ended: Promise<void> | undefined }): Response {
+  const { status, bytes, close } = answer;
+  const headers = new Headers([...answer.headers, ...answer.bodyHeaders]);
   if (WITHOUT_BODY.includes(status)) {
     close();
     return new Response(null, { status, headers });
@@ -176,11 +204,9 @@ class Watch {
       return await answer;
     } catch (error) {
       if (this.signal.aborted) throw this.signal.reason;
-      const { message, cause } = error as Error;
-      const code = (cause as { code?: unknown } | undefined)?.code;
-      throw new ApiError(502, `upstream: expected an answer, got ${typeof code === "string" ? code : message}`, {
-        code: "upstream_failed",
-      });
+      const code = ((error as Error).cause as { code?: unknown } | undefined)?.code;
+      const got = typeof code === "string" && /^[A-Z0-9_]+$/.test(code) ? code : "a connection that failed"; // a message might quote it
+      throw new ApiError(502, `upstream: expected an answer, got ${got}`, { code: "upstream_failed" });
     } finally {
       clearTimeout(timer);
     }
@@ -191,6 +217,16 @@ class Watch {
     this.#signal.removeEventListener("abort", this.#leave);
     this.#controller.abort(new Error("nobody reads it any more"));
   }
+}
+
+function isReturned(name: string, value: string): boolean {
+  if (RETURNED_LISTS.includes(name))
+    return value.split(/, ?/).every(item => isName(item) || item === "*") && value.length <= MAX_LIST_CHARS;
+  return (RETURNED.includes(name) || LIMIT.test(name)) && (isName(value) || value === "*" || HTTP_DATE.test(value));
+}
+
+function only(headers: Headers, may: (name: string, value: string) => boolean): Headers {
+  return new Headers(Array.from(headers).filter(([name, value]) => may(name, value)));
 }
 
 function without(headers: Headers, names: readonly string[]): Headers {

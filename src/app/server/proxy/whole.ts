@@ -3,13 +3,12 @@
 import { ApiError } from "../api-error.ts";
 import { type Call, EXTENSION } from "./call.ts";
 import { type Finding, MAX_RUNS } from "./gate.ts";
-import { unreadVerdict } from "./judge.ts";
 import { finishReasonOf, headOf, isObject, type Json, objectOf, type Part, usageOf } from "./parts.ts";
 import { parseAnswer } from "./relay.ts";
 import { upstreamFault } from "./upstream.ts";
-import { readError } from "./upstream-error.ts";
+import { tellError } from "./upstream-error.ts";
 
-/** An answer with all its log probabilities is a fraction of this. */
+/** An answer with all its log probabilities, which are read and left out, is a fraction of this. */
 const MAX_ANSWER_BYTES = 16 * 2 ** 20;
 
 interface Judged {
@@ -22,7 +21,7 @@ export async function moderateWhole(call: Call, bytes: AsyncIterable<Uint8Array>
   const answer = parseAnswer(await readText(bytes), "an answer");
   const isError = answer.error !== undefined && answer.error !== null && !Array.isArray(answer.choices);
   if (call.service.action !== "block") return Response.json(await told(call, answer), { status: isError ? 502 : 200 });
-  if (isError) return Response.json({ error: readError(answer.error) }, { status: 502 });
+  if (isError) return Response.json({ error: await tellError(call, answer.error) }, { status: 502 });
   return Response.json(await recut(call, answer));
 }
 
@@ -36,13 +35,13 @@ async function recut(call: Call, answer: Json): Promise<Json> {
     const choice = objectOf(value, "a choice");
     const index = call.checkIndex(choice.index ?? i);
     const finish_reason = finishReasonOf(choice);
-    const { logprobs = null } = choice;
     const judged = await judgeChoice(call, index, choice);
     const { finding } = judged;
     moderated.push({
       index,
       ...(finding ? call.form.withheld : call.form.copy(choice)),
-      ...(finding ? { logprobs: null, finish_reason: "content_filter" } : { logprobs, finish_reason }),
+      logprobs: null, // as in a stream: they name tokens that nobody judged
+      finish_reason: finding ? "content_filter" : finish_reason,
       ...extensionOf(call, index, judged),
     });
   }
@@ -85,12 +84,13 @@ async function judgeChoice(call: Call, index: number, choice: Json): Promise<Jud
     if (text === "") continue;
     try {
       const violation = await judge.judgeWhole(question, text, spare, call.signal);
-      if (violation?.risk === null && call.service.failOpen) failure = unreadVerdict();
-      else if (violation) return { finding: { ...violation, kind }, failure: null, text };
+      if (violation) return { finding: { ...violation, kind }, failure: null, text };
     } catch (error) {
       call.signal.throwIfAborted();
-      failure = judge.failureOf(error);
-      if (!call.failOpen) throw failure;
+      const unjudged = await judge.failureOf(error);
+      if (call.passes(unjudged)) failure = unjudged;
+      else if (unjudged.fault !== "text") throw unjudged;
+      else return { finding: { risk: null, category: null, at: 0, kind, failure: unjudged }, failure: null, text };
     } finally {
       spare?.close();
       spare = undefined;

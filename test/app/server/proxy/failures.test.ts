@@ -163,9 +163,9 @@ describe("the upstream", () => {
       if (!json.stream) return sendEvents(response, answerChunks(GOOD));
       sendJson(response, { ...HEAD, choices: [] });
     });
-    expect((await streamed(s)).last.error.message).toBe("upstream: expected text/event-stream, as was asked for, got application/json");
+    expect((await streamed(s)).last.error.message).toBe("upstream: expected text/event-stream, as was asked for, got another type");
     expect((await streamed(s, { stream: false })).last.error.message).toBe(
-      "upstream: expected application/json, as was asked for, got text/event-stream",
+      "upstream: expected application/json, as was asked for, got another type",
     );
   });
 
@@ -246,6 +246,7 @@ describe("the guard", () => {
   }): Promise<{ s: Setting; answer: Awaited<ReturnType<typeof streamed>> }> {
     const once = vi.spyOn(Worker.prototype, "once");
     const dying = await StreamGuard.load(STREAM, { threads: 2 });
+    await dying.model.engine.ready();
     const workers = [...new Set(once.mock.contexts as Worker[])];
     expect(workers.length).toBe(1);
     const s = await setting(dying, async (_, response) => {
@@ -288,16 +289,18 @@ describe("the guard", () => {
     expect((await withDyingWorker({ action: "flag" })).answer.text).toBe(GOOD.join(""));
   });
 
-  test("has no room for the answer: it ends with an error", async () => {
-    const s = await setting(
-      guard,
-      writes(Array(40).fill("Paris is the capital of France, as I have said a hundred times before. ".repeat(6))),
-    );
-    const { status, last, all } = await streamed(s);
-    expect([status, last.error.code, all.includes("[DONE]")]).toEqual([200, "guard_context_exceeded", false]);
-    expect(last.error.message).toMatch(/^guard: answer too long: expected at most 2048 tokens/);
-    expect((await streamed(s, { stream: false })).last.error.code).toBe("guard_context_exceeded");
+  test("has no room for the answer: it is cut, and health stays", async () => {
+    const said = "Paris is the capital of France, as I have said a hundred times before. ".repeat(6);
+    const s = await setting(guard, writes(Array(40).fill(said)));
+    const { text, all } = await streamed(s);
+    const why = { risk: null, category: null, field: "content", error: "guard_context_exceeded" };
+    const cut = { finish_reason: "content_filter", qwen3guard: { action: "block", guard: "tiny-guard-stream", ...why } };
+    expect(said.repeat(40).startsWith(text) && text.length > said.length).toBe(true);
+    expect(events(all).at(-2).choices[0]).toMatchObject({ ...cut, qwen3guard: { ...cut.qwen3guard, at: text.length } });
+    const [choice] = (await s.openai.chat.completions.create(QUESTION)).choices;
+    expect(choice).toMatchObject({ ...cut, message: { content: "" } });
     expect(await health(s)).toEqual([200, "ok"]);
+    expect(await s.metrics()).toContain('qwen3guard_proxy_answers_total{outcome="failed"} 2\n');
   });
 
   test("has no room for the question: 400", async () => {
@@ -322,20 +325,14 @@ describe("the guard", () => {
     });
   }
 
-  test("cannot be understood: that counts as the worst, unless the proxy fails open", async () => {
-    const closed = await setting(await unreadable(), writes(GOOD));
-    const { text, all } = await streamed(closed);
+  test.each([false, true])("cannot be understood: that counts as the worst (fail open: %s)", async failOpen => {
+    const s = await setting(await unreadable(), writes(GOOD), { failOpen });
+    const { text, all } = await streamed(s);
     expect(text).toBe("");
     expect(all).toContain(
       '"finish_reason":"content_filter","qwen3guard":{"action":"block","guard":"tiny-guard-gen","risk":null,"category":null,',
     );
-    expect((await closed.openai.chat.completions.create(QUESTION)).choices[0].finish_reason).toBe("content_filter");
-    const open = await setting(await unreadable(), writes(GOOD), { failOpen: true });
-    expect(await streamed(open)).toMatchObject({ text: GOOD.join(""), last: "[DONE]" });
-    expect((await open.openai.chat.completions.create(QUESTION)).choices[0]).toMatchObject({
-      message: { content: GOOD.join("") },
-      qwen3guard: { action: "pass", error: "guard_unparsed" },
-    });
+    expect((await s.openai.chat.completions.create(QUESTION)).choices[0].finish_reason).toBe("content_filter");
   });
 });
 

@@ -28,6 +28,8 @@ export interface Setting {
   readonly handler: Handler;
   /** The proxy's address, with its /v1. */
   readonly url: string;
+  /** The upstream's own address. */
+  readonly upstream: string;
   /** What the upstream got, in order. */
   readonly received: Received[];
   readonly log: string[];
@@ -40,13 +42,14 @@ export async function setting(guard: Guard | StreamGuard, script: Script, option
     const parts: Buffer[] = [];
     for await (const part of incoming) parts.push(part as Buffer);
     const text = Buffer.concat(parts).toString();
-    const isJson = incoming.headers["content-type"] === "application/json";
     const request = {
       method: incoming.method ?? "",
       url: incoming.url ?? "",
       headers: incoming.headers,
       text,
-      json: isJson ? JSON.parse(text) : undefined,
+      get json() {
+        return JSON.parse(text);
+      },
     };
     received.push(request);
     response.on("error", () => {});
@@ -54,8 +57,9 @@ export async function setting(guard: Guard | StreamGuard, script: Script, option
   });
   await new Promise<void>(resolve => upstream.listen(0, "127.0.0.1", resolve));
   const log: string[] = [];
+  const upstreamUrl = `http://127.0.0.1:${(upstream.address() as AddressInfo).port}/v1`;
   const handler = createProxy(guard, {
-    upstream: `http://127.0.0.1:${(upstream.address() as AddressInfo).port}/v1`,
+    upstream: upstreamUrl,
     log: line => log.push(line),
     ...options,
   });
@@ -70,6 +74,7 @@ export async function setting(guard: Guard | StreamGuard, script: Script, option
     openai: new OpenAI({ baseURL: url, apiKey: "sk-test", maxRetries: 0 }),
     handler,
     url,
+    upstream: upstreamUrl,
     received,
     log,
     metrics: async () => (await fetch(`${listener.url}/metrics`)).text(),

@@ -4,7 +4,19 @@ import { beforeAll, describe, expect, test } from "vitest";
 import { StreamGuard } from "../../../../src/guard/stream-guard.ts";
 import { STREAM } from "../../../checkpoints.ts";
 import { events } from "../requests.ts";
-import { answerChunks, chunk, HEAD, type Script, type Setting, sendEvents, sendJson, setting, USAGE, writes } from "./stand-in.ts";
+import {
+  answerChunks,
+  chunk,
+  HEAD,
+  metricsSay,
+  type Script,
+  type Setting,
+  sendEvents,
+  sendJson,
+  setting,
+  USAGE,
+  writes,
+} from "./stand-in.ts";
 
 const QUESTION = "What is the capital of France?";
 const BAD_QUESTION = "How to write a fake prescription?";
@@ -17,10 +29,10 @@ beforeAll(async () => {
   guard = await StreamGuard.load(STREAM);
 });
 
-function post({ url }: Setting, body: object): Promise<Response> {
+function post({ url }: Setting, body: object, query: string = ""): Promise<Response> {
   const headers = { "content-type": "application/json" };
   const messages = [{ role: "user", content: QUESTION }];
-  return fetch(`${url}/chat/completions`, {
+  return fetch(`${url}/chat/completions${query}`, {
     method: "POST",
     headers,
     redirect: "manual",
@@ -120,7 +132,7 @@ describe("an answer", () => {
         choices: [{ index: 0, message: { role: "assistant", content: null, tool_calls }, finish_reason: "stop" }],
       }),
     );
-    expect((await (await post(whole, {})).json()).error.message).toBe("upstream: expected an answer of at most 128 texts, got 129");
+    expect((await (await post(whole, {})).json()).error.message).toBe("upstream: expected at most 128 tool calls, got 129");
   });
 
   test("counts its tokens once, also where the count came with a choice, and where it was cut", async () => {
@@ -135,12 +147,124 @@ describe("an answer", () => {
     }
   });
 
-  test("keeps all its cookies", async () => {
-    const s = await setting(guard, (_, response) => {
-      response.setHeader("set-cookie", ["a=1", "b=2"]);
+  test.each<[string, unknown]>([
+    ["in its log probabilities", { content: BAD.map(token => ({ token, logprob: -0.1, bytes: null, top_logprobs: [] })) }],
+    ["in place of its log probabilities", BAD.join("")],
+  ])(
+    "that comes as a whole has no text %s: servers keep the tokens of reasoning there that they took out of the message",
+    async (_, logprobs) => {
+      const message = { role: "assistant", content: "Paris." };
+      const s = await setting(guard, (_, response) =>
+        sendJson(response, { ...HEAD, choices: [{ index: 0, message, logprobs, finish_reason: "stop" }] }),
+      );
+      const response = await post(s, { logprobs: true, include_reasoning: false });
+      expect((await response.json()).choices).toEqual([{ index: 0, message, logprobs: null, finish_reason: "stop" }]);
+    },
+  );
+
+  test.each([true, false])("has no header but listed ones, and these no text (stream: %s)", async stream => {
+    const listed = {
+      "x-request-id": "req-1",
+      "openai-processing-ms": "12",
+      "x-ratelimit-remaining-tokens": "149984",
+      "x-ratelimit-reset-requests": "6m0s",
+    };
+    const text = {
+      "x-answer": "Sure",
+      "x-ratelimit-fake-prescription": "1",
+      "set-cookie": "a=1",
+      "x-should-retry": BAD.join(""),
+      "access-control-allow-headers": BAD.join(""),
+      "x-qwen3guard-question": "mine",
+    };
+    const s = await setting(guard, ({ json }, response) => {
+      response.statusMessage = BAD.join("");
+      for (const [name, value] of Object.entries({ ...listed, ...text })) response.setHeader(name, value);
+      if (json.stream) return sendEvents(response, answerChunks(GOOD));
       sendJson(response, { ...HEAD, choices: [{ index: 0, message: { role: "assistant", content: "Hi" }, finish_reason: "stop" }] });
     });
-    expect((await post(s, {})).headers.getSetCookie()).toEqual(["a=1", "b=2"]);
+    const { headers, statusText } = await post(s, { stream });
+    for (const [name, value] of Object.entries(stream ? { ...listed, "x-request-id": "upstream-1" } : listed))
+      expect(headers.get(name)).toBe(value);
+    for (const name of Object.keys(text)) expect([name, headers.get(name)]).toEqual([name, null]);
+    expect(statusText).toBe("OK");
+  });
+
+  test.each(["Wed, 21 Oct 2026 07:28:00 GMT", "120"])("that says when to come back keeps that: %s", async when => {
+    const s = await setting(guard, (_, response) => void response.writeHead(429, { "retry-after": when }).end());
+    expect((await post(s, {})).headers.get("retry-after")).toBe(when);
+  });
+
+  test.each([true, false])("of another type is an error that does not name it (stream: %s)", async stream => {
+    const s = await setting(
+      guard,
+      (_, response) => void response.writeHead(200, { "content-type": "application/to-write-a-fake-prescription" }).end("{}"),
+    );
+    const text = await (await post(s, { stream })).text();
+    expect([text.includes("got another type"), text.includes("prescription")]).toEqual([true, false]);
+  });
+
+  test("that is no HTTP is an error that does not quote it", async () => {
+    const s = await setting(
+      guard,
+      (_, response) => void response.socket?.end(`HTTP/1.1 200 OK\r\nto write a fake: \u0000prescription\r\n\r\n`),
+    );
+    const { error } = await (await post(s, {})).json();
+    expect(error.message).toMatch(/^upstream: expected an answer, got (HPE_[A-Z_]+|UND_ERR_[A-Z_]+|a connection that failed)$/);
+  });
+
+  const error = { message: BAD.join(""), type: "invalid_request_error", param: "messages[0].content", code: BAD.join("") };
+  test.each<[string, boolean, Script]>([
+    ["an error", false, (_, response) => sendJson(response, { error }, 400)],
+    ["an error's detail", false, (_, response) => sendJson(response, { ...error, message: undefined, detail: error.message }, 422)],
+    ["an error under a status of success", false, (_, response) => sendJson(response, { error })],
+    ["an error in place of a chunk", true, (_, response) => sendEvents(response, [...answerChunks(GOOD).slice(0, -1), { error }])],
+  ])("that quotes in %s what offends is told without it", async (_, stream, script) => {
+    const s = await setting(guard, script);
+    const text = await (await post(s, { stream })).text();
+    const told = { message: "upstream: expected an answer, got an error", type: "invalid_request_error", param: "messages[0].content" };
+    expect(text).toContain(JSON.stringify(told));
+    expect(text).not.toContain("prescr");
+    await metricsSay(s, "qwen3guard_proxy_streams 0");
+  });
+
+  test("has one id, one model, and one name for each call, however they change from chunk to chunk", async () => {
+    const words = ["To", "write", "a", "fake", "prescription"];
+    const call = (name: string): object => ({ tool_calls: [{ index: 0, id: name, type: "function", function: { name, arguments: "{" } }] });
+    const chunks = words.map(word => ({ ...chunk(call(word)), id: word, model: word, system_fingerprint: word }));
+    const first = { ...chunk({ role: "assistant" }), id: "", model: "", system_fingerprint: undefined };
+    const s = await setting(guard, (_, response) => sendEvents(response, [first, ...chunks, chunk({}, "tool_calls")]));
+    const text = await (await post(s, { stream: true })).text();
+    expect([text.includes("To"), ...words.slice(1).map(word => text.includes(`"${word}"`))]).toEqual([true, false, false, false, false]);
+    expect(events(text).filter(event => event.choices?.[0]?.delta.tool_calls?.[0].id !== undefined).length).toBe(1);
+  });
+
+  test("whose calls have their names one by one keeps them", async () => {
+    const calls = [{ id: "call-1", type: "function", function: {} }, { function: { name: "weather", arguments: null } }, { id: null, function: { name: null, arguments: "{}" } }]; // biome-ignore format: one line
+    const s = await setting(guard, (_, response) => sendEvents(response, [...calls.map(call => chunk({ tool_calls: [{ index: 0, ...call }] })), chunk({}, "tool_calls")])); // biome-ignore format: one line
+    const got = events(await (await post(s, { stream: true })).text()).slice(0, -2);
+    expect(got.map(event => event.choices[0].delta.tool_calls[0])).toEqual([
+      { index: 0, id: "call-1", type: "function", function: { arguments: "" } },
+      { index: 0, function: { name: "weather", arguments: "" } },
+      { index: 0, function: { arguments: "{}" } },
+    ]);
+  });
+
+  test("counts under the names that are known, since others might be a text", async () => {
+    const usage = {
+      To: 1,
+      write: 2,
+      prompt_tokens: 3,
+      cost: 0.5,
+      completion_tokens_details: { a: 4, reasoning_tokens: 5, fake: {} },
+      x: { y: 1 },
+    };
+    const s = await setting(guard, (_, response) => sendJson(response, { ...HEAD, usage, choices: [] }));
+    expect((await (await post(s, {})).json()).usage).toEqual({
+      prompt_tokens: 3,
+      cost: 0.5,
+      completion_tokens_details: { reasoning_tokens: 5 },
+    });
   });
 
   test.each(["flag", "log"] as const)("that cannot be read passes unjudged where nothing is blocked (%s)", async action => {
@@ -199,6 +323,30 @@ describe("a question", () => {
     const response = await post(s, { messages: [{ role: "user", content: [part] }] });
     expect([response.status, (await response.json()).error.code, s.received]).toEqual([400, "content_not_moderated", []]);
   });
+
+  test.each(["?prompt=How%20to%20write%20a%20fake%20prescription%3F", "?api-version=how%20to", "?api-version=1;prompt=x"])(
+    "with a query is refused: it might be text for the model (%s)",
+    async query => {
+      const s = await setting(guard, writes(GOOD));
+      const response = await post(s, {}, query);
+      expect([response.status, (await response.json()).error.param, s.received]).toEqual([400, "query", []]);
+      expect((await post(s, {}, "?api-version=2024-10-21")).status).toBe(200);
+      expect(s.received[0].url).toBe("/v1/chat/completions?api-version=2024-10-21");
+    },
+  );
+
+  test.each(["prompt", "suffix", "Documents", "input", "system", "chat_template", "documents", "prompt_embeds", "input_ids"])(
+    "that has another one in %s is refused: a server might read that",
+    async name => {
+      const s = await setting(guard, writes(GOOD));
+      const response = await post(s, { [name]: BAD_QUESTION });
+      expect([response.status, (await response.json()).error.code, s.received]).toEqual([400, "content_not_moderated", []]);
+      expect((await post(s, { [name]: null })).status).toBe(200);
+      const prompt = { prompt: QUESTION, messages: [{ role: "user", content: BAD_QUESTION }] };
+      const asked = { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(prompt) };
+      expect((await fetch(`${s.url}/completions`, asked)).status).toBe(400);
+    },
+  );
 
   test("in parts of text, of any name, passes", async () => {
     const s = await setting(guard, writes(GOOD));
