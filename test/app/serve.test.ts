@@ -90,7 +90,7 @@ test("its options reach the handler", async () => {
 test.skipIf(process.platform === "win32")(
   "connections that take all file descriptors as soon as it listens take nothing that the engine needs",
   async () => {
-    const { url, child } = await startServer(["--threads", "2"], {}, 256);
+    const { url, child } = await startServer(["--threads", "2"], {}, { files: 256 });
     onTestFinished(() => void child.kill("SIGKILL"));
     const { port, hostname } = new URL(url);
     const sockets = Array.from({ length: 400 }, () => connect(Number(port), hostname).on("error", () => {}));
