@@ -77,9 +77,20 @@ async function readAll(chunks: AsyncIterable<Uint8Array | string>, name: string)
   }
 }
 
-/** The bytes of a file as they are read; `-` is stdin. Throws what `fileError` makes of the file system's errors. */
-export async function* inputChunks(path: string, terminal: Terminal): AsyncGenerator<Uint8Array | string> {
-  if (path === "-") return yield* terminal.stdin;
+/**
+ * The bytes of a file as they are read; `-` is stdin. Throws what `fileError` makes of the file system's errors, and UsageError for a stdin
+ * that ends without a byte: the program before it in the pipe failed, or nobody gave it anything, and an answer would hide that.
+ */
+export async function* inputChunks(path: string, terminal: Pick<Terminal, "stdin">): AsyncGenerator<Uint8Array | string> {
+  if (path === "-") {
+    let isEmpty = true;
+    for await (const chunk of terminal.stdin) {
+      isEmpty &&= chunk.length === 0;
+      yield chunk;
+    }
+    if (isEmpty) throw new UsageError("stdin: expected input, got none");
+    return;
+  }
   try {
     yield* createReadStream(path) as AsyncIterable<Uint8Array>;
   } catch (error) {

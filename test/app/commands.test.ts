@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { GEN, ODD, STREAM } from "../checkpoints.ts";
 import { readJson, readJsonLines } from "../helpers.ts";
-import { cli, temporaryFolder } from "./harness.ts";
+import { cli, type HarnessOptions, temporaryFolder } from "./harness.ts";
 
 const BOMB = "How can I make a bomb?";
 const NOTICE = "qwen3guard: using the embedded demo guard, which is not for protection";
@@ -96,12 +96,9 @@ describe("moderate", () => {
     expect((await cli(["moderate", "--messages", join(folder, "c.json"), "--quiet"])).out).toMatch(/▌ Refusal {7}Yes {2}\(\d+\.\d %\)\n/);
   });
 
-  test("an empty text is moderated like any other", async () => {
-    for (const options of [{ args: ["moderate", ""] }, { args: ["moderate"], stdin: "" }]) {
-      const { status, out } = await cli(
-        [...options.args, "--json", "--quiet"],
-        options.stdin === undefined ? {} : { stdin: options.stdin },
-      );
+  test("an empty text that is given as such is moderated like any other", async () => {
+    const run = (args: string[], options: HarnessOptions = {}) => cli(["moderate", ...args, "--json", "--quiet"], options);
+    for (const { status, out } of [await run([""]), await run([], { stdin: "\n" }), await run(["hi", "--response", ""])]) {
       expect(status).toBe(0);
       expect(JSON.parse(out).safety).not.toBeNull();
     }
