@@ -203,7 +203,10 @@ export async function wholeFile(path: string, terminal: Terminal): Promise<Whole
  * Removes files or folders when Ctrl-C or SIGTERM ends the process, which they do after that as they would without it. Returns what takes this back; a
  * signal is heard at the next turn of the event loop.
  */
-export function removeOnSignal(paths: readonly string[], { onInterrupt, onTerminate }: Terminal): () => void {
+export function removeOnSignal(
+  paths: readonly string[],
+  { onInterrupt, onTerminate }: Pick<Terminal, "onInterrupt" | "onTerminate">,
+): () => void {
   const removeAndEnd = (signal: NodeJS.Signals) => (): void => {
     for (const path of paths) rmSync(path, { recursive: true, force: true });
     process.kill(process.pid, signal);
@@ -215,7 +218,7 @@ export function removeOnSignal(paths: readonly string[], { onInterrupt, onTermin
 }
 
 /** Where a link leads, be something there or not; what is no link leads to itself. */
-async function linkTarget(path: string): Promise<string> {
+export async function linkTarget(path: string): Promise<string> {
   const link = await readlink(path).catch(() => undefined);
   return link === undefined ? path : linkTarget(resolve(await realpath(dirname(path)), link));
 }
