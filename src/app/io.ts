@@ -2,7 +2,7 @@
  * The terminal: results to stdout, everything else to stderr, and the errors that decide the exit status.
  */
 
-import { constants, createReadStream, fstatSync, rmSync } from "node:fs";
+import { constants, createReadStream, fstatSync, rmdirSync, rmSync } from "node:fs";
 import { access, open, readlink, realpath, rename, rm, stat } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 
@@ -139,7 +139,7 @@ export function parseJson(text: string, name: string): unknown {
   try {
     return JSON.parse(text.replace(/^\ufeff/, "")); // editors on Windows put a byte order mark there
   } catch (error) {
-    throw new TypeError(`${name}: expected JSON, got ${(error as Error).message}`);
+    throw new TypeError(`${name}: expected JSON, got ${oneLine((error as Error).message)}`); // it quotes the text, line feeds and all
   }
 }
 
@@ -201,20 +201,31 @@ export async function wholeFile(path: string, terminal: Terminal): Promise<Whole
 
 /**
  * Removes files or folders when Ctrl-C or SIGTERM ends the process, which they do after that as they would without it. Returns what takes this back; a
- * signal is heard at the next turn of the event loop.
+ * signal is heard at the next turn of the event loop. `made` are folders that go only where nothing else is in them, the innermost first.
  */
 export function removeOnSignal(
   paths: readonly string[],
   { onInterrupt, onTerminate }: Pick<Terminal, "onInterrupt" | "onTerminate">,
+  made: readonly string[] = [],
 ): () => void {
   const removeAndEnd = (signal: NodeJS.Signals) => (): void => {
-    for (const path of paths) rmSync(path, { recursive: true, force: true });
+    removeWritten(paths, made);
     process.kill(process.pid, signal);
   };
   const stops = [onInterrupt(removeAndEnd("SIGINT")), onTerminate(removeAndEnd("SIGTERM"))];
   return () => {
     for (const stop of stops) stop();
   };
+}
+
+/** What `removeOnSignal` removes. */
+export function removeWritten(paths: readonly string[], made: readonly string[]): void {
+  for (const path of paths) rmSync(path, { recursive: true, force: true });
+  try {
+    for (const folder of made) rmdirSync(folder);
+  } catch {
+    // Somebody has put something there.
+  }
 }
 
 /** Where a link leads, be something there or not; what is no link leads to itself. */
@@ -239,7 +250,12 @@ export function fileError(path: string, error: NodeJS.ErrnoException, what: stri
   return new Error(`${path}: expected ${what}, got ${reasons[error.code ?? ""] ?? error.message}`);
 }
 
-/** Text from outside as a terminal may show it: what would move the cursor or turn the text around becomes visible. */
+/** Text from outside as a terminal may show it: what would move the cursor, begin a line or turn the text around becomes visible. */
 export function printable(text: string): string {
-  return text.replace(/[\p{Cc}\p{Bidi_Control}]/gu, "\ufffd");
+  return text.replace(/[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}]/gu, "\ufffd");
+}
+
+/** A message keeps to one line, whatever text it quotes. */
+export function oneLine(text: string): string {
+  return printable(text.trim().replace(/\s*\n\s*/g, " "));
 }

@@ -55,7 +55,7 @@ export class ChatTemplate {
     this.#source = source;
     this.#origin = origin;
     this.#variables = variables;
-    this.#template = this.#named(() => {
+    this.#template = this.#named("expected a whole template, got one that ends inside a tag or a block", () => {
       checkSpaces(source);
       const template = new Template(source);
       rewriteStrips(template.parsed);
@@ -74,7 +74,8 @@ export class ChatTemplate {
       documents: null,
       add_generation_prompt: addGenerationPrompt,
     };
-    return this.#named(() => this.#template.render(context));
+    const failure = "expected a template that renders this conversation, got one that takes a value where there is none";
+    return this.#named(failure, () => this.#template.render(context));
   }
 
   /**
@@ -136,11 +137,13 @@ export class ChatTemplate {
     return { before, behind: behind.slice(ANSWER_END.length), restore };
   }
 
-  #named<T>(action: () => T): T {
+  /** The package tells what it finds by SyntaxError and Error. A TypeError is its own: it took undefined for a token or a value; `failure` says that. */
+  #named<T>(failure: string, action: () => T): T {
     try {
       return action();
     } catch (error) {
-      throw new Error(`${this.#origin}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
+      const message = error instanceof TypeError ? failure : error instanceof Error ? error.message : String(error);
+      throw new Error(`${this.#origin}: ${message}`, { cause: error });
     }
   }
 }

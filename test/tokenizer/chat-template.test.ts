@@ -251,4 +251,16 @@ describe("conversations", () => {
     const tokenizer = withTemplate("{{ raise_exception('no tools here') }}");
     expect(() => tokenizer.encodeChat([user("a")])).toThrow("chat_template.jinja: no tools here");
   });
+
+  test.each(["{%", "{{", "{% if x %}", "{% for m in messages %}a", "{% macro f() %}", "{% set x %}"])("%j is not whole", template => {
+    expect(() => withTemplate(template)).toThrow(
+      "chat_template.jinja: expected a whole template, got one that ends inside a tag or a block",
+    );
+  });
+
+  test.each(["{{ [] | first }}", "{{ strftime_now() }}"])("%j takes a value where there is none", template => {
+    expect(() => withTemplate(template).encodeChat([user("a")])).toThrow(
+      "chat_template.jinja: expected a template that renders this conversation, got one that takes a value where there is none",
+    );
+  });
 });
