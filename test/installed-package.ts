@@ -11,7 +11,7 @@ export interface InstalledPackage {
   readonly user: string;
 }
 
-function npm(args: readonly string[], cwd: string): string {
+export function npm(args: readonly string[], cwd: string): string {
   return execFileSync("npm", args, { cwd, encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] });
 }
 

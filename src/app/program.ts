@@ -19,7 +19,7 @@ import { quantizeCommand } from "./commands/quantize.ts";
 import { streamCommand } from "./commands/stream.ts";
 import { templateCommand } from "./commands/template.ts";
 import { tokenizeCommand } from "./commands/tokenize.ts";
-import { printable, type Terminal, UsageError } from "./io.ts";
+import { oneLine, type Terminal, UsageError } from "./io.ts";
 import { SHAPES } from "./random-checkpoint.ts";
 import { ACTIONS } from "./server/proxy/call.ts";
 
@@ -348,11 +348,6 @@ function number(text: string): number {
   const value = text.trim() === "" ? Number.NaN : Number(text);
   if (!Number.isFinite(value)) throw new InvalidArgumentError("expected a number.");
   return value;
-}
-
-/** Messages keep to one line, whatever text they quote. */
-function oneLine(text: string): string {
-  return printable(text.trim().replace(/\s*\n\s*/g, " "));
 }
 
 function isClosedPipe(error: unknown): boolean {

@@ -61,7 +61,7 @@ export class ChatTemplate {
     this.#source = source;
     this.#origin = origin;
     this.#variables = variables;
-    this.#template = this.#named(() => {
+    this.#template = this.#named("expected a whole template, got one that ends inside a tag or a block", () => {
       checkSize(source);
       const template = new Template(source);
       rewriteStrips(template.parsed);
@@ -80,7 +80,8 @@ export class ChatTemplate {
       documents: null,
       add_generation_prompt: addGenerationPrompt,
     };
-    return this.#named(() => this.#template.render(context));
+    const failure = "expected a template that renders this conversation, got one that takes a value where there is none";
+    return this.#named(failure, () => this.#template.render(context));
   }
 
   /**
@@ -142,19 +143,19 @@ export class ChatTemplate {
     return { before: parts[0], behind: parts[1].slice(ANSWER_END.length), restore };
   }
 
-  #named<T>(action: () => T): T {
+  /** `failure` says in our words what an error of JavaScript's own means, which the template engine runs into where it reads what is not there. */
+  #named<T>(failure: string, action: () => T): T {
     try {
       return action();
     } catch (error) {
-      throw new Error(`${this.#origin}: ${reasonOf(error)}`, { cause: error });
+      throw new Error(`${this.#origin}: ${reasonOf(error, failure)}`, { cause: error });
     }
   }
 }
 
-/** The template engine says Error and SyntaxError. A TypeError is JavaScript's, where the engine reads what is not there, and means nothing to a user. */
-function reasonOf(error: unknown): string {
-  if (error instanceof TypeError)
-    return "expected a template that is whole and gives functions and filters what they need, got one that does not";
+/** The template engine says Error and SyntaxError for what it finds; a TypeError is JavaScript's, and means nothing to a user. */
+function reasonOf(error: unknown, failure: string): string {
+  if (error instanceof TypeError) return failure;
   if (error instanceof RangeError && /call stack/.test(error.message)) return "expected a template of less depth, got one nested too deep";
   return error instanceof Error ? error.message : String(error);
 }

@@ -1,18 +1,20 @@
 /** `quantize`, what it writes, and what is refused of it when somebody has changed it. */
 
-import { cpSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { spawn } from "node:child_process";
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { inShards } from "../../src/app/random-checkpoint.ts";
 import { Guard } from "../../src/guard/guard.ts";
 import { parseConfig } from "../../src/model/config.ts";
-import { Qwen3 } from "../../src/model/qwen3.ts";
+import { openCheckpointFiles } from "../../src/model/open-checkpoint.ts";
+import { Qwen3, readConfig } from "../../src/model/qwen3.ts";
 import { expectedTensors } from "../../src/model/weights.ts";
 import { bytesFromBuffer } from "../../src/tensor/bytes.ts";
 import { QUANTISED_SCHEMES, quantiseTensor, unpackInt4 } from "../../src/tensor/quantised.ts";
 import { SafetensorsFile } from "../../src/tensor/safetensors.ts";
-import { serializeSafetensors, type TensorSpec } from "../../src/tensor/safetensors-writer.ts";
-import { Tensor } from "../../src/tensor/tensor.ts";
+import { safetensorsHeader, serializeSafetensors, type TensorSpec } from "../../src/tensor/safetensors-writer.ts";
+import { Tensor, tensorByteLength } from "../../src/tensor/tensor.ts";
 import { GEN, ODD } from "../checkpoints.ts";
 import { expectSameBits, noise, projectPath } from "../helpers.ts";
 import { cli, temporaryFolder } from "./harness.ts";
@@ -190,5 +192,40 @@ test("a run that fails leaves nothing behind, so that the next one finds its fol
   writeFileSync(weights, whole.fill(0xff, 8 + Number(whole.readBigUInt64LE()))); // weights that are not finite
   expect((await cli(["quantize", source, folder, "--weights", "int8"])).status).toBe(1);
   expect(readdirSync(folder)).toEqual([]);
+  // Folders that it made go too; the one that was there stays.
+  expect((await cli(["quantize", source, join(folder, "a", "b"), "--weights", "int8"])).status).toBe(1);
+  expect(readdirSync(folder)).toEqual([]);
   expect((await cli(["quantize", GEN, folder, "--weights", "int8", "--quiet"])).status).toBe(0);
 });
+
+test.skipIf(process.platform === "win32").each(["SIGINT", "SIGTERM"] as const)("%s leaves no folder", async signal => {
+  const folder = temporaryFolder();
+  const source = join(folder, "source");
+  await writeZeros(source, 1_000_000);
+  const child = spawn(process.execPath, [
+    projectPath("src/app/main.ts"),
+    ...["quantize", source, join(folder, "a", "b"), "--weights", "int8", "--quiet"],
+  ]);
+  const ended = new Promise(go => child.on("exit", (...how) => go(how)));
+  while (!existsSync(join(folder, "a", "b", "model.safetensors.partial")) && child.exitCode === null)
+    await new Promise(go => setTimeout(go, 5));
+  child.kill(signal);
+  expect(await ended).toEqual([null, signal]);
+  expect(readdirSync(folder)).toEqual(["source"]);
+});
+
+/** The demo guard's shape with a vocabulary that takes a while, all of it zero: a sparse file. */
+async function writeZeros(folder: string, vocabSize: number): Promise<void> {
+  mkdirSync(folder);
+  const config = { ...JSON.parse(readFileSync(join(GEN, "config.json"), "utf8")), vocab_size: vocabSize };
+  writeFileSync(join(folder, "config.json"), JSON.stringify(config));
+  const shapes = expectedTensors(await readConfig(await openCheckpointFiles(folder)));
+  const specs = Array.from(shapes, ([name, shape]) => ({ name, dtype: "BF16" as const, shape }));
+  const { header, order } = safetensorsHeader(specs);
+  const path = join(folder, "model.safetensors");
+  writeFileSync(path, header);
+  truncateSync(
+    path,
+    order.reduce((size, { dtype, shape }) => size + tensorByteLength(dtype, shape)!, header.length),
+  );
+}
