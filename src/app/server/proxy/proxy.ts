@@ -253,7 +253,6 @@ async function moderate(
         try {
           await new Relay(call, send).run(readEvents(answer.bytes));
         } finally {
-          answer.close();
           call.close();
         }
       },

@@ -87,6 +87,12 @@ describe("a question", () => {
     expect([asked.sent, asked.open(), await outcomes(asked), asked.log.length]).toEqual([[], 0, ["1", "0", "1"], 1]);
   }); // biome-ignore format: a table
 
+  test("for which nothing can be opened is an error as well", async () => {
+    const { post, sent, open } = inProcess("Stream", () => json(texts("Yes.")));
+    const { status, json: got } = await post({ prompt: ["FAILS_LONG", "b"] }, "/v1/completions");
+    expect([status, got.error.code, sent, open()]).toEqual([400, "context_length_exceeded", [], 0]);
+  });
+
   test.each(["flag", "log"] as const)("that has no verdict passes where nothing is blocked, and is told of (%s)", async action => {
     const asked = await asking(["FAILS_TYPE", "b"], { action, logText: true });
     expect([asked.status, asked.headers.get(HEADER)]).toEqual([200, action === "flag" ? "unjudged; guard_cannot_judge" : null]);

@@ -1,6 +1,6 @@
 /** Places and the line of those who wait for one. */
 
-import { expect, onTestFinished, test, vi } from "vitest";
+import { expect, test, vi } from "vitest";
 import { Slots } from "../../../../src/app/server/proxy/slots.ts";
 
 const { signal } = new AbortController();
@@ -105,12 +105,12 @@ test.each<[heldSeconds: number, waiting: number, retryAfter: string]>([
   [100, 13, "60"],
 ])("a full line tells when to come back: places held for %i s, %i waiting: %s", async (heldSeconds, waiting, retryAfter) => {
   const now = vi.spyOn(performance, "now").mockReturnValue(5_000);
-  onTestFinished(() => void now.mockRestore());
   const slots = new Slots(2, waiting);
   const release = await slots.take(2, signal);
   now.mockReturnValue(5_000 + heldSeconds * 1_000);
   release(); // a tenth of it is the running mean
   await slots.take(2, signal);
+  now.mockRestore();
   for (let i = 0; i < waiting; i++) void slots.take(1, signal);
   await expect(slots.take(1, signal)).rejects.toMatchObject({
     message: `proxy busy: expected room in the line, got ${waiting} requests waiting`,

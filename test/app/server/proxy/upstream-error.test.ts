@@ -67,15 +67,16 @@ describe("a response that is no answer", () => {
   ): Promise<{ status: number; id: string | null; body: unknown; read: number; isClosed: boolean }> {
     let [read, isClosed] = [0, false];
     async function* bytes(): AsyncGenerator<Uint8Array, void, undefined> {
-      for (const part of parts) {
-        read++;
-        yield part;
+      try {
+        for (const part of parts) {
+          read++;
+          yield part;
+        }
+      } finally {
+        isClosed = true;
       }
     }
-    const close = (): void => {
-      isClosed = true;
-    };
-    const answer = { status: 422, headers: new Headers({ "x-request-id": "a" }), bytes: bytes(), close } as unknown as UpstreamResponse;
+    const answer = { status: 422, headers: new Headers({ "x-request-id": "a" }), bytes: bytes() } as unknown as UpstreamResponse;
     const response = await passError(clearing().call, answer);
     return { status: response.status, id: response.headers.get("x-request-id"), body: await response.json(), read, isClosed };
   }
