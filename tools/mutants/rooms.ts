@@ -39,9 +39,26 @@ export const ROOMS: Readonly<Record<string, Room>> = {
     sources: ["guard/"],
     tests: ["guard/"],
   },
+  // In process, with a guard that judges at once. The other tests of the proxy have a port and a real guard each.
   proxy: {
     sources: ["app/server/proxy/"],
-    tests: ["app/server/proxy/"],
+    tests: [
+      "app/server/proxy/names.test.ts",
+      "app/server/proxy/parts.test.ts",
+      "app/server/proxy/question.test.ts",
+      "app/server/proxy/routes.test.ts",
+      "app/server/proxy/slots.test.ts",
+      "app/server/proxy/upstream.test.ts",
+      "app/server/proxy/event-reader.test.ts",
+      "app/server/proxy/gate-alone.test.ts",
+      "app/server/proxy/judge.test.ts",
+      "app/server/proxy/upstream-error.test.ts",
+      "app/server/proxy/call.test.ts",
+      "app/server/proxy/whole.test.ts",
+      "app/server/proxy/relay.test.ts",
+      "app/server/proxy/proxy.test.ts",
+      "app/server/proxy/gate.test.ts",
+    ],
   },
   checkpoint: {
     sources: [

@@ -35,7 +35,7 @@ export const FAILURES: Readonly<Record<string, () => unknown>> = {
 type Input = { readonly messages: readonly ChatMessage[] };
 
 /** What the proxy calls of either guard. */
-interface Core {
+export interface Core {
   readonly name: string;
   readonly model: { readonly engine: Pick<Engine, "failure"> };
   readonly stream: (input: Input, options: object) => ModerationStream;
@@ -101,6 +101,12 @@ export interface Account {
   readonly passed: string[];
   /** All that it was given, also as context. */
   readonly heard: string[];
+  /** What it was asked, in order: "query Hi", "push a", "end", "moderate Hi | a". */
+  readonly calls: string[];
+  /** What it was asked with. */
+  readonly options: object[];
+  /** Streams that hold memory. */
+  readonly open: () => number;
 }
 
 /** The same guard, with an account of its verdicts. */
@@ -108,9 +114,15 @@ export function accountOf(guard: Guard | StreamGuard): Account {
   const core = guard as unknown as Core;
   const passed: string[] = [];
   const heard: string[] = [];
+  const calls: string[] = [];
+  const allOptions: object[] = [];
+  let open = 0;
   const hear = (messages: readonly ChatMessage[]): void => void heard.push(...messages.map(({ content }) => content));
   const stream = (input: Input, options: object): ModerationStream => {
     const inner = core.stream(input, options);
+    allOptions.push(options);
+    open++;
+    let isOpen = true;
     let answer = "";
     const note = (update: StreamUpdate): StreamUpdate => {
       passed.push(answer.slice(0, update.violation?.at ?? update.clearedTo));
@@ -119,31 +131,41 @@ export function accountOf(guard: Guard | StreamGuard): Account {
     return {
       query: async () => {
         hear(input.messages);
+        calls.push(`query ${lastText(input.messages)}`);
         const reading = await inner.query();
         if (reading.risk === "Safe") passed.push(lastText(input.messages));
         return reading;
       },
       push: async text => {
         answer += text;
+        calls.push(`push ${text}`);
         return note(await inner.push(text));
       },
       end: async () => {
+        calls.push("end");
         const update = await inner.end();
         if (!update.violation) passed.push(answer); // one token that alone would offend is no violation where its text ends with it
         return note(update);
       },
-      close: () => inner.close(),
+      close: () => {
+        if (isOpen) open--;
+        isOpen = false;
+        inner.close();
+      },
     };
   };
   const moderate: Core["moderate"] = async (messages, options) => {
+    allOptions.push(options);
+    calls.push(`moderate ${messages.map(({ content }) => content).join(" | ")}`);
     const verdict = await core.moderate(messages, options);
     if (!verdict.flagged) passed.push(lastText(messages));
     return verdict;
   };
-  return { guard: guardOf({ name: core.name, model: core.model, stream, moderate }, guard instanceof Guard), passed, heard };
+  const guarded = guardOf({ name: core.name, model: core.model, stream, moderate }, guard instanceof Guard);
+  return { guard: guarded, passed, heard, calls, options: allOptions, open: () => open };
 }
 
-function guardOf(core: Core, isGen: boolean): Guard | StreamGuard {
+export function guardOf(core: Core, isGen: boolean): Guard | StreamGuard {
   return Object.assign(Object.create(isGen ? Guard.prototype : null), core);
 }
 
