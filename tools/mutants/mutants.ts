@@ -26,7 +26,7 @@ const SILENT_MS = 900_000;
 /** Tests below are the quick ones, which go first. */
 const QUICK_MS = 300;
 /** A file whose tests take longer is not run anew for single mutants: the score may only come out too low by it. */
-const ALONE_MS = 15_000;
+const ALONE_MS = 30_000;
 
 interface Mutant {
   readonly id: string;
