@@ -1,4 +1,7 @@
-/** Sizes and forms at their edges: windows, what is left out of a text to explain it, and what a guard's own calls accept. */
+/**
+ * Sizes and forms at their edges: windows, what is left out of a text to explain it, and what a guard's own calls
+ * accept.
+ */
 
 import { describe, expect, onTestFinished, test, vi } from "vitest";
 import { Guard } from "../../src/guard/guard.ts";

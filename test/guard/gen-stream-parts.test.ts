@@ -1,4 +1,7 @@
-/** The stretches of an answer by themselves: when the answer so far is judged, and what is said then. Tokens and verdicts are the test's own. */
+/**
+ * The stretches of an answer by themselves: when the answer so far is judged, and what is said then. Tokens and
+ * verdicts are the test's own.
+ */
 
 import { describe, expect, test, vi } from "vitest";
 import { GenStream, type GenStreamUpdate } from "../../src/guard/gen-stream.ts";

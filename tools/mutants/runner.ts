@@ -1,10 +1,12 @@
 /**
  * Vitest's runner, which runs each test once as it is and then once more for every mutant that it went through.
  *
- * The sources are instrumented: every mutant stands in them, and one of them can be switched on. So a mutant costs a call of the test's function, not
- * a start of Vitest with all its modules. Two things follow. State that outlives a test may be spoilt by a mutant: after each failure the test
- * runs once more without it, and where that fails too, the mutant counts for nothing here and the worker is given up. And what is computed once only,
- * at import, in `beforeAll` or in a cache, was computed before the mutant was on: those mutants run alone, in a worker where they are on from the start.
+ * The sources are instrumented: every mutant stands in them, and one of them can be switched on. So a mutant costs
+ * a call of the test's function, not a start of Vitest with all its modules. Two things follow. State that
+ * outlives a test may be spoilt by a mutant: after each failure the test runs once more without it, and where that
+ * fails too, the mutant counts for nothing here and the worker is given up. And what is computed once only, at
+ * import, in `beforeAll` or in a cache, was computed before the mutant was on: those mutants run alone, in a
+ * worker where they are on from the start.
  */
 
 import { appendFileSync, readFileSync } from "node:fs";
