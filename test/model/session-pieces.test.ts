@@ -1,7 +1,8 @@
 /**
  * A prompt in pieces: how long they are, when others get their turn, and that nothing else gets in between.
  *
- * The clock is the test's: it goes on by so many milliseconds whenever it is read, so a piece takes one step and each round of the loop two.
+ * The clock is the test's: it goes on by so many milliseconds whenever it is read, so a piece takes one step and
+ * each round of the loop two.
  */
 
 import { setFlagsFromString } from "node:v8";

@@ -1,9 +1,9 @@
 /**
  * The rooms that `npm run test:mutants` measures: their sources, and the tests that may find a mutant there.
  *
- * A test file is listed where it drives the room's code in its own process. Left out are those that start the command line, a server process or a
- * browser (what they run is not the mutated code), and those that meet the room only on the way to something else: they cost time and find nothing
- * that the listed ones do not.
+ * A test file is listed where it drives the room's code in its own process. Left out are those that start the
+ * command line, a server process or a browser (what they run is not the mutated code), and those that meet the
+ * room only on the way to something else: they cost time and find nothing that the listed ones do not.
  */
 
 export interface Room {
