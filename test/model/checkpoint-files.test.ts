@@ -23,6 +23,7 @@ let missing: (status: (code: number, type: string, body: string) => void) => voi
 
 beforeAll(async () => {
   server = createServer((request, response) => {
+    response.setHeader("connection", "close"); // one that is kept, and ended while a test computes, would fail the next request
     const name = (request.url ?? "").replace("/guard/", "");
     if (FILES.includes(name)) return response.end(readFileSync(join(GEN, name)));
     return missing((code, type, body) => response.writeHead(code, { "content-type": type }).end(body));
