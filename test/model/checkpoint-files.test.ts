@@ -127,7 +127,7 @@ describe("a URL's files, one by one", () => {
 
   test("a text comes in pieces, in their order, up to its limit", async () => {
     const pieces = ["{", '"a":', "é}"].map(text => new TextEncoder().encode(text));
-    const streamed = (parts: readonly Uint8Array[]) => answering(() => new Response(ReadableStream.from(parts)));
+    const streamed = (parts: readonly Uint8Array[]) => answering(() => new Response(streamOf(parts)));
     expect(await streamed(pieces).readText("config.json")).toBe('{"a":é}');
     const [limit, half] = [2 ** 20, new Uint8Array(2 ** 19).fill(0x20)];
     expect(await streamed([half, half]).readText("config.json")).toHaveLength(limit);
@@ -180,6 +180,17 @@ describe("a URL's files, one by one", () => {
     await expect(bad).rejects.toThrow(/^http:\/\/h\/guard\/config\.json: expected JSON, got \S/);
   });
 });
+
+function streamOf(parts: readonly Uint8Array[]): ReadableStream {
+  const left = [...parts];
+  return new ReadableStream({
+    pull: controller => {
+      const part = left.shift();
+      if (part) controller.enqueue(part);
+      else controller.close();
+    },
+  });
+}
 
 describe("a folder's files, one by one", () => {
   test("are there or not, in messages by the folder's name, or by the title that it was given", async () => {

@@ -8,22 +8,11 @@ import { DTYPES } from "../../src/tensor/dtype.ts";
 import { SafetensorsFile } from "../../src/tensor/safetensors.ts";
 import { SafetensorsError } from "../../src/tensor/safetensors-error.ts";
 import { tensorByteLength } from "../../src/tensor/tensor.ts";
-import { fileBytes, openBytes, watched } from "./safetensors-files.ts";
+import { fileBytes, ONE, openBytes, refusal, watched } from "./safetensors-files.ts";
 
 const WEIGHT = '"w":{"dtype":"BF16","shape":[4,2],"data_offsets":[0,16]}';
-const ONE = '{"dtype":"U8","shape":[1],"data_offsets":[0,1]}';
 /** A valid file with one tensor of one byte, and this in a field that nobody reads. */
 const unread = (value: string): Uint8Array => fileBytes(`{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1],"x":${value}}}`, 1);
-
-async function refusal(bytes: Uint8Array): Promise<string> {
-  const error = await openBytes(bytes).then(
-    () => undefined,
-    error => error,
-  );
-  if (!(error instanceof SafetensorsError)) throw new Error(`expected a SafetensorsError, got ${error}`);
-  expect(error.message).toMatch(/^attack\.safetensors: [^\n]*expected [^\n]+, got [^\n]+$/);
-  return error.message;
-}
 
 describe("reading", () => {
   test("gives tensors, shapes, offsets and metadata", async () => {
@@ -119,7 +108,6 @@ describe("what the reference accepts is accepted", () => {
   test.each<[string, string | Uint8Array, number]>([
     ["no tensors", "{}", 0],
     ["white space before and after", " \t\r\n{ } \n", 0],
-    ["a megabyte of white space", `${" ".repeat(2 ** 20)}{}`, 0],
     ["fields in any order, escapes in names of fields and dtypes", '{"a":{"data_offsets":[0,1],"sh\\u0061pe":[1],"dtype":"\\u00558"}}', 1],
     ["a tensor as an array", '{"a":["U8",[1],[0,1]]}', 1],
     ["a dtype as an object", '{"a":{"dtype":{"U8":null},"shape":[1],"data_offsets":[0,1]}}', 1],
@@ -166,16 +154,6 @@ describe("what the reference accepts is accepted", () => {
     expect([...file.tensors.keys()]).toEqual(names);
     const escaped = names.map((name, i) => `"${escapeAll(name)}":{"dtype":"U8","shape":[1],"data_offsets":[${i},${i + 1}]}`);
     expect([...(await openBytes(fileBytes(`{${escaped}}`, names.length))).tensors.keys()]).toEqual(names);
-  });
-
-  test("wherever the pieces that are read begin and end", async () => {
-    // The first piece has 64 KiB: move every byte of an entry across its end.
-    const long = "n".repeat(70_000);
-    const header = `{"a\\ud83d\\ude00é":${ONE},"${long}":{"dtype":"U8","shape":[1],"data_offsets":[1,2]},"x":{"dtype":"U8","shape":[0],"data_offsets":[2,2],"y":[1.5e3,null,"ü"]}}`;
-    for (let padding = 65_536 - 140; padding <= 65_536; padding++) {
-      const file = await openBytes(fileBytes(" ".repeat(padding) + header, 2));
-      expect([...file.tensors.keys()]).toEqual(["a😀é", long, "x"]);
-    }
   });
 });
 
@@ -317,23 +295,6 @@ describe("attacks on a tensor", () => {
   test("a thousand dimensions in a message", async () => {
     expect((await refusal(fileBytes(tensor('"U8"', `[${"2,".repeat(999)}2]`, "[0,1]"), 1))).length).toBeLessThan(250);
   });
-});
-
-describe("attacks on memory", () => {
-  const repeat = (prefix: string, unit: string, count: number, suffix: string): Uint8Array =>
-    fileBytes(prefix + unit.repeat(count) + suffix, 1);
-  const tensors = Array.from({ length: 300_000 }, (_, i) => `"${i}":["U8",[0],[0,0]]`).join();
-  const entries = Array.from({ length: 400_000 }, (_, i) => `"${i}":""`).join();
-  test.each<[string, () => Uint8Array, RegExp]>([
-    ["300,000 tensors", () => fileBytes(`{${tensors},"a":5}`), /expected names, shapes and metadata that fit 48 MiB of memory, got more/],
-    ["400,000 entries of metadata", () => fileBytes(`{"__metadata__":{${entries}},"a":5}`), /fit 48 MiB of memory/],
-    ["3,000,000 dimensions", () => repeat('{"a":["U8",[1', ",1", 3_000_000, "],[0,2]]}"), /fit 48 MiB of memory/],
-    ["a name of 20 MB", () => repeat('{"', "a", 20_000_000, '":5}'), /expected entries of at most 16 MiB, got a larger one/],
-    ["a name of 20 MB in escapes", () => repeat('{"', "\\u0061", 3_400_000, '":5}'), /entries of at most 16 MiB/],
-    ["20 MB in a field that nobody reads", () => repeat('{"a":{"x":"', "a", 20_000_000, '"}}'), /entries of at most 16 MiB/],
-    ["20 MB of white space inside an entry", () => repeat('{"a":', " ", 20_000_000, "5}"), /entries of at most 16 MiB/],
-    ["a number of 10 MB", () => repeat('{"a":["U8",[1', "1", 10_000_000, "],[0,1]]}"), /expected a number within the range of float64/],
-  ])("%s", async (_, bytes, message) => expect(await refusal(bytes())).toMatch(message));
 });
 
 function escapeAll(text: string): string {
