@@ -3,6 +3,7 @@
 import { describe, expect, test } from "vitest";
 import { SafetensorsCheckpoint } from "../../src/tensor/safetensors-sharded.ts";
 import { WINDOW_BYTES } from "../../src/tensor/safetensors-window.ts";
+import { safetensorsHeader } from "../../src/tensor/safetensors-writer.ts";
 import { fileBytes, memory, ONE, openBytes, refusal } from "./safetensors-files.ts";
 
 test("wherever the pieces that are read begin and end", async () => {
@@ -55,4 +56,10 @@ test("300,000 shards are refused; 300,000 tensors in a thousand are read", async
   await expect(SafetensorsCheckpoint.open(shards)).rejects.toThrow("expected names, shapes and metadata that fit 48 MiB of memory");
   const tensors = memory({ [INDEX]: map(300_000, 1000) });
   await expect(SafetensorsCheckpoint.open(tensors)).rejects.toThrow('expected the shard "0"');
+});
+
+test("a header of more than 100 MB is not written", () => {
+  const metadata = new Map([["a", "b".repeat(100_000_000)]]);
+  const message = "safetensors: expected a header of at most 100000000 bytes, got 100000032";
+  expect(() => safetensorsHeader([], metadata)).toThrow(new RangeError(message));
 });

@@ -157,6 +157,40 @@ describe("what the reference accepts is accepted", () => {
   });
 });
 
+describe("what is long in a header", () => {
+  test("a key of the metadata is kept whole", async () => {
+    const key = "k".repeat(200);
+    expect([...(await openBytes(fileBytes(`{"__metadata__":{"${key}":"v","":""}}`))).metadata]).toEqual([
+      [key, "v"],
+      ["", ""],
+    ]);
+  });
+
+  test("empty tensors may stand anywhere between others, in any order", async () => {
+    const entries = [
+      `"a":${ONE}`,
+      ...["e", "f"].map(name => `"${name}":{"dtype":"F32","shape":[0],"data_offsets":[1,1]}`),
+      '"b":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}',
+      '"g":{"dtype":"F32","shape":[0],"data_offsets":[2,2]}',
+    ];
+    for (let i = 0; i < entries.length; i++) {
+      for (const order of [entries, entries.toReversed()]) {
+        const file = await openBytes(fileBytes(`{${[...order.slice(i), ...order.slice(0, i)]}}`, 2));
+        expect([(await file.read("b")).data, (await file.read("e")).length]).toEqual([Uint8Array.of(1), 0]);
+      }
+    }
+  });
+
+  test("a header of exactly 100 MB is read", async () => {
+    const readInto = async (target: Uint8Array, offset: number): Promise<void> => {
+      if (offset > 0) throw new Error(`read from ${offset} on`);
+      target.set(fileBytes("", 0, 100_000_000n).subarray(0, target.length));
+    };
+    const source = { name: "f", byteLength: 100_000_008, readInto, close: async () => {} };
+    await expect(SafetensorsFile.open(source)).rejects.toThrow("read from 8 on");
+  });
+});
+
 describe("attacks on the length", () => {
   test.each<[string, Uint8Array, RegExp]>([
     ["an empty file", new Uint8Array(0), /expected at least 8 bytes, got 0/],
@@ -232,7 +266,7 @@ describe("attacks on a tensor", () => {
     `{"a":{"dtype":${dtype},"shape":${shape},"data_offsets":${offsets}}}`;
   test.each<[string, string, RegExp]>([
     ["no object", '{"a":5}', /tensor "a": expected an object with dtype, shape and data_offsets, got "5"/],
-    ["no dtype", '{"a":{"shape":[1],"data_offsets":[0,1]}}', /got no dtype/],
+    ["no dtype", '{"a":{"shape":[1],"data_offsets":[0,1]}}', /tensor "a": expected dtype, shape, data_offsets, got no dtype/],
     ["no shape", '{"a":{"dtype":"U8","data_offsets":[0,1]}}', /got no shape/],
     ["no offsets", '{"a":{"dtype":"U8","shape":[1]}}', /got no data_offsets/],
     ["two dtypes", '{"a":{"dtype":"U8","dtype":"U8","shape":[1],"data_offsets":[0,1]}}', /expected one dtype, got a second one/],
@@ -246,7 +280,10 @@ describe("attacks on a tensor", () => {
     ["two elements", '{"a":["U8",[1]]}', /got no data_offsets/],
     ["an unknown dtype", tensor('"F128"', "[1]", "[0,1]"), /expected a dtype \(BOOL, .*U64\), got "F128"/],
     ["an inherited property as dtype", tensor('"constructor"', "[1]", "[0,1]"), /got "constructor"/],
-    ["a dtype of a megabyte", tensor(`"${"U8".repeat(2 ** 19)}"`, "[1]", "[0,1]"), /got "…"/],
+    ["a long dtype", tensor(`"${"U8".repeat(49)}"`, "[1]", "[0,1]"), /got "…"/],
+    ["a dtype that is a number", tensor("8", "[1]", "[0,1]"), /tensor "a": expected a dtype in quotes, got "8"/],
+    ["a dtype in an object that is not null", tensor('{"U8":0}', "[1]", "[0,1]"), /tensor "a": expected null, got "0"/],
+    ["offsets that are a number", tensor('"U8"', "[1]", "0"), /tensor "a": expected data_offsets that are an array, got "0"/],
     ["an empty object as dtype", tensor("{}", "[1]", "[0,1]"), /expected a dtype, got an empty object/],
     ["two dtypes in an object", tensor('{"U8":null,"U8":null}', "[1]", "[0,1]"), /expected one dtype, got a second one/],
     ["a shape that is a number", tensor('"U8"', "1", "[0,1]"), /expected a shape that is an array, got "1"/],
@@ -290,6 +327,18 @@ describe("attacks on a tensor", () => {
     const message = await refusal(fileBytes(`{${JSON.stringify(forged)}:5}`));
     expect(message).toMatch(/tensor "a\\u\{d\}\\u\{a\}ERROR \\u\{1b\}\[31m\\u\{202e\}x+…": expected/);
     expect(message.length).toBeLessThan(250);
+  });
+
+  test("bytes that are too many are counted from the tensor's own beginning", async () => {
+    const header = `{"a":${ONE},"b":{"dtype":"U8","shape":[1,1],"data_offsets":[1,3]}}`;
+    expect(await refusal(fileBytes(header, 3))).toMatch(/expected 1 bytes for U8 \[1, 1\], got 2 bytes, data_offsets \[1, 3\]/);
+  });
+
+  test("eight dimensions are shown, and of more how many there are", async () => {
+    const shown = async (count: number): Promise<string> =>
+      refusal(fileBytes(tensor('"U8"', `[${Array.from({ length: count }, (_, i) => i + 1)}]`, "[0,1]"), 1));
+    expect(await shown(8)).toContain("expected 40320 bytes for U8 [1, 2, 3, 4, 5, 6, 7, 8], got 1 bytes");
+    expect(await shown(9)).toContain("for U8 [1, 2, 3, 4, 5, 6, 7, 8, … 9 dimensions], got 1 bytes");
   });
 
   test("a thousand dimensions in a message", async () => {
