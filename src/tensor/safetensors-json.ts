@@ -228,7 +228,7 @@ export class JsonReader extends TextWindow {
     // Half of a pair: it must be the first half, and the second must follow at once.
     if (first < 0xdc00 && this.byte() === BACKSLASH && this.next() === LOWER_U) {
       const second = this.#hex();
-      if (second >= 0xdc00 && second <= 0xdfff) return 0x10000 + ((first - 0xd800) << 10) + (second - 0xdc00);
+      if (second >= 0xdc00 && second <= 0xdfff) return 0x10000 + ((first & 0x3ff) << 10) + (second & 0x3ff);
     }
     return this.fail("a pair of surrogate escapes", "one alone");
   }
@@ -310,7 +310,6 @@ export class JsonReader extends TextWindow {
     for (; isDigit(byte); byte = this.next()) {
       if (exponent > 0 || !append(byte)) exponent++;
     }
-    if (exponent > 0) isInteger = false;
     if (byte === POINT) {
       isInteger = false;
       byte = this.next();
@@ -331,7 +330,7 @@ export class JsonReader extends TextWindow {
       exponent += sign * written;
     }
     const float = Number(significand);
-    const isFinite64 = float === 0 || exponent <= 0 || (exponent <= 308 && float * Number(`1e${exponent}`) < Infinity);
+    const isFinite64 = float === 0 || float * Number(`1e${exponent}`) < Infinity;
     if (!isFinite64) this.fail("a number within the range of float64", "a larger one");
     return isInteger && Number.isSafeInteger(float) ? float : Number.NaN;
   }

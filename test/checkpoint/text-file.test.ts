@@ -1,8 +1,10 @@
 /** A checkpoint's text files: read in one way, whoever asks and wherever they are. */
 
-import { cpSync, readFileSync, writeFileSync } from "node:fs";
+import { cpSync, mkdirSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
+import { readTextFile } from "../../src/checkpoint/text-file.node.ts";
+import { decodeText, maxTextBytes } from "../../src/checkpoint/text-file.ts";
 import { filesFromBlobs } from "../../src/model/checkpoint-files.ts";
 import { openCheckpointFiles } from "../../src/model/open-checkpoint.ts";
 import { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
@@ -42,4 +44,56 @@ test("a git-lfs pointer in place of a text is called one", async () => {
     await expect(filesFromBlobs(new Map([[name, new Blob([pointer])]])).readText(name)).rejects.toThrow(message);
   }
   await expect(Tokenizer.load(folder)).rejects.toThrow("got a git-lfs pointer");
+});
+
+describe("how large a text may be", () => {
+  test.each([
+    ["tokenizer.json", 16 * 2 ** 20],
+    ["tokenizer_config.json", 2 ** 20],
+    ["config.json", 2 ** 20],
+  ])("%s: %d bytes, and not one more", async (name, limit) => {
+    expect(maxTextBytes(name)).toBe(limit);
+    const path = join(temporaryFolder(), name);
+    writeFileSync(path, Buffer.alloc(limit, 0x20));
+    expect((await readTextFile(path, "m"))?.length).toBe(limit);
+    writeFileSync(path, Buffer.alloc(limit + 1, 0x20));
+    await expect(readTextFile(path, "m")).rejects.toThrow(new RangeError(`m: expected at most ${limit} bytes, got ${limit + 1}`));
+  });
+
+  test("the limit is the caller's, to the byte", () => {
+    expect(decodeText(Uint8Array.of(0x61, 0x62), "m", 2)).toBe("ab");
+    expect(() => decodeText(Uint8Array.of(0x61, 0x62), "m", 1)).toThrow(new RangeError("m: expected at most 1 bytes, got more"));
+    expect(() => decodeText(Uint8Array.of(0xff), "m", 1)).toThrow(new TypeError("m: expected UTF-8 text, got bytes that are not"));
+    expect(decodeText(new TextEncoder().encode("a version https://git-lfs.github.com/spec/"), "m", 99)).toMatch(/^a version/);
+  });
+});
+
+describe("a path without a text", () => {
+  test("is undefined where there is nothing, in or below what is there", async () => {
+    const folder = temporaryFolder({ file: "" });
+    for (const path of ["none", "none/none", "file/none"]) expect(await readTextFile(join(folder, path), "m")).toBeUndefined();
+    expect(await readTextFile(join(folder, "file"), "m")).toBe("");
+  });
+
+  test("is an error where there is something else, or where the system refuses", async () => {
+    const folder = temporaryFolder();
+    mkdirSync(join(folder, "config.json"));
+    await expect(readTextFile(join(folder, "config.json"), "m")).rejects.toThrow(new TypeError("m: expected a regular file"));
+    await expect(readTextFile(join(folder, "n".repeat(5000)), "m")).rejects.toMatchObject({ code: "ENAMETOOLONG" });
+  });
+
+  test.skipIf(process.platform !== "linux")("leaves no file open, whether it was read or refused", async () => {
+    const folder = temporaryFolder({ good: "{}" });
+    writeFileSync(join(folder, "bad"), Uint8Array.of(0xff));
+    await readTextFile(join(folder, "good"), "m");
+    await expect(readTextFile(join(folder, "bad"), "m")).rejects.toThrow("expected UTF-8 text");
+    const open = readdirSync("/proc/self/fd").filter(fd => {
+      try {
+        return readlinkSync(`/proc/self/fd/${fd}`).startsWith(folder);
+      } catch {
+        return false; // closed in between
+      }
+    });
+    expect(open).toEqual([]);
+  });
 });
