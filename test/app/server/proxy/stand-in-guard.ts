@@ -37,7 +37,8 @@ type Input = { readonly messages: readonly ChatMessage[] };
 /** What the proxy calls of either guard. */
 export interface Core {
   readonly name: string;
-  readonly model: { readonly engine: Pick<Engine, "failure"> };
+  /** Without one: an engine that runs. */
+  readonly model?: { readonly engine: Pick<Engine, "failure"> };
   readonly stream: (input: Input, options: object) => ModerationStream;
   readonly moderate: (messages: readonly ChatMessage[], options: object) => Promise<Pick<Verdict, "safety" | "categories" | "flagged">>;
 }
@@ -161,12 +162,12 @@ export function accountOf(guard: Guard | StreamGuard): Account {
     if (!verdict.flagged) passed.push(lastText(messages));
     return verdict;
   };
-  const guarded = guardOf({ name: core.name, model: core.model, stream, moderate }, guard instanceof Guard);
+  const guarded = guardOf({ ...(core.model ? { model: core.model } : {}), name: core.name, stream, moderate }, guard instanceof Guard);
   return { guard: guarded, passed, heard, calls, options: allOptions, open: () => open };
 }
 
 export function guardOf(core: Core, isGen: boolean): Guard | StreamGuard {
-  return Object.assign(Object.create(isGen ? Guard.prototype : null), core);
+  return Object.assign(Object.create(isGen ? Guard.prototype : null), { model: { engine: { failure: undefined } }, ...core });
 }
 
 function lastText(messages: readonly ChatMessage[]): string {
