@@ -55,6 +55,7 @@ test("workers that sleep wake up for the next job", async () => {
 
 test("an idle engine uses no processor", async () => {
   const engine = await createEngine({ engine: "wasm", threads: 3 });
+  await engine.ready();
   await new Promise(resolve => setTimeout(resolve, 100));
   const before = process.cpuUsage();
   await new Promise(resolve => setTimeout(resolve, 500));
