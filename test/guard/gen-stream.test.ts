@@ -116,7 +116,7 @@ test("what cannot be is refused", async () => {
   expect(() => guard.stream({ messages: [{ role: "assistant", content: "hi" }] })).toThrow(
     'expected the last message, the one to answer, to be of role "user"',
   );
-  const stream = guard.stream({ prompt: "hi" });
+  const stream = guard.stream({ prompt: "hi" }, { every: 512 }); // few verdicts before the one that finds no room
   await expect(stream.push(5 as never)).rejects.toThrow("push: expected a text, got number");
   await expect(stream.push("word ".repeat(3000))).rejects.toThrow("conversation too long: expected fewer than 2048 tokens");
   await expect(stream.push("x")).rejects.toThrow("conversation too long");

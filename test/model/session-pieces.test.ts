@@ -183,12 +183,11 @@ describe("between pieces", () => {
 });
 
 describe("before any work", () => {
-  test("more logits than ids are refused", async () => {
+  test.each([101, -1, 0.5, Number.NaN])("logits of %s of a hundred ids are refused", async logits => {
     stepClock(1_000);
     const session = odd.newSession();
-    await expect(session.prefill(prompt(100), { logits: 101 })).rejects.toThrow(
-      'logits: expected "all" or an integer from 0 to 100, got 101',
-    );
+    const message = `logits: expected "all" or an integer from 0 to 100, got ${logits}`;
+    await expect(session.prefill(prompt(100), { logits })).rejects.toThrow(message);
     expect(session.position).toBe(0);
   });
 

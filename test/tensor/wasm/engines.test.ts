@@ -428,18 +428,20 @@ describe("several memories", () => {
 
   test("matrices that the first memory has no room for lie in others, and give the same bits", async () => {
     const [outputs, inputs] = [700, 1400];
+    const bf16 = quantisable("BF16", outputs, inputs);
+    const sources = await Promise.all(
+      (["BF16", "F32", "int8", "int4"] as const).map(async form => {
+        const tensor = form === "F32" ? quantisable("F32", outputs, inputs) : bf16;
+        const scheme = form === "int8" || form === "int4" ? form : undefined;
+        return { tensor, scheme, theirs: await matrixOf(reference, tensor, scheme) };
+      }),
+    );
     for (const threads of [1, 2]) {
       const engine = WasmEngine.create({ threads, startWorker: startNodeWorker, memoryBytes: 8 * 2 ** 20 });
-      const forms = ["BF16", "F32", "int8", "int4"] as const;
       // Four rounds of 8.9 MB together.
       const matrices: (readonly [ours: Matrix, theirs: Matrix])[] = [];
       for (let round = 0; round < 4; round++) {
-        for (const form of forms) {
-          const scheme = form === "int8" || form === "int4" ? form : undefined;
-          const tensor = quantisable(form === "F32" ? "F32" : "BF16", outputs, inputs);
-          const theirs = await matrixOf(reference, tensor, scheme);
-          matrices.push([await matrixOf(engine, tensor, scheme), theirs]);
-        }
+        for (const { tensor, scheme, theirs } of sources) matrices.push([await matrixOf(engine, tensor, scheme), theirs]);
       }
       expect(new Set(matrices.map(([ours]) => (ours as WasmMatrix).memory)).size).toBeGreaterThan(2);
       for (const rows of [1, 30]) {
@@ -457,7 +459,7 @@ describe("several memories", () => {
         }
       }
       const more = async (): Promise<void> => {
-        for (let i = 0; i < 60; i++) await matrixOf(engine, quantisable("BF16", outputs, inputs));
+        for (let i = 0; i < 60; i++) await matrixOf(engine, bf16);
       };
       await expect(more()).rejects.toThrow("memory: expected room for 2 MB of w, got 8 memories that are full");
       engine.close();
