@@ -8,7 +8,8 @@
  */
 
 import { randomUUID } from "node:crypto";
-import { open, readFile, rm, utimes, writeFile } from "node:fs/promises";
+import { writeFileSync } from "node:fs";
+import { open, readFile, rm, utimes } from "node:fs/promises";
 import { hostname } from "node:os";
 import { setTimeout } from "node:timers/promises";
 import { fileError, linkTarget } from "./io.ts";
@@ -23,18 +24,23 @@ export interface LockTiming {
 const TIMING: LockTiming = { touchMs: 2_000, abandonedMs: 30_000 };
 
 export interface OutputLock {
-  readonly file: string;
   release(): Promise<void>;
 }
 
-/** Throws Error where another run has the output. `onWait` is called once, where it is not known soon whether one has. */
-export async function lockOutput(output: string, onWait: () => void, timing: LockTiming = TIMING): Promise<OutputLock> {
-  const { touchMs, abandonedMs } = timing;
+/**
+ * Throws Error where another run has the output. `onTaken` is called with the lock's file before any signal is heard, so that one that ends the
+ * process can remove it; `onWait` once, where it is not known soon whether another run has it.
+ */
+export async function lockOutput(
+  output: string,
+  { onTaken, onWait }: { readonly onTaken?: (file: string) => void; readonly onWait?: () => void } = {},
+  { touchMs, abandonedMs }: LockTiming = TIMING,
+): Promise<OutputLock> {
   const file = `${await linkTarget(output)}.lock`;
   const mine = JSON.stringify({ pid: process.pid, host: hostname(), id: randomUUID() });
   let first: Held | undefined;
   let hasWaited = false;
-  while (!(await create(file, mine, output))) {
+  while (!create(file, mine, output)) {
     const held = await look(file);
     if (held === undefined) continue; // given back, or taken away
     first ??= held;
@@ -46,13 +52,13 @@ export async function lockOutput(output: string, onWait: () => void, timing: Loc
     if (isGone(held.owner) || age > abandonedMs) await takeAway(file, held.owner);
     else if (!hasWaited && age > 2 * touchMs) {
       hasWaited = true;
-      onWait();
+      onWait?.();
     }
     await setTimeout(Math.min(100, touchMs / 4));
   }
+  onTaken?.(file);
   const touching = setInterval(() => utimes(file, new Date(), new Date()).catch(() => {}), touchMs);
   return {
-    file,
     async release() {
       clearInterval(touching);
       if ((await readFile(file, "utf8").catch(() => "")) === mine) await rm(file, { force: true });
@@ -67,9 +73,10 @@ interface Held {
   readonly since: number;
 }
 
-async function create(file: string, owner: string, output: string): Promise<boolean> {
+/** At once: a signal is heard before it or after it. */
+function create(file: string, owner: string, output: string): boolean {
   try {
-    await writeFile(file, owner, { flag: "wx" });
+    writeFileSync(file, owner, { flag: "wx" });
     return true;
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "EEXIST") return false;
@@ -118,7 +125,7 @@ function isGone(owner: string): boolean {
  */
 async function takeAway(file: string, owner: string): Promise<void> {
   const claim = `${file}.${shortHash(owner)}`;
-  if (!(await create(claim, "", file))) return;
+  if (!create(claim, "", file)) return;
   try {
     if ((await readFile(file, "utf8").catch(() => undefined)) === owner) await rm(file, { force: true });
   } finally {

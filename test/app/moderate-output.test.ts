@@ -140,7 +140,7 @@ describe("one writer", () => {
   test("a second run on an output fails while the first is at work, by whatever name", async () => {
     const b = batch(lines("hello"));
     symlinkSync("out.jsonl", join(b.folder, "link"));
-    const lock = await lockOutput(b.out, () => {}, TIMING);
+    const lock = await lockOutput(b.out, {}, TIMING);
     for (const name of ["out.jsonl", "link"]) {
       const out = join(b.folder, name);
       const outcome = await cli(["moderate", "--jsonl", b.input, "--out", out, "--resume", "--quiet"]);
@@ -168,7 +168,7 @@ describe("one writer", () => {
       "", // killed before it could sign
     ]) {
       writeFileSync(`${out}.lock`, owner);
-      const lock = await lockOutput(out, () => waits.push(owner), TIMING);
+      const lock = await lockOutput(out, { onWait: () => waits.push(owner) }, TIMING);
       expect(readFileSync(`${out}.lock`, "utf8")).toContain(`"pid":${process.pid}`);
       await lock.release();
       expect(readdirSync(folder)).toEqual(["in.jsonl"]);
@@ -179,7 +179,7 @@ describe("one writer", () => {
   test("of many that start at once on a dead lock one gets it", async () => {
     const { out } = batch("");
     writeFileSync(`${out}.lock`, JSON.stringify({ pid: 1, host: "another-machine", id: "lost" }));
-    const locks = await Promise.allSettled(Array.from({ length: 20 }, () => lockOutput(out, () => {}, TIMING)));
+    const locks = await Promise.allSettled(Array.from({ length: 20 }, () => lockOutput(out, {}, TIMING)));
     const held = locks.flatMap(lock => (lock.status === "fulfilled" ? [lock.value] : []));
     expect(held).toHaveLength(1);
     await held[0].release();
@@ -190,14 +190,14 @@ describe("one writer", () => {
     const owner = JSON.stringify({ pid: 1, host: "another-machine", id: "lost" });
     writeFileSync(`${out}.lock`, owner);
     writeFileSync(`${out}.lock.${shortHash(owner)}`, "");
-    await expect(lockOutput(out, () => {}, TIMING)).rejects.toThrow(
+    await expect(lockOutput(out, {}, TIMING)).rejects.toThrow(
       `${out}: its lock could not be taken over; remove ${out}.lock and what begins with its name`,
     );
   });
 
   test("a lock that was taken over is not given back by the one that lost it", async () => {
     const { out } = batch("");
-    const lost = await lockOutput(out, () => {}, TIMING);
+    const lost = await lockOutput(out, {}, TIMING);
     writeFileSync(`${out}.lock`, "another's");
     await lost.release();
     expect(readFileSync(`${out}.lock`, "utf8")).toBe("another's");
@@ -247,7 +247,6 @@ describe.skipIf(process.platform === "win32")("as a process", () => {
     const b = batch(many);
     const loading = start(b);
     await loading.until(() => existsSync(`${b.out}.lock`));
-    await new Promise(go => setTimeout(go, 30)); // it hears of a signal at the next turn of its event loop
     loading.child.kill(signal);
     await loading.ended;
     expect(readdirSync(b.folder).filter(name => name.endsWith(".lock"))).toEqual([]);

@@ -48,7 +48,6 @@ export async function moderateLines(
   await checkReadable(options.jsonl);
   const lines = jsonLines(inputChunks(options.jsonl, terminal), options.jsonl === "-" ? "stdin" : options.jsonl);
   const { out, resume = false } = options;
-  const output = out === undefined || out === "-" ? undefined : await BatchOutput.open(out, resume, options.judgeHash);
   const outcome = { failed: 0, flagged: 0 };
   const add = (result: { line?: unknown; flagged?: unknown }): void => {
     if (result.line !== undefined) outcome.failed++;
@@ -69,7 +68,9 @@ export async function moderateLines(
       lines.next().then(({ value }) => resolve(value ?? undefined), reject);
     });
   const progress = new Progress(terminal, "lines", options.quiet);
+  let output: BatchOutput | undefined;
   try {
+    output = out === undefined || out === "-" ? undefined : await BatchOutput.open(out, resume, options.judgeHash);
     const totalBytes = options.jsonl === "-" ? undefined : (await stat(options.jsonl).catch(() => undefined))?.size;
     const { mode = "strict", threshold } = moderateOptions;
     const resumed = (resume && (await output?.resume(lines, { model: guard.name, mode, threshold }, add))) || { skippedBytes: 0 };

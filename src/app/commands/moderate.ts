@@ -52,9 +52,9 @@ export async function moderateCommand(
 
   if (jsonl !== undefined) {
     const batch = { ...options, jsonl };
-    const run = (onLoaded: () => void) => moderateBatch(batch, engine, moderateOptions, terminal, onLoaded);
+    const run = (own: Terminal) => moderateBatch(batch, engine, moderateOptions, own);
     const { out } = options;
-    return isFile(out) ? withOutput(out, options, terminal, run) : run(() => {});
+    return isFile(out) ? withOutput(out, options, terminal, run) : run(terminal);
   }
 
   const input = await readInput(text, options, terminal);
@@ -76,13 +76,11 @@ async function moderateBatch(
   engine: EngineOptions,
   moderateOptions: ModerateOptions,
   terminal: Terminal,
-  onLoaded: () => void,
 ): Promise<ModerateOutcome> {
   const files = await checkpointFiles(options, terminal);
   const guard = await Guard.load(files, engine);
   try {
     const hash = isFile(options.out) ? await judgeHash(files, engine.weights, moderateOptions) : "";
-    onLoaded();
     const { flagged, failed, isInterrupted } = await moderateLines(guard, { ...options, judgeHash: hash }, moderateOptions, terminal);
     return { flagged: flagged > 0, failed, isInterrupted, output: "" };
   } finally {
@@ -90,26 +88,42 @@ async function moderateBatch(
   }
 }
 
-/** Runs a batch as the only one on its output. A signal takes the lock away; after the model is loaded Ctrl-C is the batch's own. */
+/** Runs a batch as the only one on its output. A signal takes the lock away; while the batch itself listens, Ctrl-C is its own. */
 async function withOutput<T>(
   out: string,
   options: ModerateCommandOptions,
   terminal: Terminal,
-  run: (onLoaded: () => void) => Promise<T>,
+  run: (terminal: Terminal) => Promise<T>,
 ): Promise<T> {
   await checkOutput(out, options.resume === true);
-  const lock = await lockOutput(out, () => {
-    if (!options.quiet) terminal.err(`qwen3guard: ${out}: waiting to see whether the run that holds its lock is still there\n`);
-  });
-  let stopListening = removeOnSignal([lock.file], terminal);
+  const never = (): (() => void) => () => {};
+  const taken: string[] = [];
+  const listen = (): (() => void) => removeOnSignal(taken, { ...terminal, onTerminate: never });
+  let stopInterrupt = listen();
+  const stopTerminate = removeOnSignal(taken, { ...terminal, onInterrupt: never });
+  const onInterrupt: Terminal["onInterrupt"] = listener => {
+    stopInterrupt();
+    const stop = terminal.onInterrupt(listener);
+    return () => {
+      stop();
+      stopInterrupt = listen();
+    };
+  };
   try {
-    return await run(() => {
-      stopListening();
-      stopListening = removeOnSignal([lock.file], { ...terminal, onInterrupt: () => () => {} });
+    const lock = await lockOutput(out, {
+      onTaken: file => taken.push(file),
+      onWait: () => {
+        if (!options.quiet) terminal.err(`qwen3guard: ${out}: waiting to see whether the run that holds its lock is still there\n`);
+      },
     });
+    try {
+      return await run({ ...terminal, onInterrupt });
+    } finally {
+      await lock.release();
+    }
   } finally {
-    stopListening();
-    await lock.release();
+    stopInterrupt();
+    stopTerminate();
   }
 }
 
