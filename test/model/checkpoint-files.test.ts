@@ -216,6 +216,7 @@ describe("a folder's files, one by one", () => {
     ["/tmp/", "/tmp"],
     ["/tmp//", "/tmp"],
     ["/tmp/..", "/tmp/.."],
+    ["./src/", "./src"],
     ["./", process.cwd()],
     ["..", dirname(process.cwd())],
     ["../", dirname(process.cwd())],

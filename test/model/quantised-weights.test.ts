@@ -182,14 +182,15 @@ describe.each(QUANTISED_SCHEMES)("%s", scheme => {
 
 test("sub-scales that no writer makes are refused by name; the largest are not", async () => {
   const name = "model.layers.0.mlp.down_proj.weight.sub_scales";
-  const load = async (value: number) => {
+  const load = async (value: number, at = 301) => {
     const checkpoint = await checkpointOf("int4", tensors => {
-      (tensors.get(name)!.data as Int8Array)[301] = value;
+      (tensors.get(name)!.data as Int8Array)[at] = value;
     });
     return loadWeights(checkpoint, CONFIG, new ReferenceEngine(), "int4");
   };
   for (const bad of [32, -32, -128]) {
     await expect(load(bad)).rejects.toThrow(new RangeError(`tensor "${name}": expected integers from -31 to 31, got ${bad}`));
   }
+  await expect(load(32, 0)).rejects.toThrow("expected integers from -31 to 31, got 32");
   for (const good of [31, -31, 0]) await load(good);
 });
