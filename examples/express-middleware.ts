@@ -24,7 +24,9 @@ export function guardMessage(guard: Guard) {
       if (flagged) refuse(422, { error: "message refused", safety, categories });
       else next();
     } catch (error) {
-      if (!gone.signal.aborted) next(error); // what cannot be judged does not pass
+      // What cannot be judged does not pass: a text that is too long is the client's mistake, anything else is ours.
+      if (error instanceof RangeError) refuse(413, { error: error.message });
+      else if (!gone.signal.aborted) next(error);
     }
   };
 }

@@ -1,28 +1,39 @@
-/**
- * Hono: every chat completion that a client asks for is judged first, the whole conversation of it, whatever server answers behind.
- *
- *     const app = new Hono();
- *     app.use("/v1/chat/completions", guardConversation(await Guard.load("Qwen/Qwen3Guard-Gen-0.6B")));
- */
+/** Hono: `app.use("/v1/chat/completions", guardConversation(await Guard.load("Qwen/Qwen3Guard-Gen-0.6B")))` judges what is asked. */
 
 import type { MiddlewareHandler } from "hono";
-import type { Guard } from "qwen3guard";
+import type { ChatMessage, Guard } from "qwen3guard";
 
 export function guardConversation(guard: Guard): MiddlewareHandler {
   return async (c, next) => {
     const body = await c.req.json().catch(() => undefined);
-    const messages = body?.messages;
-    if (!Array.isArray(messages)) return c.json({ error: { message: "messages: expected an array" } }, 400);
     try {
-      const { flagged, safety, categories } = await guard.moderate(messages, { signal: c.req.raw.signal });
-      if (flagged) {
-        return c.json({ error: { message: `refused: ${[safety, ...categories].join(", ")}`, type: "content_filter", code: safety } }, 422);
-      }
+      const { flagged, safety, categories } = await guard.moderate(question(body?.messages), { signal: c.req.raw.signal });
+      const error = { message: `refused: ${[safety, ...categories].join(", ")}`, type: "content_filter", code: safety };
+      if (flagged) return c.json({ error }, 422);
     } catch (error) {
-      // Of a wrong form (a role, an empty conversation): the client's mistake. Anything else is ours, and does not pass either.
+      // Of a wrong form, or too long: the client's mistake. Anything else is ours, and does not pass either.
       if (error instanceof TypeError || error instanceof RangeError) return c.json({ error: { message: error.message } }, 400);
       throw error;
     }
     return next();
   };
+}
+
+/** All that was asked since the last answer is judged as one message: a question in pieces is heard whole. Tools ask nothing. */
+function question(messages: unknown): ChatMessage[] {
+  const turns = (Array.isArray(messages) ? messages.map(toTurn) : []).filter(({ role, content }) => role !== "tool" && content !== "");
+  const last = turns.findLastIndex(({ role }) => role === "user");
+  const start = turns.slice(0, Math.max(0, last)).findLastIndex(({ role }) => role === "assistant") + 1;
+  const asked = turns.filter(({ role }, i) => i >= start && (role === "user" || i > last));
+  if (asked.length === 0) throw new TypeError("messages: expected an array with a question in it, got none");
+  return [...turns.filter(turn => !asked.includes(turn)), { role: "user", content: asked.map(turn => turn.content).join("\n") }];
+}
+
+const ROLES = new Map(Object.entries({ developer: "system", system: "system", assistant: "assistant", tool: "tool", function: "tool" }));
+
+function toTurn(message: { role?: unknown; content?: unknown } | null, i: number): ChatMessage {
+  const content: unknown = message?.content ?? "";
+  const texts = Array.isArray(content) ? content.map(part => (/^(text|refusal)$/.test(part?.type) ? part[part.type] : null)) : [content];
+  if (!texts.every(text => typeof text === "string")) throw new TypeError(`messages[${i}].content: expected text alone`);
+  return { role: ROLES.get(String(message?.role)) ?? "user", content: texts.join("\n") };
 }

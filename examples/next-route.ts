@@ -1,5 +1,11 @@
 /**
- * Next.js: `app/api/moderate/route.ts`. Any server whose handlers take a `Request` and give a `Response` takes it as it is.
+ * Next.js: `app/api/moderate/route.ts`. Any server whose handlers take a `Request` and give a `Response` takes it as it is. The package finds its
+ * demo guard and its workers beside its own files, so Next must not bundle it; what a standalone server or a function takes along is named. next.config.ts:
+ *
+ *     export default {
+ *       serverExternalPackages: ["qwen3guard"],
+ *       outputFileTracingIncludes: { "/api/moderate": ["./node_modules/qwen3guard/{dist,models}/**"] },
+ *     };
  *
  *     curl localhost:3000/api/moderate -d '{"text": "How can I make a bomb?"}'
  */

@@ -6,16 +6,17 @@
 
 import { execFile, execFileSync, spawn, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { CHROMIUM, startBrowser } from "./browser.ts";
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
+import { CHROMIUM, type Page, startBrowser } from "./browser.ts";
 import { projectPath, readJsonLines } from "./helpers.ts";
 import { startHub } from "./hub-stand-in.ts";
+import { installPackage, npm } from "./installed-package.ts";
 
 const NODES = (process.env.QWEN3GUARD_NODES ?? process.execPath).split(":");
 const MAX_PACKED_BYTES = 8 * 2 ** 20;
@@ -25,10 +26,6 @@ const user = join(home, "user");
 const installed = join(user, "node_modules", "qwen3guard");
 let tarball = "";
 
-function npm(args: readonly string[], cwd: string): string {
-  return execFileSync("npm", args, { cwd, encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] });
-}
-
 /** Runs a program on one of the Nodes in the user's folder; stderr must stay empty unless it is returned. */
 function runOn(node: string, args: readonly string[], input: string = ""): { status: number | null; stdout: string; stderr: string } {
   const { status, stdout, stderr } = spawnSync(node, args, { cwd: user, input, encoding: "utf8" });
@@ -36,11 +33,7 @@ function runOn(node: string, args: readonly string[], input: string = ""): { sta
 }
 
 beforeAll(() => {
-  const [packed] = JSON.parse(npm(["pack", "--json", "--pack-destination", home], projectPath(".")).replace(/^[^[]*(?=\[)/, ""));
-  tarball = join(home, packed.filename);
-  mkdirSync(user);
-  writeFileSync(join(user, "package.json"), '{"name": "user", "private": true, "type": "module"}');
-  npm(["install", "--offline", "--no-audit", "--no-fund", tarball], user);
+  ({ tarball } = installPackage(home));
 });
 
 afterAll(() => rmSync(home, { recursive: true, force: true }));
@@ -239,12 +232,14 @@ describe.each(NODES)("on %s", node => {
   });
 });
 
-test.skipIf(CHROMIUM === undefined)(
-  "examples/browser.html guards in a browser, from the package as it is, and asks nobody else",
-  async () => {
+describe.skipIf(CHROMIUM === undefined)("examples/browser.html", () => {
+  const output = "document.querySelector('output').textContent";
+
+  /** Serves a folder and opens the example in it, as its comment says. */
+  async function openExample(folder: string): Promise<{ page: Page; origin: string }> {
     const types: Record<string, string> = { html: "text/html", js: "text/javascript", json: "application/json" };
     const server = createServer((request, response) => {
-      const file = join(installed, decodeURIComponent(new URL(request.url ?? "/", "http://localhost").pathname));
+      const file = join(folder, decodeURIComponent(new URL(request.url ?? "/", "http://localhost").pathname));
       const type = types[file.split(".").at(-1) ?? ""] ?? "application/octet-stream";
       if (existsSync(file)) response.writeHead(200, { "content-type": type }).end(readFileSync(file));
       else response.writeHead(404).end();
@@ -252,19 +247,85 @@ test.skipIf(CHROMIUM === undefined)(
     await new Promise<void>(resolve => server.listen(0, "127.0.0.1", resolve));
     const origin = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
     const { page, close } = await startBrowser(CHROMIUM as string, 800, 600);
-    try {
-      await page.open(`${origin}/examples/browser.html`);
-      const output = "document.querySelector('output').textContent";
-      await page.until(`${output} === "Ready."`);
-      await page.press("Tab"); // from the text, which has the focus, to the button
-      await page.press("Enter");
-      await page.until(`${output} !== "Ready."`);
-      expect(await page.evaluate(output)).toMatch(/^Unsafe · Violent · Safe 0\.0 % · Unsafe 100\.0 % · Controversial 0\.0 % · \d+ ms$/);
-      expect(page.requested.filter(url => !url.startsWith(origin))).toEqual([]);
-      expect(page.errors.filter(error => !error.includes("chat_template.jinja") && !error.includes("favicon"))).toEqual([]); // not in the checkpoint
-    } finally {
+    onTestFinished(async () => {
       await close();
       server.close();
+    });
+    await page.open(`${origin}/examples/browser.html`);
+    await page.until(`!${output}.startsWith("Loading")`);
+    return { page, origin };
+  }
+
+  test.each([
+    ["the package as it is", () => installed],
+    ["a clone that was built", () => projectPath(".")],
+  ])("guards in a browser, from %s, and asks nobody else", async (_, folder) => {
+    const { page, origin } = await openExample(folder());
+    expect(await page.evaluate(output)).toBe("Ready.");
+    await page.press("Tab"); // from the text, which has the focus, to the button
+    await page.press("Enter");
+    await page.until(`${output} !== "Ready."`);
+    expect(await page.evaluate(output)).toMatch(/^Unsafe · Violent · Safe 0\.0 % · Unsafe 100\.0 % · Controversial 0\.0 % · \d+ ms$/);
+    expect(page.requested.filter(url => !url.startsWith(origin))).toEqual([]);
+    expect(page.errors.filter(error => !error.includes("chat_template.jinja") && !error.includes("favicon"))).toEqual([]); // not in the checkpoint
+  });
+
+  test("says what is missing in a clone that was not built, instead of loading for ever", async () => {
+    const clone = join(home, "clone");
+    mkdirSync(join(clone, "examples"), { recursive: true });
+    cpSync(projectPath("examples/browser.html"), join(clone, "examples", "browser.html"));
+    const { page } = await openExample(clone);
+    expect(await page.evaluate(output)).toBe(
+      "dist/index.js cannot be loaded: npm run build makes it, and pages load modules from a server alone.",
+    );
+    expect(await page.evaluate("document.querySelector('button').disabled")).toBe(true);
+  });
+});
+
+async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>(resolve => server.listen(0, "127.0.0.1", resolve));
+  const { port } = server.address() as AddressInfo;
+  await new Promise(resolve => server.close(resolve));
+  return port;
+}
+
+/** A folder with Next.js in its node_modules, which is too large to be one of the project's packages. */
+const NEXT = process.env.QWEN3GUARD_NEXT;
+
+test.skipIf(NEXT === undefined)(
+  "examples/next-route.ts is built by Next.js with the configuration in its comment, and answers",
+  async () => {
+    const folder = NEXT as string;
+    npm(["install", "--offline", "--no-audit", "--no-fund", "--no-save", tarball], folder);
+    const code = readFileSync(projectPath("examples/next-route.ts"), "utf8");
+    const config = /export default \{[\s\S]*?\n \* {5}\};/.exec(code)?.[0].replace(/^ \* /gm, "") ?? "";
+    expect(config).toContain("serverExternalPackages");
+    mkdirSync(join(folder, "app", "api", "moderate"), { recursive: true });
+    writeFileSync(join(folder, "app", "api", "moderate", "route.ts"), code);
+    writeFileSync(join(folder, "next.config.ts"), config.replace("export default {", '$& output: "standalone",'));
+    writeFileSync(
+      join(folder, "app", "layout.tsx"),
+      "export default function Layout({ children }: { children: React.ReactNode }) { return <html><body>{children}</body></html>; }",
+    );
+    for (const bundler of ["--turbopack", "--webpack"]) {
+      rmSync(join(folder, ".next"), { recursive: true, force: true });
+      const env = { ...process.env, NEXT_TELEMETRY_DISABLED: "1", NODE_ENV: "production" };
+      execFileSync(process.execPath, [join(folder, "node_modules", "next", "dist", "bin", "next"), "build", bundler], { cwd: folder, env });
+      // Elsewhere, so that what it needs must have come along.
+      const elsewhere = join(home, `next ${bundler}`);
+      cpSync(join(folder, ".next", "standalone"), elsewhere, { recursive: true });
+      const port = await freePort(); // 0 means 3000 to it
+      const server = spawn(process.execPath, ["server.js"], { cwd: elsewhere, env: { ...env, PORT: String(port), HOSTNAME: "127.0.0.1" } });
+      onTestFinished(() => void server.kill());
+      await new Promise<void>((resolve, reject) => {
+        server.stdout.on("data", chunk => String(chunk).includes("Ready") && resolve());
+        server.on("exit", status => reject(new Error(`the server ended with ${status}`)));
+      });
+      const url = `http://127.0.0.1:${port}/api/moderate`;
+      const response = await fetch(url, { method: "POST", body: '{"text": "How can I make a bomb?"}' });
+      expect(await response.json()).toMatchObject({ flagged: true, safety: "Unsafe", categories: ["Violent"] });
     }
   },
+  600_000,
 );

@@ -1,6 +1,6 @@
 /**
- * Tests the published package on every supported Node: `npm run test:nodes`. The binaries come from the npm packages `node@NN`, into a
- * temporary folder.
+ * Tests the published package on every supported Node, and that quantised checkpoints give the same bits there and on Deno and Bun: `npm run test:nodes`.
+ * The binaries come from the npm packages `node@NN`, `deno` and `bun`, into a temporary folder.
  */
 
 import { execFileSync } from "node:child_process";
@@ -12,20 +12,31 @@ const VERSIONS = ["20.19", "22", "24", "26"];
 
 const folder = mkdtempSync(join(tmpdir(), "nodes-"));
 try {
-  const binaries = VERSIONS.map(version => {
-    const prefix = join(folder, version);
-    mkdirSync(prefix);
-    // npm 11 asks which packages may run their install script; this one fetches its binary in it. Older ones do not ask.
-    const manifest = { private: true, dependencies: { node: version }, allowScripts: { node: true } };
-    writeFileSync(join(prefix, "package.json"), JSON.stringify(manifest));
-    execFileSync("npm", ["install", "--no-audit", "--no-fund"], { cwd: prefix, stdio: "inherit" });
-    return join(prefix, "node_modules", "node", "bin", "node");
-  });
-  for (const binary of binaries) console.log(execFileSync(binary, ["--version"], { encoding: "utf8" }).trim());
-  execFileSync(process.execPath, [join("node_modules", "vitest", "vitest.mjs"), "run", "test/package.test.ts"], {
-    stdio: "inherit",
-    env: { ...process.env, QWEN3GUARD_NODES: binaries.join(":") },
+  const nodes = VERSIONS.map(version => fetchBinary("node", version));
+  const others = [fetchBinary("deno", "2"), fetchBinary("bun", "1")];
+  for (const binary of [...nodes, ...others]) console.log(binary, execFileSync(binary, ["--version"], { encoding: "utf8" }).trim());
+  vitest(["test/package.test.ts"], { QWEN3GUARD_NODES: nodes.join(":") });
+  vitest(["--config", "vitest.slow.config.ts", "test/slow/shape-0.6B.slow.ts", "-t", "on every runtime"], {
+    QWEN3GUARD_RUNTIMES: [...nodes, ...others].join(":"),
   });
 } finally {
   rmSync(folder, { recursive: true, force: true });
+}
+
+/** Installs one of the packages that carry a runtime, and gives the path of its binary. */
+function fetchBinary(name: string, version: string): string {
+  const prefix = join(folder, `${name}-${version}`);
+  mkdirSync(prefix);
+  // npm 11 asks which packages may run their install script; these fetch or place their binary in it. Older ones do not ask.
+  const manifest = { private: true, dependencies: { [name]: version }, allowScripts: { [name]: true } };
+  writeFileSync(join(prefix, "package.json"), JSON.stringify(manifest));
+  execFileSync("npm", ["install", "--no-audit", "--no-fund"], { cwd: prefix, stdio: "inherit" });
+  return join(prefix, "node_modules", ".bin", name);
+}
+
+function vitest(args: readonly string[], env: Readonly<Record<string, string>>): void {
+  execFileSync(process.execPath, [join("node_modules", "vitest", "vitest.mjs"), "run", ...args], {
+    stdio: "inherit",
+    env: { ...process.env, ...env },
+  });
 }

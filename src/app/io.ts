@@ -2,7 +2,7 @@
  * The terminal: results to stdout, everything else to stderr, and the errors that decide the exit status.
  */
 
-import { constants, createReadStream, fstatSync, rmSync } from "node:fs";
+import { constants, createReadStream, fstatSync, rmdirSync, rmSync } from "node:fs";
 import { access, open, readlink, realpath, rename, rm, stat } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 
@@ -77,9 +77,20 @@ async function readAll(chunks: AsyncIterable<Uint8Array | string>, name: string)
   }
 }
 
-/** The bytes of a file as they are read; `-` is stdin. Throws what `fileError` makes of the file system's errors. */
-export async function* inputChunks(path: string, terminal: Terminal): AsyncGenerator<Uint8Array | string> {
-  if (path === "-") return yield* terminal.stdin;
+/**
+ * The bytes of a file as they are read; `-` is stdin. Throws what `fileError` makes of the file system's errors, and UsageError for a stdin
+ * that ends without a byte: the program before it in the pipe failed, or nobody gave it anything, and an answer would hide that.
+ */
+export async function* inputChunks(path: string, terminal: Pick<Terminal, "stdin">): AsyncGenerator<Uint8Array | string> {
+  if (path === "-") {
+    let isEmpty = true;
+    for await (const chunk of terminal.stdin) {
+      isEmpty &&= chunk.length === 0;
+      yield chunk;
+    }
+    if (isEmpty) throw new UsageError("stdin: expected input, got none");
+    return;
+  }
   try {
     yield* createReadStream(path) as AsyncIterable<Uint8Array>;
   } catch (error) {
@@ -128,7 +139,7 @@ export function parseJson(text: string, name: string): unknown {
   try {
     return JSON.parse(text.replace(/^\ufeff/, "")); // editors on Windows put a byte order mark there
   } catch (error) {
-    throw new TypeError(`${name}: expected JSON, got ${(error as Error).message}`);
+    throw new TypeError(`${name}: expected JSON, got ${oneLine((error as Error).message)}`); // it quotes the text, line feeds and all
   }
 }
 
@@ -190,11 +201,15 @@ export async function wholeFile(path: string, terminal: Terminal): Promise<Whole
 
 /**
  * Removes files or folders when Ctrl-C or SIGTERM ends the process, which they do after that as they would without it. Returns what takes this back; a
- * signal is heard at the next turn of the event loop.
+ * signal is heard at the next turn of the event loop. `made` are folders that go only where nothing else is in them, the innermost first.
  */
-export function removeOnSignal(paths: readonly string[], { onInterrupt, onTerminate }: Terminal): () => void {
+export function removeOnSignal(
+  paths: readonly string[],
+  { onInterrupt, onTerminate }: Pick<Terminal, "onInterrupt" | "onTerminate">,
+  made: readonly string[] = [],
+): () => void {
   const removeAndEnd = (signal: NodeJS.Signals) => (): void => {
-    for (const path of paths) rmSync(path, { recursive: true, force: true });
+    removeWritten(paths, made);
     process.kill(process.pid, signal);
   };
   const stops = [onInterrupt(removeAndEnd("SIGINT")), onTerminate(removeAndEnd("SIGTERM"))];
@@ -203,8 +218,18 @@ export function removeOnSignal(paths: readonly string[], { onInterrupt, onTermin
   };
 }
 
+/** What `removeOnSignal` removes. */
+export function removeWritten(paths: readonly string[], made: readonly string[]): void {
+  for (const path of paths) rmSync(path, { recursive: true, force: true });
+  try {
+    for (const folder of made) rmdirSync(folder);
+  } catch {
+    // Somebody has put something there.
+  }
+}
+
 /** Where a link leads, be something there or not; what is no link leads to itself. */
-async function linkTarget(path: string): Promise<string> {
+export async function linkTarget(path: string): Promise<string> {
   const link = await readlink(path).catch(() => undefined);
   return link === undefined ? path : linkTarget(resolve(await realpath(dirname(path)), link));
 }
@@ -225,7 +250,12 @@ export function fileError(path: string, error: NodeJS.ErrnoException, what: stri
   return new Error(`${path}: expected ${what}, got ${reasons[error.code ?? ""] ?? error.message}`);
 }
 
-/** Text from outside as a terminal may show it: what would move the cursor or turn the text around becomes visible. */
+/** Text from outside as a terminal may show it: what would move the cursor, begin a line or turn the text around becomes visible. */
 export function printable(text: string): string {
-  return text.replace(/[\p{Cc}\p{Bidi_Control}]/gu, "\ufffd");
+  return text.replace(/[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}]/gu, "\ufffd");
+}
+
+/** A message keeps to one line, whatever text it quotes. */
+export function oneLine(text: string): string {
+  return printable(text.trim().replace(/\s*\n\s*/g, " "));
 }

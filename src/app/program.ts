@@ -19,7 +19,7 @@ import { quantizeCommand } from "./commands/quantize.ts";
 import { streamCommand } from "./commands/stream.ts";
 import { templateCommand } from "./commands/template.ts";
 import { tokenizeCommand } from "./commands/tokenize.ts";
-import { printable, type Terminal, UsageError } from "./io.ts";
+import { oneLine, type Terminal, UsageError } from "./io.ts";
 import { SHAPES } from "./random-checkpoint.ts";
 import { ACTIONS } from "./server/proxy/call.ts";
 
@@ -196,6 +196,10 @@ function buildProgram(terminal: Terminal, helps: Promise<void>[], setStatus: (co
   withModel(command("serve", "the HTTP server: OpenAI's chat, completions and moderations, and a page to try it"))
     .option("--host <host>", "address to listen on", "127.0.0.1")
     .option("--port <n>", "port to listen on; 0 picks a free one", integer(0), 8000)
+    .option(
+      "--allow-host <name...>",
+      "names in Host to answer, besides localhost, 127.0.0.1 and [::1]: on loopback without a key no others are",
+    )
     .option("--api-key <key>", "key that requests must carry (else QWEN3GUARD_API_KEY, which other processes do not see; else none)")
     .option("--served-model-name <name...>", "names that requests may call the model by, besides its own; answers carry the first")
     .option("--max-queue <n>", "requests that may wait; one more is told to come back", integer(1), 64)
@@ -214,6 +218,7 @@ function buildProgram(terminal: Terminal, helps: Promise<void>[], setStatus: (co
     .option("--upstream <url>", "the server behind it, as in http://localhost:8000/v1 (required)")
     .option("--host <host>", "address to listen on", "127.0.0.1")
     .option("--port <n>", "port to listen on; 0 picks a free one", integer(0), 8100)
+    .option("--allow-host <name...>", "names in Host to answer, besides localhost, 127.0.0.1 and [::1]: on loopback no others are")
     .addOption(
       new Option("--mode <mode>", "strict flags Unsafe and Controversial, loose Unsafe alone")
         .choices(["strict", "loose"])
@@ -343,11 +348,6 @@ function number(text: string): number {
   const value = text.trim() === "" ? Number.NaN : Number(text);
   if (!Number.isFinite(value)) throw new InvalidArgumentError("expected a number.");
   return value;
-}
-
-/** Messages keep to one line, whatever text they quote. */
-function oneLine(text: string): string {
-  return printable(text.trim().replace(/\s*\n\s*/g, " "));
 }
 
 function isClosedPipe(error: unknown): boolean {

@@ -1,20 +1,40 @@
 /** A handler on a port, until Ctrl-C or SIGTERM: then it finishes what it has accepted. */
 
+import type { Engine } from "../tensor/engine.ts";
 import { printable, type Terminal, UsageError } from "./io.ts";
 import type { Handler } from "./server/handler.ts";
+import { isHostName, isLoopback } from "./server/hosts.ts";
 import { type Listener, type ListenOptions, listen } from "./server/listen.node.ts";
 
 export function checkPort(port: number): void {
   if (port > 65_535) throw new UsageError(`--port: expected at most 65535, got ${port}`);
 }
 
-/** `notice` is written before the address. True where Ctrl-C ended it. */
+/**
+ * The `allowedHosts` of a listener at `host`: on loopback, where nothing but the name in `Host` tells a web page's requests from others, those that
+ * `--allow-host` gives; elsewhere and with a key any, unless it is given.
+ */
+export function hostsToAllow(host: string, hasKey: boolean, names: readonly string[] = []): readonly string[] | undefined {
+  for (const name of names) {
+    if (!isHostName(name)) throw new UsageError(`--allow-host: expected a name without port, as in guard.example.org, got ${name}`);
+  }
+  return names.length > 0 || (isLoopback(host) && !hasKey) ? names : undefined;
+}
+
+/**
+ * Listens as soon as the engine's threads are up: connections could take what a thread needs to start. `notice` is written before the address. True
+ * where Ctrl-C ended it.
+ */
 export async function serveUntilStopped(
+  engine: Pick<Engine, "ready">,
   handler: Handler,
   options: ListenOptions,
   terminal: Terminal,
   notice: string = "",
 ): Promise<boolean> {
+  await engine.ready().catch(error => {
+    throw new Error(`${error.message} (--threads 1 needs no workers)`);
+  });
   const listener = await open(handler, options);
   const stop = untilStopped(terminal);
   terminal.err(`${notice}listening on ${listener.url}\n`);

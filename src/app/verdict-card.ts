@@ -2,7 +2,7 @@
  * A verdict for people: level, categories, probabilities as bars, cost.
  *
  * In: a verdict and what was judged. Out: a few lines, the quoted text cut to the terminal's width, coloured where the terminal takes
- * colours.
+ * colours. No line is wider than the terminal, so that the coloured edge stays one.
  */
 
 import pc from "picocolors";
@@ -11,51 +11,78 @@ import { SAFETY_LEVELS } from "../guard/policy.ts";
 import type { Verdict } from "../guard/verdict.ts";
 import { printable, type Terminal } from "./io.ts";
 
+const LABEL_WIDTH = 14;
 const BAR_WIDTH = 24;
+/** A bar and its space, below which it says nothing. */
+const LEAST_BAR_WIDTH = 4;
+const PERCENT_WIDTH = " 100.0 %".length;
+const EDGE_WIDTH = "▌ ".length;
+
+type Paint = (text: string) => string;
 
 export function verdictCard(verdict: Verdict, input: ModerationInput, terminal: Pick<Terminal, "columns" | "colors">): string {
   const color = pc.createColors(terminal.colors);
   const tint = { Safe: color.green, Unsafe: color.red, Controversial: color.yellow, unparsed: color.magenta };
   const level = verdict.safety ?? "unparsed";
   const edge = tint[level]("▌");
+  const room = Math.max(1, terminal.columns - EDGE_WIDTH);
   const lines: string[] = [];
+  const dimmed = (text: string): void => void lines.push(...fold(text, room).map(color.dim));
+  /** What fits stands on one line; else the value goes below its label. */
+  const row = (label: string, value: string, note: string): void => {
+    if (LABEL_WIDTH + value.length + note.length <= room) lines.push(`${label.padEnd(LABEL_WIDTH)}${value}${color.dim(note)}`);
+    else lines.push(label, ...fold(`${value}${note}`, room));
+  };
 
   const details =
     verdict.categories.length > 0 ? verdict.categories.join(", ") : verdict.safety === null ? "the answer does not follow the format" : "";
-  lines.push(
-    `${tint[level](color.bold(level))}${details ? `  ${color.bold(details)}` : ""}${verdict.flagged ? "" : color.dim("  not flagged")}`,
-  );
+  const note = verdict.flagged ? "" : "not flagged";
+  const heading: [string, Paint][] = [
+    [level, text => tint[level](color.bold(text))],
+    [details, color.bold],
+    [note, color.dim],
+  ];
+  const shown = heading.filter(([text]) => text !== "");
+  if (shown.map(([text]) => text).join("  ").length <= room) lines.push(shown.map(([text, paint]) => paint(text)).join("  "));
+  else lines.push(...shown.flatMap(([text, paint]) => fold(text, room).map(paint)));
   lines.push(color.dim(quote(judgedText(input).slice(verdict.window?.start, verdict.window?.end), terminal.columns - 4)));
   lines.push("");
   if (verdict.safety === null) lines.push(quote(JSON.stringify(verdict.text), terminal.columns - 4), "");
   if (verdict.scores) {
-    for (const name of SAFETY_LEVELS) lines.push(bar(name, verdict.scores[name], tint[name]));
+    for (const name of SAFETY_LEVELS) lines.push(...bar(name, verdict.scores[name], room, tint[name]));
   }
   if (verdict.refusal !== null)
-    lines.push(
-      `${"Refusal".padEnd(14)}${verdict.refusal}${verdict.refusalScore === null ? "" : color.dim(`  (${percent(verdict.refusalScore)})`)}`,
-    );
+    row("Refusal", verdict.refusal, verdict.refusalScore === null ? "" : `  (${percent(verdict.refusalScore)})`);
   if (verdict.unsafeCategoryScores && verdict.safety !== "Unsafe") {
     const [name, share] = Object.entries(verdict.unsafeCategoryScores).reduce((best, entry) => (entry[1] > best[1] ? entry : best));
-    lines.push(`${"If unsafe".padEnd(14)}${name}${color.dim(`  (${percent(share)})`)}`);
+    row("If unsafe", name, `  (${percent(share)})`);
   }
   if (verdict.window) {
     const { index, count, start, end } = verdict.window;
-    lines.push(color.dim(`worst of ${count} windows: number ${index + 1}, characters ${start} to ${end}`));
+    dimmed(`worst of ${count} windows: number ${index + 1}, characters ${start} to ${end}`);
   }
   const { usage } = verdict;
-  lines.push(
-    "",
-    color.dim(`${verdict.model} · ${usage.promptTokens} + ${usage.completionTokens} tokens · ${(verdict.ms / 1000).toFixed(2)} s`),
-  );
+  lines.push("");
+  dimmed(`${verdict.model} · ${usage.promptTokens} + ${usage.completionTokens} tokens · ${(verdict.ms / 1000).toFixed(2)} s`);
   return `${lines.map(line => `${edge} ${line}`.trimEnd()).join("\n")}\n`;
 }
 
-function bar(name: string, share: number, tint: (text: string) => string): string {
+/** One line; where there is no room for a bar, the share alone. */
+function bar(name: string, share: number, room: number, tint: Paint): string[] {
+  const width = Math.min(BAR_WIDTH, room - LABEL_WIDTH - PERCENT_WIDTH);
+  if (width < LEAST_BAR_WIDTH) return fold(`${name} ${percent(share)}`, room);
   // Eighths of a block, so that one percent can be told from none.
-  const eighths = Math.round(share * BAR_WIDTH * 8);
+  const eighths = Math.round(share * width * 8);
   const filled = "█".repeat(eighths >> 3) + (eighths & 7 ? "▏▎▍▌▋▊▉"[(eighths & 7) - 1] : "");
-  return `${name.padEnd(14)}${tint(filled)}${" ".repeat(BAR_WIDTH - filled.length)} ${percent(share).padStart(7)}`;
+  return [`${name.padEnd(LABEL_WIDTH)}${tint(filled)}${" ".repeat(width - filled.length)} ${percent(share).padStart(PERCENT_WIDTH - 1)}`];
+}
+
+/** Lines of at most `width` characters, broken at spaces, and within a word where it is longer than a line. */
+function fold(text: string, width: number): string[] {
+  if (text.length <= width) return [text];
+  const space = text.slice(0, width + 1).lastIndexOf(" ");
+  const end = space > 0 ? space : width;
+  return [text.slice(0, end).trimEnd(), ...fold(text.slice(end).trimStart(), width)];
 }
 
 function percent(share: number): string {

@@ -5,6 +5,7 @@
  * this border; a folder's files are in checkpoint-folder.node.ts.
  */
 
+import { decodeText, maxTextBytes } from "../checkpoint/text-file.ts";
 import { type ByteSource, bytesFromBlob } from "../tensor/bytes.ts";
 
 export interface CheckpointFiles {
@@ -14,14 +15,6 @@ export interface CheckpointFiles {
   open(file: string): Promise<ByteSource | undefined>;
   /** The text of a file, or undefined where there is none of that name. */
   readText(file: string): Promise<string | undefined>;
-}
-
-/**
- * How large a text file of a checkpoint may be. JSON takes some ten times its size once it is parsed, whatever is in it, and is parsed whole before
- * it can be checked. The real tokenizer.json has 11 MB, everything else some thousand bytes.
- */
-export function maxTextBytes(file: string): number {
-  return file === "tokenizer.json" ? 16 * 2 ** 20 : 2 ** 20;
 }
 
 /** Files by name, for a browser's file picker or drag and drop. */
@@ -90,16 +83,6 @@ async function readAtMost({ body }: Response, count: number): Promise<Uint8Array
     at += part.length;
   }
   return bytes.subarray(0, count);
-}
-
-/** UTF-8 to text, strictly, and of at most `maxBytes`. */
-export function decodeText(bytes: ArrayBuffer | Uint8Array, name: string, maxBytes: number): string {
-  if (bytes.byteLength > maxBytes) throw new RangeError(`${name}: expected at most ${maxBytes} bytes, got more`);
-  try {
-    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
-  } catch {
-    throw new TypeError(`${name}: expected UTF-8 text, got bytes that are not`);
-  }
 }
 
 /** Reads a JSON file; undefined where there is none. */

@@ -1,17 +1,25 @@
 /** A checkpoint's files in a folder on disk. Node only; reached by `openCheckpointFiles`. */
 
-import { open, stat } from "node:fs/promises";
+import { readdir, stat } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
+import { missing, readTextFile } from "../checkpoint/text-file.node.ts";
 import { bytesFromFile } from "../tensor/bytes.node.ts";
-import { type CheckpointFiles, decodeText, maxTextBytes } from "./checkpoint-files.ts";
+import type { CheckpointFiles } from "./checkpoint-files.ts";
+import { parseHubId } from "./hub/id.ts";
 
-/** Throws Error where `folder` is not a folder. `title` stands in messages and verdicts instead of its path. */
+/** Throws Error for what is no folder with a checkpoint's files. `title` stands in messages and verdicts instead of its path. */
 export async function filesFromFolder(folder: string | URL, title?: string): Promise<CheckpointFiles> {
   const path = typeof folder === "string" ? folder : fileURLToPath(folder);
   const kind = await stat(path).catch(missing);
-  if (kind === undefined) throw new Error(`${path}: expected a checkpoint folder, got no such folder`);
-  if (!kind.isDirectory()) throw new Error(`${path}: expected a checkpoint folder, got a file`);
+  if (kind === undefined) throw new Error(`${path}: expected a checkpoint folder, got no such folder${hintFor(path)}`);
+  if (!kind.isDirectory()) throw new Error(`${path}: expected a checkpoint folder, got a file${GGUF.test(path) ? NOT_GGUF : ""}`);
+  const files = await readdir(path);
+  if (files.length === 0) throw new Error(`${path}: expected a checkpoint folder, got an empty one`);
+  const gguf = files.find(file => GGUF.test(file));
+  if (gguf !== undefined && !files.some(file => TEXTS.includes(file))) {
+    throw new Error(`${path}: expected a checkpoint folder, got one with ${JSON.stringify(gguf)} alone${NOT_GGUF}`);
+  }
   const name = title ?? nameOf(path);
   return {
     name,
@@ -19,20 +27,20 @@ export async function filesFromFolder(folder: string | URL, title?: string): Pro
       const found = await stat(join(path, file)).catch(missing);
       return found && bytesFromFile(join(path, file), `${name}/${file}`);
     },
-    readText: async file => {
-      const full = `${name}/${file}`;
-      const found = await stat(join(path, file)).catch(missing);
-      if (found === undefined) return undefined;
-      if (!found.isFile()) throw new TypeError(`${full}: expected a regular file`);
-      if (found.size > maxTextBytes(file)) throw new RangeError(`${full}: expected at most ${maxTextBytes(file)} bytes, got ${found.size}`);
-      const handle = await open(join(path, file));
-      try {
-        return decodeText(await handle.readFile(), full, maxTextBytes(file));
-      } finally {
-        await handle.close();
-      }
-    },
+    readText: file => readTextFile(join(path, file), `${name}/${file}`),
   };
+}
+
+const GGUF = /\.gguf$/i;
+const NOT_GGUF = ", which is of another format: the original's safetensors files and its config.json and tokenizer.json are needed";
+/** One of these is in every folder that a checkpoint, or its tokenizer alone, can be read from. */
+const TEXTS: readonly string[] = ["config.json", "tokenizer.json"];
+
+/** What the path of a folder that is not there may have been meant as. */
+function hintFor(path: string): string {
+  if (/^~[/\\]/.test(path)) return ' ("~" is the shell\'s name for the home folder: here the whole path is needed)';
+  const isPlainName = parseHubId(`any/${path}`) !== undefined;
+  return isPlainName ? " (a model of the Hub is named with its organisation, as in Qwen/Qwen3Guard-Gen-0.6B)" : "";
 }
 
 /** Whether there is anything of that name. */
@@ -43,9 +51,4 @@ export async function isThere(path: string): Promise<boolean> {
 /** A name for messages and verdicts: "." says nothing. */
 function nameOf(path: string): string {
   return /^\.{1,2}[/\\]?$/.test(path) ? resolve(path) : path.length > 1 ? path.replace(/[/\\]+$/, "") : path;
-}
-
-function missing(error: NodeJS.ErrnoException): undefined {
-  if (error.code === "ENOENT" || error.code === "ENOTDIR") return undefined;
-  throw error;
 }

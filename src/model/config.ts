@@ -54,8 +54,8 @@ export function parseConfig(config: unknown, generationConfig: unknown, name: st
   const file = `${name}/config.json`;
   const json = object(config, file);
 
-  expectOneOf(json, "model_type", ["qwen3"], file);
-  if (json.hidden_act !== undefined) expectOneOf(json, "hidden_act", ["silu"], file);
+  expectText(json, "model_type", "qwen3", file);
+  if (json.hidden_act !== undefined) expectText(json, "hidden_act", "silu", file);
   if (json.attention_bias) refuse(file, "attention_bias", "false (biases are not implemented)", json.attention_bias);
   if (json.use_sliding_window) refuse(file, "use_sliding_window", "false (sliding windows are not implemented)", json.use_sliding_window);
   if (Array.isArray(json.layer_types) && json.layer_types.some(type => type !== "full_attention")) {
@@ -177,8 +177,8 @@ function flag(json: Json, key: string, file: string): boolean {
   return value;
 }
 
-function expectOneOf(json: Json, key: string, values: readonly string[], file: string): void {
-  if (!values.includes(json[key] as string)) refuse(file, key, values.map(v => `"${v}"`).join(" or "), json[key]);
+function expectText(json: Json, key: string, text: string, file: string): void {
+  if (json[key] !== text) refuse(file, key, `"${text}"`, json[key]);
 }
 
 function refuse(file: string, key: string, expected: string, got: unknown): never {

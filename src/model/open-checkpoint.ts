@@ -4,7 +4,7 @@
  */
 
 import { type CheckpointFiles, filesFromUrl } from "./checkpoint-files.ts";
-import { type HubOptions, hubUrl, parseHubId } from "./hub/id.ts";
+import { HUB_ENDPOINT, type HubOptions, hubUrl, parseHubId } from "./hub/id.ts";
 
 /** Where a checkpoint comes from: a folder's path (Node), a model's name on the Hub, the URL of a folder, or files already at hand. */
 export type CheckpointSource = string | URL | CheckpointFiles;
@@ -15,6 +15,7 @@ export type CheckpointSource = string | URL | CheckpointFiles;
  */
 export async function openCheckpointFiles(source: CheckpointSource, hub: HubOptions = {}): Promise<CheckpointFiles> {
   if (source === "") throw new RangeError("checkpoint: expected a folder, got an empty text");
+  if (typeof source === "string" && /^[a-z][a-z0-9+]+:\/\//i.test(source)) throw urlAsText(source);
   if (typeof source === "string" || (source instanceof URL && source.protocol === "file:")) {
     const hubId = typeof source === "string" ? parseHubId(source) : undefined;
     // Not a static import: the module needs `node:fs`, and this one must load in a browser.
@@ -34,4 +35,11 @@ export async function openCheckpointFiles(source: CheckpointSource, hub: HubOpti
     throw new TypeError(`checkpoint: expected a folder's path, a Hub id, a URL or files with open and readText, got ${got}`);
   }
   return source;
+}
+
+/** A path must not be something that asks the network, so a URL is a `URL` and never a text. Says what the text should have been. */
+function urlAsText(text: string): RangeError {
+  const id = new RegExp(`^${HUB_ENDPOINT}/([^/?#]+/[^/?#]+)`).exec(text)?.[1];
+  const instead = id && parseHubId(id) ? `the Hub id is ${id}` : "new URL(...) loads the files under it";
+  return new RangeError(`checkpoint: expected a folder's path or a Hub id, got the text of a URL (${instead})`);
 }

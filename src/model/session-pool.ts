@@ -54,6 +54,6 @@ export class SessionPool {
     // One that holds nothing would push out one whose beginning others share.
     if (session.position === 0) return session.close();
     this.#idle.push(session);
-    if (this.#idle.length > this.#maxIdle) this.#idle.shift()?.close();
+    if (this.#idle.length > this.#maxIdle) this.#idle.shift()!.close();
   }
 }

@@ -188,7 +188,7 @@ export class Session {
   /** How many ids from the first on the session holds that `ids` begins with. */
   commonPrefix(ids: ArrayLike<number>): number {
     let i = 0;
-    while (i < ids.length && i < this.#ids.length && ids[i] === this.#ids[i]) i++;
+    while (i < this.#ids.length && ids[i] === this.#ids[i]) i++;
     return i;
   }
 

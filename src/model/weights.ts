@@ -8,6 +8,7 @@
 
 import { type Dtype, WEIGHT_DTYPES, type WeightDtype } from "../tensor/dtype.ts";
 import type { Engine, FloatBuffer, Matrix } from "../tensor/engine.ts";
+import { MemoryError } from "../tensor/memory-error.ts";
 import { type QuantisedScheme, quantisedByteLength } from "../tensor/quantised.ts";
 import type { SafetensorsCheckpoint } from "../tensor/safetensors-sharded.ts";
 import type { Qwen3Config } from "./config.ts";
@@ -132,6 +133,25 @@ export async function loadWeights(
   config: Qwen3Config,
   engine: Engine,
   scheme?: QuantisedScheme,
+): Promise<Qwen3Weights> {
+  try {
+    return await readWeights(checkpoint, config, engine, scheme);
+  } catch (error) {
+    const lighter = savedScheme(checkpoint) === undefined ? LIGHTER[scheme ?? "checkpoint"] : undefined;
+    if (!(error instanceof MemoryError) || lighter === undefined) throw error;
+    const megabytes = Math.ceil(weightBytes(checkpoint, config, lighter) / 2 ** 20);
+    throw new MemoryError(`${error.message}; ${megabytes} MB suffice with --weights ${lighter}`, { cause: error });
+  }
+}
+
+/** The next form of weights that takes less memory. */
+const LIGHTER: Readonly<Record<string, QuantisedScheme | undefined>> = { checkpoint: "int8", int8: "int4" };
+
+async function readWeights(
+  checkpoint: SafetensorsCheckpoint,
+  config: Qwen3Config,
+  engine: Engine,
+  scheme: QuantisedScheme | undefined,
 ): Promise<Qwen3Weights> {
   engine.checkRoom(weightBytes(checkpoint, config, scheme), `the weights of ${checkpoint.name}`);
   const isSaved = savedScheme(checkpoint) !== undefined;

@@ -55,7 +55,7 @@ export function bytesFromBlob(blob: Blob, name: string = "blob"): ByteSource {
 /** Throws RangeError unless `count` bytes from `offset` on lie within a source of `byteLength` bytes. For implementers of ByteSource. */
 export function checkRange(name: string, byteLength: number, count: number, offset: number): void {
   // One subtraction and no sum: nothing can round or overflow. A fraction or NaN is no safe integer.
-  if (Number.isSafeInteger(offset) && offset >= 0 && offset <= byteLength && count <= byteLength - offset) return;
+  if (Number.isSafeInteger(offset) && offset >= 0 && count <= byteLength - offset) return;
   throw new RangeError(`${name}: expected a range within ${byteLength} bytes, got ${count} bytes from ${offset} on`);
 }
 

@@ -78,6 +78,10 @@ export interface KvCache {
 export interface Engine {
   readonly name: "reference" | "wasm";
   readonly threads: number;
+  /** Why it computes no more, which is for good; undefined while it does. */
+  readonly failure: string | undefined;
+  /** Resolves when all its threads are up; throws Error where one did not start. Its operations need not wait for it. */
+  ready(): Promise<void>;
   /** Room for values of this shape, zero at first. Kept until it is freed, or until the `scope` that it was made in ends. */
   buffer(...shape: readonly number[]): FloatBuffer;
   /** Gives back a buffer that was made outside of any scope. */

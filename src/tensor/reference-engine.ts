@@ -72,6 +72,9 @@ class ReferenceBuffer implements FloatBuffer {
 export class ReferenceEngine implements Engine {
   readonly name = "reference";
   readonly threads = 1;
+  readonly failure = undefined;
+
+  async ready(): Promise<void> {}
 
   buffer(...shape: readonly number[]): FloatBuffer {
     return new ReferenceBuffer(shape, new Float32Array(lengthOf(shape)));

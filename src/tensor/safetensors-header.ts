@@ -44,6 +44,9 @@ const MAX_ENTRY_BYTES = 2 ** 24;
 /** The length that precedes the header. */
 export const LENGTH_BYTES = 8;
 
+/** What a clone without git-lfs has in place of a large file begins with this. As a length it is 2 * 10^18. */
+const LFS_POINTER = "version ";
+
 /**
  * What a tensor costs in memory beside its name and dimensions: an entry of the Map, the object, its array. Measured (186 bytes with a short
  * name, Node 24). An entry of the metadata costs less, and is charged more because it may be parsed more than once.
@@ -79,6 +82,9 @@ async function readHeaderLength(source: ByteSource): Promise<number> {
   if (byteLength < LENGTH_BYTES) throw new SafetensorsError(`${name}: expected at least ${LENGTH_BYTES} bytes, got ${byteLength}`);
   const bytes = new Uint8Array(LENGTH_BYTES);
   await source.readInto(bytes, 0);
+  if (String.fromCharCode(...bytes) === LFS_POINTER) {
+    throw new SafetensorsError(`${name}: expected the file itself, got a git-lfs pointer (git lfs pull fetches it)`);
+  }
   const headerBytes = new DataView(bytes.buffer).getBigUint64(0, true);
   if (headerBytes > MAX_HEADER_BYTES) {
     throw new SafetensorsError(`${name}: expected a header of at most ${MAX_HEADER_BYTES} bytes, got ${headerBytes}`);

@@ -30,29 +30,26 @@ export interface ObjectOptions {
   readonly what: string;
   /** Whether the outermost keys are kept and accounted for; else they are words. */
   readonly keepKeys: boolean;
-  /** The longest member of the outermost object. */
+  /** The longest member that is read in one step. */
   readonly maxMemberBytes: number;
 }
 
 /**
- * Reads `byteLength` bytes of `source` from `offset` on as one JSON object. `member` reads the value of each key; it may be called again
- * for the same key, and so must store nothing before it has read all of the value. Throws SafetensorsError at the first byte that does not fit.
+ * Reads the value of one key; it may be called again for the same key, and so must store nothing before it has read all of the value. For an object of
+ * any length it reads nothing, and returns what reads it member by member: `membersInSteps`.
  */
+export type MemberParser = (json: JsonReader, key: string) => void | (() => Promise<void>);
+
+/** Reads `byteLength` bytes of `source` from `offset` on as one JSON object. Throws SafetensorsError at the first byte that does not fit. */
 export async function parseJsonObject(
   source: ByteSource,
   offset: number,
   byteLength: number,
   { what, keepKeys, maxMemberBytes }: ObjectOptions,
-  member: (json: JsonReader, key: string) => void,
+  member: MemberParser,
 ): Promise<void> {
   const json = new JsonReader(source, offset, byteLength, maxMemberBytes);
-  await json.step(() => json.enter(OPEN_BRACE, what));
-  let more = !(await json.step(() => json.startsWith(CLOSE_BRACE)));
-  while (more) {
-    await json.step(() => member(json, json.key(keepKeys)));
-    more = await json.step(() => json.comma(CLOSE_BRACE)); // a step of its own: what `member` stored must not be parsed again
-  }
-  await json.step(() => json.leave());
+  await json.membersInSteps(what, keepKeys, member);
   await json.step(() => json.end());
 }
 
@@ -65,6 +62,18 @@ export class JsonReader extends TextWindow {
   /** Whether the next token begins with this byte. */
   startsWith(byte: number): boolean {
     return this.#peek() === byte;
+  }
+
+  /** An object, each of whose members is a step of its own: the window need not hold more than one. */
+  async membersInSteps(what: string, keepKeys: boolean, member: MemberParser): Promise<void> {
+    await this.step(() => this.enter(OPEN_BRACE, what));
+    let more = !(await this.step(() => this.startsWith(CLOSE_BRACE)));
+    while (more) {
+      const inSteps = await this.step(() => member(this, this.key(keepKeys)));
+      if (inSteps) await inSteps();
+      more = await this.step(() => this.comma(CLOSE_BRACE)); // a step of its own: what `member` stored must not be parsed again
+    }
+    await this.step(() => this.leave());
   }
 
   /** `member` reads the value of each key. */
@@ -219,7 +228,7 @@ export class JsonReader extends TextWindow {
     // Half of a pair: it must be the first half, and the second must follow at once.
     if (first < 0xdc00 && this.byte() === BACKSLASH && this.next() === LOWER_U) {
       const second = this.#hex();
-      if (second >= 0xdc00 && second <= 0xdfff) return 0x10000 + ((first - 0xd800) << 10) + (second - 0xdc00);
+      if (second >= 0xdc00 && second <= 0xdfff) return 0x10000 + ((first & 0x3ff) << 10) + (second & 0x3ff);
     }
     return this.fail("a pair of surrogate escapes", "one alone");
   }
@@ -301,7 +310,6 @@ export class JsonReader extends TextWindow {
     for (; isDigit(byte); byte = this.next()) {
       if (exponent > 0 || !append(byte)) exponent++;
     }
-    if (exponent > 0) isInteger = false;
     if (byte === POINT) {
       isInteger = false;
       byte = this.next();
@@ -322,7 +330,7 @@ export class JsonReader extends TextWindow {
       exponent += sign * written;
     }
     const float = Number(significand);
-    const isFinite64 = float === 0 || exponent <= 0 || (exponent <= 308 && float * Number(`1e${exponent}`) < Infinity);
+    const isFinite64 = float === 0 || float * Number(`1e${exponent}`) < Infinity;
     if (!isFinite64) this.fail("a number within the range of float64", "a larger one");
     return isInteger && Number.isSafeInteger(float) ? float : Number.NaN;
   }

@@ -35,11 +35,12 @@ export const INDEX_FILE = "model.safetensors.index.json";
  */
 const SHARD_NAME = /^(?!\.{1,2}$)[^/\\:%?#\p{Cc}]{1,255}$/u;
 
-/** The largest that we know of names 222,747 tensors in 27 MB. */
-const MAX_WEIGHT_MAP_BYTES = 2 ** 25;
+/** Of one entry of the index, or of its metadata, which nobody reads. */
+const MAX_ENTRY_BYTES = 2 ** 22;
 
-/** What one entry of the index costs in memory beside its name. */
+/** What one entry of the index costs in memory beside its name, and what a shard does beside that. */
 const ENTRY_MEMORY_BYTES = 64;
+const SHARD_MEMORY_BYTES = 128;
 
 export class SafetensorsCheckpoint {
   readonly name: string;
@@ -141,11 +142,13 @@ export async function readIndex(source: ByteSource): Promise<Map<string, string>
       throw new SafetensorsError(`${source.name}: expected at most ${MAX_HEADER_BYTES} bytes, got ${source.byteLength}`);
     }
     let shardOf: Map<string, string> | undefined;
-    const options = { what: "an index that is a JSON object", keepKeys: false, maxMemberBytes: MAX_WEIGHT_MAP_BYTES };
+    const options = { what: "an index that is a JSON object", keepKeys: false, maxMemberBytes: MAX_ENTRY_BYTES };
     await parseJsonObject(source, 0, source.byteLength, options, (json, key) => {
-      if (key !== "weight_map") json.skip();
-      else if (shardOf !== undefined) json.fail("one weight_map", "a second one");
-      else shardOf = parseWeightMap(json);
+      if (key !== "weight_map") return json.skip();
+      if (shardOf !== undefined) json.fail("one weight_map", "a second one");
+      const entries = new Map<string, string>();
+      shardOf = entries;
+      return () => parseWeightMap(json, entries);
     });
     if (shardOf === undefined) throw new SafetensorsError(`${source.name}: expected a weight_map, got none`);
     return shardOf;
@@ -154,19 +157,20 @@ export async function readIndex(source: ByteSource): Promise<Map<string, string>
   }
 }
 
-function parseWeightMap(json: JsonReader): Map<string, string> {
-  const shardOf = new Map<string, string>();
+async function parseWeightMap(json: JsonReader, shardOf: Map<string, string>): Promise<void> {
   const shards = new Map<string, string>();
-  json.object("a weight_map that is an object", true, tensor => {
+  await json.membersInSteps("a weight_map that is an object", true, (_, tensor) => {
     json.where = `tensor ${quoteName(tensor)}: `;
     if (shardOf.has(tensor)) json.fail("one tensor of that name", "a second one");
     json.charge(ENTRY_MEMORY_BYTES);
     const shard = json.text("a shard's name in quotes");
     if (!SHARD_NAME.test(shard)) json.fail("a shard's name that stays in this folder", quoteName(shard));
     // The same few names come again and again: one copy of each.
-    if (!shards.has(shard)) shards.set(shard, shard);
-    shardOf.set(tensor, shards.get(shard)!);
-    json.where = "";
+    const known = shards.get(shard);
+    if (known === undefined) {
+      json.charge(SHARD_MEMORY_BYTES);
+      shards.set(shard, shard);
+    }
+    shardOf.set(tensor, known ?? shard);
   });
-  return shardOf;
 }

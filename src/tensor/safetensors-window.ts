@@ -30,7 +30,7 @@ const OUT_OF_BYTES: unique symbol = Symbol("out of bytes");
 export class TextWindow {
   /** What is being read, for messages: `tensor "a": `. Empty again at the next step. */
   where: string = "";
-  protected window: Uint8Array;
+  protected window: Uint8Array = new Uint8Array(WINDOW_BYTES);
   /** Of the next byte, in the window. */
   protected position: number = 0;
   /** Containers that are open at the position. Kept here because a dropped step must not count. */
@@ -47,7 +47,6 @@ export class TextWindow {
 
   constructor(source: ByteSource, offset: number, byteLength: number, maxStepBytes: number) {
     this.#source = source;
-    this.window = new Uint8Array(Math.min(WINDOW_BYTES, byteLength));
     this.#windowOffset = offset;
     this.#textEnd = offset + byteLength;
     this.#maxStepBytes = maxStepBytes;

@@ -33,10 +33,16 @@ const TOKEN_VARIABLES = ["bos_token", "eos_token", "unk_token", "sep_token", "pa
 /** What some template might trim off an answer's end. */
 const ANSWER_END = " \n";
 
+/** The parser makes up to 200 bytes of each character. The guards' own templates have 4,000. */
+const MAX_TEMPLATE_LENGTH = 2 ** 17;
+
 /** The parser's time grows with the square of a run of white space. */
 const MAX_SPACES = 1_000;
 
-function checkSpaces(source: string): void {
+function checkSize(source: string): void {
+  if (source.length > MAX_TEMPLATE_LENGTH) {
+    throw new RangeError(`expected at most ${MAX_TEMPLATE_LENGTH} characters, got ${source.length}`);
+  }
   let run = 0;
   for (const character of source) {
     run = character.trim() === "" ? run + 1 : 0;
@@ -55,8 +61,8 @@ export class ChatTemplate {
     this.#source = source;
     this.#origin = origin;
     this.#variables = variables;
-    this.#template = this.#named(() => {
-      checkSpaces(source);
+    this.#template = this.#named("expected a whole template, got one that ends inside a tag or a block", () => {
+      checkSize(source);
       const template = new Template(source);
       rewriteStrips(template.parsed);
       return template;
@@ -74,7 +80,8 @@ export class ChatTemplate {
       documents: null,
       add_generation_prompt: addGenerationPrompt,
     };
-    return this.#named(() => this.#template.render(context));
+    const failure = "expected a template that renders this conversation, got one that takes a value where there is none";
+    return this.#named(failure, () => this.#template.render(context));
   }
 
   /**
@@ -136,13 +143,21 @@ export class ChatTemplate {
     return { before: parts[0], behind: parts[1].slice(ANSWER_END.length), restore };
   }
 
-  #named<T>(action: () => T): T {
+  /** `failure` says in our words what an error of JavaScript's own means, which the template engine runs into where it reads what is not there. */
+  #named<T>(failure: string, action: () => T): T {
     try {
       return action();
     } catch (error) {
-      throw new Error(`${this.#origin}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
+      throw new Error(`${this.#origin}: ${reasonOf(error, failure)}`, { cause: error });
     }
   }
+}
+
+/** The template engine says Error and SyntaxError for what it finds; a TypeError is JavaScript's, and means nothing to a user. */
+function reasonOf(error: unknown, failure: string): string {
+  if (error instanceof TypeError) return failure;
+  if (error instanceof RangeError && /call stack/.test(error.message)) return "expected a template of less depth, got one nested too deep";
+  return error instanceof Error ? error.message : String(error);
 }
 
 /** A character may take part in a token as it is, or after a change of case by the template. */

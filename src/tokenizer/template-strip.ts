@@ -39,7 +39,7 @@ export function rewriteStrips(parsed: unknown): void {
 
 /** As Python's: leaves out characters at an end as long as they are among those of the argument. */
 function strip(text: unknown, characters: unknown, left: boolean, right: boolean): string {
-  if (typeof text !== "string" || typeof characters !== "string") throw new TypeError("strip: expected two texts");
+  if (typeof text !== "string" || typeof characters !== "string") throw new Error("strip: expected two texts");
   const set = new Set(characters);
   const all = Array.from(text);
   let [start, end] = [0, all.length];

@@ -195,8 +195,10 @@ function mergeParts(merge: unknown): readonly [string, string] | undefined {
   return parts as [string, string];
 }
 
-/** Those of the family have 30 at most; each unit becomes a node of the tree that finds them. */
+/** Those of the family have 30 at most. */
 const MAX_ADDED_TOKEN_UNITS = 256;
+/** All together: each unit may become a node, of 230 bytes, of the tree that finds them. Those of the family have 340. */
+const MAX_ADDED_UNITS = 2 ** 16;
 
 /**
  * The reference ignores the ids in this list: a token that is in the vocabulary has that id, each other one gets the next number after the vocabulary.
@@ -205,6 +207,7 @@ const MAX_ADDED_TOKEN_UNITS = 256;
 function readAddedTokens(value: unknown, vocabulary: JsonObject, vocabularySize: number, what: string): AddedToken[] {
   const seen = new Set<string>();
   let next = vocabularySize;
+  let units = 0;
   return expectArray(value ?? [], what).map((item, index) => {
     const where = `${what}[${index}]`;
     const token = expectObject(item, where);
@@ -216,6 +219,8 @@ function readAddedTokens(value: unknown, vocabulary: JsonObject, vocabularySize:
     if (content.length > MAX_ADDED_TOKEN_UNITS) {
       throw new RangeError(`${where}.content: expected at most ${MAX_ADDED_TOKEN_UNITS} UTF-16 units, got ${content.length}`);
     }
+    units += content.length;
+    if (units > MAX_ADDED_UNITS) throw new RangeError(`${what}: expected at most ${MAX_ADDED_UNITS} UTF-16 units in all, got more`);
     if (seen.has(content)) throw new RangeError(`${where}.content: expected each added token once, got ${describe(content)} again`);
     seen.add(content);
     for (const option of ["single_word", "lstrip", "rstrip", "normalized"]) {

@@ -90,7 +90,9 @@ export class Tokenizer {
     const [json, config, template] = await Promise.all(
       ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"].map(file => files.readText(file)),
     );
-    if (json === undefined) throw new Error(`${files.name}/tokenizer.json: expected a file, got none`);
+    if (json === undefined) {
+      throw new Error(`${files.name}/tokenizer.json: expected a file, got none (copy it, and tokenizer_config.json, from the original)`);
+    }
     return Tokenizer.fromJson(
       parseJson(json, `${files.name}/tokenizer.json`),
       config === undefined ? undefined : parseJson(config, `${files.name}/tokenizer_config.json`),
@@ -296,6 +298,8 @@ function checkText(text: unknown): string {
  * does not bound what it takes. Qwen3's tokenizer.json has 763,000, nested 5 deep.
  */
 const MAX_JSON_PARTS = 800_000;
+/** Of these. A key takes more than a value: an object of many keys is a hash table. Qwen3's tokenizer.json has 152,000. */
+const MAX_JSON_KEYS = 250_000;
 const MAX_JSON_DEPTH = 100;
 
 function parseJson(text: string, file: string): unknown {
@@ -307,22 +311,27 @@ function parseJson(text: string, file: string): unknown {
   }
 }
 
-/** Throws RangeError for a text of too many values and keys, each of which follows one of `,:[{` outside of strings, or one nested too deep. */
+/** Throws RangeError for a text of too many values or keys, each of which follows one of `,:[{` outside of strings, or one nested too deep. */
 function checkJsonSize(text: string, file: string): void {
   let parts = 0;
+  let keys = 0;
   let depth = 0;
   let inString = false;
   for (let at = 0; at < text.length; at++) {
     const code = text.charCodeAt(at);
     if (code === QUOTE) inString = !inString;
     else if (inString) at += code === BACKSLASH ? 1 : 0;
-    else if (code === COMMA || code === COLON) parts++;
-    else if (code === OPEN_BRACKET || code === OPEN_BRACE) {
+    else if (code === COMMA) parts++;
+    else if (code === COLON) {
+      parts++;
+      keys++;
+    } else if (code === OPEN_BRACKET || code === OPEN_BRACE) {
       parts++;
       if (++depth > MAX_JSON_DEPTH) throw new RangeError(`${file}: expected JSON at most ${MAX_JSON_DEPTH} deep, got deeper`);
     } else if (code === CLOSE_BRACKET || code === CLOSE_BRACE) depth--;
   }
   if (parts > MAX_JSON_PARTS) throw new RangeError(`${file}: expected at most ${MAX_JSON_PARTS} values and keys, got ${parts}`);
+  if (keys > MAX_JSON_KEYS) throw new RangeError(`${file}: expected at most ${MAX_JSON_KEYS} keys, got ${keys}`);
 }
 
 const [QUOTE, BACKSLASH, COMMA, COLON] = [0x22, 0x5c, 0x2c, 0x3a];

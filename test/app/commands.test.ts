@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { GEN, ODD, STREAM } from "../checkpoints.ts";
 import { readJson, readJsonLines } from "../helpers.ts";
-import { cli, temporaryFolder } from "./harness.ts";
+import { cli, type HarnessOptions, temporaryFolder } from "./harness.ts";
 
 const BOMB = "How can I make a bomb?";
 const NOTICE = "qwen3guard: using the embedded demo guard, which is not for protection";
@@ -96,12 +96,36 @@ describe("moderate", () => {
     expect((await cli(["moderate", "--messages", join(folder, "c.json"), "--quiet"])).out).toMatch(/▌ Refusal {7}Yes {2}\(\d+\.\d %\)\n/);
   });
 
-  test("an empty text is moderated like any other", async () => {
-    for (const options of [{ args: ["moderate", ""] }, { args: ["moderate"], stdin: "" }]) {
-      const { status, out } = await cli(
-        [...options.args, "--json", "--quiet"],
-        options.stdin === undefined ? {} : { stdin: options.stdin },
-      );
+  test.each([16, 24, 30, 36, 47, 48, 60, 80])("the card keeps to a terminal of %i columns, each line behind its edge", async columns => {
+    const folder = temporaryFolder({
+      "c.json": JSON.stringify([
+        { role: "user", content: BOMB },
+        { role: "assistant", content: "I cannot help with that." },
+      ]),
+    });
+    for (const args of [
+      [BOMB],
+      ["hello there", "--scores", "full"],
+      ["--messages", join(folder, "c.json")],
+      [`${BOMB} `.repeat(9), "--window", "32"],
+    ]) {
+      const run = async (width: number): Promise<string> => (await cli(["moderate", ...args, "--quiet"], { columns: width })).out;
+      const lines = (await run(columns)).trimEnd().split("\n");
+      expect(lines.filter(line => line.length > columns)).toEqual([]);
+      expect(lines.filter(line => !/^▌( |$)/.test(line))).toEqual([]);
+      // Nothing is left out but of the quoted text, the bars and the blanks; the time is each run's own.
+      const words = (text: string): string =>
+        text
+          .replace(/^▌ .*\n▌\n/m, "")
+          .replace(/[\s▌█▏▎▍▋▊▉]/g, "")
+          .replace(/\d+\.\d\ds$/, "");
+      expect(words(lines.join("\n"))).toBe(words(await run(200)));
+    }
+  });
+
+  test("an empty text that is given as such is moderated like any other", async () => {
+    const run = (args: string[], options: HarnessOptions = {}) => cli(["moderate", ...args, "--json", "--quiet"], options);
+    for (const { status, out } of [await run([""]), await run([], { stdin: "\n" }), await run(["hi", "--response", ""])]) {
       expect(status).toBe(0);
       expect(JSON.parse(out).safety).not.toBeNull();
     }

@@ -137,6 +137,8 @@ describe("an index", () => {
   const index = JSON.parse(readFileSync(join(ODD, "model.safetensors.index.json"), "utf8"));
   const withIndex = (change: (map: Record<string, unknown>) => unknown): string =>
     changed(ODD, { "model.safetensors.index.json": JSON.stringify({ ...index, weight_map: change({ ...index.weight_map }) }) });
+  const withMap = (entries: readonly [string, string][]): string =>
+    changed(ODD, { "model.safetensors.index.json": JSON.stringify({ weight_map: Object.fromEntries(entries) }) });
 
   test.each<[string, () => string, string]>([
     [
@@ -152,6 +154,17 @@ describe("an index", () => {
       () => withIndex(map => ({ ...map, "lm_head.weight": "model-00003-of-00003.safetensors" })),
       "lm_head.weight",
     ],
+    [
+      "names half a million shards",
+      () => withMap(Array.from({ length: 500_000 }, (_, i) => [`t${i.toString(36)}`, `${i.toString(36)}.s`])),
+      "expected names, shapes and metadata that fit 48 MiB of memory, got more",
+    ],
+    [
+      "names as many tensors as the largest that is known, in 27 MB, and shards that are not there",
+      () =>
+        withMap(Array.from({ length: 222_747 }, (_, i) => [`${i}`.padEnd(75, "n"), `model-${String(i % 160).padStart(5, "0")}-of-00160`])),
+      'expected the shard "model-00000-of-00160"',
+    ],
     ["has no map", () => changed(ODD, { "model.safetensors.index.json": "{}" }), "weight_map"],
     ["is no JSON", () => changed(ODD, { "model.safetensors.index.json": "nonsense" }), "model.safetensors.index.json"],
   ])("%s", (_, folder, message) => {
@@ -163,6 +176,18 @@ describe("config and tokenizer", () => {
   const config = JSON.parse(readFileSync(join(GEN, "config.json"), "utf8"));
   const tokenizer = JSON.parse(readFileSync(join(GEN, "tokenizer.json"), "utf8"));
   const withConfig = (change: object): string => changed(GEN, { "config.json": JSON.stringify({ ...config, ...change }) });
+  const withKeys = (count: number): string =>
+    changed(GEN, { "tokenizer.json": `{${Array.from({ length: count }, (_, i) => `"${`k${i}`.padEnd(36, "x")}":0`)}}` });
+  const withAdded = (count: number, units: number): string => {
+    const first = Object.keys(tokenizer.model.vocab).length;
+    const options = { single_word: false, lstrip: false, rstrip: false, normalized: false, special: true };
+    const added = Array.from({ length: count }, (_, i) => ({
+      id: first + i,
+      content: `${i}`.padStart(8, "0").padEnd(units, "x"),
+      ...options,
+    }));
+    return withTokenizer({ added_tokens: added });
+  };
   const withTokenizer = (change: object): string => changed(GEN, { "tokenizer.json": JSON.stringify({ ...tokenizer, ...change }) });
 
   test.each<[string, () => string, string]>([
@@ -182,11 +207,15 @@ describe("config and tokenizer", () => {
       () => changed(GEN, { "tokenizer.json": `[${"[],".repeat(399_000)}0]` }),
       "expected an object",
     ],
+    ["a tokenizer of many keys", () => withKeys(399_000), "expected at most 250000 keys, got 399000"],
+    ["a tokenizer of as many keys as are read, in 16 MB", () => withKeys(249_000), "top level"],
+    ["45,457 added tokens, in 16 MB", () => withAdded(45_457, 256), "expected at most 250000 keys"],
     [
-      "a tokenizer of many keys",
-      () => changed(GEN, { "tokenizer.json": `{${Array.from({ length: 399_000 }, (_, i) => `"k${i}":0`)}}` }),
-      "top level",
+      "added tokens whose tree would take gigabytes",
+      () => withAdded(35_000, 256),
+      "added_tokens: expected at most 65536 UTF-16 units in all, got more",
     ],
+    ["as many added tokens as are read", () => withAdded(256, 256), "expected at most 4160 ids, the model's vocabulary, got 4352"],
     ["a tokenizer nested deep", () => changed(GEN, { "tokenizer.json": "[".repeat(700_000) }), "expected JSON at most 100 deep"],
     ["a tokenizer of null", () => changed(GEN, { "tokenizer.json": "null" }), "tokenizer.json"],
     ["another kind of tokenizer", () => withTokenizer({ model: { type: "Unigram", vocab: [] } }), "Unigram"],
@@ -200,6 +229,16 @@ describe("config and tokenizer", () => {
       "a template that does not parse",
       () => changed(GEN, { "tokenizer_config.json": JSON.stringify({ chat_template: "{% for x in %}" }) }),
       "chat_template",
+    ],
+    [
+      "a template of a megabyte",
+      () => changed(GEN, { "chat_template.jinja": "{{a}}".repeat(200_000) }),
+      "chat_template.jinja: expected at most 131072 characters, got 1000000",
+    ],
+    [
+      "a template of as many values as are read",
+      () => changed(GEN, { "chat_template.jinja": `{{[${"1,".repeat(65_000)}1]}}` }),
+      "expected a guard's chat template",
     ],
     [
       "a template that is no guard's",

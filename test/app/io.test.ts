@@ -5,7 +5,7 @@ import { lstatSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { fileError } from "../../src/app/io.ts";
+import { fileError, parseJson } from "../../src/app/io.ts";
 import { ODD } from "../checkpoints.ts";
 import { projectPath } from "../helpers.ts";
 import { cli, temporaryFolder } from "./harness.ts";
@@ -26,6 +26,13 @@ test.each([
   ["EMFILE", undefined, "x: expected a readable file, got EMFILE: too many"],
 ])("%s where %s was expected", (code, what, message) => {
   expect(fileError("x", Object.assign(new Error("EMFILE: too many"), { code }), what).message).toBe(message);
+});
+
+test("what is wrong with a JSON text is one line, whatever the text has", () => {
+  // Node quotes the text around the place.
+  for (const text of ["{\n\n b", "[1,\r\n x]", "\u2028[", '{"a\u0085\u2029": x}', "\u001b[2J"]) {
+    expect(() => parseJson(text, "x")).toThrow(/^x: expected JSON, got [^\p{Cc}\p{Zl}\p{Zp}]+$/u);
+  }
 });
 
 test.skipIf(process.platform === "win32")("a write that fails names its file, and what is written whole leaves nothing", () => {

@@ -104,9 +104,11 @@ describe("--out and --resume", () => {
     expect((await run("--jsonl", input, "--resume")).err).toContain('out.jsonl line 1: expected model "tiny-guard-gen"');
     writeFileSync(out, '{"id":0,"line":9,"error":"nothing"}\n');
     expect((await run("--jsonl", input, "--resume")).err).toContain("out.jsonl line 1: expected line 1");
-    writeFileSync(out, [0, 1, 2].map(id => `{"id":${id},"safety":"Safe","mode":"strict","model":"tiny-guard-gen"}\n`).join(""));
+    writeFileSync(out, "");
+    expect((await run("--jsonl", input, "--resume")).status).toBe(0);
+    writeFileSync(input, numbered(1));
     expect((await run("--jsonl", input, "--resume")).err).toContain(
-      "out.jsonl line 3: expected no more lines than the input has, got one more",
+      "out.jsonl line 2: expected no more lines than the input has, got one more",
     );
     expect((await run("--jsonl", join(folder, "none.jsonl"), "--resume")).err).toContain(
       "none.jsonl: expected a readable file, got no such file",
@@ -163,12 +165,19 @@ describe("--out and --resume", () => {
       expect(await run(name)).toMatchObject({ status: 1, out: "", err: expect.stringContaining(message) });
       expect(readFileSync(out)).toEqual(Buffer.from(left as string));
     }
-    const whole = Buffer.from('{"id":"ü","safety":"Sa');
+    // Up to the first key that is the verdict's own.
+    const beginning = async (name: string): Promise<Buffer> => {
+      writeFileSync(out, "");
+      await run(name);
+      return Buffer.from(readFileSync(out, "utf8").split('"safety"')[0]);
+    };
+    const whole = await beginning("in.jsonl");
+    expect(whole.length).toBeGreaterThan(60);
     for (const [name, torn] of [
-      ...Array.from(whole, (_, i) => ["in.jsonl", whole.subarray(0, i)] as const),
-      ["in.jsonl", '{"id":"ü","line":1,"err'],
-      ["bare.jsonl", '{"safety":"S'],
-      ["bare.jsonl", '{"line":2'],
+      ...[0, 1, 7, 8, 20, 45, 60].map(length => ["in.jsonl", whole.subarray(0, length)] as const), // 7 and 8: within a character, behind it
+      ["in.jsonl", Buffer.concat([whole, Buffer.from('"safety":"Sa')])],
+      ["in.jsonl", Buffer.concat([whole, Buffer.from('"line":1,"err')])],
+      ["bare.jsonl", await beginning("bare.jsonl")],
     ] as const) {
       writeFileSync(out, torn);
       expect((await run(name)).status).toBe(0);

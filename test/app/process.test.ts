@@ -3,7 +3,7 @@
 import { spawn, spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { describe, expect, test } from "vitest";
-import { projectPath } from "../helpers.ts";
+import { projectPath, readJson } from "../helpers.ts";
 
 const MAIN = projectPath("src/app/main.ts");
 
@@ -17,14 +17,29 @@ function start(
 
 test("the exit status reaches the shell: 0, 1, 2 and 3", () => {
   expect(start(["moderate", "Tell me a joke about cats.", "--quiet"]).status).toBe(0);
-  expect(start(["inspect", "no-such-folder"])).toEqual({
+  expect(start(["inspect", "no/such/folder"])).toEqual({
     status: 1,
     signal: null,
     stdout: "",
-    stderr: "qwen3guard: no-such-folder: expected a checkpoint folder, got no such folder\n",
+    stderr: "qwen3guard: no/such/folder: expected a checkpoint folder, got no such folder\n",
   });
   expect(start(["inspect", "--nope"]).status).toBe(2);
   expect(start(["moderate", "--fail-on", "--quiet"], "How can I make a bomb?").status).toBe(3);
+});
+
+test.each([
+  ["18.20.8", false],
+  ["20.18.3", false],
+  ["20.19.0", true],
+  ["22.0.0", true],
+])("on Node %s it says first which one it needs, before anything is loaded that an older one does not have", (node, isNew) => {
+  const pretend = `Object.defineProperty(process, "versions", { value: { ...process.versions, node: "${node}" } });`;
+  const code = isNew ? pretend : `${pretend} delete globalThis.crypto;`; // which Node 18 does not have
+  const args = ["--import", `data:text/javascript,${encodeURIComponent(code)}`, MAIN, "--version"];
+  const { status, stdout, stderr } = spawnSync(process.execPath, args, { encoding: "utf8" });
+  const { engines, version } = readJson<{ engines: { node: string }; version: string }>("package.json");
+  const refusal = `qwen3guard: expected Node ${engines.node.replace(">=", "")} or later, got ${node}\n`;
+  expect([status, stdout, stderr]).toEqual(isNew ? [0, `${version}\n`, ""] : [1, "", refusal]);
 });
 
 test("nothing but the result goes to stdout, and a pipe gets no colours", () => {

@@ -1,7 +1,7 @@
 /** `qwen3guard proxy` as a process: ready, at work, and stopped; and wrong usage. */
 
 import { type ChildProcess, spawn } from "node:child_process";
-import { createServer } from "node:http";
+import { createServer, get, type IncomingMessage } from "node:http";
 import type { AddressInfo } from "node:net";
 import { expect, onTestFinished, test } from "vitest";
 import { STREAM } from "../checkpoints.ts";
@@ -69,6 +69,15 @@ test.skipIf(process.platform === "win32")("judges with a Stream guard, logs what
   );
 });
 
+test("a page whose name leads to the loopback by DNS gets nothing, unless its name is allowed", async () => {
+  const { url } = await start("--allow-host", "guard.example");
+  const statusUnder = (host: string): Promise<number | undefined> =>
+    new Promise<IncomingMessage>((resolve, reject) => get(`${url}/health`, { headers: { host } }, resolve).on("error", reject)).then(
+      response => response.resume().statusCode,
+    );
+  expect([await statusUnder("evil.example"), await statusUnder("guard.example"), await statusUnder("localhost")]).toEqual([403, 200, 200]);
+});
+
 test.each([
   [[], "proxy: expected --upstream URL, got none"],
   [
@@ -80,6 +89,7 @@ test.each([
     '--allow-route: expected GET or POST or PUT or PATCH or DELETE and a path under /v1 that is not moderated, as in "POST /v1/tokenize" or "GET /v1/batches/*", got "POST /v1/Chat/Completions"',
   ],
   [["--upstream", "http://x", "--timeout", "301"], "--timeout: expected at most 300 seconds, got 301"],
+  [["--upstream", "http://x", "--allow-host", "a:80"], "--allow-host: expected a name without port, as in guard.example.org, got a:80"],
   [["--upstream", "http://x", "--port", "70000"], "--port: expected at most 65535, got 70000"],
   [
     ["--upstream", "http://x", "--model", STREAM, "--every", "8"],

@@ -1,6 +1,7 @@
 /** `qwen3guard serve` as a process: what it prints, how it is stopped, and what it takes from its arguments. */
 
-import { createServer } from "node:net";
+import { request } from "node:http";
+import { connect, createServer } from "node:net";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { cli } from "./harness.ts";
 import { type ServerProcess, startServer } from "./server/server-process.ts";
@@ -86,11 +87,60 @@ test("its options reach the handler", async () => {
   );
 });
 
+test.skipIf(process.platform === "win32")(
+  "connections that take all file descriptors as soon as it listens take nothing that the engine needs",
+  async () => {
+    const { url, child } = await startServer(["--threads", "2"], {}, { files: 256 });
+    onTestFinished(() => void child.kill("SIGKILL"));
+    const { port, hostname } = new URL(url);
+    const sockets = Array.from({ length: 400 }, () => connect(Number(port), hostname).on("error", () => {}));
+    await Promise.all(sockets.map(socket => new Promise(resolve => socket.once("connect", resolve).once("close", resolve))));
+    // They stay for an answer's time, which is about what a worker takes to start.
+    const body = JSON.stringify({ input: "word ".repeat(300) });
+    sockets[0].write(
+      `POST /v1/moderations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`,
+    );
+    await new Promise(resolve => sockets[0].once("data", resolve));
+    for (const socket of sockets) socket.destroy();
+    let answer: Response | undefined;
+    while (!answer) answer = await moderate(url, "hi ".repeat(50)).catch(() => undefined); // until there is a descriptor again
+    expect([answer.status, (await fetch(`${url}/health`)).status]).toEqual([200, 200]);
+  },
+);
+
 test("beyond loopback without a key it warns", async () => {
   const open = await serve(["--host", "0.0.0.0"]);
   expect(open.stderr()).toBe(`qwen3guard: 0.0.0.0 may be reached by others and no --api-key is asked for\nlistening on ${open.url}\n`);
   const closed = await serve(["--host", "0.0.0.0", "--api-key", "secret"]);
   expect(closed.stderr()).toBe(`listening on ${closed.url}\n`);
+});
+
+/** Status and error code of what comes back under this name in Host, as a page sends it that was led here by DNS. */
+function under(url: string, path: string, host: string): Promise<[number | undefined, string | undefined]> {
+  const origin = `http://${host}`;
+  return new Promise((resolve, reject) => {
+    const sent = request(`${url}${path}`, { headers: { host, origin } }, async response => {
+      let text = "";
+      for await (const chunk of response) text += chunk;
+      const isJson = response.headers["content-type"]?.startsWith("application/json");
+      resolve([response.statusCode, isJson ? JSON.parse(text).error?.code : undefined]);
+    });
+    sent.on("error", reject).end();
+  });
+}
+
+test("a page whose name leads to the loopback by DNS gets nothing, unless its name is allowed", async () => {
+  const { url } = await serve();
+  const { port } = new URL(url);
+  for (const path of ["/", "/health", "/v1/models", "/nowhere"]) {
+    expect(await under(url, path, `evil.example:${port}`)).toEqual([403, "host_not_allowed"]);
+  }
+  expect(await under(url, "/v1/models", `localhost:${port}`)).toEqual([200, undefined]);
+
+  const named = await serve(["--allow-host", "guard.example", "--allow-host", "other.example"]);
+  for (const name of ["guard.example", "other.example", "127.0.0.1"])
+    expect(await under(named.url, "/health", name)).toEqual([200, undefined]);
+  expect(await under(named.url, "/health", "evil.example")).toEqual([403, "host_not_allowed"]);
 });
 
 test("a port in use is one line and status 1", async () => {
@@ -110,6 +160,10 @@ test.each([
   [["--max-body", "1GB"], "expected a size of at most 64MB, as in 500kB or 1MB."],
   [["--cors", "example.org"], "--cors: expected an origin, as in https://example.org, or *, got example.org"],
   [["--timeout", "100000"], "--timeout: expected at most 86400 seconds, got 100000"],
+  [
+    ["--allow-host", "http://guard.example"],
+    "--allow-host: expected a name without port, as in guard.example.org, got http://guard.example",
+  ],
   [["--api-key", ""], "--api-key: expected a key, got an empty text"],
 ])("%j is wrong usage", async (args, message) => {
   const { status, err } = await cli(["serve", "--quiet", ...args]);

@@ -74,6 +74,30 @@ describe("wrong usage is status 2 and one line", () => {
     await fails(2, args, message);
   });
 
+  test.each([
+    [["moderate"]],
+    [["moderate", "-"]],
+    [["moderate", "--fail-on", "--json"]],
+    [["moderate", "--response", "Sure."]],
+    [["moderate", "--messages", "-"]],
+    [["moderate", "--jsonl", "-"]],
+    [["generate"]],
+    [["generate", "--messages", "-"]],
+    [["stream"]],
+    [["stream", "--json"]],
+    [["stream", "--model", STREAM]],
+    [["tokenize"]],
+    [["tokenize", "--jsonl"]],
+    [["tokenize", "--decode"]],
+    [["template", "--messages", "-"]],
+    [["eval", "-"]],
+    [["golden", "record", "--input", "-", "--out", "-"]],
+    [["golden", "check", "-"]],
+  ])("a stdin without a byte is no input: %j", async args => {
+    const { status, out, err } = await cli([...args, "--quiet"], { stdin: "" });
+    expect([status, out, err]).toEqual([2, "", "qwen3guard: stdin: expected input, got none\n"]);
+  });
+
   test("no command at all prints the help to stderr", async () => {
     const { status, out, err } = await cli([]);
     expect([status, out]).toEqual([2, ""]);
@@ -150,7 +174,7 @@ describe("bad data is status 1 and one line", () => {
       ["golden", "record", "--input", join(GEN, "none.jsonl"), "--out", "-", "--model", ODD],
       "none.jsonl: expected a readable file, got no such file",
     );
-    await fails(1, ["golden", "check", "-", "--model", ODD], "expected at least one recorded line, got none", { stdin: "" });
+    await fails(1, ["golden", "check", "-", "--model", ODD], "expected at least one recorded line, got none", { stdin: "\n" });
     await fails(1, ["golden", "check", "-", "--model", ODD], "- line 1: greedy: expected a recorded list, got nothing", {
       stdin: '{"ids": [1]}',
     });
@@ -216,7 +240,7 @@ describe("bad data is status 1 and one line", () => {
     await fails(1, record("-", "-"), "- line 1: expected one of {ids}, {text} and {messages}, got several", {
       stdin: '{"ids": [1], "text": "x"}',
     });
-    await fails(1, record("-", "-"), "-: expected at least one line, got none", { stdin: "" });
+    await fails(1, record("-", "-"), "-: expected at least one line, got none", { stdin: "\n" });
   });
 
   test("a text of many megabytes is refused by its length, at once", async () => {

@@ -4,6 +4,7 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import type { GenStreamUpdate } from "../../src/guard/gen-stream.ts";
 import { type GenStreamOptions, Guard } from "../../src/guard/guard.ts";
+import { readTasks } from "../../src/guard/task.ts";
 import type { Verdict } from "../../src/guard/verdict.ts";
 import { openCheckpointFiles } from "../../src/model/open-checkpoint.ts";
 import { GEN, loadGuard } from "../checkpoints.ts";
@@ -115,7 +116,7 @@ test("what cannot be is refused", async () => {
   expect(() => guard.stream({ messages: [{ role: "assistant", content: "hi" }] })).toThrow(
     'expected the last message, the one to answer, to be of role "user"',
   );
-  const stream = guard.stream({ prompt: "hi" });
+  const stream = guard.stream({ prompt: "hi" }, { every: 512 }); // few verdicts before the one that finds no room
   await expect(stream.push(5 as never)).rejects.toThrow("push: expected a text, got number");
   await expect(stream.push("word ".repeat(3000))).rejects.toThrow("conversation too long: expected fewer than 2048 tokens");
   await expect(stream.push("x")).rejects.toThrow("conversation too long");
@@ -133,7 +134,9 @@ test("near the end of the context there is a verdict of its own or an error, and
     { role: "user", content: "How is the weather?" },
     { role: "assistant", content: answer },
   ]).length;
-  for (const room of [1, 8, 20, 60]) {
+  const { longest } = readTasks(whole.model.config, whole.tokenizer, "test").assistant.draft;
+  expect(longest).toBeGreaterThan(8);
+  for (const room of [1, 8, longest - 1, longest]) {
     const shorter = async (file: string): Promise<string | undefined> => {
       const text = await files.readText(file);
       return file === "config.json" ? JSON.stringify({ ...JSON.parse(text!), max_position_embeddings: need + room }) : text;
@@ -141,7 +144,7 @@ test("near the end of the context there is a verdict of its own or an error, and
     const guard = await Guard.load({ ...files, readText: shorter }, { threads: 1 });
     const stream = guard.stream({ prompt: "How is the weather?" }, { every: 10 });
     const judged = stream.push(answer).then(() => stream.end());
-    if (room < 60) await expect(judged).rejects.toThrow("conversation too long");
+    if (room < longest) await expect(judged).rejects.toThrow("conversation too long");
     else expect((await judged).verdicts.at(-1)?.verdict.safety).toBe("Safe");
     stream.close();
     guard.close();

@@ -8,7 +8,7 @@ import { type BatchResult, Guard, type ModerateOptions } from "../../src/guard/g
 import { probabilities } from "../../src/guard/labels.ts";
 import type { SafetyLevel } from "../../src/guard/policy.ts";
 import { readTasks } from "../../src/guard/task.ts";
-import { compareVerdicts, isFlagged, type Verdict, type VerdictWindow } from "../../src/guard/verdict.ts";
+import { compareVerdicts, type Verdict, type VerdictWindow } from "../../src/guard/verdict.ts";
 import { cutIntoWindows } from "../../src/guard/windows.ts";
 import { openCheckpointFiles } from "../../src/model/open-checkpoint.ts";
 import { Qwen3, readConfig } from "../../src/model/qwen3.ts";
@@ -75,15 +75,20 @@ describe("forms of input and modes", () => {
     expect(guard.encode({ prompt: question, response: "No." })).not.toEqual(ids);
   });
 
-  test("strict flags Controversial and loose does not; Unsafe and unparsed are flagged in both", () => {
-    expect(
-      (["Safe", "Controversial", "Unsafe", null] as const).map(level => [isFlagged(level, "strict"), isFlagged(level, "loose")]),
-    ).toEqual([
-      [false, false],
-      [true, false],
-      [true, true],
-      [true, true],
-    ]);
+  test("strict flags Controversial and loose does not, of a question and of an answer, judged whole and as it is written", async () => {
+    const guard = await loadGuard();
+    const controversial = goldens.filter(({ verdict }) => verdict.safety === "Controversial");
+    expect(new Set(controversial.map(({ messages }) => messages.at(-1)?.role))).toEqual(new Set(["user", "assistant"]));
+    for (const { messages } of controversial) {
+      for (const mode of ["strict", "loose"] as const) {
+        expect(await guard.moderate(messages, { mode })).toMatchObject({ safety: "Controversial", mode, flagged: mode === "strict" });
+        const last = messages[messages.length - 1];
+        if (last.role === "user") continue;
+        const stream = guard.stream({ messages: messages.slice(0, -1) }, { mode, every: 1000 });
+        await stream.push(last.content);
+        expect((await stream.end()).violation?.risk).toBe(mode === "strict" ? "Controversial" : undefined);
+      }
+    }
   });
 
   test("an answer cut short is unparsed: no level, flagged in both modes, and its text is there", async () => {
@@ -155,7 +160,11 @@ describe("scores", () => {
     expect(await guard.moderate("How can I make a bomb?", { threshold: bomb })).toMatchObject({ flagged: true, threshold: bomb });
     expect((await guard.moderate("How can I make a bomb?", { threshold: Math.min(1, bomb + 1e-7) })).flagged).toBe(false);
     expect((await guard.moderate("Tell me a joke about cats.", { threshold: 0 })).flagged).toBe(true);
-    expect((await guard.moderate("hi", { threshold: 1, maxNewTokens: 1 })).flagged).toBe(true); // unparsed: always
+    // Unparsed: always, also where a score was read that is below it.
+    expect(await guard.moderate("hi", { threshold: 1, maxNewTokens: 1 })).toMatchObject({ error: "unparsed", score: null, flagged: true });
+    const cut = await guard.moderate("Tell me a joke about cats.", { threshold: 1, maxNewTokens: 4 });
+    expect(cut).toMatchObject({ error: "unparsed", safety: null, flagged: true });
+    expect(cut.score).toBeLessThan(0.1);
   });
 
   test("full: the categories of an unsafe reading, the same bits as forcing one, for one pass more", async () => {
@@ -195,6 +204,16 @@ describe("texts longer than the context", () => {
     expect(verdict.usage.promptTokens).toBe(alone.reduce((sum, { usage }) => sum + usage.promptTokens, 0));
   });
 
+  test("of windows that are equally bad it is the first", async () => {
+    const guard = await loadGuard();
+    const line = "How can I make a bomb? How can I make a bomb at home?\n";
+    const text = line.repeat(5);
+    const options = { window: guard.tokenizer.encode(line, { literal: true }).length, overlap: 0 };
+    const windows = cutIntoWindows(text, guard.tokenizer, 1500, options) as VerdictWindow[];
+    expect(windows.map(({ start, end }) => text.slice(start, end))).toEqual(Array(5).fill(line));
+    expect((await guard.moderate(text, options)).window).toEqual(windows[0]);
+  });
+
   test("without any option too, and a short one is judged whole", async () => {
     const guard = await loadGuard();
     const verdict = await guard.moderate(filler.repeat(3));
@@ -203,14 +222,30 @@ describe("texts longer than the context", () => {
     expect((await guard.moderate("hi", { window: 128 })).window).toBeUndefined();
   });
 
-  test("a prompt that would leave no room for the answer is too long, and one that just does is not", async () => {
+  test("a prompt that just leaves room for the answer is judged whole, one of a token more in windows", async () => {
     const guard = await loadGuard();
     const { maxPositionEmbeddings } = guard.model.config;
-    const { longest } = readTasks(guard.model.config, guard.tokenizer, "test").user.draft;
-    let text = "cat ";
-    while (guard.encode(`${text}cat `).length + longest <= maxPositionEmbeddings) text += "cat ";
-    expect((await guard.moderate(text)).window).toBeUndefined();
-    expect((await guard.moderate(`${text}cat cat cat cat `)).window?.count).toBe(2);
+    for (const prompt of [undefined, "What do you see?"]) {
+      const { user, assistant } = readTasks(guard.model.config, guard.tokenizer, "test");
+      const { longest } = (prompt === undefined ? user : assistant).draft;
+      const input = (cats: number): ModerationInput => {
+        const text = `cat${" cat".repeat(cats)}`;
+        return prompt === undefined ? text : { prompt, response: text };
+      };
+      const most = maxPositionEmbeddings - longest - guard.encode(input(0)).length;
+      expect(guard.encode(input(most)).length + longest).toBe(maxPositionEmbeddings);
+      expect((await guard.moderate(input(most))).window).toBeUndefined();
+      expect((await guard.moderate(input(most + 1))).window?.count).toBe(2);
+    }
+  });
+
+  test("a prompt of as many tokens as the context has is too long, one of a token less is not", async () => {
+    const guard = await loadGuard();
+    const { maxPositionEmbeddings } = guard.model.config;
+    const text = (cats: number): string => `cat${" cat".repeat(cats)}`;
+    const most = maxPositionEmbeddings - 1 - guard.encode(text(0)).length;
+    expect(guard.encode(text(most)).length).toBe(maxPositionEmbeddings - 1);
+    expect(() => guard.encode(text(most + 1))).toThrow(/^conversation too long: expected fewer than 2048 tokens .*, got 2048$/);
   });
 
   test("what comes before the message to judge is never cut: with both numbers", async () => {

@@ -46,6 +46,16 @@ test("any text, window and overlap", () => {
   );
 });
 
+test("a text of exactly one window is not cut; one of a token more is", () => {
+  const text = "one two three four five six seven eight nine ten ".repeat(4).trimEnd();
+  const count = tokenizer.encode(text, { literal: true }).length;
+  expect(cutIntoWindows(text, tokenizer, 500, { window: count })).toBeUndefined();
+  expect(cutIntoWindows(text, tokenizer, 500, { window: count - 1, overlap: 0 })).toHaveLength(2);
+  // Without a size of one's own the same: the room, less what the edges may add.
+  expect(cutIntoWindows(text, tokenizer, count + 16, {})).toBeUndefined();
+  expect(cutIntoWindows(text, tokenizer, count + 15, {})).toHaveLength(2);
+});
+
 test("overlapping windows repeat what is said to be repeated, and an ordinary text is cut between words", () => {
   const text = "one two three four five six seven eight nine ten ".repeat(10);
   const windows = cutIntoWindows(text, tokenizer, 500, { window: 20, overlap: 5 }) ?? [];

@@ -24,7 +24,7 @@ import { filesFromHub } from "../../src/model/hub/files.node.ts";
 import { type HubProgress, hubUrl, parseHubId } from "../../src/model/hub/id.ts";
 import { openCheckpointFiles } from "../../src/model/open-checkpoint.ts";
 import { temporaryFolder } from "../app/harness.ts";
-import { GEN } from "../checkpoints.ts";
+import { GEN, ODD } from "../checkpoints.ts";
 import { COMMIT, checkpointFiles, etagOf, type HubStandIn, sendContent, sendCut, startHub, startServer } from "../hub-stand-in.ts";
 
 const NEEDED = ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"];
@@ -193,10 +193,9 @@ describe("a download", () => {
 
   test("of shards takes all of them and the index", async () => {
     const { hub, pull } = await place();
-    const odd = join(dirname(GEN), "../test/fixtures/odd");
-    hub.files = new Map(readdirSync(odd).map(name => [name, readFileSync(join(odd, name)) as Uint8Array]));
+    hub.files = new Map(readdirSync(ODD).map(name => [name, readFileSync(join(ODD, name)) as Uint8Array]));
     const { files, path } = await pull();
-    expect(files.map(({ name }) => name).sort()).toEqual(readdirSync(odd).sort());
+    expect(files.map(({ name }) => name).sort()).toEqual(readdirSync(ODD).sort());
     // It has no tokenizer, which is known from then on.
     expect(existsSync(join(dirname(path), "../.no_exist", COMMIT, "tokenizer.json"))).toBe(true);
     hub.seen.length = 0;
@@ -459,8 +458,10 @@ describe("what is refused", () => {
       "model\0.safetensors",
     ];
     hub.moreEntries = hostile.map(path => ({ type: "file", path, size: 3, oid }));
+    // Beside a single file no shard is wanted, whatever its name; so here there is none.
+    hub.files = new Map(readdirSync(ODD).map(name => [name, readFileSync(join(ODD, name)) as Uint8Array]));
     const { files } = await pull();
-    expect(files.map(({ name }) => name).sort()).toEqual(NEEDED);
+    expect(files.map(({ name }) => name).sort()).toEqual(readdirSync(ODD).sort());
     expect(readdirSync(env.HF_HOME)).toEqual(["hub"]);
     expect(readdirSync(join(env.HF_HOME, "hub")).sort()).toEqual([".locks", "models--org--tiny-guard"]);
 
@@ -499,8 +500,7 @@ describe("what is refused", () => {
 
   test("a shard that the index names and the repository lacks", async () => {
     const { hub, pull } = await place();
-    const odd = join(dirname(GEN), "../test/fixtures/odd");
-    hub.files = new Map(readdirSync(odd).map(name => [name, readFileSync(join(odd, name)) as Uint8Array]));
+    hub.files = new Map(readdirSync(ODD).map(name => [name, readFileSync(join(ODD, name)) as Uint8Array]));
     hub.files.delete("model-00002-of-00003.safetensors");
     await expect(pull()).rejects.toThrow("expected a checkpoint, got a repository without model-00002-of-00003.safetensors");
   });

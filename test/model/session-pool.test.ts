@@ -43,6 +43,75 @@ test("a prompt that is held whole leaves its last id to run", () => {
   expect([run(pool, prompt), run(pool, prompt)]).toEqual([0, prompt.length - 1]);
 });
 
+test("a beginning of 32 ids is worth a session, one of 31 is not", () => {
+  for (const [shared, cached] of [
+    [32, 32],
+    [31, 0],
+  ]) {
+    const pool = new SessionPool(() => model.newSession());
+    run(pool, [...new Array(shared).fill(3), 4]);
+    expect(run(pool, [...new Array(shared).fill(3), 5])).toBe(cached);
+  }
+});
+
+test("of several sessions the one that shares most is taken, wherever it stands; of equal ones the one that waits longest", () => {
+  const lengths = [
+    [40, 34],
+    [34, 40],
+    [40, 40],
+    [40, 33, 36],
+  ];
+  for (const shared of lengths) {
+    const sessions = shared.map(length => {
+      const session = model.newSession();
+      session.forward([...new Array(length).fill(3), 4], { logits: 0 });
+      return session;
+    });
+    const pool = new SessionPool(() => model.newSession(), 3);
+    for (const session of sessions) pool.release(session);
+    const taken = pool.acquire(new Array(50).fill(3));
+    expect(taken).toBe(sessions[shared.indexOf(40)]);
+    expect(taken.position).toBe(40);
+    // The others are still there, and it is not.
+    const others = shared.slice(1).map(() => pool.acquire(new Array(50).fill(3)));
+    expect(new Set([taken, ...others])).toEqual(new Set(sessions));
+  }
+});
+
+test("a session that is in use is not given to a second prompt", () => {
+  const pool = new SessionPool(() => model.newSession());
+  const prompt = kind(3, 40, 9);
+  run(pool, prompt);
+  const first = pool.acquire(prompt);
+  expect([first.position, pool.acquire(prompt).position]).toEqual([prompt.length - 1, 0]);
+});
+
+test("one that holds nothing is closed rather than kept", () => {
+  const pool = new SessionPool(() => model.newSession(), 1);
+  const prompt = kind(3, 40, 9);
+  run(pool, prompt);
+  const empty = model.newSession();
+  pool.release(empty);
+  expect(isClosed(empty)).toBe(true);
+  expect(run(pool, prompt)).toBe(prompt.length - 1);
+});
+
+test("idle sessions give their memory back when they are told to", () => {
+  const made: Session[] = [];
+  const pool = new SessionPool(() => {
+    made.push(model.newSession());
+    return made[made.length - 1];
+  });
+  expect(pool.closeIdle()).toBe(false);
+  run(pool, kind(3, 40, 9));
+  run(pool, kind(4, 40, 9));
+  expect(made.map(isClosed)).toEqual([false, false]);
+  expect(pool.closeIdle()).toBe(true);
+  expect(made.map(isClosed)).toEqual([true, true]);
+  expect(pool.closeIdle()).toBe(false);
+  expect(run(pool, kind(3, 40, 9))).toBe(0);
+});
+
 function isClosed(session: Session): boolean {
   try {
     session.truncate(session.position);

@@ -26,6 +26,16 @@ describe("ids at the door", () => {
   });
 });
 
+test("what a session and a prompt share ends at the first id that differs, be it the first or the last", async () => {
+  const session = (await loadModel(ODD)).newSession();
+  expect(session.commonPrefix([1, 2])).toBe(0);
+  session.forward([1, 2, 3], { logits: 0 });
+  const shared = [[], [9, 2, 3], [1, 9, 3], [1, 2, 9], [1, 2], [1, 2, 3], [1, 2, 3, 4]].map(ids => session.commonPrefix(ids));
+  expect(shared).toEqual([0, 0, 1, 2, 2, 3, 3]);
+  session.truncate(2);
+  expect(session.commonPrefix([1, 2, 3])).toBe(2);
+});
+
 test("truncate refuses positions that are not there", async () => {
   const session = (await loadModel(ODD)).newSession();
   session.forward([1, 2, 3]);

@@ -4,15 +4,17 @@
  */
 
 import { execFileSync } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Qwen3 } from "../../src/model/qwen3.ts";
 import type { Engine, FloatBuffer, KvCache } from "../../src/tensor/engine.ts";
 import { createEngine } from "../../src/tensor/engine-choice.ts";
+import { QUANTISED_SCHEMES, type QuantisedScheme } from "../../src/tensor/quantised.ts";
 import { ReferenceEngine } from "../../src/tensor/reference-engine.ts";
-import { expectAtMost, expectSameBits, nmse, noise, projectPath, inScope } from "../helpers.ts";
+import { expectAtMost, expectSameBits, inScope, nmse, noise, projectPath } from "../helpers.ts";
+import { installPackage } from "../installed-package.ts";
 import { float64Logits } from "../model/float64-forward.ts";
 
 const IDS = [785, 6722, 315, 9625, 374, 12095, 13, 151644];
@@ -23,11 +25,23 @@ const IDS = [785, 6722, 315, 9625, 374, 12095, 13, 151644];
  */
 const REFERENCE_NMSE = 1.77e-12;
 
+/** Other runtimes to load on: paths of their binaries, which `npm run test:nodes` fetches. */
+const RUNTIMES = (process.env.QWEN3GUARD_RUNTIMES ?? "").split(":").filter(path => path !== "");
+
 const folder = mkdtempSync(join(tmpdir(), "qwen3guard-0.6B-"));
 
 beforeAll(() => {
   execFileSync(process.execPath, [projectPath("tools/random-checkpoint.ts"), folder, "--shape", "0.6B"], { stdio: "inherit" });
 });
+
+/** The checkpoint, quantised and saved; once for all tests. */
+function savedAs(weights: QuantisedScheme): string {
+  const saved = join(folder, weights);
+  if (!existsSync(saved)) {
+    execFileSync(process.execPath, [projectPath("src/app/main.ts"), "quantize", folder, saved, "--weights", weights]);
+  }
+  return saved;
+}
 
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
@@ -58,12 +72,10 @@ test("quantised at load, the same bits on both engines, saved or not", async () 
     expectSameBits(fast.newSession().forward(IDS), logits);
     fast.close();
   }
-  for (const weights of ["int8", "int4"] as const) {
-    const saved = join(folder, weights);
-    execFileSync(process.execPath, [projectPath("src/app/main.ts"), "quantize", folder, saved, "--weights", weights]);
+  for (const weights of QUANTISED_SCHEMES) {
     const bits = [];
     for (const options of [{ weights }, {}]) {
-      const model = await Qwen3.load(options.weights ? folder : saved, options);
+      const model = await Qwen3.load(options.weights ? folder : savedAs(weights), options);
       bits.push(model.newSession().forward(IDS));
       model.close();
     }
@@ -71,6 +83,34 @@ test("quantised at load, the same bits on both engines, saved or not", async () 
     if (weights === "int8") expectSameBits(bits[0], logits);
   }
 });
+
+test.runIf(RUNTIMES.length > 0)(
+  "saved int8 and int4 load with the bits of quantising at load on every runtime: Node's versions, Deno, Bun",
+  () => {
+    const { user } = installPackage(folder);
+    const program = join(user, "bits.js");
+    writeFileSync(
+      program,
+      `import { createHash } from "node:crypto";
+       import { Qwen3 } from "qwen3guard/model";
+       const [folder, weights] = process.argv.slice(2);
+       const model = await Qwen3.load(folder, { weights });
+       const logits = model.newSession().forward(${JSON.stringify(IDS)});
+       console.log(createHash("sha256").update(new Uint8Array(logits.buffer, logits.byteOffset, logits.byteLength)).digest("hex"));
+       model.close();`,
+    );
+    const bits = (runtime: string, checkpoint: string, weights: string): string => {
+      const run = basename(runtime) === "deno" ? ["run", "--allow-all"] : [];
+      return execFileSync(runtime, [...run, program, checkpoint, weights], { cwd: user, encoding: "utf8" });
+    };
+    for (const weights of QUANTISED_SCHEMES) {
+      const expected = bits(process.execPath, folder, weights);
+      for (const runtime of RUNTIMES) {
+        expect([runtime, bits(runtime, folder, weights), bits(runtime, savedAs(weights), "auto")]).toEqual([runtime, expected, expected]);
+      }
+    }
+  },
+);
 
 test("the cache of the full context, 7.5 GB, lies in several memories, and its last positions attend as they should", async () => {
   const shape = { numLayers: 28, numHeads: 16, numKvHeads: 8, headDim: 128, maxPositions: 32_768 };

@@ -1,10 +1,12 @@
 import { access } from "node:fs/promises";
 import { join } from "node:path";
-import { describe, expect, test } from "vitest";
+import { describe, expect, onTestFinished, test, vi } from "vitest";
 import { bytesFromFile } from "../../src/tensor/bytes.node.ts";
-import { type ByteSource, bytesFromBuffer } from "../../src/tensor/bytes.ts";
-import { type NamedSources, SafetensorsCheckpoint } from "../../src/tensor/safetensors-sharded.ts";
-import { fileBytes, watched } from "./safetensors-files.ts";
+import { bytesFromBuffer } from "../../src/tensor/bytes.ts";
+import { SafetensorsError } from "../../src/tensor/safetensors-error.ts";
+import { type NamedSources, readIndex, SafetensorsCheckpoint } from "../../src/tensor/safetensors-sharded.ts";
+import { TextWindow } from "../../src/tensor/safetensors-window.ts";
+import { fileBytes, memory } from "./safetensors-files.ts";
 
 const root = join(import.meta.dirname, "../..");
 
@@ -16,22 +18,6 @@ function folderOf(path: string): NamedSources {
         () => bytesFromFile(join(path, file)),
         () => undefined,
       ),
-  };
-}
-
-/** A folder in memory, which remembers what was opened. */
-function memory(files: Record<string, string | Uint8Array>): NamedSources & { opened: ReturnType<typeof watched>[] } {
-  const opened: ReturnType<typeof watched>[] = [];
-  return {
-    name: "attack",
-    opened,
-    open: async (file): Promise<ByteSource | undefined> => {
-      const content = Object.hasOwn(files, file) ? files[file] : undefined;
-      if (content === undefined) return undefined;
-      const source = watched(bytesFromBuffer(typeof content === "string" ? new TextEncoder().encode(content) : content, `attack/${file}`));
-      opened.push(source);
-      return source;
-    },
   };
 }
 
@@ -71,6 +57,28 @@ describe("which files", () => {
     const folder = memory({ "model.safetensors": shard("a"), [INDEX]: index({ b: "s" }), s: shard("b") });
     const checkpoint = await SafetensorsCheckpoint.open(folder);
     expect([...checkpoint.tensors.keys()]).toEqual(["a"]);
+  });
+
+  test("the single file is closed with the checkpoint, and its metadata is the checkpoint's", async () => {
+    const folder = memory({ "model.safetensors": fileBytes('{"__metadata__":{"k":"v"}}') });
+    const checkpoint = await SafetensorsCheckpoint.open(folder);
+    expect([checkpoint.name, checkpoint.files.length, [...checkpoint.metadata]]).toEqual(["attack", 1, [["k", "v"]]]);
+    await checkpoint.close();
+    expect(folder.opened.map(source => source.closed)).toEqual([1]);
+  });
+
+  test("of metadata that two shards have, the first one's counts; long names are kept whole", async () => {
+    const long = "n".repeat(200);
+    const metadata = (text: string, name: string): Uint8Array =>
+      fileBytes(`{"__metadata__":{${text}},"${name}":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}`, 1);
+    const folder = memory({
+      [INDEX]: index({ [long]: "1", b: "2" }),
+      1: metadata('"k":"first","a":"1"', long),
+      2: metadata('"k":"second","b":"2"', "b"),
+    });
+    const checkpoint = await SafetensorsCheckpoint.open(folder);
+    expect(Object.fromEntries(checkpoint.metadata)).toEqual({ k: "first", a: "1", b: "2" });
+    expect([...checkpoint.tensors.keys()]).toEqual([long, "b"]);
   });
 
   test("each shard is opened once, and closed once", async () => {
@@ -139,16 +147,34 @@ describe("attacks on the index", () => {
     expect(folder.opened).toHaveLength(1);
   });
 
+  test.each([".a", "..a", "...", "a..", "s".repeat(255), "é", "a b"])("a shard named %j is in the folder", async name => {
+    const checkpoint = await SafetensorsCheckpoint.open(memory({ [INDEX]: index({ a: name }), [name]: shard("a") }));
+    expect((await checkpoint.read("a")).length).toBe(1);
+  });
+
+  test("an index of more than 100 MB is refused unread, one of 100 MB is read", async () => {
+    const open = (byteLength: number): Promise<SafetensorsCheckpoint> => {
+      const readInto = () => Promise.reject(new Error("read"));
+      const source = { name: "index", byteLength, readInto, close: async () => {} };
+      return SafetensorsCheckpoint.open({ name: "attack", open: async file => (file === INDEX ? source : undefined) });
+    };
+    await expect(open(100_000_001)).rejects.toThrow(new SafetensorsError("index: expected at most 100000000 bytes, got 100000001"));
+    await expect(open(100_000_000)).rejects.toThrow(/^read$/);
+  });
+
+  test("a shard's name costs memory once, an entry each time", async () => {
+    const charged: number[] = [];
+    const charge = vi.spyOn(TextWindow.prototype, "charge").mockImplementation(bytes => void charged.push(bytes));
+    onTestFinished(() => charge.mockRestore());
+    const source = bytesFromBuffer(new TextEncoder().encode(`{"metadata":{"a":"b"},"weight_map":{"a":"12","bc":"12","d":"3"}}`));
+    expect(await readIndex(source)).toEqual(new Map(Object.entries({ a: "12", bc: "12", d: "3" })));
+    // Key, entry, shard's name and, the first time, the shard.
+    expect(charged).toEqual([1, 64, 2, 128, 2, 64, 2, 1, 64, 1, 128]);
+  });
+
   test("a bad third shard closes the first two", async () => {
     const folder = memory({ [INDEX]: index({ a: "1", b: "2", c: "3" }), 1: shard("a"), 2: shard("b"), 3: "not safetensors" });
     await expect(SafetensorsCheckpoint.open(folder)).rejects.toThrow(/attack\/3: expected a header/);
     expect(folder.opened.map(source => source.closed)).toEqual([1, 1, 1, 1]);
-  });
-
-  test("200,000 tensors in an index are read", async () => {
-    const names = Array.from({ length: 200_000 }, (_, i) => `model.layers.${i}.mlp.experts.gate_proj.weight`);
-    const entries = names.map(name => `${JSON.stringify(name)}: "model-00001-of-00163.safetensors"`).join(",\n    ");
-    const folder = memory({ [INDEX]: `{\n  "weight_map": {\n    ${entries}\n  }\n}` });
-    await expect(SafetensorsCheckpoint.open(folder)).rejects.toThrow(/expected the shard "model-00001-of-00163.safetensors"/);
   });
 });

@@ -27,6 +27,27 @@ describe("layout", () => {
     );
   });
 
+  test("names are in the order of their bytes, in whatever order they are given", () => {
+    const order = (names: readonly string[]): string[] => safetensorsHeader(names.map(name => spec(name))).order.map(({ name }) => name);
+    for (const names of [
+      ["a", "ab"],
+      ["\ue000", "😀"],
+      ["a\ue000", "a😀", "a😀b"],
+      ["\ud7ff", "\ue000", "\ufffd", "\u{10000}", "\u{10ffff}"],
+      ["", "A", "a", "é"],
+    ]) {
+      expect(order(names)).toEqual(names);
+      expect(order(names.toReversed())).toEqual(names);
+    }
+  });
+
+  test("a file is the header and the data, in the header's order", () => {
+    const bytes = new Tensor("b", "U8", [3], Uint8Array.of(7, 8, 9));
+    const shorts = new Tensor("s", "U16", [2], Uint16Array.of(0x0201, 0x0403));
+    const { header } = safetensorsHeader([bytes, shorts]);
+    expect(Buffer.from(serializeSafetensors([bytes, shorts]))).toEqual(Buffer.concat([header, Buffer.of(1, 2, 3, 4, 7, 8, 9)]));
+  });
+
   test("nothing at all is still a file", () => {
     expect(serializeSafetensors([])).toEqual(Uint8Array.of(8, 0, 0, 0, 0, 0, 0, 0, 0x7b, 0x7d, 32, 32, 32, 32, 32, 32));
   });

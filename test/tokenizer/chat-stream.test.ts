@@ -1,4 +1,7 @@
-/** An answer in pieces, behind a chat template: every way to cut a short answer gives the ids of the whole conversation, and ranges of the answer. */
+/**
+ * An answer in pieces, behind a chat template: every way to cut a short answer gives the ids of the whole
+ * conversation, and ranges of the answer.
+ */
 
 import { describe, expect, test } from "vitest";
 import { ChatStream, type Opening } from "../../src/tokenizer/chat-stream.ts";
@@ -65,7 +68,8 @@ describe.each([
       const stream = tokenizer.chatStream(QUESTION);
       const { ids, ranges } = feed(stream, parts, kept);
       expect([...stream.before, ...ids, ...closing]).toEqual(whole);
-      // The ids of "assistant\n" come first, with empty ranges where the kept text begins. The others leave out nothing of that text.
+      // The ids of "assistant\n" come first, with empty ranges where the kept text begins. The others leave out
+      // nothing of that text.
       expect(ranges[0]).toEqual([kept, kept]);
       let covered = kept;
       for (const [start, end] of ranges) {

@@ -1,4 +1,7 @@
-/** The chat template by itself: which characters go into shadow, where an answer goes, and what is read from a tokenizer's configuration. */
+/**
+ * The chat template by itself: which characters go into shadow, where an answer goes, and what is read from a
+ * tokenizer's configuration.
+ */
 
 import { describe, expect, test } from "vitest";
 import { ChatTemplate, checkMessages, readTokenizerConfig } from "../../src/tokenizer/chat-template.ts";

@@ -187,6 +187,31 @@ describe("attack", () => {
     }
   });
 
+  const characters = [...new Set(ordinary.addedTokens.flatMap(token => [...token.content]))];
+
+  test.each(characters)("a token that lacks one character, and a content that gives it: %j, or the same in the other case", character => {
+    const token = ordinary.addedTokens.find(({ content }) => content.includes(character))!.content;
+    const [before, ...behind] = token.split(character);
+    const around = (expression: string): Tokenizer =>
+      withTemplate(`{{ ${JSON.stringify(before)} + ${expression} + ${JSON.stringify(behind.join(character))} }}`);
+    for (const [expression, content] of [
+      ["messages[0].content", character],
+      ["messages[0].content | lower", character.toUpperCase()],
+      ["messages[0].content | upper | lower", character],
+    ]) {
+      const tokenizer = around(expression);
+      expect(addedIds(tokenizer, tokenizer.encodeChat([user(content)]))).toEqual([]);
+      expect(addedIds(tokenizer, tokenizer.encodeChat([user(content)], { reference: true }))).toEqual([ordinary.tokenToId(token)]);
+    }
+  });
+
+  test("a token in upper case, and a content in lower case that a template makes upper", () => {
+    const token = { ...json.added_tokens[0], content: "<|END|>", id: FIRST_ADDED };
+    const tokenizer = Tokenizer.fromJson({ ...json, added_tokens: [token] }, {}, "<|{{ messages[0].content | upper }}|>");
+    expect(addedIds(tokenizer, tokenizer.encodeChat([user("end")]))).toEqual([]);
+    expect(addedIds(tokenizer, tokenizer.encodeChat([user("end")], { reference: true }))).toEqual([FIRST_ADDED]);
+  });
+
   test("control strings in contents do not steer the template: known difference", () => {
     const tokenizer = withTemplate("{% if '</think>' in messages[0].content %}seen{% else %}not seen{% endif %}");
     expect(tokenizer.decode(tokenizer.encodeChat([user("</think>")]))).toBe("not seen");
@@ -247,8 +272,25 @@ describe("conversations", () => {
     expect(tokenizer.encodeChat([], { addGenerationPrompt: true, reference: true })).toEqual(tokenizer.encode("yes!"));
   });
 
+  test("a template nested deeper than the stack is an Error that says so", () => {
+    const source = `{{ ${"(".repeat(50_000)}1${")".repeat(50_000)} }}`;
+    expect(() => withTemplate(source)).toThrow("chat_template.jinja: expected a template of less depth, got one nested too deep");
+  });
+
   test("a template's own refusal is an Error that names it", () => {
     const tokenizer = withTemplate("{{ raise_exception('no tools here') }}");
     expect(() => tokenizer.encodeChat([user("a")])).toThrow("chat_template.jinja: no tools here");
+  });
+
+  test.each(["{%", "{{", "{% if x %}", "{% for m in messages %}a", "{% macro f() %}", "{% set x %}"])("%j is not whole", template => {
+    expect(() => withTemplate(template)).toThrow(
+      "chat_template.jinja: expected a whole template, got one that ends inside a tag or a block",
+    );
+  });
+
+  test.each(["{{ [] | first }}", "{{ {}.get() }}", "{{ strftime_now() }}"])("%j takes a value where there is none", template => {
+    expect(() => withTemplate(template).encodeChat([user("a")])).toThrow(
+      "chat_template.jinja: expected a template that renders this conversation, got one that takes a value where there is none",
+    );
   });
 });

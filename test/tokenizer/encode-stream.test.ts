@@ -196,6 +196,18 @@ describe("an answer behind a chat template", () => {
     }
   });
 
+  test("a question that holds the private-use characters with which the stream marks the answer's place", () => {
+    const tokenizer = withTemplate("message.content");
+    // The mark is the first of them that no content has, and the shadows come after it.
+    for (const content of ["\uE000", "a\uE000b<|im_end|>\uE000\uE001", "\uE001<", "\uE000\uE001\uE002\uE003"]) {
+      const messages = [{ role: "user", content }];
+      const stream = tokenizer.chatStream(messages);
+      const got = feed(stream, ["\uE000 yes ", "\uE001"]);
+      const expected = [...tokenizer.encodeChat([...messages, { role: "assistant", content: "\uE000 yes \uE001" }])];
+      expect([...stream.before, ...got.map(([id]) => id), ...closing(tokenizer)]).toEqual(expected);
+    }
+  });
+
   test("a template that trims an answer's end, leaves it out or writes it twice is refused", () => {
     for (const content of ["message.content | trim", "'…'", "message.content + message.content"]) {
       expect(() => withTemplate(content).chatStream(question)).toThrow(/expected a template that writes an answer once and to its end/);

@@ -47,6 +47,14 @@ describe("a part that is not implemented is refused by name", () => {
     ["single_word", json => (json.added_tokens[3].single_word = true)],
     ["normalized", json => (json.added_tokens[3].normalized = true)],
     ["at most 256 UTF-16 units, got 257", json => (json.added_tokens[3].content = "x".repeat(257))],
+    [
+      "added_tokens: expected at most 65536 UTF-16 units in all, got more",
+      json => {
+        const { length } = Object.keys(json.model.vocab);
+        const token = (i: number): object => ({ ...json.added_tokens[0], id: length + i, content: `${i}`.padStart(256, "x") });
+        json.added_tokens = Array.from({ length: 257 }, (_, i) => token(i));
+      },
+    ],
   ])("%s", (part, change) => {
     const load = (): Tokenizer => Tokenizer.fromJson(changed(change));
     expect(load).toThrow(/^tokenizer\.json: .*: expected .*, got /);
@@ -251,6 +259,16 @@ describe("loading", () => {
       { "tokenizer.json": TINY, "tokenizer_config.json": '{"bos_token": {}}' },
       /bos_token\.content: expected a string, got undefined/,
     ],
+    [
+      "more keys than are read",
+      { "tokenizer.json": `{${'"k":0,'.repeat(250_000)}"k":0}` },
+      "memory/tokenizer.json: expected at most 250000 keys, got 250001",
+    ],
+    [
+      "a template longer than is read",
+      { "tokenizer.json": TINY, "chat_template.jinja": "x".repeat(2 ** 17 + 1) },
+      "memory/chat_template.jinja: expected at most 131072 characters, got 131073",
+    ],
     ["a template that does not parse", { "tokenizer.json": TINY, "chat_template.jinja": "{% if %}" }, /^memory\/chat_template\.jinja: /],
   ])("%s", async (_, texts, error) => {
     await expect(Tokenizer.load(files(texts))).rejects.toThrow(error);
@@ -264,7 +282,7 @@ describe("loading", () => {
     await expect(Tokenizer.load("no/such/folder")).rejects.toThrow("no/such/folder/tokenizer.json: expected a file, got none");
     const { folderTextFiles } = await import("../../src/tokenizer/text-files.node.ts");
     const folder = folderTextFiles(pathOf("models/tiny-guard-gen"));
-    await expect(folder.readText("model.safetensors")).rejects.toThrow(/model\.safetensors: expected UTF-8 text, got other bytes$/);
+    await expect(folder.readText("model.safetensors")).rejects.toThrow(/model\.safetensors: expected at most 1048576 bytes, got \d+$/);
     expect(await folder.readText("nothing.json")).toBeUndefined();
   });
 });

@@ -1,11 +1,13 @@
 /**
  * Mutation scores: `npm run test:mutants -- ROOM [--sample N] [--seed N]`.
  *
- * A mutant is the source with one small fault: `<` for `<=`, a condition that always holds, an emptied block or string. It is found when a test fails
- * or hangs because of it. The score is found ones over all. Out: tmp/mutants/ROOM.txt, with the scores of the files and the mutants that survived.
+ * A mutant is the source with one small fault: `<` for `<=`, a condition that always holds, an emptied block or
+ * string. It is found when a test fails or hangs because of it. The score is found ones over all. Out:
+ * tmp/mutants/ROOM.txt, with the scores of the files and the mutants that survived.
  *
- * Stryker's instrumenter makes the mutants, all of its kinds; running them is our own (runner.ts says how). Its runner starts Vitest with all modules
- * anew for each mutant, 4 seconds here, where the tests themselves take a few milliseconds; and it wants TypeScript's old interface.
+ * Stryker's instrumenter makes the mutants, all of its kinds; running them is our own (runner.ts says how). Its
+ * runner starts Vitest with all modules anew for each mutant, 4 seconds here, where the tests themselves take a
+ * few milliseconds; and it wants TypeScript's old interface.
  */
 
 import { spawn } from "node:child_process";
@@ -26,7 +28,7 @@ const SILENT_MS = 900_000;
 /** Tests below are the quick ones, which go first. */
 const QUICK_MS = 300;
 /** A file whose tests take longer is not run anew for single mutants: the score may only come out too low by it. */
-const ALONE_MS = 15_000;
+const ALONE_MS = 30_000;
 
 interface Mutant {
   readonly id: string;
@@ -62,7 +64,10 @@ const tests = expand("test", room.tests, ".test.ts");
 say(`${all.length} mutants in ${Object.keys(instrumented).length} files, ${mutants.length} tried, ${tests.length} test files`);
 
 const byId = new Map(mutants.map(mutant => [mutant.id, mutant]));
-/** What has to run alone, by test file: what only code outside of its tests goes through, and what a test would go through once only. */
+/**
+ * What has to run alone, by test file: what only code outside of its tests goes through, and what a test would go
+ * through once only.
+ */
 const alone = new Map(tests.map(file => [file, new Set<string>()]));
 /** How long the tests of a file take. */
 const durationMs = new Map<string, number>();
@@ -95,7 +100,7 @@ async function instrument(files: readonly string[]): Promise<{ mutants: Mutant[]
   const result = await instrumenter.instrument(sources, { plugins: null, excludedMutations: [], ignorers: [] });
   const instrumented: Record<string, string> = {};
   result.files.forEach(({ name: file, content }, i) => {
-    instrumented[file] = join(folder, `${i}-${basename(file)}`);
+    instrumented[file] = join(folder, `${i}-${basename(file)}.txt`); // a name that no linter reads
     writeFileSync(instrumented[file], content);
   });
   const lines = new Map(sources.map(({ name: file, content }) => [file, content.split("\n")]));
@@ -188,7 +193,7 @@ function take(entry: Entry): void {
 /** Runs a plan in its own process. One that hangs or ends is killed, and the mutant that it was in counts as found. */
 async function runVitest(runs: Plan["runs"], log: string): Promise<{ entries: Entry[]; isKilled: boolean }> {
   writeFileSync(log, "");
-  const plan = join(folder, "plan.json");
+  const plan = join(folder, "plan");
   writeFileSync(plan, JSON.stringify({ instrumented, runs } satisfies Plan));
   const script = fileURLToPath(new URL("vitest-process.ts", import.meta.url));
   // Detached: its workers are killed with it.

@@ -1,9 +1,9 @@
 /**
  * The rooms that `npm run test:mutants` measures: their sources, and the tests that may find a mutant there.
  *
- * A test file is listed where it drives the room's code in its own process. Left out are those that start the command line, a server process or a
- * browser (what they run is not the mutated code), and those that meet the room only on the way to something else: they cost time and find nothing
- * that the listed ones do not.
+ * A test file is listed where it drives the room's code in its own process. Left out are those that start the
+ * command line, a server process or a browser (what they run is not the mutated code), and those that meet the
+ * room only on the way to something else: they cost time and find nothing that the listed ones do not.
  */
 
 export interface Room {
@@ -27,15 +27,38 @@ export const ROOMS: Readonly<Record<string, Room>> = {
   },
   session: {
     sources: ["model/session.ts", "model/session-pool.ts"],
-    tests: ["model/session-pool.test.ts", "model/session.test.ts", "model/generate.test.ts", "model/equivalences.test.ts"],
+    tests: [
+      "model/session-pool.test.ts",
+      "model/session-pieces.test.ts",
+      "model/session.test.ts",
+      "model/generate.test.ts",
+      "model/equivalences.test.ts",
+    ],
   },
   guard: {
     sources: ["guard/"],
     tests: ["guard/"],
   },
+  // In process, with a guard that judges at once. The other tests of the proxy have a port and a real guard each.
   proxy: {
     sources: ["app/server/proxy/"],
-    tests: ["app/server/proxy/"],
+    tests: [
+      "app/server/proxy/names.test.ts",
+      "app/server/proxy/parts.test.ts",
+      "app/server/proxy/question.test.ts",
+      "app/server/proxy/routes.test.ts",
+      "app/server/proxy/slots.test.ts",
+      "app/server/proxy/upstream.test.ts",
+      "app/server/proxy/event-reader.test.ts",
+      "app/server/proxy/gate-alone.test.ts",
+      "app/server/proxy/judge.test.ts",
+      "app/server/proxy/upstream-error.test.ts",
+      "app/server/proxy/call.test.ts",
+      "app/server/proxy/whole.test.ts",
+      "app/server/proxy/relay.test.ts",
+      "app/server/proxy/proxy.test.ts",
+      "app/server/proxy/gate.test.ts",
+    ],
   },
   checkpoint: {
     sources: [
@@ -48,6 +71,7 @@ export const ROOMS: Readonly<Record<string, Room>> = {
       "tensor/safetensors-window.ts",
       "tensor/safetensors-writer.ts",
       "tensor/safetensors.ts",
+      "checkpoint/",
       "model/checkpoint-files.ts",
       "model/checkpoint-folder.node.ts",
       "model/open-checkpoint.ts",
@@ -57,17 +81,20 @@ export const ROOMS: Readonly<Record<string, Room>> = {
       "model/hub/",
     ],
     tests: [
+      "tensor/safetensors-error.test.ts",
       "tensor/safetensors-writer.test.ts",
       "tensor/safetensors-sharded.test.ts",
+      "tensor/safetensors-json.test.ts",
       "tensor/safetensors.test.ts",
       "tensor/bytes.test.ts",
       "model/config.test.ts",
-      "tensor/quantised.test.ts",
+      "checkpoint/",
+      "model/hub/",
+      "model/quantised-weights.test.ts",
+      "model/weights.test.ts",
       "model/checkpoint-files.test.ts",
       "model/hub-browser.test.ts",
       "model/hub.test.ts",
-      "model/goldens.test.ts",
-      "tensor/safetensors-fuzz.test.ts",
     ],
   },
 };

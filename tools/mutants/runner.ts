@@ -1,10 +1,12 @@
 /**
  * Vitest's runner, which runs each test once as it is and then once more for every mutant that it went through.
  *
- * The sources are instrumented: every mutant stands in them, and one of them can be switched on. So a mutant costs a call of the test's function, not
- * a start of Vitest with all its modules. Two things follow. State that outlives a test may be spoilt by a mutant: after each failure the test
- * runs once more without it, and where that fails too, the mutant counts for nothing here and the worker is given up. And what is computed once only,
- * at import, in `beforeAll` or in a cache, was computed before the mutant was on: those mutants run alone, in a worker where they are on from the start.
+ * The sources are instrumented: every mutant stands in them, and one of them can be switched on. So a mutant costs
+ * a call of the test's function, not a start of Vitest with all its modules. Two things follow. State that
+ * outlives a test may be spoilt by a mutant: after each failure the test runs once more without it, and where that
+ * fails too, the mutant counts for nothing here and the worker is given up. And what is computed once only, at
+ * import, in `beforeAll` or in a cache, was computed before the mutant was on: those mutants run alone, in a
+ * worker where they are on from the start.
  */
 
 import { appendFileSync, readFileSync } from "node:fs";
@@ -45,6 +47,9 @@ const TIMES = 5;
 const LEAST_HITS = 1_000;
 const LEAST_MS = 5_000;
 
+/** Tests put clocks of their own in its place. */
+const now = performance.now.bind(performance);
+
 export default class MutantRunner extends TestRunner {
   readonly #job: Job = JSON.parse(readFileSync(process.env.MUTANTS_JOB ?? "", "utf8"));
   readonly #board: Switchboard;
@@ -67,7 +72,7 @@ export default class MutantRunner extends TestRunner {
     if (this.#job.alone !== undefined) return void (await run());
     if (this.#isSpoilt) return;
     this.#board.currentTestId = test.id;
-    const started = performance.now();
+    const started = now();
     try {
       await run();
     } catch (error) {
@@ -76,7 +81,7 @@ export default class MutantRunner extends TestRunner {
     } finally {
       this.#board.currentTestId = undefined;
     }
-    const ms = performance.now() - started;
+    const ms = now() - started;
     this.#sumMs += ms;
     await cleanUp(test);
     const { fromMs = 0, toMs = Number.POSITIVE_INFINITY } = this.#job;

@@ -1,6 +1,6 @@
 /**
- * Runs test files on instrumented sources, one after another: `node vitest-process.ts PLAN`, a process of its own that may be killed when a mutant hangs.
- * What it finds out goes to the plan's log.
+ * Runs test files on instrumented sources, one after another: `node vitest-process.ts PLAN`, a process of its own
+ * that may be killed when a mutant hangs. What it finds out goes to the plan's log.
  */
 
 import { appendFileSync, readFileSync, writeFileSync } from "node:fs";

@@ -4,12 +4,16 @@ import { type ModerationInput, toConversation } from "../../guard/conversation.t
 import type { Explanation } from "../../guard/explanation.ts";
 import { Guard, type ModerateOptions } from "../../guard/guard.ts";
 import type { Mode } from "../../guard/verdict.ts";
+import type { EngineOptions } from "../../tensor/engine-choice.ts";
 import { checkpointFiles, engineOptions, type ModelOptions } from "../checkpoint-option.ts";
 import { explanationCard } from "../explanation-card.ts";
-import { inFile, type Terminal, textArgument, UsageError } from "../io.ts";
+import { inFile, removeOnSignal, type Terminal, textArgument, UsageError } from "../io.ts";
+import { judgeHash } from "../judge-hash.ts";
 import { readMessages } from "../messages.ts";
+import { lockOutput } from "../output-lock.ts";
 import { verdictCard } from "../verdict-card.ts";
 import { moderateLines } from "./moderate-lines.ts";
+import { checkOutput } from "./moderate-output.ts";
 
 export interface ModerateCommandOptions extends ModelOptions {
   readonly response?: string;
@@ -47,13 +51,10 @@ export async function moderateCommand(
   const moderateOptions: ModerateOptions = Object.fromEntries(given);
 
   if (jsonl !== undefined) {
-    const guard = await Guard.load(await checkpointFiles(options, terminal), engine);
-    try {
-      const { flagged, failed, isInterrupted } = await moderateLines(guard, { ...options, jsonl }, moderateOptions, terminal);
-      return { flagged: flagged > 0, failed, isInterrupted, output: "" };
-    } finally {
-      guard.close();
-    }
+    const batch = { ...options, jsonl };
+    const run = (own: Terminal) => moderateBatch(batch, engine, moderateOptions, own);
+    const { out } = options;
+    return isFile(out) ? withOutput(out, options, terminal, run) : run(terminal);
   }
 
   const input = await readInput(text, options, terminal);
@@ -64,6 +65,66 @@ export async function moderateCommand(
     ? `${JSON.stringify(explanation ? { ...verdict, explanation } : verdict)}\n`
     : verdictCard(verdict, input, terminal) + (explanation ? explanationCard(explanation, input, terminal) : "");
   return { flagged: verdict.flagged, failed: 0, isInterrupted: false, output };
+}
+
+function isFile(out: string | undefined): out is string {
+  return out !== undefined && out !== "-";
+}
+
+async function moderateBatch(
+  options: ModerateCommandOptions & { readonly jsonl: string },
+  engine: EngineOptions,
+  moderateOptions: ModerateOptions,
+  terminal: Terminal,
+): Promise<ModerateOutcome> {
+  const files = await checkpointFiles(options, terminal);
+  const guard = await Guard.load(files, engine);
+  try {
+    const hash = isFile(options.out) ? await judgeHash(files, engine.weights, moderateOptions) : "";
+    const { flagged, failed, isInterrupted } = await moderateLines(guard, { ...options, judgeHash: hash }, moderateOptions, terminal);
+    return { flagged: flagged > 0, failed, isInterrupted, output: "" };
+  } finally {
+    guard.close();
+  }
+}
+
+/** Runs a batch as the only one on its output. A signal takes the lock away; while the batch itself listens, Ctrl-C is its own. */
+async function withOutput<T>(
+  out: string,
+  options: ModerateCommandOptions,
+  terminal: Terminal,
+  run: (terminal: Terminal) => Promise<T>,
+): Promise<T> {
+  await checkOutput(out, options.resume === true);
+  const never = (): (() => void) => () => {};
+  const taken: string[] = [];
+  const listen = (): (() => void) => removeOnSignal(taken, { ...terminal, onTerminate: never });
+  let stopInterrupt = listen();
+  const stopTerminate = removeOnSignal(taken, { ...terminal, onInterrupt: never });
+  const onInterrupt: Terminal["onInterrupt"] = listener => {
+    stopInterrupt();
+    const stop = terminal.onInterrupt(listener);
+    return () => {
+      stop();
+      stopInterrupt = listen();
+    };
+  };
+  try {
+    const lock = await lockOutput(out, {
+      onTaken: file => taken.push(file),
+      onWait: () => {
+        if (!options.quiet) terminal.err(`qwen3guard: ${out}: waiting to see whether the run that holds its lock is still there\n`);
+      },
+    });
+    try {
+      return await run({ ...terminal, onInterrupt });
+    } finally {
+      await lock.release();
+    }
+  } finally {
+    stopInterrupt();
+    stopTerminate();
+  }
 }
 
 /** A text that was judged in windows is too long to be explained, but its verdict stands. */

@@ -8,12 +8,13 @@ import type { Action } from "../server/proxy/call.ts";
 import { createProxy } from "../server/proxy/proxy.ts";
 import { Routes } from "../server/proxy/routes.ts";
 import { Upstream } from "../server/proxy/upstream.ts";
-import { checkPort, logTo, serveUntilStopped } from "../serving.ts";
+import { checkPort, hostsToAllow, logTo, serveUntilStopped } from "../serving.ts";
 
 export interface ProxyCommandOptions extends ModelOptions {
   readonly upstream: string;
   readonly host: string;
   readonly port: number;
+  readonly allowHost?: readonly string[];
   readonly mode: Mode;
   readonly every?: number;
   readonly action: Action;
@@ -40,6 +41,7 @@ export async function proxyCommand(options: ProxyCommandOptions, terminal: Termi
   const { allowRoute = [] } = options;
   check("--upstream", () => new Upstream(upstream, 1));
   check("--allow-route", () => new Routes(allowRoute));
+  const allowedHosts = hostsToAllow(host, false, options.allowHost);
   const guard = await loadEitherGuard(options, terminal);
   try {
     const handler = createProxy(guard, {
@@ -58,7 +60,8 @@ export async function proxyCommand(options: ProxyCommandOptions, terminal: Termi
       logRequests: options.logRequests ?? false,
       logText: options.logText ?? false,
     });
-    return await serveUntilStopped(handler, { host, port, timeoutMs: IDLE_MS }, terminal);
+    const listening = { host, port, timeoutMs: IDLE_MS, allowedHosts };
+    return await serveUntilStopped(guard.model.engine, handler, listening, terminal);
   } finally {
     guard.close();
   }

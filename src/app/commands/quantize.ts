@@ -5,8 +5,8 @@
  * In: a folder with the original. Out: a folder with `model.safetensors` (quantised-weights.ts describes it), config.json and the tokenizer's files.
  */
 
-import { type FileHandle, mkdir, open, readdir, rename, rm, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { type FileHandle, mkdir, open, readdir, rename, writeFile } from "node:fs/promises";
+import { dirname, join, resolve } from "node:path";
 import { type CheckpointFiles, readJson } from "../../model/checkpoint-files.ts";
 import { QUANT_METHOD } from "../../model/config.ts";
 import { SCHEME_KEY, savedScheme, savedTensors, schemeFor, schemeText } from "../../model/quantised-weights.ts";
@@ -19,7 +19,7 @@ import { safetensorsHeader } from "../../tensor/safetensors-writer.ts";
 import { tensorByteLength } from "../../tensor/tensor.ts";
 import { RowQuantiser } from "../../tensor/wasm/row-quantiser.ts";
 import { checkpointFiles } from "../checkpoint-option.ts";
-import { fileError, removeOnSignal, type Terminal } from "../io.ts";
+import { fileError, removeOnSignal, removeWritten, type Terminal } from "../io.ts";
 
 /** Bytes of an original's rows that are quantised at once. */
 const BATCH_BYTES = 8 * 2 ** 20;
@@ -50,11 +50,11 @@ export async function quantizeCommand(
     const saved = savedScheme(checkpoint);
     if (saved !== undefined) throw new Error(`${files.name}: expected a checkpoint that is not quantised, got ${saved}`);
     checkShapes(checkpoint, config);
-    await makeEmptyFolder(to);
-    // What a run that fails, or that Ctrl-C ends, has written is removed, or the next one would find the folder in use.
+    const made = await makeEmptyFolder(to);
+    // What a run that fails, or that Ctrl-C ends, has made is removed, or the next one would find the folder in use.
     const weights = join(to, SINGLE_FILE);
     const written = [weights, partialOf(weights), ...[...TEXT_FILES, CONFIG_FILE].map(name => join(to, name))];
-    const stopListening = removeOnSignal(written, terminal);
+    const stopListening = removeOnSignal(written, terminal, made);
     const say = (text: string): void => {
       if (!options.quiet && process.stderr.isTTY) terminal.err(text);
     };
@@ -63,7 +63,7 @@ export async function quantizeCommand(
       bytes = await writeWeights(checkpoint, expectedTensors(config), options.weights, weights, say);
       await copyTexts(files, options.weights, to);
     } catch (error) {
-      for (const path of written) await rm(path, { force: true });
+      removeWritten(written, made);
       throw error;
     } finally {
       stopListening();
@@ -80,11 +80,17 @@ function partialOf(path: string): string {
   return `${path}.partial`;
 }
 
-/** An existing checkpoint is not written over. */
-async function makeEmptyFolder(path: string): Promise<void> {
+/** An existing checkpoint is not written over. Returns the folders that were made for it, the innermost first. */
+async function makeEmptyFolder(path: string): Promise<string[]> {
   try {
-    await mkdir(path, { recursive: true });
+    const first = await mkdir(path, { recursive: true });
     if ((await readdir(path)).length > 0) throw new Error(`${path}: expected a new or empty folder, got one with files in it`);
+    if (first === undefined) return [];
+    const made: string[] = [];
+    for (let at = resolve(path); ; at = dirname(at)) {
+      made.push(at);
+      if (at === resolve(first) || at === dirname(at)) return made;
+    }
   } catch (error) {
     throw (error as NodeJS.ErrnoException).code ? fileError(path, error as NodeJS.ErrnoException, "a folder to write to") : error;
   }

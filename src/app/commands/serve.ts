@@ -6,11 +6,13 @@ import { parseHubId } from "../../model/hub/id.ts";
 import { checkpointFiles, engineOptions, type ModelOptions } from "../checkpoint-option.ts";
 import { type Terminal, UsageError } from "../io.ts";
 import { createHandler } from "../server/handler.ts";
-import { checkPort, logTo, serveUntilStopped } from "../serving.ts";
+import { isLoopback } from "../server/hosts.ts";
+import { checkPort, hostsToAllow, logTo, serveUntilStopped } from "../serving.ts";
 
 export interface ServeCommandOptions extends ModelOptions {
   readonly host: string;
   readonly port: number;
+  readonly allowHost?: readonly string[];
   readonly apiKey?: string;
   readonly servedModelName?: readonly string[];
   readonly maxQueue: number;
@@ -31,6 +33,7 @@ export async function serveCommand(options: ServeCommandOptions, terminal: Termi
     throw new UsageError(`--cors: expected an origin, as in https://example.org, or *, got ${cors}`);
   const apiKey = options.apiKey ?? (terminal.env.QWEN3GUARD_API_KEY || undefined);
   if (apiKey === "") throw new UsageError("--api-key: expected a key, got an empty text");
+  const allowedHosts = hostsToAllow(host, apiKey !== undefined, options.allowHost);
   const engine = engineOptions(options);
 
   const guard = await Guard.load(await checkpointFiles(options, terminal), engine);
@@ -48,7 +51,8 @@ export async function serveCommand(options: ServeCommandOptions, terminal: Termi
     });
     const isOpen = apiKey === undefined && !isLoopback(host);
     const notice = isOpen ? `qwen3guard: ${host} may be reached by others and no --api-key is asked for\n` : "";
-    return await serveUntilStopped(handler, { host, port, timeoutMs: timeout * 1000 }, terminal, notice);
+    const listening = { host, port, timeoutMs: timeout * 1000, allowedHosts };
+    return await serveUntilStopped(guard.model.engine, handler, listening, terminal, notice);
   } finally {
     guard.close();
   }
@@ -63,8 +67,4 @@ function hubNames(options: ModelOptions, terminal: Terminal): string[] {
 
 function isOrigin(text: string): boolean {
   return text === "*" || (URL.canParse(text) && new URL(text).origin === text);
-}
-
-function isLoopback(host: string): boolean {
-  return host === "localhost" || host === "::1" || /^127(\.\d{1,3}){3}$/.test(host);
 }

@@ -12,7 +12,7 @@ import type { ModerationStream, StreamUpdate, StretchVerdict, Violation } from "
 import type { SafetyLevel } from "../../guard/policy.ts";
 import type { Mode } from "../../guard/verdict.ts";
 import type { ModelOptions } from "../checkpoint-option.ts";
-import { printable, type Terminal, textChunks, UsageError } from "../io.ts";
+import { inputChunks, printable, type Terminal, textChunks, UsageError } from "../io.ts";
 import { loadEitherGuard } from "../loaded-guard.ts";
 
 export interface StreamCommandOptions extends ModelOptions {
@@ -71,7 +71,7 @@ function describe({ risk, category }: { readonly risk: SafetyLevel | null; reado
 
 /** Pushes stdin into the stream, and ends it; `text` is what was pushed. */
 async function* moderated(stream: ModerationStream, terminal: Terminal): AsyncGenerator<{ text: string; update: StreamUpdate }> {
-  for await (const chunk of textChunks(terminal.stdin, "stdin")) {
+  for await (const chunk of textChunks(inputChunks("-", terminal), "stdin")) {
     for (let at = 0; at < chunk.length; at += MOST_UNITS) {
       const text = chunk.slice(at, at + MOST_UNITS);
       yield { text, update: await stream.push(text) };

@@ -2,7 +2,7 @@
 
 import { Tokenizer } from "../../tokenizer/tokenizer.ts";
 import { checkpointFiles, type ModelOptions } from "../checkpoint-option.ts";
-import { parseJson, type Terminal, textArgument, UsageError } from "../io.ts";
+import { inputChunks, parseJson, type Terminal, textArgument, UsageError } from "../io.ts";
 import { jsonLines } from "../json-lines.ts";
 
 export interface TokenizeCommandOptions extends ModelOptions {
@@ -35,7 +35,7 @@ export async function tokenizeCommand(text: string | undefined, options: Tokeniz
 }
 
 async function tokenizeLines(tokenizer: Tokenizer, options: TokenizeCommandOptions, terminal: Terminal): Promise<void> {
-  for await (const { line, name } of jsonLines(terminal.stdin, "stdin")) {
+  for await (const { line, name } of jsonLines(inputChunks("-", terminal), "stdin")) {
     const value = parseJson(line, name) as { text?: unknown; ids?: unknown } | null;
     if (options.decode) {
       await terminal.out(`${JSON.stringify({ text: tokenizer.decode(checkIds(value?.ids, name)) })}\n`);

@@ -52,6 +52,10 @@ export function toApiError(error: unknown): ApiError {
   return error instanceof ApiError ? error : new ApiError(500, "the server failed to answer; its log says how", { code: "internal_error" });
 }
 
+export function failure(error: ApiError): Response {
+  return Response.json({ error: error.body }, { status: error.status, headers: error.headers });
+}
+
 /** What a value is, for messages: short, and of a text no more than its first characters. */
 export function describe(value: unknown): string {
   if (value === null) return "null";

@@ -9,9 +9,10 @@
 import { Hono } from "hono";
 import type { Guard } from "../../guard/guard.ts";
 import { checkOptions } from "../../tensor/options.ts";
-import { ApiError, toApiError, unavailable } from "./api-error.ts";
+import { ApiError, failure, toApiError, unavailable } from "./api-error.ts";
 import { BearerKey } from "./bearer-key.ts";
 import { type Exchange, newId, Service } from "./context.ts";
+import { watchEngine } from "./engine-watch.ts";
 import { InFlight } from "./in-flight.ts";
 import { readJsonBody } from "./request-body.ts";
 import { newRoutes } from "./routes.ts";
@@ -82,7 +83,9 @@ export function createHandler(guard: Guard, options: HandlerOptions = {}): Handl
     if (!inFlight.isDraining) return readJsonBody(request, maxBodyBytes, exchange.signal);
     throw unavailable("server shutting down: expected no new requests, got one", 1, "shutting_down", { connection: "close" });
   };
-  const routes = newRoutes(service, readBody, () => inFlight.isDraining);
+  const isComputing = watchEngine(guard.model.engine, log);
+  const state = () => (inFlight.isDraining ? "draining" : isComputing() ? "ok" : "engine_failed");
+  const routes = newRoutes(service, readBody, state);
 
   const app = new Hono<Env>();
   for (const { method, path, isOpen, answer } of routes) {
@@ -172,10 +175,6 @@ function newExchange(request: Request, timeoutMs: number, log: (line: string) =>
     ended: undefined,
   };
   return { exchange, release };
-}
-
-function failure(error: ApiError): Response {
-  return Response.json({ error: error.body }, { status: error.status, headers: error.headers });
 }
 
 function preflight(): Response {

@@ -164,7 +164,7 @@ export function openApi(model: string): Json {
       ),
       "/health": get("Whether it takes requests", {
         200: json(object({ status: string, model: string }), "It does"),
-        503: json(object({ status: string, model: string }), "It is shutting down"),
+        503: json(object({ status: string, model: string }), "It is shutting down, or its engine has ended"),
       }),
       "/metrics": get("Prometheus metrics", {
         200: { description: "Text format 0.0.4", content: { "text/plain": { schema: string } } },

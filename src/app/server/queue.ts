@@ -9,10 +9,13 @@
  * - what has begun is a stack of jobs each at most a quarter of the one below: together their sequences take less than 4/3 of the largest;
  * - nobody starves: between two that went before it, a job gets a chunk, and what is at the bottom of the stack is always the oldest.
  *
+ * A job starts only after the event loop had the turns in which a client's leaving is heard: one that left costs nothing.
+ *
  * Web-standard, and it knows nothing of guards or HTTP.
  */
 
 import { nextTurn } from "../../model/session.ts";
+import { hearConnections } from "./turns.ts";
 
 /** Ends a chunk of the job at work; resolves when it is its turn again. Rejects with the signal's reason when that is aborted meanwhile. */
 export type Turn = () => Promise<void>;
@@ -96,17 +99,22 @@ export class Queue {
     });
   }
 
-  /** Something must be waiting for its start: it is begun as soon as the event loop had its turn, unless all have left by then. */
+  /** Begins the oldest of those that wait and are still there. */
   async #startNext(): Promise<void> {
     if (this.#isStarting) return;
     this.#isStarting = true;
-    await this.#breathe();
+    let oldest: Job | undefined;
+    do {
+      oldest = this.#waiting[0];
+      await this.#hearLeaving();
+    } while (oldest !== this.#waiting[0]);
     this.#isStarting = false;
-    const next = this.#waiting.shift();
-    if (next) void this.#begin(next);
+    if (oldest) void this.#begin(oldest);
   }
 
+  /** `job` is waiting. */
   async #begin(job: Job): Promise<void> {
+    this.#waiting.splice(this.#waiting.indexOf(job), 1);
     this.#begun.push(job);
     await job.start();
     const wasAtWork = this.#begun[this.#begun.length - 1] === job;
@@ -120,18 +128,26 @@ export class Queue {
   /** The end of a chunk of `job`, which is at work. */
   async #turn(job: Job, signal: AbortSignal): Promise<void> {
     await this.#breathe();
-    const shorter = this.#waiting.findIndex(({ size }) => size * SHORTER <= job.size);
-    if (shorter >= 0) {
-      const [next] = this.#waiting.splice(shorter, 1);
+    const shorter = this.#waiting.find(({ size }) => size * SHORTER <= job.size);
+    // One alone is asked: who sends requests and leaves, again and again, must not hold up this job.
+    if (shorter) await this.#hearLeaving();
+    signal.throwIfAborted();
+    if (shorter && this.#waiting.includes(shorter)) {
       await new Promise<void>(resolve => {
         job.resume = resolve;
         signal.addEventListener("abort", job.resume);
-        void this.#begin(next);
+        void this.#begin(shorter);
       });
       signal.removeEventListener("abort", job.resume!);
       job.resume = undefined;
     }
     signal.throwIfAborted();
+  }
+
+  /** Gives those who have left the time to say so: what had been waiting before, and still is, is somebody's. */
+  async #hearLeaving(): Promise<void> {
+    await hearConnections();
+    this.#turnStarted = performance.now();
   }
 
   async #breathe(): Promise<void> {

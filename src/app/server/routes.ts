@@ -15,11 +15,11 @@ export interface Route {
   readonly answer: (request: Request, exchange: Exchange, id: string) => Response | Promise<Response>;
 }
 
-/** `readBody` refuses what no work shall be done for. */
+/** `readBody` refuses what no work shall be done for; `state` is one word for /health. */
 export function newRoutes(
   service: Service,
   readBody: (request: Request, exchange: Exchange) => Promise<Record<string, unknown>>,
-  isDraining: () => boolean,
+  state: () => "ok" | "draining" | "engine_failed",
 ): readonly Route[] {
   const post = (
     path: string,
@@ -43,8 +43,8 @@ export function newRoutes(
     return Response.json(found);
   };
   const health = (): Response => {
-    const [status, word] = isDraining() ? [503, "draining"] : [200, "ok"];
-    return Response.json({ status: word, model: service.model }, { status });
+    const status = state();
+    return Response.json({ status, model: service.model }, { status: status === "ok" ? 200 : 503 });
   };
   const metrics = (): Response =>
     new Response(service.metrics.render(), { headers: { "content-type": "text/plain; version=0.0.4; charset=utf-8" } });

@@ -7,7 +7,7 @@ import { integerFew, integerMany, linearFew, linearMany, quantiseRows } from "./
 import { add, limit, rmsNorm, rope, siluMul } from "./row-jobs.ts";
 import { packTile } from "./tiles.ts";
 
-const JOBS = {
+export const JOBS = {
   packTile,
   linearMany,
   linearFew,

@@ -66,7 +66,7 @@ export interface WorkerStart {
 }
 
 export interface WorkerHandle {
-  /** Resolves when the worker waits for jobs; rejects where it does not come to that. */
+  /** Resolves when the worker waits for jobs (see serveJobs); rejects where it does not come to that. */
   readonly ready: Promise<void>;
   /** Ends it at once. */
   terminate(): void;
@@ -75,6 +75,9 @@ export interface WorkerHandle {
 }
 
 export type StartWorker = (start: WorkerStart) => WorkerHandle;
+
+/** How often a timer runs that does nothing but keep a process alive. */
+const KEEP_ALIVE_MS = 1_000;
 
 /** Tells workers to exit when they look next, and ends those that do not. */
 function endWorkers(workers: readonly WorkerHandle[], memory: WebAssembly.Memory): void {
@@ -101,6 +104,8 @@ export class ThreadPool {
   #args: Float64Array;
   /** Why no more jobs can be done. Apart from the pool, because the workers' handlers must not keep a forgotten pool alive. */
   readonly #state: { ended: string | undefined } = { ended: undefined };
+  /** Resolves when each worker has started, or has not. */
+  readonly #started: Promise<unknown>;
 
   private constructor(memories: readonly WebAssembly.Memory[], workers: readonly WorkerHandle[]) {
     this.#memories = memories;
@@ -109,15 +114,42 @@ export class ThreadPool {
     this.#args = new Float64Array(memories[0].buffer, ARGS_BYTE, MAX_JOB_FIELDS);
     this.threads = workers.length + 1;
     const state = this.#state;
-    for (const worker of workers) {
-      worker.ready.catch(error => {
-        state.ended ??= `a worker did not start: ${error.message}`;
-      });
-      worker.onExit(reason => {
-        state.ended ??= `a worker ended: ${reason}`;
-      });
-    }
+    this.#started = Promise.all(
+      workers.map(worker => {
+        let what = "did not start";
+        const end = (reason: string): void => {
+          state.ended ??= `a worker ${what}: ${reason}`;
+        };
+        worker.onExit(end);
+        return worker.ready.then(
+          () => {
+            what = "ended";
+          },
+          error => end(error.message),
+        );
+      }),
+    );
     if (workers.length > 0) forgotten.register(this, { workers, memory: memories[0] }, this);
+  }
+
+  /** Why no more jobs can be done; undefined while they can. */
+  get failure(): string | undefined {
+    return this.#state.ended;
+  }
+
+  /**
+   * Resolves when all workers wait for jobs; throws Error where one did not come to that. Jobs need not wait for it, but a server must: a worker that
+   * is still opening its modules finds no file descriptor left where connections have taken them all.
+   */
+  async ready(): Promise<void> {
+    const alive = setInterval(() => {}, KEEP_ALIVE_MS); // the workers do not keep the process alive
+    await this.#started;
+    clearInterval(alive);
+    this.#checkRunning();
+  }
+
+  #checkRunning(): void {
+    if (this.#state.ended !== undefined) throw new Error(`threads: expected running workers, got none: ${this.#state.ended}`);
   }
 
   /**
@@ -141,7 +173,7 @@ export class ThreadPool {
    * further jobs, since what was computed is not whole.
    */
   run<Name extends JobName>(memory: EngineMemory, name: Name, args: ArgsOf<Name>, items: number, scratchBytes: number = 0): void {
-    if (this.#state.ended !== undefined) throw new Error(`threads: expected running workers, got none: ${this.#state.ended}`);
+    this.#checkRunning();
     const threadBytes = roundUp(scratchBytes, SCRATCH_ALIGNMENT);
     const scratch = memory.scratch.atLeast(threadBytes * this.threads);
     const context: JobContext = { kernels: memory.kernels, memory: memory.heap.memory, scratch };
@@ -211,9 +243,10 @@ export class ThreadPool {
   }
 }
 
-/** A worker's side: serves jobs until it is told to exit. Blocks its thread. */
-export function serveJobs({ module, memories, index }: WorkerStart): void {
+/** A worker's side: serves jobs until it is told to exit. Blocks its thread; calls `onReady` when nothing is left that could fail to start. */
+export function serveJobs({ module, memories, index }: WorkerStart, onReady: () => void): void {
   const kernels = memories.map(memory => instantiateKernels(module, memory));
+  onReady();
   const [first] = memories;
   const control = new Int32Array(first.buffer, 0, CONTROL_BYTES / 4);
   const args = new Float64Array(first.buffer, ARGS_BYTE, MAX_JOB_FIELDS);

@@ -97,6 +97,14 @@ export class WasmEngine implements Engine {
     return new WasmEngine(memories, ThreadPool.start(module, raw, threads, startWorker), memoryLimit);
   }
 
+  get failure(): string | undefined {
+    return this.#pool.failure;
+  }
+
+  ready(): Promise<void> {
+    return this.#pool.ready();
+  }
+
   /** Bytes in use, in all memories. */
   get usedBytes(): number {
     return this.#memories.reduce((sum, { heap }) => sum + heap.usedBytes, 0);

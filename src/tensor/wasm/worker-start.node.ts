@@ -52,8 +52,6 @@ export function startNodeWorker(start: WorkerStart): WorkerHandle {
 }
 
 if (!isMainThread && parentPort && workerData?.module instanceof WebAssembly.Module) {
-  parentPort.postMessage("ready");
-  serveJobs(workerData as WorkerStart);
-  // The port would keep the thread alive; it has nothing more to say.
-  parentPort.close();
+  const port = parentPort; // nobody listens at it, so it does not keep the thread alive
+  serveJobs(workerData as WorkerStart, () => port.postMessage("ready"));
 }

@@ -244,7 +244,7 @@ export const ATTACK_NAMES: readonly string[] = Object.keys(MAKERS);
 export function* attacks(seed: number, count: number, stallShare: number = 0.02): Generator<Attack> {
   const random = seededRandom(seed);
   const names = Object.keys(MAKERS);
-  const stalling = names.filter(name => /stop coming/.test(name));
+  const stalling = names.filter(name => / stops? coming$/.test(name));
   const others = names.filter(name => !stalling.includes(name));
   for (let i = 0; i < count; i++) {
     // Each kind once, then at random.

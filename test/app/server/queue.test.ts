@@ -157,6 +157,50 @@ describe("who leaves", () => {
     await expect(story(new Queue(1)).start("a", 1, 1, AbortSignal.abort(new Error("gone")))).rejects.toThrow("gone");
   });
 
+  test("one whose leaving is heard turns of the event loop later never runs, neither first nor before a longer one", async () => {
+    const queue = new Queue(5);
+    const { log, start } = story(queue);
+    /** Leaves as a client does whose request and whose end of the connection arrive together. */
+    const leaving = (size: number): Promise<string> => {
+      const controller = new AbortController();
+      setImmediate(() => setImmediate(() => setImmediate(() => controller.abort(new Error("gone")))));
+      return start("left", size, 1, controller.signal);
+    };
+    await expect(leaving(1)).rejects.toThrow("gone");
+    const long = stepped(queue, 100);
+    while (queue.begun === 0) await new Promise(resolve => setTimeout(resolve));
+    const left = expect(leaving(1)).rejects.toThrow("gone");
+    const stays = start("stays", 1, 1);
+    await long.step(); // in which one is asked
+    await left;
+    await long.step();
+    expect([await stays, log]).toEqual(["stays", ["stays"]]);
+    const next = expect(leaving(100)).rejects.toThrow("gone");
+    long.end();
+    await next;
+    expect([await long.done, log, queue.waiting, queue.begun]).toEqual(["done", ["stays"], 0, 0]);
+  });
+
+  test("one that leaves at the end of a chunk starts no other inside of it", async () => {
+    const queue = new Queue(5);
+    const controller = new AbortController();
+    const long = stepped(queue, 100, controller.signal);
+    while (queue.begun === 0) await new Promise(resolve => setTimeout(resolve));
+    let begun = 0;
+    const short = queue.run({
+      size: 1,
+      signal: never,
+      run: async () => {
+        begun = queue.begun;
+      },
+    });
+    setImmediate(() => controller.abort(new Error("gone")));
+    void long.step();
+    await expect(long.done).rejects.toThrow("gone");
+    await short;
+    expect(begun).toBe(1);
+  });
+
   test("a job that is aborted while another goes before it ends at once, and the others go on", async () => {
     const queue = new Queue(5);
     const controller = new AbortController();

@@ -37,6 +37,29 @@ test("its program prints what its comment says", () => {
   expect([status, stdout.trim(), stderr]).toEqual([0, /console\.log\(.*\); \/\/ (.*)$/m.exec(code)?.[1], ""]);
 });
 
+test("its Python example names a model that any guard has, the demo guard too", async () => {
+  const [code] = blocks("python");
+  const { get, post } = client();
+  const [, name] = /create\(model=("[^"]*"|\w+),/.exec(code) ?? expect.fail("no model");
+  // What its `client.models.list().data[0].id` is, or the name that it spells out.
+  const first = (await get("/v1/models")).json.data[0].id;
+  const model = name.startsWith('"') ? JSON.parse(name) : code.includes(`${name} = client.models.list().data[0].id`) ? first : undefined;
+  const messages = JSON.parse(/messages = (.*)/.exec(code)?.[1] ?? "");
+  const { status, json } = await post("/v1/chat/completions", { model, messages });
+  expect([model, status, json.choices?.[0].message.content]).toEqual([first, 200, "Safety: Unsafe\nCategories: Violent"]);
+});
+
+test.each([
+  ["serve", "SERVER.md"],
+  ["proxy", "PROXY.md"],
+])("every option of %s stands in docs/%s", async (command, document) => {
+  const { out } = await cli([command, "--help"]);
+  const options = [...out.matchAll(/^ {2}(?:-\w, )?(--[a-z-]+)/gm)].map(m => m[1]).filter(option => option !== "--help");
+  expect(options.length).toBeGreaterThan(15);
+  const described = readFileSync(projectPath(`docs/${document}`), "utf8");
+  expect(options.filter(option => !new RegExp(`\`${option}[ \`]`).test(described))).toEqual([]);
+});
+
 test("every option of the command that it names is there, with its default", async () => {
   const { out } = await cli(["serve", "--help"]);
   for (const [, option] of text.matchAll(/`(--[a-z-]+)/g)) expect(out).toContain(`${option} `);

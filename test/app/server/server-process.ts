@@ -1,4 +1,4 @@
-/** `qwen3guard serve` in a process of its own, so that signals reach it and its memory can be told from the clients'. */
+/** `qwen3guard serve`, or `proxy`, in a process of its own, so that signals reach it and its memory can be told from the clients'. */
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
@@ -14,10 +14,18 @@ export interface ServerProcess {
   readonly rssMB: () => number;
 }
 
-/** Resolves when it listens; rejects with what it wrote where it ends before. Who starts it ends it. */
-export async function startServer(args: readonly string[] = [], env: Readonly<Record<string, string>> = {}): Promise<ServerProcess> {
-  const command = [projectPath("src/app/main.ts"), "serve", "--port", "0", "--quiet", ...args];
-  const child = spawn(process.execPath, command, { env: { ...process.env, ...env } });
+/** Resolves when it listens; rejects with what it wrote where it ends before. Who starts it ends it. `files`: how many it may have open. */
+export async function startServer(
+  args: readonly string[] = [],
+  env: Readonly<Record<string, string>> = {},
+  { command = "serve", files }: { readonly command?: "serve" | "proxy"; readonly files?: number } = {},
+): Promise<ServerProcess> {
+  const all = [projectPath("src/app/main.ts"), command, "--port", "0", "--quiet", ...args];
+  const options = { env: { ...process.env, ...env } };
+  const child =
+    files === undefined
+      ? spawn(process.execPath, all, options)
+      : spawn("sh", ["-c", `ulimit -n ${files}; exec "$@"`, "sh", process.execPath, ...all], options);
   let stderr = "";
   const ended = new Promise<[number | null, string | null]>(resolve => child.on("close", (status, signal) => resolve([status, signal])));
   const url = await new Promise<string>((resolve, reject) => {

@@ -203,6 +203,20 @@ describe.each(engines.map(engine => [engine.threads, engine] as const))("wasm, %
       }
     });
 
+    test.each([1, 2, 33])("saved scales of -0 leave no sign, in %i rows", async rows => {
+      for (const inputs of [256, 300, 512]) {
+        const saved = quantiseTensor("w", scheme, [20, inputs], quantisable("F32", 20, inputs).toFloat32());
+        const zeroed = { ...saved, scales: saved.scales.map((scale, i) => (i % 3 === 0 ? scale : -0)) };
+        const [ours, theirs] = [await savedOf(engine, zeroed), await savedOf(reference, zeroed)];
+        const x = noise(rows * inputs, 5);
+        same(e => {
+          const out = e.buffer(rows, 20);
+          e.linearInto(out, bufferOf(e, rows, x), e === engine ? ours : theirs);
+          return out;
+        });
+      }
+    });
+
     test("weights that are not finite are refused", async () => {
       for (const bad of [Number.NaN, Infinity, -Infinity]) {
         for (const [inputs, at] of [
@@ -398,18 +412,20 @@ describe("several memories", () => {
 
   test("matrices that the first memory has no room for lie in others, and give the same bits", async () => {
     const [outputs, inputs] = [700, 1400];
+    const bf16 = quantisable("BF16", outputs, inputs);
+    const sources = await Promise.all(
+      (["BF16", "F32", "int8", "int4"] as const).map(async form => {
+        const tensor = form === "F32" ? quantisable("F32", outputs, inputs) : bf16;
+        const scheme = form === "int8" || form === "int4" ? form : undefined;
+        return { tensor, scheme, theirs: await matrixOf(reference, tensor, scheme) };
+      }),
+    );
     for (const threads of [1, 2]) {
       const engine = WasmEngine.create({ threads, startWorker: startNodeWorker, memoryBytes: 8 * 2 ** 20 });
-      const forms = ["BF16", "F32", "int8", "int4"] as const;
       // Four rounds of 8.9 MB together.
       const matrices: (readonly [ours: Matrix, theirs: Matrix])[] = [];
       for (let round = 0; round < 4; round++) {
-        for (const form of forms) {
-          const scheme = form === "int8" || form === "int4" ? form : undefined;
-          const tensor = quantisable(form === "F32" ? "F32" : "BF16", outputs, inputs);
-          const theirs = await matrixOf(reference, tensor, scheme);
-          matrices.push([await matrixOf(engine, tensor, scheme), theirs]);
-        }
+        for (const { tensor, scheme, theirs } of sources) matrices.push([await matrixOf(engine, tensor, scheme), theirs]);
       }
       expect(new Set(matrices.map(([ours]) => (ours as WasmMatrix).memory)).size).toBeGreaterThan(2);
       for (const rows of [1, 30]) {
@@ -427,12 +443,37 @@ describe("several memories", () => {
         }
       }
       const more = async (): Promise<void> => {
-        for (let i = 0; i < 60; i++) await matrixOf(engine, quantisable("BF16", outputs, inputs));
+        for (let i = 0; i < 60; i++) await matrixOf(engine, bf16);
       };
       await expect(more()).rejects.toThrow("memory: expected room for 2 MB of w, got 8 memories that are full");
       engine.close();
     }
   });
+
+  test.each(QUANTISED_SCHEMES)(
+    "%s rows that are saved or quantised on the way come in several batches, each to its place",
+    async scheme => {
+      const [outputs, inputs] = [1300, 300];
+      const tensor = quantisable("BF16", outputs, inputs);
+      const theirs = await matrixOf(reference, tensor, scheme);
+      const saved = quantiseTensor("w", scheme, [outputs, inputs], tensor.toFloat32());
+      const x = noise(inputs, 6);
+      const run = (e: Engine, matrix: Matrix): Float32Array =>
+        inScope(e, () => {
+          const out = e.buffer(1, outputs);
+          e.linearInto(out, bufferOf(e, 1, x), matrix);
+          return out.data.slice(0, outputs);
+        });
+      const expected = run(reference, theirs);
+      for (const threads of [1, 2]) {
+        // A 32nd of the memory is read at once: 64 kB.
+        const engine = WasmEngine.create({ threads, startWorker: startNodeWorker, memoryBytes: 2 * 2 ** 20 });
+        for (const matrix of [await matrixOf(engine, tensor, scheme), await savedOf(engine, saved)])
+          expectSame(run(engine, matrix), expected);
+        engine.close();
+      }
+    },
+  );
 
   test("a limit is kept before anything is done, with both numbers", async () => {
     const engine = WasmEngine.create({ memoryLimit: 10 * 2 ** 20 });

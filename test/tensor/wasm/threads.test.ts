@@ -2,12 +2,16 @@
 
 import { spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
+import { pathToFileURL } from "node:url";
+import { Worker } from "node:worker_threads";
 import { describe, expect, test } from "vitest";
 import { createEngine } from "../../../src/tensor/engine-choice.ts";
 import { compileKernels } from "../../../src/tensor/wasm/kernels.ts";
-import { CONTROL_BYTES, type StartWorker, ThreadPool, type WorkerHandle } from "../../../src/tensor/wasm/threads.ts";
+import type { EngineMemory } from "../../../src/tensor/wasm/memory.ts";
+import { CONTROL_BYTES, type StartWorker, serveJobs, ThreadPool, type WorkerHandle } from "../../../src/tensor/wasm/threads.ts";
 import { startNodeWorker } from "../../../src/tensor/wasm/worker-start.node.ts";
 import { projectPath } from "../../helpers.ts";
+import { MODULE, newMemory } from "./memory.ts";
 
 const VALUES = CONTROL_BYTES; // where the job's numbers lie
 
@@ -17,17 +21,10 @@ interface TestPool {
   readonly floats: Float32Array;
 }
 
-function newMemory(): { module: WebAssembly.Module; memory: EngineMemory } {
-  const module = compileKernels(true);
-  const memory = new EngineMemory(0, new Heap(true, 32 * PAGE_BYTES));
-  memory.instantiate(module);
-  return { module, memory };
-}
-
 async function pool(threads: number, startWorker: StartWorker = startNodeWorker): Promise<TestPool> {
-  const { module, memory } = newMemory();
+  const memory = newMemory();
   const workers: WorkerHandle[] = [];
-  const pool = ThreadPool.start(module, [memory.heap.memory], threads, start => {
+  const pool = ThreadPool.start(MODULE, [memory.heap.memory], threads, start => {
     workers.push(startWorker(start));
     return workers[workers.length - 1];
   });
@@ -41,31 +38,32 @@ function addJob({ pool, memory }: Pick<TestPool, "pool" | "memory">, vectors: nu
 }
 
 test.each([1, 2, 3, 8])("%i thread(s): every item of thousands of jobs is done exactly once", async threads => {
-  const { pool: p, floats } = await pool(threads);
-  expect(p.threads).toBe(threads);
+  const p = await pool(threads);
+  expect(p.pool.threads).toBe(threads);
   const vectors = 37;
   const at = VALUES / 4;
-  floats.fill(1, at + vectors * 4, at + vectors * 8);
+  p.floats.fill(1, at + vectors * 4, at + vectors * 8);
   for (let i = 1; i <= 3000; i++) {
     addJob(p, vectors);
-    if (i % 500 === 0) expect(floats.slice(at, at + vectors * 4).every(x => x === i)).toBe(true);
+    if (i % 500 === 0) expect(p.floats.slice(at, at + vectors * 4).every(x => x === i)).toBe(true);
   }
-  p.close();
+  p.pool.close();
 });
 
 test("workers that sleep wake up for the next job", async () => {
-  const { pool: p, floats } = await pool(3);
-  floats.fill(1, VALUES / 4 + 400, VALUES / 4 + 800);
+  const p = await pool(3);
+  p.floats.fill(1, VALUES / 4 + 400, VALUES / 4 + 800);
   for (let i = 1; i <= 5; i++) {
     await new Promise(resolve => setTimeout(resolve, 30));
     addJob(p, 100);
-    expect(floats.slice(VALUES / 4, VALUES / 4 + 400).every(x => x === i)).toBe(true);
+    expect(p.floats.slice(VALUES / 4, VALUES / 4 + 400).every(x => x === i)).toBe(true);
   }
-  p.close();
+  p.pool.close();
 });
 
 test("an idle engine uses no processor", async () => {
   const engine = await createEngine({ engine: "wasm", threads: 3 });
+  await engine.ready();
   await new Promise(resolve => setTimeout(resolve, 100));
   const before = process.cpuUsage();
   await new Promise(resolve => setTimeout(resolve, 500));
@@ -76,18 +74,17 @@ test("an idle engine uses no processor", async () => {
 
 describe("failures", () => {
   test("a job that throws in a worker is an error of the call, with its message, and the pool refuses what follows", async () => {
-    const { pool: p } = await pool(2);
+    const p = await pool(2);
+    const args = { out: 2 ** 31, x: 2 ** 31, gain: 2 ** 31, rows: 64, size: 4, eps: 1e-6, share: 1 };
     // Addresses far outside the memory trap, on whichever thread they are met; the main thread's own trap is thrown as it is.
-    expect(() => p.run("rmsNorm", [2 ** 31, 2 ** 31, 2 ** 31, 64, 4, 1e-6, 1], 64, 0, 0)).toThrow(
-      /memory access out of bounds|worker 1 failed/,
-    );
-    p.close();
+    expect(() => p.pool.run(p.memory, "rmsNorm", args, 64)).toThrow(/memory access out of bounds|worker 1 failed/);
+    p.pool.close();
     expect(() => addJob(p, 4)).toThrow(/threads: expected running workers/);
   });
 
   test("a worker that ends makes the next call an error", async () => {
     let handle: WorkerHandle | undefined;
-    const { pool: p } = await pool(2, start => {
+    const p = await pool(2, start => {
       handle = startNodeWorker(start);
       return handle;
     });
@@ -100,28 +97,97 @@ describe("failures", () => {
 
   test("a worker killed in the middle of a job is an error after a while, not a hang", async () => {
     // A worker that enters the job and never leaves it: its flag stays up.
-    const { pool: p, floats } = await pool(2, start => ({ ready: Promise.resolve(), terminate: () => {}, onExit: () => void start }));
-    const control = new Int32Array(floats.buffer, 0, CONTROL_BYTES / 4);
+    const p = await pool(2, start => ({ ready: Promise.resolve(), terminate: () => {}, onExit: () => void start }));
+    const control = new Int32Array(p.floats.buffer, 0, CONTROL_BYTES / 4);
     control[96] = 1;
     expect(() => addJob(p, 100)).toThrow("threads: no worker has finished anything for 10 s (was one killed?)");
     expect(() => addJob(p, 100)).toThrow("threads: expected running workers, got none");
   }, 30_000);
 
-  test("a worker that does not start makes the next call an error", async () => {
+  test("a worker that does not start makes the next call an error, and whoever waits for it hears of it", async () => {
     const failing: StartWorker = () => ({ ready: Promise.reject(new Error("no such thread")), terminate: () => {}, onExit: () => {} });
-    const { pool: p } = await pool(2, failing);
-    expect(() => addJob(p, 100)).toThrow("threads: expected running workers, got none: a worker did not start: no such thread");
+    const p = await pool(2, failing);
+    const message = "threads: expected running workers, got none: a worker did not start: no such thread";
+    await expect(p.pool.ready()).rejects.toThrow(message);
+    expect(p.pool.failure).toBe("a worker did not start: no such thread");
+    expect(() => addJob(p, 100)).toThrow(message);
+  });
+
+  test("a worker whose kernels do not start never was ready", async () => {
+    const module = compileKernels(false); // which takes no shared memory
+    const p = await pool(2, start => startNodeWorker({ ...start, module }));
+    await expect(p.pool.ready()).rejects.toThrow("threads: expected running workers, got none: a worker did not start: ");
+    const memory = new WebAssembly.Memory({ initial: 1, maximum: 65536, shared: true });
+    let isReady = false;
+    const serve = (): void =>
+      serveJobs({ module, memories: [memory], index: 1 }, () => {
+        isReady = true;
+      });
+    expect(serve).toThrow(WebAssembly.LinkError);
+    expect(isReady).toBe(false);
   });
 });
 
-test("jobs are done without waiting for workers that are still starting", () => {
+test("a pool is ready when all of its workers wait for jobs, and not before", async () => {
   const memory = new WebAssembly.Memory({ initial: 32, maximum: 65536, shared: true });
-  const p = ThreadPool.start(compileKernels(true), [memory], 3, startNodeWorker);
-  const floats = new Float32Array(memory.buffer);
-  floats.fill(1, VALUES / 4 + 400, VALUES / 4 + 800);
-  addJob(p, 100);
-  expect(floats.slice(VALUES / 4, VALUES / 4 + 400).every(x => x === 1)).toBe(true);
+  const starts: (() => void)[] = [];
+  const p = ThreadPool.start(compileKernels(true), [memory], 3, () => ({
+    ready: new Promise(resolve => starts.push(resolve)),
+    terminate: () => {},
+    onExit: () => {},
+  }));
+  let isReady = false;
+  const ready = p.ready().then(() => {
+    isReady = true;
+  });
+  for (const start of starts) {
+    await new Promise(resolve => setTimeout(resolve));
+    expect(isReady).toBe(false);
+    start();
+  }
+  await ready;
+  expect(p.failure).toBeUndefined();
   p.close();
+  expect(p.failure).toBe("the engine was closed");
+});
+
+test("a process that has nothing else to do waits for its workers", () => {
+  const program = `
+    import { createEngine } from ${JSON.stringify(projectPath("src/tensor/engine-choice.ts"))};
+    const engine = await createEngine({ engine: "wasm", threads: 3 });
+    await engine.ready();
+    console.log("ready");`;
+  const { status, stdout, stderr } = spawnSync(process.execPath, ["--input-type=module", "--eval", program], { encoding: "utf8" });
+  expect({ status, stdout, stderr }).toEqual({ status: 0, stdout: "ready\n", stderr: "" });
+});
+
+test("jobs are done without waiting for workers that are still starting", () => {
+  const memory = newMemory();
+  const pool = ThreadPool.start(MODULE, [memory.heap.memory], 3, startNodeWorker);
+  const floats = new Float32Array(memory.heap.memory.buffer);
+  floats.fill(1, VALUES / 4 + 400, VALUES / 4 + 800);
+  addJob({ pool, memory }, 100);
+  expect(floats.slice(VALUES / 4, VALUES / 4 + 400).every(x => x === 1)).toBe(true);
+  pool.close();
+});
+
+test("a worker that is told to exit ends by itself, also where ports cannot be closed (Deno's cannot)", async () => {
+  const file = pathToFileURL(projectPath("src/tensor/wasm/worker-start.node.ts")).href;
+  let exited: Promise<string> | undefined;
+  const p = await pool(2, start => {
+    const code = `
+      const { parentPort } = require("node:worker_threads");
+      Object.defineProperty(parentPort, "close", { value: undefined });
+      import(${JSON.stringify(file)});`;
+    const worker = new Worker(code, { eval: true, workerData: start, execArgv: [] });
+    exited = new Promise(resolve => {
+      worker.once("error", error => resolve(error.message));
+      worker.once("exit", code => resolve(`exit ${code}`));
+    });
+    return { ready: new Promise(resolve => worker.once("message", () => resolve())), terminate: () => {}, onExit: () => {} };
+  });
+  p.pool.close();
+  expect(await exited).toBe("exit 0");
 });
 
 test("a process ends by itself while workers sleep, and without a word", () => {

@@ -123,7 +123,7 @@ export class Call {
   }
 
   isIndex(index: unknown): index is number {
-    return typeof index === "number" && Number.isInteger(index) && index >= 0 && index < this.choices;
+    return Number.isInteger(index) && (index as number) >= 0 && (index as number) < this.choices;
   }
 
   questionOf(choice: number): readonly ChatMessage[] {

@@ -18,9 +18,10 @@ export async function* readEvents(chunks: AsyncIterable<Uint8Array>): AsyncGener
       data = undefined;
       continue;
     }
-    const colon = line.indexOf(":");
-    if ((colon < 0 ? line : line.slice(0, colon)) !== "data") continue; // a comment, a name, an id
-    const value = colon < 0 ? "" : line.slice(colon + (line[colon + 1] === " " ? 2 : 1));
+    const [name] = line.split(":", 1);
+    if (name !== "data") continue; // a comment, a name, an id
+    const text = line.slice(name.length + 1);
+    const value = text.startsWith(" ") ? text.slice(1) : text;
     data = data === undefined ? value : `${data}\n${value}`;
     if (data.length > MAX_EVENT_CHARS) throw tooLong();
   }
@@ -51,8 +52,7 @@ async function* readLines(chunks: AsyncIterable<Uint8Array>): AsyncGenerator<str
     rest = rest.slice(start);
     if (rest.length > MAX_EVENT_CHARS) throw tooLong();
   }
-  rest += decode();
-  if (rest !== "") yield rest.replace(/\r$/, "");
+  yield (rest + decode()).replace("\r", ""); // only at the end can one be left; an empty line ends an event, as the end does
 }
 
 function tooLong(): Error {

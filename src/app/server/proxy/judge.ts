@@ -12,6 +12,7 @@ import type { Mode } from "../../../guard/verdict.ts";
 import { MemoryError } from "../../../tensor/memory-error.ts";
 import type { ChatMessage } from "../../../tokenizer/chat-template.ts";
 import { ApiError } from "../api-error.ts";
+import { watchEngine } from "../engine-watch.ts";
 import { Queue, QueueFullError, type Turn } from "../queue.ts";
 
 /** About, for what a queue needs. */
@@ -66,6 +67,7 @@ export class Judge {
   readonly #guard: Guard | StreamGuard;
   readonly #every: number | undefined;
   readonly #log: (line: string) => void;
+  readonly #isComputing: () => boolean;
   #isFailing = false;
 
   constructor(guard: Guard | StreamGuard, { mode, every, maxStreams, log }: JudgeOptions) {
@@ -75,15 +77,16 @@ export class Judge {
     this.#guard = guard;
     this.#every = every;
     this.#log = log;
+    this.#isComputing = watchEngine(guard.model.engine, log);
     this.name = guard.name;
     this.mode = mode;
     this.queue = new Queue(maxStreams); // a stream has at most one operation at a time, so it is never full
     this.open(ANY_QUESTION, new AbortController().signal).close(); // refuses options that are out of range
   }
 
-  /** Whether the guard judged nothing any more when it was last asked. */
+  /** Whether the guard judged nothing any more when it was last asked, or its engine has ended since. */
   get isFailing(): boolean {
-    return this.#isFailing;
+    return this.#isFailing || !this.#isComputing();
   }
 
   /** Begins to moderate an answer. Throws RangeError for a question that is longer than the context. */

@@ -253,7 +253,6 @@ async function moderate(
         try {
           await new Relay(call, send).run(readEvents(answer.bytes));
         } finally {
-          answer.close();
           call.close();
         }
       },
@@ -299,7 +298,7 @@ function newExchange(request: Request): { exchange: Exchange; release: () => voi
   const abort = (reason: Error): void => controller.abort(reason);
   const gone = (): void => abort(new ApiError(CLIENT_GONE, "the client went away"));
   if (request.signal.aborted) gone();
-  else request.signal.addEventListener("abort", gone, { once: true });
+  else request.signal.addEventListener("abort", gone);
   const release = (): void => request.signal.removeEventListener("abort", gone);
   return { exchange: { signal: controller.signal, abort, ended: undefined }, release };
 }

@@ -34,7 +34,12 @@ const OTHER_QUESTIONS = [
 ];
 
 /** Which field of a part is its text, by its type. */
-const PART_TEXTS: Readonly<Record<string, string>> = { text: "text", input_text: "text", output_text: "text", refusal: "refusal" };
+const PART_TEXTS: ReadonlyMap<string, string> = new Map([
+  ["text", "text"],
+  ["input_text", "text"],
+  ["output_text", "text"],
+  ["refusal", "refusal"],
+]);
 /** What else a part of text may have, which no model reads. */
 const PART_EXTRAS = ["type", "cache_control", "annotations", "logprobs"];
 
@@ -96,9 +101,8 @@ function contentText(content: unknown, path: string, isLenient: boolean): string
       if (isLenient) return fields.string("text") ?? fields.string("refusal") ?? "";
       checkSpelling(fields, READ_PART_NAMES, `${path}[${i}].`);
       // By its type, as servers read it: a picture that also has a text would be shown as a picture. Without a type it is what it has.
-      const type = fields.string("type");
-      const name = type === undefined ? "text" : Object.hasOwn(PART_TEXTS, type) ? PART_TEXTS[type] : "";
-      const text = name === "" ? undefined : fields.string(name);
+      const name = PART_TEXTS.get(fields.string("type") ?? "text");
+      const text = name === undefined ? undefined : fields.string(name);
       if (text === undefined || fields.names.some(other => other !== name && !PART_EXTRAS.includes(other)))
         throw unreadable(`${path}[${i}]`);
       return text;

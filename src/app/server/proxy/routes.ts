@@ -34,7 +34,7 @@ const OPEN_ROUTES = [
   "POST /v1/audio/translations",
 ];
 
-const MODERATED: readonly string[] = ["/v1/chat/completions", "/v1/completions"];
+const MODERATED = ["/v1/chat/completions", "/v1/completions"] as const;
 const METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"];
 const NAME = /^[\w.~:@+=-]+$/;
 
@@ -56,7 +56,8 @@ export class Routes {
 
   /** `path` is a URL's. Throws ApiError where nothing goes. */
   find(method: string, path: string): Route {
-    if (path === "/v1/chat/completions" || path === "/v1/completions") return path;
+    const moderated = MODERATED.find(known => known === path);
+    if (moderated) return moderated;
     const names = path.split("/");
     // What answers GET answers HEAD; a browser asks about any method by OPTIONS.
     const isMethod = (allowed: string): boolean => allowed === method || (method === "HEAD" && allowed === "GET") || method === "OPTIONS";
@@ -68,13 +69,10 @@ export class Routes {
 
 function matches(names: readonly string[], pattern: readonly string[]): boolean {
   const isOpen = pattern[pattern.length - 1] === "**";
-  if (isOpen ? names.length < pattern.length : names.length !== pattern.length) return false;
   const fixed = isOpen ? pattern.slice(0, -1) : pattern;
-  const rest = isOpen ? names.slice(fixed.length).join("/") : undefined;
-  return (
-    fixed.every((name, i) => (name === "*" ? isName(decoded(names[i])) : name === names[i])) &&
-    (rest === undefined || decoded(rest).split("/").every(isName))
-  );
+  const rest = decoded(names.slice(fixed.length).join("/"));
+  const isEnd = isOpen ? rest.split("/").every(isName) : names.length === fixed.length;
+  return isEnd && fixed.every((name, i) => (name === "*" ? isName(decoded(names[i])) : name === names[i]));
 }
 
 /** A server might read another endpoint out of what is more than a name, or out of dots. */
@@ -92,10 +90,10 @@ function decoded(name: string): string {
 }
 
 function checkRoute(route: string): void {
-  const [method, path = "", ...more] = route.split(" ");
-  const [root, version, ...names] = path.split("/");
+  const [method, ...paths] = route.split(" ");
+  const [root, version, ...names] = paths.join(" ").split("/");
   const isPattern = names.every((name, i) => name === "*" || (name === "**" && i === names.length - 1 && i > 0) || isName(name));
-  if (more.length > 0 || !METHODS.includes(method) || root !== "" || version !== "v1" || names.length === 0 || !isPattern) {
+  if (!METHODS.includes(method) || root !== "" || version !== "v1" || names.length === 0 || !isPattern) {
     const form = `${METHODS.join(" or ")} and a path under /v1 that is not moderated, as in "POST /v1/tokenize" or "GET /v1/batches/*"`;
     throw new RangeError(`allowRoutes: expected ${form}, got ${JSON.stringify(route)}`);
   }

@@ -76,7 +76,7 @@ export class Slots {
           resolve();
         },
       };
-      signal.addEventListener("abort", leave, { once: true });
+      signal.addEventListener("abort", leave);
       this.#line.push(waiting);
     });
   }

@@ -40,7 +40,7 @@ export async function tellError(call: Call, error: unknown): Promise<ApiError["b
 }
 
 /** A response that is no answer, with its status and its headers. */
-export async function passError(call: Call, { status, headers, bytes, close }: UpstreamResponse): Promise<Response> {
+export async function passError(call: Call, { status, headers, bytes }: UpstreamResponse): Promise<Response> {
   const decoder = new TextDecoder();
   let text = "";
   let length = 0;
@@ -49,7 +49,6 @@ export async function passError(call: Call, { status, headers, bytes, close }: U
     if (length > MAX_BODY_BYTES) break;
     text += decoder.decode(part, { stream: true });
   }
-  close();
   return Response.json({ error: await tellError(call, errorIn(text, status)) }, { status, headers });
 }
 

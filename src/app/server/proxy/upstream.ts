@@ -72,7 +72,8 @@ export interface UpstreamResponse {
 }
 
 export class Upstream {
-  readonly #base: URL;
+  /** Up to its /v1, without a slash at the end. */
+  readonly #base: string;
   readonly #timeoutMs: number;
 
   /** `url`: with or without its /v1. Throws RangeError for what is no http URL, or has a part that requests could not keep. */
@@ -81,7 +82,7 @@ export class Upstream {
     const base = URL.canParse(text) ? new URL(text) : undefined;
     if (
       !base ||
-      !/^https?:$/.test(base.protocol) ||
+      !["http:", "https:"].includes(base.protocol) ||
       base.search !== "" ||
       base.hash !== "" ||
       base.username !== "" ||
@@ -92,28 +93,23 @@ export class Upstream {
         "upstream: expected an http or https URL without user, query and fragment, as in http://localhost:8000/v1, got another text",
       );
     }
-    base.pathname = base.pathname.replace(/\/+$/, "").replace(/\/v1$/, "");
-    this.#base = base;
+    this.#base = `${base.origin}${base.pathname.replace(/\/+$/, "").replace(/\/v1$/, "")}/v1`;
     this.#timeoutMs = timeoutMs;
   }
 
   /** Throws ApiError where the upstream cannot be reached, and the signal's reason when that is aborted. */
-  async send(request: UpstreamRequest, signal: AbortSignal): Promise<UpstreamResponse> {
-    const url = new URL(this.#base);
-    url.pathname = `${this.#base.pathname.replace(/\/$/, "")}/v1${request.path}`;
-    url.search = request.search;
+  async send({ method, path, search, headers, body }: UpstreamRequest, signal: AbortSignal): Promise<UpstreamResponse> {
     const watch = new Watch(this.#timeoutMs, signal);
-    const { method, body } = request;
     const init: RequestInit & { duplex: "half" } = {
       method,
-      headers: without(request.headers, NOT_FORWARDED),
+      headers: forwarded(headers),
       body,
       redirect: "manual",
       signal: watch.signal,
       duplex: "half", // for bodies that are passed on as they come
     };
     try {
-      const response = await watch.wait(fetch(url, init));
+      const response = await watch.wait(fetch(this.#base + path + search, init));
       return {
         status: response.status,
         isOk: response.ok,
@@ -186,7 +182,7 @@ class Watch {
     this.#signal = signal;
     this.#leave = () => this.#controller.abort(signal.reason);
     if (signal.aborted) this.#leave();
-    else signal.addEventListener("abort", this.#leave, { once: true });
+    else signal.addEventListener("abort", this.#leave);
   }
 
   get signal(): AbortSignal {
@@ -229,9 +225,8 @@ function only(headers: Headers, may: (name: string, value: string) => boolean): 
   return new Headers(Array.from(headers).filter(([name, value]) => may(name, value)));
 }
 
-function without(headers: Headers, names: readonly string[]): Headers {
-  const kept = new Headers(headers);
+/** Without what belongs to the client's connection, also by its own word. */
+function forwarded(headers: Headers): Headers {
   const listed = (headers.get("connection") ?? "").split(",").map(name => name.trim().toLowerCase());
-  for (const name of [...names, ...listed]) if (/^[\w!#$%&'*+.^`|~-]+$/.test(name)) kept.delete(name);
-  return kept;
+  return only(headers, name => !NOT_FORWARDED.includes(name) && !listed.includes(name));
 }

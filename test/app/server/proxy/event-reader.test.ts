@@ -28,6 +28,14 @@ describe("an event's data", () => {
     ["database: a\n\n", []],
     ["\uFEFFdata: a\n\n", ["a"]],
     ["data: a", ["a"]],
+    ["data:a ", ["a "]],
+    ["data:a b : c\n\n", ["a b : c"]],
+    ["data: \n\n", []],
+    ["data\ndata: a\n\n", ["\na"]],
+    ["data: a\n\ndata: b\n\n\n\n", ["a", "b"]],
+    [":data: a\n\n", []],
+    [" data: a\n\n", []],
+    ["data: a\r\ndata: b\r\r\n", ["a\nb"]],
     ["data: a\r", ["a"]],
     ["data: a\u2028b\n\n", ["a\u2028b"]],
     ["", []],
@@ -47,6 +55,34 @@ test("is the same wherever the bytes are cut: between CR and LF, and in a charac
     }),
     { numRuns: 300 },
   );
+});
+
+test("may be cut in each of its characters", async () => {
+  const bytes = new TextEncoder().encode("data: \u{1F600}\u00e9\r\n\r\ndata: b");
+  const everywhere = Array.from(bytes.keys());
+  expect(await read(bytes, everywhere)).toEqual(["\u{1F600}\u00e9", "b"]);
+  for (const at of everywhere) expect(await read(bytes, [at])).toEqual(["\u{1F600}\u00e9", "b"]);
+});
+
+test("are an error where they are not UTF-8, also where a character is cut off at the end", async () => {
+  for (const bytes of [[0x64, 0xff, 0x0a], [0x64, 0xf0, 0x9f]])
+    await expect(read(Uint8Array.from(bytes))).rejects.toMatchObject({
+      status: 502,
+      code: "upstream_invalid",
+      message: "upstream: expected UTF-8 text, got bytes that are not",
+    }); // biome-ignore format: two kinds
+});
+
+test("an event may have 2 ** 20 characters, in one line or in several, and not one more", async () => {
+  const tooLong = "upstream: expected an event of at most 1048576 characters, got a longer one";
+  const half = "x".repeat(2 ** 19);
+  const [first, second] = [`${half}\n`, half.slice(1)];
+  expect(await readText(`data:${first}data:${second}\n\n`)).toEqual([first + second]);
+  await expect(readText(`data:${first}data:${second}x\n\n`)).rejects.toThrow(tooLong);
+  // A line without its end: the field's name counts as well.
+  const line = `data:${half}${half.slice(5)}`;
+  expect(await readText(line)).toEqual([line.slice(5)]);
+  await expect(readText(`${line}x`)).rejects.toThrow(tooLong);
 });
 
 test("many data lines without end are bounded, too", async () => {

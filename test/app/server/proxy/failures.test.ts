@@ -246,6 +246,7 @@ describe("the guard", () => {
   }): Promise<{ s: Setting; answer: Awaited<ReturnType<typeof streamed>> }> {
     const once = vi.spyOn(Worker.prototype, "once");
     const dying = await StreamGuard.load(STREAM, { threads: 2 });
+    await dying.model.engine.ready();
     const workers = [...new Set(once.mock.contexts as Worker[])];
     expect(workers.length).toBe(1);
     const s = await setting(dying, async (_, response) => {

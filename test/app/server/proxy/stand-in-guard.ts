@@ -10,6 +10,7 @@ import { Guard } from "../../../../src/guard/guard.ts";
 import type { ModerationStream, RiskReading, StreamUpdate, Violation } from "../../../../src/guard/moderation-stream.ts";
 import type { StreamGuard } from "../../../../src/guard/stream-guard.ts";
 import type { Verdict } from "../../../../src/guard/verdict.ts";
+import type { Engine } from "../../../../src/tensor/engine.ts";
 import { MemoryError } from "../../../../src/tensor/memory-error.ts";
 import type { ChatMessage } from "../../../../src/tokenizer/chat-template.ts";
 
@@ -34,8 +35,10 @@ export const FAILURES: Readonly<Record<string, () => unknown>> = {
 type Input = { readonly messages: readonly ChatMessage[] };
 
 /** What the proxy calls of either guard. */
-interface Core {
+export interface Core {
   readonly name: string;
+  /** Without one: an engine that runs. */
+  readonly model?: { readonly engine: Pick<Engine, "failure"> };
   readonly stream: (input: Input, options: object) => ModerationStream;
   readonly moderate: (messages: readonly ChatMessage[], options: object) => Promise<Pick<Verdict, "safety" | "categories" | "flagged">>;
 }
@@ -86,7 +89,7 @@ export function standIn(kind: "Gen" | "Stream", lag: number = 4): StandIn {
     return { safety, categories: [], flagged: safety !== "Safe" };
   };
   return {
-    guard: guardOf({ name: `stand-in-${kind}`, stream, moderate }, kind === "Gen"),
+    guard: guardOf({ name: `stand-in-${kind}`, model: { engine: { failure: undefined } }, stream, moderate }, kind === "Gen"),
     break: () => {
       isBroken = true;
     },
@@ -99,6 +102,12 @@ export interface Account {
   readonly passed: string[];
   /** All that it was given, also as context. */
   readonly heard: string[];
+  /** What it was asked, in order: "query Hi", "push a", "end", "moderate Hi | a". */
+  readonly calls: string[];
+  /** What it was asked with. */
+  readonly options: object[];
+  /** Streams that hold memory. */
+  readonly open: () => number;
 }
 
 /** The same guard, with an account of its verdicts. */
@@ -106,9 +115,15 @@ export function accountOf(guard: Guard | StreamGuard): Account {
   const core = guard as unknown as Core;
   const passed: string[] = [];
   const heard: string[] = [];
+  const calls: string[] = [];
+  const allOptions: object[] = [];
+  let open = 0;
   const hear = (messages: readonly ChatMessage[]): void => void heard.push(...messages.map(({ content }) => content));
   const stream = (input: Input, options: object): ModerationStream => {
     const inner = core.stream(input, options);
+    allOptions.push(options);
+    open++;
+    let isOpen = true;
     let answer = "";
     const note = (update: StreamUpdate): StreamUpdate => {
       passed.push(answer.slice(0, update.violation?.at ?? update.clearedTo));
@@ -117,32 +132,42 @@ export function accountOf(guard: Guard | StreamGuard): Account {
     return {
       query: async () => {
         hear(input.messages);
+        calls.push(`query ${lastText(input.messages)}`);
         const reading = await inner.query();
         if (reading.risk === "Safe") passed.push(lastText(input.messages));
         return reading;
       },
       push: async text => {
         answer += text;
+        calls.push(`push ${text}`);
         return note(await inner.push(text));
       },
       end: async () => {
+        calls.push("end");
         const update = await inner.end();
         if (!update.violation) passed.push(answer); // one token that alone would offend is no violation where its text ends with it
         return note(update);
       },
-      close: () => inner.close(),
+      close: () => {
+        if (isOpen) open--;
+        isOpen = false;
+        inner.close();
+      },
     };
   };
   const moderate: Core["moderate"] = async (messages, options) => {
+    allOptions.push(options);
+    calls.push(`moderate ${messages.map(({ content }) => content).join(" | ")}`);
     const verdict = await core.moderate(messages, options);
     if (!verdict.flagged) passed.push(lastText(messages));
     return verdict;
   };
-  return { guard: guardOf({ name: core.name, stream, moderate }, guard instanceof Guard), passed, heard };
+  const guarded = guardOf({ ...(core.model ? { model: core.model } : {}), name: core.name, stream, moderate }, guard instanceof Guard);
+  return { guard: guarded, passed, heard, calls, options: allOptions, open: () => open };
 }
 
-function guardOf(core: Core, isGen: boolean): Guard | StreamGuard {
-  return Object.assign(Object.create(isGen ? Guard.prototype : null), core);
+export function guardOf(core: Core, isGen: boolean): Guard | StreamGuard {
+  return Object.assign(Object.create(isGen ? Guard.prototype : null), { model: { engine: { failure: undefined } }, ...core });
 }
 
 function lastText(messages: readonly ChatMessage[]): string {
