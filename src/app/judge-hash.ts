@@ -17,7 +17,7 @@ const TEXT_FILES = ["config.json", "generation_config.json", "tokenizer.json", "
 /** 64 bits: two of a million lines are alike once in 40 million batches. */
 const HASH_DIGITS = 16;
 
-/** Pieces of a tensor are hashed at the same time, beside this thread; 16 GB take seconds. */
+/** Pieces of a tensor are hashed at the same time, beside this thread. */
 const PIECE_BYTES = 4 * 2 ** 20;
 const PIECES = 4;
 

@@ -51,6 +51,10 @@ const [name = ""] = positionals;
 const room = ROOMS[name];
 if (!room || positionals.length > 1)
   throw new Error(`expected one of ${Object.keys(ROOMS).join(", ")}, got ${positionals.join(" ") || "none"}`);
+for (const option of ["sample", "seed"] as const) {
+  const value = values[option];
+  if (value !== undefined && !/^[1-9]\d{0,8}$/.test(value)) throw new Error(`--${option}: expected a whole number from 1, got ${value}`);
+}
 
 const folder = join(ROOT, "tmp/mutants", name);
 rmSync(folder, { recursive: true, force: true });

@@ -132,7 +132,7 @@ function messageParts(message: Json, wrap: (fields: Json) => Json): ChoiceParts 
   const reasonings = ["reasoning_content", "reasoning"].filter(name => textOf(message[name], name) !== "");
   const [first, second] = reasonings.map(name => message[name]);
   if (second !== undefined && second !== first) throw upstreamFault("one reasoning text", "two that differ");
-  if (reasonings.length > 0) add("reasoning", first, text => Object.fromEntries(reasonings.map(name => [name, text])));
+  add("reasoning", first, text => Object.fromEntries(reasonings.map(name => [name, text])));
   for (const field of ["content", "refusal"]) add(field, message[field], text => ({ [field]: text }));
   const calls = message.tool_calls ?? [];
   if (!Array.isArray(calls)) throw upstreamFault("tool_calls to be an array", "something else");

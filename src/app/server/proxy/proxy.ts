@@ -106,7 +106,7 @@ export function createProxy(guard: Guard | StreamGuard, options: ProxyOptions): 
     }
     if (request.method === "OPTIONS") {
       // A browser asks before it posts; the upstream's answer to that says what its own would.
-      const sent = { method: "OPTIONS", path: route.slice(3), search: queryOf(request), headers: request.headers, body: null };
+      const sent = { method: "OPTIONS", path: route.slice(3), search: queryOf(request, action), headers: request.headers, body: null };
       const { status, headers, close } = await upstream.send(sent, exchange.signal);
       close();
       return new Response(null, { status, headers });
@@ -226,7 +226,7 @@ async function moderate(
   exchange: Exchange,
 ): Promise<Response> {
   const { signal } = exchange;
-  const search = service.action === "block" ? queryOf(request) : new URL(request.url).search;
+  const search = queryOf(request, service.action);
   const body = await readJsonBody(request, service.maxBodyBytes, signal);
   const asked = readAsked(body, readQuestions, service.action !== "block");
   const choices = asked.questions.length * asked.answersEach;
@@ -276,11 +276,12 @@ function checkType({ type, close }: UpstreamResponse, isStream: boolean): void {
 }
 
 /**
- * The query that goes to the upstream of a moderated request: Azure's servers want one, and any other might be text
- * for the model.
+ * The query that goes to the upstream of a moderated request. Azure's servers want one; any other might be text for
+ * the model, and is refused where something is blocked.
  */
-function queryOf(request: Request): string {
+function queryOf(request: Request, action: Action): string {
   const { search, searchParams } = new URL(request.url);
+  if (action !== "block") return search;
   for (const [name, value] of searchParams) {
     if (name !== "api-version" || !isName(value)) throw invalid("query", "nothing but an api-version", "something else");
   }
