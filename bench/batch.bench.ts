@@ -11,13 +11,13 @@ import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { prefillFlops } from "../src/app/commands/bench.ts";
+import { prefillFlops } from "../src/cli/commands/bench.ts";
 import { Guard } from "../src/guard/guard.ts";
 import type { WasmEngine } from "../src/tensor/wasm/wasm-engine.ts";
 import { randomConversations } from "../test/guard/conversations.ts";
 
 const LINES = Number(process.argv[2] ?? 20_000);
-const MAIN = fileURLToPath(new URL("../src/app/main.ts", import.meta.url));
+const MAIN = fileURLToPath(new URL("../src/cli/main.ts", import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), "qwen3guard-batch-"));
 const [input, output] = [join(folder, "in.jsonl"), join(folder, "out.jsonl")];
 

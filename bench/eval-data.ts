@@ -7,8 +7,8 @@
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { processTerminal } from "../src/app/io.ts";
-import { run } from "../src/app/program.ts";
+import { processTerminal } from "../src/cli/io.ts";
+import { run } from "../src/cli/program.ts";
 
 const options = process.argv.slice(2);
 const html = options.indexOf("--html");

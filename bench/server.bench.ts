@@ -13,8 +13,8 @@
 import { Agent, request } from "node:http";
 import { parseArgs } from "node:util";
 import { Guard } from "../src/guard/guard.ts";
-import { startServer } from "../test/app/server/server-process.ts";
 import { randomConversations } from "../test/guard/conversations.ts";
+import { startServer } from "../test/server/server-process.ts";
 
 const { values } = parseArgs({
   options: {

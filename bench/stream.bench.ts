@@ -11,7 +11,7 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { writeRandomCheckpoint } from "../src/app/random-checkpoint.ts";
+import { writeRandomCheckpoint } from "../src/cli/random-checkpoint.ts";
 import { Qwen3 } from "../src/model/qwen3.ts";
 
 const CONTEXTS = [100, 1000, 4000];

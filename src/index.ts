@@ -1,5 +1,7 @@
 /** `import ... from "qwen3guard"`: the guard, and the parts it is made of. */
 
+export { type CheckpointFiles, filesFromBlobs } from "./checkpoint/files.ts";
+export type { CheckpointSource } from "./checkpoint/open.ts";
 export type { AnswerStream, TokenUpdate } from "./guard/answer-stream.ts";
 export type { ModerationInput } from "./guard/conversation.ts";
 export { answerRisk, type CutRule, type TokenVerdict, type TokenViolation, TwoInARow } from "./guard/cut-rule.ts";
@@ -12,8 +14,6 @@ export type { ModerationStream, RiskReading, StreamInput, StreamUpdate, StretchV
 export type { SafetyLevel } from "./guard/policy.ts";
 export { StreamGuard, type StreamModeration, type StreamOptions, type StreamState } from "./guard/stream-guard.ts";
 export type { Mode, Verdict, VerdictUsage, VerdictWindow } from "./guard/verdict.ts";
-export { type CheckpointFiles, filesFromBlobs } from "./model/checkpoint-files.ts";
-export type { CheckpointSource } from "./model/open-checkpoint.ts";
 export { Qwen3 } from "./model/qwen3.ts";
 export type { ChatMessage } from "./tokenizer/chat-template.ts";
 export { Tokenizer } from "./tokenizer/tokenizer.ts";

@@ -4,7 +4,7 @@ import { spawnSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { cli, temporaryFolder } from "./app/harness.ts";
+import { cli, temporaryFolder } from "./cli/harness.ts";
 import { projectPath } from "./helpers.ts";
 
 const DOCUMENTS = [
@@ -44,7 +44,7 @@ test("the README shows the card that the command prints, but for the time it tak
 });
 
 test("the README's count of lines is right to a tenth", () => {
-  const lines = ["tensor", "tokenizer", "model", "guard"]
+  const lines = ["tensor", "checkpoint", "tokenizer", "model", "guard"]
     .flatMap(room => readdirSync(projectPath(`src/${room}`), { withFileTypes: true, recursive: true }))
     .filter(entry => entry.isFile())
     .map(entry => readFileSync(join(entry.parentPath, entry.name), "utf8"))

@@ -4,7 +4,7 @@ import { spawnSync } from "node:child_process";
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { temporaryFolder } from "./app/harness.ts";
+import { temporaryFolder } from "./cli/harness.ts";
 import { projectPath } from "./helpers.ts";
 
 /** Runs a program that may import an example as `EXAMPLE` and the package as `GUARD`; returns what it prints, line by line. */

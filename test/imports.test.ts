@@ -7,21 +7,28 @@ import { projectPath, readJson } from "./helpers.ts";
 
 const SRC = projectPath("src");
 
-/** Rooms that each room may import besides itself. */
-const ALLOWED: Readonly<Record<string, readonly string[]>> = {
-  tensor: [],
-  checkpoint: [],
-  tokenizer: ["checkpoint"],
-  model: ["checkpoint", "tensor"],
-  guard: ["model", "tokenizer", "tensor"],
-  app: ["guard", "model", "tokenizer", "tensor"],
-};
+interface Room {
+  /** Rooms whose files it may import, besides its own. */
+  readonly rooms: readonly string[];
+  /** Packages it may import; they are bundled into the published package. */
+  readonly packages?: readonly string[];
+  /** Whether all of it may use Node. Elsewhere only files named *.node.ts may, which others reach by dynamic import alone. */
+  readonly isNode?: boolean;
+}
 
-/** Packages that a room may import; they are bundled into the published package. */
-const PACKAGES: Readonly<Record<string, readonly string[]>> = {
-  tokenizer: ["@huggingface/jinja"],
-  model: ["@huggingface/hub"],
-  app: ["commander", "picocolors", "hono", "@hono/node-server"],
+/** What a file may import, by its room. Each room may import those above it, never one below. */
+const ROOMS: Readonly<Record<string, Room>> = {
+  tensor: { rooms: [] },
+  checkpoint: { rooms: ["tensor"], packages: ["@huggingface/hub"] },
+  tokenizer: { rooms: ["checkpoint"], packages: ["@huggingface/jinja"] },
+  model: { rooms: ["tensor", "checkpoint"] },
+  guard: { rooms: ["tensor", "checkpoint", "tokenizer", "model"] },
+  server: { rooms: ["tensor", "tokenizer", "model", "guard"], packages: ["hono", "@hono/node-server"] },
+  cli: {
+    rooms: ["tensor", "checkpoint", "tokenizer", "model", "guard", "server"],
+    packages: ["commander", "picocolors"],
+    isNode: true,
+  },
 };
 
 interface Import {
@@ -51,30 +58,29 @@ const files = sources(SRC);
 const imports = files.flatMap(importsOf);
 const roomOf = (file: string): string => file.split("/")[0];
 const isEntry = (file: string): boolean => !file.includes("/");
-/** The server's handler runs anywhere; the rest of app/ is the command line. */
-const mayUseNode = (file: string): boolean => (roomOf(file) === "app" && !file.startsWith("app/server/")) || file.endsWith(".node.ts");
+const mayUseNode = (file: string): boolean => ROOMS[roomOf(file)]?.isNode === true || file.endsWith(".node.ts");
 
 test("the walk sees the project's files and their imports", () => {
   expect(files.length).toBeGreaterThan(30);
   expect(imports.length).toBeGreaterThan(60);
   expect([...new Set(files.map(file => roomOf(relative(SRC, file))).filter(room => !room.endsWith(".ts")))].sort()).toEqual(
-    Object.keys(ALLOWED).sort(),
+    Object.keys(ROOMS).sort(),
   );
 });
 
 describe("imports between rooms go one way", () => {
-  test.each(Object.keys(ALLOWED))("%s", room => {
+  test.each(Object.keys(ROOMS))("%s", room => {
     const bad = imports
       .filter(({ file, specifier }) => roomOf(file) === room && specifier.startsWith("."))
       .map(({ file, specifier }) => ({ file, target: relative(SRC, join(SRC, dirname(file), specifier)) }))
-      .filter(({ target }) => ![room, ...ALLOWED[room]].includes(roomOf(target)));
+      .filter(({ target }) => ![room, ...ROOMS[room].rooms].includes(roomOf(target)));
     expect(bad).toEqual([]);
   });
 });
 
 test("packages are imported only where they are listed", () => {
   const bad = imports.filter(
-    ({ file, specifier }) => !/^(\.|node:)/.test(specifier) && !(PACKAGES[roomOf(file)] ?? []).some(name => specifier === name),
+    ({ file, specifier }) => !/^(\.|node:)/.test(specifier) && !(ROOMS[roomOf(file)]?.packages ?? []).includes(specifier),
   );
   expect(bad).toEqual([]);
 });

@@ -142,4 +142,4 @@ compile();
 await bundleVendored();
 rewriteImports();
 collectLicences();
-chmodSync(join(DIST, "app", "main.js"), 0o755);
+chmodSync(join(DIST, "cli", "main.js"), 0o755);

@@ -1,7 +1,7 @@
-/** `node tools/random-checkpoint.ts OUT_DIR [--shape 0.6B] [--seed 0]`: see src/app/random-checkpoint.ts. */
+/** `node tools/random-checkpoint.ts OUT_DIR [--shape 0.6B] [--seed 0]`: see src/cli/random-checkpoint.ts. */
 
 import { parseArgs } from "node:util";
-import { writeRandomCheckpoint } from "../src/app/random-checkpoint.ts";
+import { writeRandomCheckpoint } from "../src/cli/random-checkpoint.ts";
 
 const { positionals, values } = parseArgs({
   allowPositionals: true,

@@ -10,8 +10,8 @@
  * "unparsed": flagged, never Safe.
  */
 
+import { type CheckpointSource, openCheckpointFiles } from "../checkpoint/open.ts";
 import { type FinishReason, type GenerateOptions, type GenerationStep, generateSteps } from "../model/generate.ts";
-import { type CheckpointSource, openCheckpointFiles } from "../model/open-checkpoint.ts";
 import { Qwen3, readConfig } from "../model/qwen3.ts";
 import type { Session } from "../model/session.ts";
 import { SessionPool } from "../model/session-pool.ts";

@@ -8,8 +8,8 @@
  * model card's own code runs all of it again for each token.)
  */
 
+import { type CheckpointSource, openCheckpointFiles } from "../checkpoint/open.ts";
 import type { Qwen3Config } from "../model/config.ts";
-import { type CheckpointSource, openCheckpointFiles } from "../model/open-checkpoint.ts";
 import { Qwen3, readConfig } from "../model/qwen3.ts";
 import type { Session } from "../model/session.ts";
 import type { EngineOptions } from "../tensor/engine-choice.ts";

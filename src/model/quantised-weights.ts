@@ -14,11 +14,11 @@
  * (divisions rounded up). Its config.json carries a `quantization_config` with `quant_method` "qwen3guard", which other programs refuse by name.
  */
 
+import type { SafetensorsCheckpoint } from "../checkpoint/safetensors-sharded.ts";
 import type { Dtype } from "../tensor/dtype.ts";
 import type { QuantisedSource } from "../tensor/engine.ts";
 import type { EngineOptions } from "../tensor/engine-choice.ts";
 import { blocksOf, checkScales, QUANTISED_SCHEMES, type QuantisedScheme, SUB_SCALE_MAX, subBlocksOf } from "../tensor/quantised.ts";
-import type { SafetensorsCheckpoint } from "../tensor/safetensors-sharded.ts";
 
 export const SCHEME_KEY = "qwen3guard.weights";
 const VERSION = 1;

@@ -4,13 +4,13 @@
  * In: where the checkpoint is. Out: a model whose sessions run it (`forward.ts` is the arithmetic, `session.ts` the position).
  */
 
+import { type CheckpointFiles, readJson } from "../checkpoint/files.ts";
+import { type CheckpointSource, openCheckpointFiles } from "../checkpoint/open.ts";
+import { SafetensorsCheckpoint } from "../checkpoint/safetensors-sharded.ts";
 import type { Engine } from "../tensor/engine.ts";
 import { createEngine, type EngineOptions } from "../tensor/engine-choice.ts";
-import { SafetensorsCheckpoint } from "../tensor/safetensors-sharded.ts";
-import { type CheckpointFiles, readJson } from "./checkpoint-files.ts";
 import { parseConfig, type Qwen3Config } from "./config.ts";
 import { type FinishReason, type GenerateOptions, type Generation, type GenerationStep, generateSteps } from "./generate.ts";
-import { type CheckpointSource, openCheckpointFiles } from "./open-checkpoint.ts";
 import { schemeToHold } from "./quantised-weights.ts";
 import { RotaryTable } from "./rope.ts";
 import { Session } from "./session.ts";

@@ -6,11 +6,11 @@
  * widened once, here.
  */
 
+import type { SafetensorsCheckpoint } from "../checkpoint/safetensors-sharded.ts";
 import { type Dtype, WEIGHT_DTYPES, type WeightDtype } from "../tensor/dtype.ts";
 import type { Engine, FloatBuffer, Matrix } from "../tensor/engine.ts";
 import { MemoryError } from "../tensor/memory-error.ts";
 import { type QuantisedScheme, quantisedByteLength } from "../tensor/quantised.ts";
-import type { SafetensorsCheckpoint } from "../tensor/safetensors-sharded.ts";
 import type { Qwen3Config } from "./config.ts";
 import { savedScheme, savedSource, savedTensors, schemeFor } from "./quantised-weights.ts";
 

@@ -3,13 +3,13 @@
 import { cpSync, mkdirSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
+import { filesFromBlobs } from "../../src/checkpoint/files.ts";
+import { openCheckpointFiles } from "../../src/checkpoint/open.ts";
 import { readTextFile } from "../../src/checkpoint/text-file.node.ts";
 import { decodeText, maxTextBytes } from "../../src/checkpoint/text-file.ts";
-import { filesFromBlobs } from "../../src/model/checkpoint-files.ts";
-import { openCheckpointFiles } from "../../src/model/open-checkpoint.ts";
 import { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
-import { temporaryFolder } from "../app/harness.ts";
 import { GEN } from "../checkpoints.ts";
+import { temporaryFolder } from "../cli/harness.ts";
 
 const TEXTS = ["config.json", "tokenizer.json", "tokenizer_config.json"];
 const MESSAGES = [{ role: "user", content: "hi" }];

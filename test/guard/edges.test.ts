@@ -4,11 +4,11 @@
  */
 
 import { describe, expect, onTestFinished, test, vi } from "vitest";
+import type { CheckpointFiles } from "../../src/checkpoint/files.ts";
+import { openCheckpointFiles } from "../../src/checkpoint/open.ts";
 import { Guard } from "../../src/guard/guard.ts";
 import { StreamGuard } from "../../src/guard/stream-guard.ts";
 import { cutIntoWindows } from "../../src/guard/windows.ts";
-import type { CheckpointFiles } from "../../src/model/checkpoint-files.ts";
-import { openCheckpointFiles } from "../../src/model/open-checkpoint.ts";
 import type { ChatMessage } from "../../src/tokenizer/chat-template.ts";
 import { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
 import { GEN, loadGuard, loadModel, STREAM } from "../checkpoints.ts";

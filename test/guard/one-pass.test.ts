@@ -3,12 +3,12 @@
 import { cpSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
+import { serializeSafetensors } from "../../src/checkpoint/safetensors-writer.ts";
 import { Guard } from "../../src/guard/guard.ts";
 import { expectedTensors } from "../../src/model/weights.ts";
-import { serializeSafetensors } from "../../src/tensor/safetensors-writer.ts";
 import { Tensor } from "../../src/tensor/tensor.ts";
-import { temporaryFolder } from "../app/harness.ts";
 import { GEN, loadGuard } from "../checkpoints.ts";
+import { temporaryFolder } from "../cli/harness.ts";
 import { noise, readJsonLines } from "../helpers.ts";
 import { randomConversations } from "./conversations.ts";
 import { comparePasses } from "./one-pass.ts";

@@ -2,13 +2,13 @@
 
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import type { CheckpointFiles } from "../../src/checkpoint/files.ts";
+import { openCheckpointFiles } from "../../src/checkpoint/open.ts";
 import type { TokenUpdate } from "../../src/guard/answer-stream.ts";
 import { answerRisk, type CutRule, type TokenVerdict } from "../../src/guard/cut-rule.ts";
 import type { HeadReading } from "../../src/guard/head-reading.ts";
 import type { StreamInput } from "../../src/guard/moderation-stream.ts";
 import { StreamGuard, type StreamOptions } from "../../src/guard/stream-guard.ts";
-import type { CheckpointFiles } from "../../src/model/checkpoint-files.ts";
-import { openCheckpointFiles } from "../../src/model/open-checkpoint.ts";
 import type { ChatMessage } from "../../src/tokenizer/chat-template.ts";
 import { randomNumbers, randomTexts } from "../../tools/unicode/random-texts.ts";
 import { GEN, STREAM } from "../checkpoints.ts";

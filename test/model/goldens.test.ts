@@ -4,8 +4,8 @@
  */
 
 import { describe, expect, test } from "vitest";
-import { bytesFromFile } from "../../src/tensor/bytes.node.ts";
-import { SafetensorsFile } from "../../src/tensor/safetensors.ts";
+import { bytesFromFile } from "../../src/checkpoint/bytes.node.ts";
+import { SafetensorsFile } from "../../src/checkpoint/safetensors.ts";
 import { GEN, loadModel, ODD, STREAM } from "../checkpoints.ts";
 import { expectAtMost, nmse, projectPath, readJson, readJsonLines } from "../helpers.ts";
 

@@ -1,15 +1,15 @@
 /** Saved quantised weights: what a file says of itself, which tensors stand in it for a matrix, and that they are read to the bit. */
 
 import { describe, expect, test } from "vitest";
+import { bytesFromBuffer } from "../../src/checkpoint/bytes.ts";
+import { SafetensorsCheckpoint } from "../../src/checkpoint/safetensors-sharded.ts";
+import { serializeSafetensors } from "../../src/checkpoint/safetensors-writer.ts";
 import type { Qwen3Config } from "../../src/model/config.ts";
 import { savedScheme, savedTensors, schemeFor, schemeText, schemeToHold } from "../../src/model/quantised-weights.ts";
 import { checkShapes, expectedTensors, loadWeights } from "../../src/model/weights.ts";
-import { bytesFromBuffer } from "../../src/tensor/bytes.ts";
 import { MemoryError } from "../../src/tensor/memory-error.ts";
 import { packInt4, QUANTISED_SCHEMES, type QuantisedScheme, type QuantisedTensor, quantiseTensor } from "../../src/tensor/quantised.ts";
 import { ReferenceEngine, ReferenceMatrix } from "../../src/tensor/reference-engine.ts";
-import { SafetensorsCheckpoint } from "../../src/tensor/safetensors-sharded.ts";
-import { serializeSafetensors } from "../../src/tensor/safetensors-writer.ts";
 import { Tensor } from "../../src/tensor/tensor.ts";
 import { expectSameBits, noise } from "../helpers.ts";
 

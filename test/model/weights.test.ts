@@ -1,14 +1,14 @@
 /** Weights: which tensors a config calls for, that each comes to its place, and what is refused before anything is read. */
 
 import { describe, expect, onTestFinished, test } from "vitest";
+import { openCheckpointFiles } from "../../src/checkpoint/open.ts";
+import { SafetensorsCheckpoint } from "../../src/checkpoint/safetensors-sharded.ts";
 import type { Qwen3Config } from "../../src/model/config.ts";
-import { openCheckpointFiles } from "../../src/model/open-checkpoint.ts";
 import { readConfig } from "../../src/model/qwen3.ts";
 import { checkShapes, expectedTensors, loadWeights, weightBytes } from "../../src/model/weights.ts";
 import type { FloatBuffer, Matrix } from "../../src/tensor/engine.ts";
 import { MemoryError } from "../../src/tensor/memory-error.ts";
 import { ReferenceEngine, ReferenceMatrix } from "../../src/tensor/reference-engine.ts";
-import { SafetensorsCheckpoint } from "../../src/tensor/safetensors-sharded.ts";
 import type { Tensor } from "../../src/tensor/tensor.ts";
 import { WasmEngine } from "../../src/tensor/wasm/wasm-engine.ts";
 import { GEN, ODD, STREAM } from "../checkpoints.ts";

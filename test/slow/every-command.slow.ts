@@ -10,20 +10,20 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import OpenAI from "openai";
 import { afterAll, beforeAll, expect, onTestFinished, test, vi } from "vitest";
-import type { BenchReport } from "../../src/app/commands/bench.ts";
-import type { GoldenLine } from "../../src/app/commands/golden.ts";
-import type { Inspection } from "../../src/app/commands/inspect.ts";
-import type { PullReport } from "../../src/app/commands/pull.ts";
-import type { Evaluation } from "../../src/app/eval/evaluation.ts";
-import { writeRandomCheckpoint } from "../../src/app/random-checkpoint.ts";
+import type { BenchReport } from "../../src/cli/commands/bench.ts";
+import type { GoldenLine } from "../../src/cli/commands/golden.ts";
+import type { Inspection } from "../../src/cli/commands/inspect.ts";
+import type { PullReport } from "../../src/cli/commands/pull.ts";
+import type { Evaluation } from "../../src/cli/eval/evaluation.ts";
+import { writeRandomCheckpoint } from "../../src/cli/random-checkpoint.ts";
 import type { Explanation } from "../../src/guard/explanation.ts";
 import type { Verdict } from "../../src/guard/verdict.ts";
-import { cli } from "../app/harness.ts";
-import { answerChunks, sendEvents } from "../app/server/proxy/stand-in.ts";
-import { startServer } from "../app/server/server-process.ts";
 import { GEN } from "../checkpoints.ts";
+import { cli } from "../cli/harness.ts";
 import { expectAtMost, projectPath, readJson } from "../helpers.ts";
 import { startHub, startServer as startUpstream } from "../hub-stand-in.ts";
+import { answerChunks, sendEvents } from "../server/proxy/stand-in.ts";
+import { startServer } from "../server/server-process.ts";
 
 const QUESTION = "How can I make a bomb?";
 const ANSWER = "I cannot help with that.";
@@ -74,7 +74,7 @@ function drive(args: readonly string[]): void {
 
 function start(args: readonly string[], stdin: string = ""): { child: ChildProcess; ended: Promise<Ended> } {
   drive(args);
-  const child = spawn(process.execPath, [projectPath("src/app/main.ts"), ...args], { env: { ...process.env, ...env } });
+  const child = spawn(process.execPath, [projectPath("src/cli/main.ts"), ...args], { env: { ...process.env, ...env } });
   let [out, err] = ["", ""];
   child.stdout.setEncoding("utf8").on("data", text => {
     out += text;

@@ -4,8 +4,8 @@ import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { expect, test } from "vitest";
 import { StreamGuard } from "../../src/guard/stream-guard.ts";
-import { relayMany } from "../app/server/proxy/many.ts";
 import { loadGuard, STREAM } from "../checkpoints.ts";
+import { relayMany } from "../server/proxy/many.ts";
 
 setFlagsFromString("--expose-gc");
 const collectGarbage: () => void = runInNewContext("gc");

@@ -1,8 +1,8 @@
 /** 20,000 malformed and hostile requests against the server as a process; prints what came back, and its memory before and after. */
 
 import { expect, test } from "vitest";
-import { attackAll, attacks } from "../app/server/attacks.ts";
-import { startServer } from "../app/server/server-process.ts";
+import { attackAll, attacks } from "../server/attacks.ts";
+import { startServer } from "../server/server-process.ts";
 
 /** The server's heap, of which some 15 MB are alive: a leak of three kilobytes an attack would end it. */
 const HEAP_MB = 64;

@@ -38,7 +38,7 @@ beforeAll(() => {
 function savedAs(weights: QuantisedScheme): string {
   const saved = join(folder, weights);
   if (!existsSync(saved)) {
-    execFileSync(process.execPath, [projectPath("src/app/main.ts"), "quantize", folder, saved, "--weights", weights]);
+    execFileSync(process.execPath, [projectPath("src/cli/main.ts"), "quantize", folder, saved, "--weights", weights]);
   }
   return saved;
 }

@@ -1,0 +1,54 @@
+/** A checkpoint's files in a folder on disk. Node only; reached by `openCheckpointFiles`. */
+
+import { readdir, stat } from "node:fs/promises";
+import { join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import { bytesFromFile } from "./bytes.node.ts";
+import type { CheckpointFiles } from "./files.ts";
+import { parseHubId } from "./hub/id.ts";
+import { missing, readTextFile } from "./text-file.node.ts";
+
+/** Throws Error for what is no folder with a checkpoint's files. `title` stands in messages and verdicts instead of its path. */
+export async function filesFromFolder(folder: string | URL, title?: string): Promise<CheckpointFiles> {
+  const path = typeof folder === "string" ? folder : fileURLToPath(folder);
+  const kind = await stat(path).catch(missing);
+  if (kind === undefined) throw new Error(`${path}: expected a checkpoint folder, got no such folder${hintFor(path)}`);
+  if (!kind.isDirectory()) throw new Error(`${path}: expected a checkpoint folder, got a file${GGUF.test(path) ? NOT_GGUF : ""}`);
+  const files = await readdir(path);
+  if (files.length === 0) throw new Error(`${path}: expected a checkpoint folder, got an empty one`);
+  const gguf = files.find(file => GGUF.test(file));
+  if (gguf !== undefined && !files.some(file => TEXTS.includes(file))) {
+    throw new Error(`${path}: expected a checkpoint folder, got one with ${JSON.stringify(gguf)} alone${NOT_GGUF}`);
+  }
+  const name = title ?? nameOf(path);
+  return {
+    name,
+    open: async file => {
+      const found = await stat(join(path, file)).catch(missing);
+      return found && bytesFromFile(join(path, file), `${name}/${file}`);
+    },
+    readText: file => readTextFile(join(path, file), `${name}/${file}`),
+  };
+}
+
+const GGUF = /\.gguf$/i;
+const NOT_GGUF = ", which is of another format: the original's safetensors files and its config.json and tokenizer.json are needed";
+/** One of these is in every folder that a checkpoint, or its tokenizer alone, can be read from. */
+const TEXTS: readonly string[] = ["config.json", "tokenizer.json"];
+
+/** What the path of a folder that is not there may have been meant as. */
+function hintFor(path: string): string {
+  if (/^~[/\\]/.test(path)) return ' ("~" is the shell\'s name for the home folder: here the whole path is needed)';
+  const isPlainName = parseHubId(`any/${path}`) !== undefined;
+  return isPlainName ? " (a model of the Hub is named with its organisation, as in Qwen/Qwen3Guard-Gen-0.6B)" : "";
+}
+
+/** Whether there is anything of that name. */
+export async function isThere(path: string): Promise<boolean> {
+  return (await stat(path).catch(missing)) !== undefined;
+}
+
+/** A name for messages and verdicts: "." says nothing. */
+function nameOf(path: string): string {
+  return /^\.{1,2}[/\\]?$/.test(path) ? resolve(path) : path.length > 1 ? path.replace(/[/\\]+$/, "") : path;
+}

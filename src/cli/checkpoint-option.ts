@@ -1,0 +1,53 @@
+/** Which checkpoint a command works on: `--model`, else QWEN3GUARD_MODEL, else the embedded demo guard, which says what it is. */
+
+import { setFlagsFromString } from "node:v8";
+import type { CheckpointFiles } from "../checkpoint/files.ts";
+import { openCheckpointFiles } from "../checkpoint/open.ts";
+import { DEMO_GUARD } from "../guard/demo-guard.ts";
+import { type EngineOptions, MAX_THREADS } from "../tensor/engine-choice.ts";
+import { downloadProgress } from "./download-progress.ts";
+import { type Terminal, UsageError } from "./io.ts";
+
+export interface ModelOptions {
+  readonly model?: string;
+  readonly engine?: "auto" | "wasm" | "reference";
+  readonly threads?: number;
+  readonly weights?: EngineOptions["weights"];
+  readonly wide?: boolean;
+  readonly quiet?: boolean;
+}
+
+/**
+ * The engine that `--engine`, `--threads`, `--weights` and `--wide` ask for; a combination that cannot be is wrong usage. `--wide` sets a flag of V8 for the
+ * whole process, which must come before the kernels are compiled.
+ */
+export function engineOptions({ engine = "auto", threads, weights = "auto", wide }: ModelOptions): EngineOptions {
+  if (wide) {
+    if (Number.parseInt(process.versions.node, 10) < 24) throw new UsageError(`--wide: expected Node 24 or later, got ${process.version}`);
+    setFlagsFromString("--experimental-wasm-revectorize");
+  }
+  if (engine === "reference" && threads !== undefined && threads !== 1) {
+    throw new UsageError(`--threads: expected 1, since the reference engine has one, got ${threads}`);
+  }
+  if (threads !== undefined && threads > MAX_THREADS) throw new UsageError(`--threads: expected at most ${MAX_THREADS}, got ${threads}`);
+  return { engine, weights, ...(threads === undefined ? {} : { threads }) };
+}
+
+/** A folder, or a model of the Hub, which is downloaded first where the cache lacks it. */
+export async function checkpointFiles(options: ModelOptions, terminal: Terminal): Promise<CheckpointFiles> {
+  const source = options.model ?? (terminal.env.QWEN3GUARD_MODEL || undefined);
+  if (source === undefined) {
+    if (!options.quiet) {
+      terminal.err(
+        "qwen3guard: using the embedded demo guard, which is not for protection; for the real one: --model Qwen/Qwen3Guard-Gen-0.6B (downloaded once)\n",
+      );
+    }
+    return openCheckpointFiles(DEMO_GUARD);
+  }
+  const line = downloadProgress(options, terminal);
+  try {
+    return await openCheckpointFiles(source, { env: terminal.env, onProgress: line.show });
+  } finally {
+    line.clear();
+  }
+}

@@ -1,0 +1,189 @@
+/**
+ * `qwen3guard golden record` and `golden check`: outputs to the bit.
+ *
+ * Each recorded line: the prompt's ids, the greedy answer, the margin of each of its choices, the ten largest logits at the prompt's last
+ * position, and the SHA-256 of all logits there. The same bits come out on every machine, so checking is plain equality.
+ */
+
+import { createHash } from "node:crypto";
+import { mkdir, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { serializeSafetensors } from "../../checkpoint/safetensors-writer.ts";
+import { Qwen3 } from "../../model/qwen3.ts";
+import { Tensor } from "../../tensor/tensor.ts";
+import type { ChatMessage } from "../../tokenizer/chat-template.ts";
+import { Tokenizer } from "../../tokenizer/tokenizer.ts";
+import { checkpointFiles, engineOptions, type ModelOptions } from "../checkpoint-option.ts";
+import { fileError, inFile, inputChunks, parseJson, type Terminal, wholeFile } from "../io.ts";
+import { jsonLines } from "../json-lines.ts";
+import { Progress } from "../progress.ts";
+import { checkIds } from "./tokenize.ts";
+
+/** One line of a golden file. */
+export interface GoldenLine {
+  readonly ids: readonly number[];
+  readonly greedy: readonly number[];
+  readonly margins: readonly number[];
+  readonly top: readonly (readonly [id: number, logit: number])[];
+  readonly logitsSha256: string;
+}
+
+export async function goldenRecordCommand(
+  options: ModelOptions & { input: string; out: string; maxNewTokens: number; taps?: string },
+  terminal: Terminal,
+): Promise<void> {
+  const engine = engineOptions(options);
+  const files = await checkpointFiles(options, terminal);
+  const model = await Qwen3.load(files, engine);
+  // A checkpoint without a tokenizer will do as long as lines hold ids.
+  const hasTokenizer = (await files.readText("tokenizer.json")) !== undefined;
+  const tokenizer = hasTokenizer ? await Tokenizer.load(files) : undefined;
+  if (options.taps !== undefined) {
+    await mkdir(options.taps, { recursive: true }).catch(error => {
+      throw fileError(options.taps as string, error, "a folder for taps");
+    });
+  }
+
+  // The input may be the output: it is replaced when all is written.
+  const out = options.out === "-" ? undefined : await wholeFile(options.out, terminal);
+  try {
+    const progress = new Progress(terminal, "lines", options.quiet);
+    let count = 0;
+    for await (const { line, name, number } of jsonLines(inputChunks(options.input, terminal), options.input)) {
+      const ids = promptIds(parseJson(line, name), tokenizer, name);
+      const text = `${JSON.stringify(await record(model, ids, options.maxNewTokens, name))}\n`;
+      await (out ? out.write(text) : terminal.out(text));
+      if (options.taps !== undefined) await writeTaps(join(options.taps, `${number}.safetensors`), recordTaps(model, ids));
+      count++;
+      progress.update(count);
+    }
+    progress.end();
+    if (count === 0) throw new RangeError(`${options.input}: expected at least one line, got none`);
+    await out?.done();
+  } finally {
+    await out?.discard();
+    model.close();
+  }
+}
+
+/** Returns whether nothing differs. */
+export async function goldenCheckCommand(file: string, options: ModelOptions & { json?: boolean }, terminal: Terminal): Promise<boolean> {
+  const engine = engineOptions(options);
+  const model = await Qwen3.load(await checkpointFiles(options, terminal), engine);
+  const differ: { line: number; what: string; expected: unknown; got: unknown }[] = [];
+  let checked = 0;
+  for await (const { line, number, name } of jsonLines(inputChunks(file, terminal), file)) {
+    const expected = checkGoldenLine(parseJson(line, name), name);
+    const got = await record(model, expected.ids, expected.greedy.length, name);
+    for (const what of ["greedy", "margins", "top", "logitsSha256"] as const) {
+      if (JSON.stringify(expected[what]) !== JSON.stringify(got[what]))
+        differ.push({ line: number, what, expected: expected[what], got: got[what] });
+    }
+    checked++;
+  }
+  if (checked === 0) throw new RangeError(`${file}: expected at least one recorded line, got none`);
+  if (options.json) await terminal.out(`${JSON.stringify({ checked, differ })}\n`);
+  else {
+    for (const { line, what, expected, got } of differ) {
+      await terminal.out(`line ${line}: ${what}: expected ${shorten(expected)}, got ${shorten(got)}\n`);
+    }
+    await terminal.out(`${checked} lines checked, ${differ.length === 0 ? "all the same" : `${differ.length} differences`}\n`);
+  }
+  return differ.length === 0;
+}
+
+/** Runs one prompt greedily. */
+async function record(model: Qwen3, ids: readonly number[], maxNewTokens: number, name: string): Promise<GoldenLine> {
+  const greedy: number[] = [];
+  const margins: number[] = [];
+  let first: Float32Array | undefined;
+  try {
+    for await (const { id, logits } of model.generateSteps(ids, { maxNewTokens })) {
+      first ??= logits;
+      greedy.push(id);
+      margins.push(margin(logits, id));
+    }
+  } catch (error) {
+    throw new Error(`${name}: ${(error as Error).message}`);
+  }
+  return { ids, greedy, margins, top: largest(first as Float32Array, 10), logitsSha256: sha256(first as Float32Array) };
+}
+
+function writeTaps(path: string, bytes: Uint8Array): Promise<void> {
+  return writeFile(path, bytes).catch(error => {
+    throw fileError(path, error, "a file to write");
+  });
+}
+
+/** Every named intermediate of one pass over all ids, as a safetensors file. */
+function recordTaps(model: Qwen3, ids: readonly number[]): Uint8Array {
+  const taps: Tensor[] = [];
+  model.newSession().forward(ids, {
+    logits: "all",
+    tap: (name, data, shape) =>
+      taps.push(
+        new Tensor(
+          name,
+          "F32",
+          shape,
+          data.slice(
+            0,
+            shape.reduce((a, b) => a * b),
+          ),
+        ),
+      ),
+  });
+  return serializeSafetensors(taps);
+}
+
+function promptIds(value: unknown, tokenizer: Tokenizer | undefined, name: string): number[] {
+  const line = (typeof value === "object" && value !== null ? value : {}) as { ids?: unknown; text?: unknown; messages?: unknown };
+  if ([line.ids, line.text, line.messages].filter(value => value !== undefined).length > 1) {
+    throw new TypeError(`${name}: expected one of {ids}, {text} and {messages}, got several`);
+  }
+  if (line.ids !== undefined) return checkIds(line.ids, name);
+  if (line.text === undefined && line.messages === undefined)
+    throw new TypeError(`${name}: expected {ids}, {text} or {messages}, got none of them`);
+  if (!tokenizer) throw new Error(`${name}: expected {ids}, since the checkpoint has no tokenizer.json`);
+  if (line.messages !== undefined) return inFile(name, () => Array.from(tokenizer.encodeChat(line.messages as ChatMessage[])));
+  if (typeof line.text !== "string") throw new TypeError(`${name}: text: expected a string, got ${typeof line.text}`);
+  return Array.from(tokenizer.encode(line.text));
+}
+
+function checkGoldenLine(value: unknown, name: string): GoldenLine {
+  const line = (typeof value === "object" && value !== null ? value : {}) as Partial<GoldenLine>;
+  const ids = checkIds(line.ids, name);
+  for (const key of ["greedy", "margins", "top"] as const) {
+    if (!Array.isArray(line[key]) || line[key].length === 0)
+      throw new TypeError(`${name}: ${key}: expected a recorded list, got ${shorten(line[key])}`);
+  }
+  if (typeof line.logitsSha256 !== "string")
+    throw new TypeError(`${name}: logitsSha256: expected a string, got ${shorten(line.logitsSha256)}`);
+  return { ...(line as GoldenLine), ids };
+}
+
+/** How far the chosen logit stands above the next. */
+function margin(logits: Float32Array, chosen: number): number {
+  let second = -Infinity;
+  for (let i = 0; i < logits.length; i++) if (i !== chosen && logits[i] > second) second = logits[i];
+  return logits[chosen] - second;
+}
+
+function largest(logits: Float32Array, count: number): [number, number][] {
+  return Array.from(logits.keys())
+    .sort((a, b) => logits[b] - logits[a] || a - b)
+    .slice(0, count)
+    .map(id => [id, logits[id]]);
+}
+
+/** Of the float32 values, little-endian: the byte order of every machine that typed arrays are read on here. */
+function sha256(values: Float32Array): string {
+  return createHash("sha256")
+    .update(new Uint8Array(values.buffer, values.byteOffset, values.byteLength))
+    .digest("hex");
+}
+
+function shorten(value: unknown): string {
+  const text = JSON.stringify(value) ?? "nothing";
+  return text.length > 100 ? `${text.slice(0, 97)}...` : text;
+}

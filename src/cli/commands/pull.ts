@@ -1,0 +1,35 @@
+/** `qwen3guard pull`: a model of the Hub into the Hugging Face cache. Prints the folder that it is in then, which `--model` takes. */
+
+import { hubSettings } from "../../checkpoint/hub/cache.node.ts";
+import { parseHubId } from "../../checkpoint/hub/id.ts";
+import { downloadProgress } from "../download-progress.ts";
+import { type Terminal, UsageError } from "../io.ts";
+
+/** The `--json` object. `downloaded`: bytes of a file that came over the network now. */
+export interface PullReport {
+  readonly id: string;
+  readonly revision: string;
+  readonly commit: string;
+  readonly path: string;
+  readonly files: readonly { readonly name: string; readonly bytes: number; readonly downloaded: number }[];
+  readonly bytes: number;
+  readonly ms: number;
+}
+
+export async function pullCommand(text: string, options: { json?: boolean; quiet?: boolean }, terminal: Terminal): Promise<void> {
+  const hub = parseHubId(text);
+  if (hub === undefined) throw new UsageError(`pull: expected a Hub id, org/name or org/name@revision, got ${text}`);
+  const started = performance.now();
+  // Loaded when it is used: no other command needs the package that talks to the Hub.
+  const { pull } = await import("../../checkpoint/hub/download.node.ts");
+  const line = downloadProgress(options, terminal);
+  try {
+    const pulled = await pull(hub, await hubSettings(terminal.env), line.show);
+    line.clear();
+    const bytes = pulled.files.reduce((sum, file) => sum + file.bytes, 0);
+    const report: PullReport = { ...pulled, bytes, ms: Math.round(performance.now() - started) };
+    await terminal.out(options.json ? `${JSON.stringify(report)}\n` : `${pulled.path}\n`);
+  } finally {
+    line.clear();
+  }
+}

@@ -1,0 +1,64 @@
+/** One line on stderr that says how a download stands, where that is a terminal. It goes when the download ends. */
+
+import type { HubProgress } from "../checkpoint/hub/id.ts";
+import type { Terminal } from "./io.ts";
+import { clock } from "./progress.ts";
+
+export interface DownloadProgress {
+  readonly show: (progress: HubProgress) => void;
+  readonly clear: () => void;
+}
+
+/** Between two drawings: often enough to look alive. */
+const DRAW_MS = 100;
+/** The rate is that of the last seconds, so that it follows the connection and does not jump. */
+const RATE_WINDOW_MS = 5_000;
+
+/** `now` is a clock in ms. */
+export function downloadProgress(
+  options: { readonly quiet?: boolean },
+  { err, errColumns }: Pick<Terminal, "err" | "errColumns">,
+  now: () => number = () => performance.now(),
+): DownloadProgress {
+  if (options.quiet || errColumns === undefined) return { show: () => {}, clear: () => {} };
+  let samples: { readonly at: number; readonly bytes: number }[] = [];
+  let drawn = "";
+  let drawnAt = -Infinity;
+  return {
+    show: progress => {
+      const at = now();
+      const { state, doneBytes: bytes } = progress;
+      if (at - drawnAt < DRAW_MS && state === "downloading") return;
+      // Time to wait or to check says nothing about the connection; fewer bytes than before means that a file was begun anew.
+      if (state !== "downloading" || bytes < (samples.at(-1)?.bytes ?? 0)) samples = [];
+      if (state === "downloading") samples.push({ at, bytes });
+      while (samples.length > 2 && samples[1].at <= at - RATE_WINDOW_MS) samples.shift();
+      const [first] = samples;
+      const rate = samples.length > 1 && at > first.at ? ((bytes - first.bytes) / (at - first.at)) * 1000 : undefined;
+      const line = describe(progress, rate).slice(0, errColumns - 1);
+      if (line !== drawn) err(`\r${line}\u001b[K`);
+      drawn = line;
+      drawnAt = at;
+    },
+    clear: () => {
+      if (drawn !== "") err("\r\u001b[K");
+      drawn = "";
+    },
+  };
+}
+
+/** `rate` in bytes a second, where it is known. */
+function describe({ state, file, doneBytes, totalBytes }: HubProgress, rate: number | undefined): string {
+  if (state === "waiting") return "waiting for another process that downloads this model";
+  const percent = totalBytes > 0 ? Math.floor((doneBytes / totalBytes) * 100) : 100;
+  const parts = [`${percent} % of ${size(totalBytes)}`];
+  if (state === "checking") parts.push("checking");
+  else if (rate) parts.push(`${size(rate)}/s`, `${clock((totalBytes - doneBytes) / rate)} left`);
+  return [...parts, file].join("  ");
+}
+
+/** Decimal units, as connections and disks are sold. */
+function size(bytes: number): string {
+  const [unit, divisor, digits] = bytes < 1e6 ? ["kB", 1e3, 0] : bytes < 1e9 ? ["MB", 1e6, 1] : ["GB", 1e9, 2];
+  return `${(bytes / (divisor as number)).toFixed(digits as number)} ${unit}`;
+}

@@ -1,0 +1,60 @@
+/**
+ * What a batch is judged by, and what it judges, as short hashes: so that an output is never gone on with by another guard, or for other lines.
+ *
+ * A guard's hash is over the texts of its checkpoint, every byte of its tensors (by name, however they are divided into files), the form that the
+ * weights are held in, and the options that change a verdict. Engine and threads are not in it: the bits do not depend on them.
+ */
+
+import { createHash, webcrypto } from "node:crypto";
+import type { CheckpointFiles } from "../checkpoint/files.ts";
+import { SafetensorsCheckpoint } from "../checkpoint/safetensors-sharded.ts";
+import type { ModerateOptions } from "../guard/guard.ts";
+import { schemeToHold } from "../model/quantised-weights.ts";
+import type { EngineOptions } from "../tensor/engine-choice.ts";
+
+const TEXT_FILES = ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"];
+
+/** 64 bits: two of a million lines are alike once in 40 million batches. */
+const HASH_DIGITS = 16;
+
+/** Pieces of a tensor are hashed at the same time, beside this thread. */
+const PIECE_BYTES = 4 * 2 ** 20;
+const PIECES = 4;
+
+export function shortHash(text: string): string {
+  return createHash("sha256").update(text).digest("hex").slice(0, HASH_DIGITS);
+}
+
+/** Reads every file of the checkpoint that a guard reads. */
+export async function judgeHash(files: CheckpointFiles, weights: EngineOptions["weights"], options: ModerateOptions): Promise<string> {
+  const { mode = "strict", threshold, scores = "basic", window, overlap } = options;
+  const parts: unknown[] = [{ mode, threshold, scores, window, overlap }];
+  for (const file of TEXT_FILES) parts.push([file, (await files.readText(file)) ?? null]);
+  const checkpoint = await SafetensorsCheckpoint.open(files);
+  try {
+    parts.push(schemeToHold(checkpoint, weights) ?? "as stored");
+    for (const name of [...checkpoint.tensors.keys()].sort()) {
+      const { dtype, shape } = checkpoint.tensors.get(name)!;
+      parts.push([name, dtype, shape, await tensorHash(checkpoint, name)]);
+    }
+  } finally {
+    await checkpoint.close();
+  }
+  return shortHash(JSON.stringify(parts));
+}
+
+/** The hash of the hashes of its pieces. */
+async function tensorHash(checkpoint: SafetensorsCheckpoint, name: string): Promise<string> {
+  const { byteLength } = checkpoint.tensors.get(name)!;
+  const hash = createHash("sha256");
+  for (let start = 0; start < byteLength; start += PIECES * PIECE_BYTES) {
+    const offsets = Array.from({ length: PIECES }, (_, i) => start + i * PIECE_BYTES).filter(offset => offset < byteLength);
+    const digests = offsets.map(async offset => {
+      const piece = new Uint8Array(Math.min(PIECE_BYTES, byteLength - offset));
+      await checkpoint.readInto(name, piece, offset);
+      return webcrypto.subtle.digest("SHA-256", piece);
+    });
+    for (const digest of await Promise.all(digests)) hash.update(new Uint8Array(digest));
+  }
+  return hash.digest("hex");
+}

@@ -1,0 +1,305 @@
+/**
+ * The proxy as a web-standard handler: an OpenAI-compatible server in front of another one, with the guard between.
+ *
+ * In: a loaded guard of either kind and the upstream's URL. Out: chat and text completions whose questions are judged
+ * before the upstream sees them, and whose answers are judged while they pass; what is on a list of other routes goes
+ * straight through. Reading order: this file; call.ts and question.ts; relay.ts and gate.ts (what may come out, and
+ * when), whole.ts; judge.ts (who has the engine); upstream.ts and event-reader.ts (what is believed of the upstream).
+ */
+
+import type { Guard } from "../../guard/guard.ts";
+import type { StreamGuard } from "../../guard/stream-guard.ts";
+import type { Mode } from "../../guard/verdict.ts";
+import { checkOptions } from "../../tensor/options.ts";
+import { ApiError, invalid, toApiError, unavailable } from "../api-error.ts";
+import { newId } from "../context.ts";
+import { eventStream } from "../event-stream.ts";
+import type { Handler } from "../handler.ts";
+import { InFlight } from "../in-flight.ts";
+import { Metrics } from "../metrics.ts";
+import { readJsonBody } from "../request-body.ts";
+import { ACTIONS, type Action, Call, type ProxyService } from "./call.ts";
+import { readEvents } from "./event-reader.ts";
+import { Judge } from "./judge.ts";
+import { isName } from "./names.ts";
+import { type AnswerForm, CHAT_FORM, COMPLETION_FORM } from "./parts.ts";
+import { chatQuestion, promptQuestions, type ReadQuestions, readAsked } from "./question.ts";
+import { Relay } from "./relay.ts";
+import { type Route, Routes } from "./routes.ts";
+import { Slots } from "./slots.ts";
+import { passOn, Upstream, type UpstreamResponse, upstreamFault } from "./upstream.ts";
+import { passError } from "./upstream-error.ts";
+import { moderateWhole } from "./whole.ts";
+
+export interface ProxyOptions {
+  /** The server that is protected, with or without its /v1. */
+  readonly upstream: string | URL;
+  /** strict (default): Unsafe and Controversial are flagged; loose: Unsafe alone. */
+  readonly mode?: Mode;
+  /** A Gen guard judges the answer each time so many tokens more are there; 32 by default. */
+  readonly every?: number;
+  /** block by default; flag: everything passes, and a field tells; log: everything passes, and only the log tells. */
+  readonly action?: Action;
+  /** Characters that are held back beyond what the guard has not cleared; 0 by default. */
+  readonly holdBack?: number;
+  /** Answers that may be moderated at once, 8 by default: each holds the memory of its tokens. */
+  readonly maxStreams?: number;
+  /** Requests that may wait for their turn, 64 by default; one more is told to come back (503). */
+  readonly maxQueue?: number;
+  /** 4 MB by default. */
+  readonly maxBodyBytes?: number;
+  /** How long the upstream may be silent: 120,000 by default, at most 300,000. */
+  readonly timeoutMs?: number;
+  /** Where the guard fails, let pass what it has not judged. A text that it cannot judge is no failure of the guard. */
+  readonly failOpen?: boolean;
+  /** What else may pass unjudged, both ways: "POST /v1/tokenize", "GET /v1/batches/*". */
+  readonly allowRoutes?: readonly string[];
+  /** Receives a line for each failure that is the proxy's or the guard's own, and what else is asked for below. */
+  readonly log?: (line: string) => void;
+  /** Also a line for each request and each finding, without any of its text. */
+  readonly logRequests?: boolean;
+  /** Also the texts of findings. */
+  readonly logText?: boolean;
+}
+
+const OPTION_NAMES: readonly (keyof ProxyOptions)[] = [
+  ...(["upstream", "mode", "every", "action", "holdBack", "maxStreams", "maxQueue", "maxBodyBytes"] as const),
+  ...(["timeoutMs", "failOpen", "allowRoutes", "log", "logRequests", "logText"] as const),
+];
+
+/** Node's `fetch` waits no longer by itself. */
+const MAX_TIMEOUT_MS = 300_000;
+/** What a client that has gone away would have been told; nginx's number. */
+const CLIENT_GONE = 499;
+
+interface Exchange {
+  readonly signal: AbortSignal;
+  readonly abort: (reason: Error) => void;
+  /** The work that goes on behind a response that streams. */
+  ended: Promise<void> | undefined;
+}
+
+/** Throws TypeError or RangeError for options of a wrong kind or out of range. The guard stays the caller's: closing it is his. */
+export function createProxy(guard: Guard | StreamGuard, options: ProxyOptions): Handler {
+  checkOptions(options, OPTION_NAMES, "proxy");
+  const { allowRoutes = [], log = () => {}, logRequests = false, logText = false, action = "block" } = options;
+  const routes = new Routes(allowRoutes);
+  const service = newService(guard, options);
+  const { metrics, judge, upstream } = service;
+  const countRequest = metrics.counter("qwen3guard_requests_total", "Requests by route and status; 499: the client went away.");
+  const timeRequest = metrics.histogram("qwen3guard_request_seconds", "Time from a request's headers to the end of its answer.");
+
+  const inFlight = new InFlight();
+
+  const health = (): Response => {
+    const [status, word] = inFlight.isDraining ? [503, "draining"] : judge.isFailing ? [503, "failing"] : [200, "ok"];
+    return Response.json({ status: word, guard: judge.name, mode: judge.mode, action }, { status });
+  };
+
+  const answer = async (request: Request, route: Route, exchange: Exchange): Promise<Response> => {
+    if (inFlight.isDraining)
+      throw unavailable("proxy shutting down: expected no new requests, got one", 1, "shutting_down", { connection: "close" });
+    if (route === "/v1/*") {
+      const { pathname, search } = new URL(request.url);
+      const { method, headers, body } = request;
+      return passOn(await upstream.send({ method, path: pathname.slice(3), search, headers, body }, exchange.signal), exchange);
+    }
+    if (request.method === "OPTIONS") {
+      // A browser asks before it posts; the upstream's answer to that says what its own would.
+      const sent = { method: "OPTIONS", path: route.slice(3), search: queryOf(request, action), headers: request.headers, body: null };
+      const { status, headers, close } = await upstream.send(sent, exchange.signal);
+      close();
+      return new Response(null, { status, headers });
+    }
+    if (request.method !== "POST") {
+      throw new ApiError(405, `${route}: expected POST, got ${request.method.slice(0, 20)}`, { headers: { allow: "POST" } });
+    }
+    const [form, readQuestions] = ENDPOINTS[route];
+    return moderate(service, route, form, readQuestions, request, exchange);
+  };
+
+  const handle = async (request: Request): Promise<Response> => {
+    const { pathname } = new URL(request.url);
+    if (pathname === "/health") return health();
+    if (pathname === "/metrics") {
+      return new Response(metrics.render(), { headers: { "content-type": "text/plain; version=0.0.4; charset=utf-8" } });
+    }
+    const started = performance.now();
+    const { exchange, release } = newExchange(request);
+    let route: Route | "other" = "other";
+    let response: Response;
+    inFlight.begin();
+    try {
+      route = routes.find(request.method, pathname);
+      response = await answer(request, route, exchange);
+    } catch (error) {
+      if (!(error instanceof ApiError)) log(`qwen3guard: ${route}: ${error instanceof Error ? error.message : String(error)}`);
+      const { body, status, headers } = toApiError(error);
+      response = Response.json({ error: body }, { status, headers });
+    }
+    if (!response.headers.has("x-request-id")) response.headers.set("x-request-id", newId("req"));
+    response.headers.set("x-content-type-options", "nosniff");
+    const finish = (): void => {
+      release();
+      const seconds = (performance.now() - started) / 1000;
+      const status = String(exchange.signal.aborted ? CLIENT_GONE : response.status);
+      countRequest({ route, status });
+      timeRequest({ route }, seconds);
+      if (logRequests || logText) log(`${status} ${route} ${(seconds * 1000).toFixed(1)} ms`);
+      inFlight.end();
+    };
+    if (exchange.ended) void exchange.ended.then(finish);
+    else finish();
+    return response;
+  };
+
+  return {
+    fetch: handle,
+    drain: () => inFlight.drain(),
+  };
+}
+
+const ENDPOINTS: Readonly<Record<Exclude<Route, "/v1/*">, readonly [AnswerForm, ReadQuestions]>> = {
+  "/v1/chat/completions": [CHAT_FORM, chatQuestion],
+  "/v1/completions": [COMPLETION_FORM, promptQuestions],
+};
+
+function newService(guard: Guard | StreamGuard, options: ProxyOptions): ProxyService {
+  const {
+    mode = "strict",
+    action = "block",
+    holdBack = 0,
+    maxStreams = 8,
+    maxQueue = 64,
+    maxBodyBytes = 4 * 2 ** 20,
+    timeoutMs = 120_000,
+    failOpen = false,
+    log = () => {},
+    logRequests = false,
+    logText = false,
+  } = options;
+  const range = (name: string, value: number, min: number, max: number): void => {
+    if (!Number.isInteger(value) || value < min || value > max) {
+      throw new RangeError(`${name}: expected an integer from ${min} to ${max}, got ${value}`);
+    }
+  };
+  range("holdBack", holdBack, 0, 2 ** 31 - 1);
+  range("maxStreams", maxStreams, 1, 2 ** 31 - 1);
+  range("maxQueue", maxQueue, 1, 2 ** 31 - 1);
+  range("maxBodyBytes", maxBodyBytes, 1, 2 ** 31 - 1);
+  range("timeoutMs", timeoutMs, 1, MAX_TIMEOUT_MS);
+  if (!ACTIONS.includes(action)) throw new RangeError(`action: expected ${ACTIONS.join(" or ")}, got ${JSON.stringify(action)}`);
+
+  const metrics = new Metrics();
+  const judge = new Judge(guard, { mode, every: options.every, maxStreams, log });
+  const slots = new Slots(maxStreams, maxQueue);
+  metrics.gauge("qwen3guard_proxy_streams", "Answers that are being moderated, or may be.", () => slots.taken);
+  metrics.gauge("qwen3guard_proxy_waiting", "Requests that wait for others to end.", () => slots.waiting);
+  metrics.gauge("qwen3guard_queue_waiting", "Pieces of text that wait for the engine.", () => judge.queue.waiting);
+  const questions = metrics.counter("qwen3guard_proxy_questions_total", "Questions by outcome; failed: the guard gave no verdict.");
+  const answers = metrics.counter("qwen3guard_proxy_answers_total", "Answers by outcome; failed: the guard gave no verdict.");
+  for (const outcome of ["passed", "flagged", "failed"]) for (const count of [questions, answers]) count({ outcome }, 0);
+  return {
+    judge,
+    slots,
+    upstream: new Upstream(options.upstream, timeoutMs),
+    metrics,
+    action,
+    holdBack,
+    failOpen,
+    maxBodyBytes,
+    countQuestion: outcome => questions({ outcome }),
+    countAnswer: outcome => answers({ outcome }),
+    note: (line, text) => {
+      if (action === "log" || logRequests || logText) log(`qwen3guard: ${line}${logText ? `: ${JSON.stringify(text)}` : ""}`);
+    },
+  };
+}
+
+/** A request for text: judged, forwarded, and its answer judged. */
+async function moderate(
+  service: ProxyService,
+  route: Route,
+  form: AnswerForm,
+  readQuestions: ReadQuestions,
+  request: Request,
+  exchange: Exchange,
+): Promise<Response> {
+  const { signal } = exchange;
+  const search = queryOf(request, service.action);
+  const body = await readJsonBody(request, service.maxBodyBytes, signal);
+  const asked = readAsked(body, readQuestions, service.action !== "block");
+  const choices = asked.questions.length * asked.answersEach;
+  if (choices > service.slots.count) throw invalid("n", `at most ${service.slots.count} answers a request`, String(choices));
+  const call = new Call(service, form, asked, signal, await service.slots.take(choices, signal));
+  let isStreaming = false;
+  try {
+    const told = Object.entries(await call.judgeQuestions());
+    // Written anew from what was judged: two readers of one text may differ, as where a name stands twice.
+    const headers = new Headers(request.headers);
+    headers.set("content-type", "application/json");
+    const sent = { method: "POST", path: route.slice(3), search, headers, body: JSON.stringify(body) };
+    const answer = await service.upstream.send(sent, signal);
+    if (answer.status >= 300 && answer.status < 400) {
+      answer.close();
+      throw upstreamFault("an answer", "a redirection, behind which nothing would be judged");
+    }
+    if (!answer.isOk) return withHeaders(service.action === "block" ? await passError(call, answer) : passOn(answer, exchange), told);
+    checkType(answer, asked.isStream);
+    if (!asked.isStream) return withHeaders(await moderateWhole(call, answer.bytes), [...answer.headers, ...told]);
+
+    const { response, ended } = eventStream(
+      async send => {
+        try {
+          await new Relay(call, send).run(readEvents(answer.bytes));
+        } finally {
+          call.close();
+        }
+      },
+      error => ({ error: toApiError(error).body }),
+      exchange.abort,
+    );
+    isStreaming = true;
+    exchange.ended = ended;
+    return withHeaders(await response, [...answer.headers, ...told]);
+  } finally {
+    if (!isStreaming) call.close();
+  }
+}
+
+/** Throws where the upstream answers in another form than the one that was asked for. */
+function checkType({ type, close }: UpstreamResponse, isStream: boolean): void {
+  const expected = isStream ? "text/event-stream" : "application/json";
+  if (type === expected) return;
+  close();
+  throw upstreamFault(`${expected}, as was asked for`, "another type");
+}
+
+/**
+ * The query that goes to the upstream of a moderated request. Azure's servers want one; any other might be text for
+ * the model, and is refused where something is blocked.
+ */
+function queryOf(request: Request, action: Action): string {
+  const { search, searchParams } = new URL(request.url);
+  if (action !== "block") return search;
+  for (const [name, value] of searchParams) {
+    if (name !== "api-version" || !isName(value)) throw invalid("query", "nothing but an api-version", "something else");
+  }
+  return search;
+}
+
+function withHeaders(response: Response, headers: Iterable<readonly [name: string, value: string]>): Response {
+  for (const [name, value] of headers) response.headers.set(name, value);
+  return response;
+}
+
+/** Its signal tells when the client has gone. */
+function newExchange(request: Request): { exchange: Exchange; release: () => void } {
+  const controller = new AbortController();
+  const abort = (reason: Error): void => controller.abort(reason);
+  const gone = (): void => abort(new ApiError(CLIENT_GONE, "the client went away"));
+  if (request.signal.aborted) gone();
+  else request.signal.addEventListener("abort", gone);
+  const release = (): void => request.signal.removeEventListener("abort", gone);
+  return { exchange: { signal: controller.signal, abort, ended: undefined }, release };
+}
