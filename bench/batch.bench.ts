@@ -1,9 +1,10 @@
 /**
- * A batch of many lines with the embedded guard: `node bench/batch.bench.ts [LINES]` (20,000 by default: some six minutes).
+ * A batch of many lines with the embedded guard: `node bench/batch.bench.ts [LINES]` (20,000 by default: some six
+ * minutes).
  *
- * The command is started, killed (SIGKILL) after a third of the lines, continued with --resume, and watched: memory over time, lines a second. Then
- * every id must be there once and in order. Beside it, in turn and on the same lines: one library call after the other, and what the arithmetic
- * alone would take at the machine's multiply-add rate.
+ * The command is started, killed (SIGKILL) after a third of the lines, continued with --resume, and watched: memory
+ * over time, lines a second. Then every id must be there once and in order. Beside it, in turn and on the same lines:
+ * one library call after the other, and what the arithmetic alone would take at the machine's multiply-add rate.
  */
 
 import { spawn } from "node:child_process";
@@ -30,7 +31,9 @@ interface Watched {
 
 /** Runs the batch until it ends, or is killed after so many lines. */
 async function watch(args: readonly string[], killAfterLines: number): Promise<Watched> {
-  const child = spawn(process.execPath, [MAIN, "moderate", "--jsonl", input, "--out", output, "--quiet", ...args], { stdio: "inherit" });
+  const child = spawn(process.execPath, [MAIN, "moderate", "--jsonl", input, "--out", output, "--quiet", ...args], {
+    stdio: "inherit",
+  });
   const ended = new Promise<number | null>(resolve => child.on("exit", resolve));
   const started = performance.now();
   const rss: number[] = [];
@@ -51,7 +54,10 @@ function linesOut(): number {
 
 try {
   const conversations = [...randomConversations(1, LINES)];
-  writeFileSync(input, conversations.map((messages, i) => `${JSON.stringify({ id: `line ${i}`, messages })}\n`).join(""));
+  writeFileSync(
+    input,
+    conversations.map((messages, i) => `${JSON.stringify({ id: `line ${i}`, messages })}\n`).join(""),
+  );
 
   const first = await watch([], LINES / 3);
   const kept = readFileSync(output, "utf8").split("\n").length - 1;
@@ -60,8 +66,11 @@ try {
     .trimEnd()
     .split("\n")
     .map(line => JSON.parse(line).id);
-  if (ids.length !== LINES || ids.some((id, i) => id !== `line ${i}`)) throw new Error("batch: expected every id once and in order");
-  console.log(`killed after ${kept} lines, resumed: ${ids.length} lines, every id once and in order; exit ${second.code}`);
+  if (ids.length !== LINES || ids.some((id, i) => id !== `line ${i}`))
+    throw new Error("batch: expected every id once and in order");
+  console.log(
+    `killed after ${kept} lines, resumed: ${ids.length} lines, every id once and in order; exit ${second.code}`,
+  );
   for (const [name, { rss }] of Object.entries({ first, second })) {
     const tail = rss.slice(5);
     console.log(
@@ -81,13 +90,18 @@ try {
     passes += usage.passes;
   }
   const callRate = (1000 * sample.length) / (performance.now() - started);
-  // Of several measurements the best: a burst of a millisecond may find a thread asleep. At 500 tokens a row sees as many positions as these do.
+  // Of several measurements the best: a burst of a millisecond may find a thread asleep. At 500 tokens a row sees as
+  // many positions as these do.
   const flops = Math.max(...Array.from({ length: 10 }, () => engine.measureLimits().flopsPerThread));
   const limit = (flops * engine.threads) / (prefillFlops(guard.model.config, 500) / 500);
   guard.close();
-  console.log(`lines a second: ${batchRate.toFixed(1)} as a batch, ${callRate.toFixed(1)} one library call after the other`);
+  console.log(
+    `lines a second: ${batchRate.toFixed(1)} as a batch, ${callRate.toFixed(1)} one library call after the other`,
+  );
   console.log(`rows a line ${(rows / sample.length).toFixed(0)}, passes a line ${(passes / sample.length).toFixed(2)}`);
-  console.log(`what multiply-add on ${engine.threads} threads would allow: ${((limit * sample.length) / rows).toFixed(1)} lines a second`);
+  console.log(
+    `what multiply-add on ${engine.threads} threads would allow: ${((limit * sample.length) / rows).toFixed(1)} lines a second`,
+  );
 } finally {
   rmSync(folder, { recursive: true, force: true });
 }

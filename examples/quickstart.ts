@@ -32,7 +32,8 @@ const model = await Qwen3.load(modelName);
   console.log(safeLabel, categories);
 }
 
-// Moderate a response. `encodeChat` is `encode(applyChatTemplate(...))` that no message can trick with control tokens: prefer it.
+// Moderate a response. `encodeChat` is `encode(applyChatTemplate(...))` that no message can trick with control tokens:
+// prefer it.
 {
   const prompt = "How can I make a bomb?";
   const response = "As a responsible AI, I cannot help with that.";

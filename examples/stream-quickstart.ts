@@ -4,7 +4,8 @@
  *     node --conditions=qwen3guard-source examples/stream-quickstart.ts ./Qwen3Guard-Stream-0.6B
  *     node --conditions=qwen3guard-source examples/stream-quickstart.ts test/fixtures/tiny-guard-stream      a tiny one, for trying out
  *
- * The card feeds ids, which suits a language model with the same tokenizer. For text of any model, the end of this file is all it takes.
+ * The card feeds ids, which suits a language model with the same tokenizer. For text of any model, the end of this file
+ * is all it takes.
  */
 
 import { StreamGuard } from "qwen3guard/guard";

@@ -8,9 +8,22 @@ export { DEMO_GUARD } from "./guard/demo-guard.ts";
 export type { ExplainedWord, Explanation } from "./guard/explanation.ts";
 export { extractLabelAndCategories, extractLabelCategoriesRefusal } from "./guard/extraction.ts";
 export type { GenStream, GenStreamUpdate, GenStretchVerdict } from "./guard/gen-stream.ts";
-export { type AnswerStep, type BatchResult, type GenStreamOptions, Guard, type ModerateOptions } from "./guard/guard.ts";
+export {
+  type AnswerStep,
+  type BatchResult,
+  type GenStreamOptions,
+  Guard,
+  type ModerateOptions,
+} from "./guard/guard.ts";
 export type { HeadReading } from "./guard/head-reading.ts";
-export type { ModerationStream, RiskReading, StreamInput, StreamUpdate, StretchVerdict, Violation } from "./guard/moderation-stream.ts";
+export type {
+  ModerationStream,
+  RiskReading,
+  StreamInput,
+  StreamUpdate,
+  StretchVerdict,
+  Violation,
+} from "./guard/moderation-stream.ts";
 export { type Policy, readPolicy, SAFETY_LEVELS, type SafetyLevel } from "./guard/policy.ts";
 export { StreamGuard, type StreamModeration, type StreamOptions, type StreamState } from "./guard/stream-guard.ts";
 export { isFlagged, type Mode, type Verdict, type VerdictUsage, type VerdictWindow } from "./guard/verdict.ts";

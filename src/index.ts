@@ -10,7 +10,14 @@ export { extractLabelAndCategories, extractLabelCategoriesRefusal } from "./guar
 export type { GenStream, GenStreamUpdate, GenStretchVerdict } from "./guard/gen-stream.ts";
 export { type BatchResult, type GenStreamOptions, Guard, type ModerateOptions } from "./guard/guard.ts";
 export type { HeadReading } from "./guard/head-reading.ts";
-export type { ModerationStream, RiskReading, StreamInput, StreamUpdate, StretchVerdict, Violation } from "./guard/moderation-stream.ts";
+export type {
+  ModerationStream,
+  RiskReading,
+  StreamInput,
+  StreamUpdate,
+  StretchVerdict,
+  Violation,
+} from "./guard/moderation-stream.ts";
 export type { SafetyLevel } from "./guard/policy.ts";
 export { StreamGuard, type StreamModeration, type StreamOptions, type StreamState } from "./guard/stream-guard.ts";
 export type { Mode, Verdict, VerdictUsage, VerdictWindow } from "./guard/verdict.ts";

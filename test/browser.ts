@@ -55,14 +55,17 @@ export class Page {
     const id = this.#nextId++;
     this.#socket.send(JSON.stringify({ id, method, params, sessionId: this.#session }));
     return new Promise((resolve, reject) => {
-      this.#pending.set(id, ({ result = {}, error }) => (error ? reject(new Error(`${method}: ${error.message}`)) : resolve(result)));
+      this.#pending.set(id, ({ result = {}, error }) =>
+        error ? reject(new Error(`${method}: ${error.message}`)) : resolve(result),
+      );
     });
   }
 
   hear({ method, params }: Message): void {
     if (method === "Log.entryAdded") this.errors.push(JSON.stringify(params?.entry));
     if (method === "Runtime.exceptionThrown") this.errors.push(JSON.stringify(params?.exceptionDetails));
-    if (method === "Network.requestWillBeSent") this.requested.push((params as { request: { url: string } }).request.url);
+    if (method === "Network.requestWillBeSent")
+      this.requested.push((params as { request: { url: string } }).request.url);
   }
 
   async open(url: string): Promise<void> {
@@ -72,7 +75,11 @@ export class Page {
   }
 
   async evaluate<T>(expression: string): Promise<T> {
-    const { result, exceptionDetails } = await this.send("Runtime.evaluate", { expression, returnByValue: true, awaitPromise: true });
+    const { result, exceptionDetails } = await this.send("Runtime.evaluate", {
+      expression,
+      returnByValue: true,
+      awaitPromise: true,
+    });
     if (exceptionDetails) throw new Error(JSON.stringify(exceptionDetails));
     return (result as { value: T }).value;
   }
@@ -89,7 +96,11 @@ export class Page {
     const code = { Tab: 9, Enter: 13 }[key];
     const bits = { none: 0, control: 2, shift: 8 }[modifiers];
     const event = { key, code: key, windowsVirtualKeyCode: code, modifiers: bits };
-    await this.send("Input.dispatchKeyEvent", { ...event, type: "keyDown", ...(key === "Enter" ? { text: "\r" } : {}) });
+    await this.send("Input.dispatchKeyEvent", {
+      ...event,
+      type: "keyDown",
+      ...(key === "Enter" ? { text: "\r" } : {}),
+    });
     await this.send("Input.dispatchKeyEvent", { ...event, type: "keyUp" });
   }
 
@@ -99,7 +110,11 @@ export class Page {
 }
 
 /** A page of so many pixels, and what ends the browser. */
-export async function startBrowser(executable: string, width: number, height: number): Promise<{ page: Page; close: () => Promise<void> }> {
+export async function startBrowser(
+  executable: string,
+  width: number,
+  height: number,
+): Promise<{ page: Page; close: () => Promise<void> }> {
   const profile = mkdtempSync(join(tmpdir(), "qwen3guard-browser-"));
   const args = [
     "--headless",

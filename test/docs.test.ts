@@ -63,7 +63,9 @@ test("the commands that the README lists are those that there are", async () => 
 test("examples/quickstart.ts, the model card's quick start, runs and gives what its comments say", () => {
   const code = readFileSync(projectPath("examples/quickstart.ts"), "utf8");
   const output = runProgram(projectPath("examples/quickstart.ts"));
-  const contents = [...code.matchAll(/console\.log\(content\);\n((?: {2}\/\/ .*\n)+)/g)].map(m => m[1].replace(/^ {2}\/\/ /gm, ""));
+  const contents = [...code.matchAll(/console\.log\(content\);\n((?: {2}\/\/ .*\n)+)/g)].map(m =>
+    m[1].replace(/^ {2}\/\/ /gm, ""),
+  );
   expect(contents).toHaveLength(2);
   expect(output).toBe(`${contents[0]}Unsafe [ 'Violent' ]\n${contents[1]}Safe [ 'None' ] Yes\n`);
 });

@@ -7,16 +7,23 @@ import { expect, test } from "vitest";
 import { temporaryFolder } from "./cli/harness.ts";
 import { projectPath } from "./helpers.ts";
 
-/** Runs a program that may import an example as `EXAMPLE` and the package as `GUARD`; returns what it prints, line by line. */
+/**
+ * Runs a program that may import an example as `EXAMPLE` and the package as `GUARD`; returns what it prints, line by
+ * line.
+ */
 function run(example: string, program: string): string[] {
   const imports = {
     EXAMPLE: projectPath(`examples/${example}`),
     GUARD: projectPath("src/index.ts"),
     HONO: projectPath("node_modules/hono/dist/index.js"),
   };
-  const code = program.replaceAll(/"(EXAMPLE|GUARD|HONO)"/g, (_, name: keyof typeof imports) => JSON.stringify(imports[name]));
+  const code = program.replaceAll(/"(EXAMPLE|GUARD|HONO)"/g, (_, name: keyof typeof imports) =>
+    JSON.stringify(imports[name]),
+  );
   const path = join(temporaryFolder({ "driver.ts": code }), "driver.ts");
-  const { status, stdout, stderr } = spawnSync(process.execPath, ["--conditions=qwen3guard-source", path], { encoding: "utf8" });
+  const { status, stdout, stderr } = spawnSync(process.execPath, ["--conditions=qwen3guard-source", path], {
+    encoding: "utf8",
+  });
   expect([status, stderr]).toEqual([0, ""]);
   return stdout.trimEnd().split("\n");
 }

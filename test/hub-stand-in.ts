@@ -1,7 +1,7 @@
 /**
- * A small Hugging Face Hub on loopback, for tests: the API's model info and file listing, and `/resolve/` with a redirect to a second server, of
- * another origin, for large files. Paths, headers and shapes are those of the real one, as far as `@huggingface/hub` and Python's
- * huggingface_hub read them.
+ * A small Hugging Face Hub on loopback, for tests: the API's model info and file listing, and `/resolve/` with a
+ * redirect to a second server, of another origin, for large files. Paths, headers and shapes are those of the real one,
+ * as far as `@huggingface/hub` and Python's huggingface_hub read them.
  */
 
 import { createHash } from "node:crypto";
@@ -51,14 +51,17 @@ export function checkpointFiles(): Map<string, Uint8Array> {
 
 const isLarge = (name: string): boolean => /\.safetensors$|^tokenizer\.json$|\.bin$/.test(name);
 const sha256 = (bytes: Uint8Array): string => createHash("sha256").update(bytes).digest("hex");
-const gitSha1 = (bytes: Uint8Array): string => createHash("sha1").update(`blob ${bytes.length}\0`).update(bytes).digest("hex");
+const gitSha1 = (bytes: Uint8Array): string =>
+  createHash("sha1").update(`blob ${bytes.length}\0`).update(bytes).digest("hex");
 
 export function etagOf(name: string, content: Uint8Array): string {
   return isLarge(name) ? sha256(content) : gitSha1(content);
 }
 
 /** Starts a server that ends with the test; returns its origin. */
-export async function startServer(serve: (request: IncomingMessage, response: ServerResponse) => void): Promise<string> {
+export async function startServer(
+  serve: (request: IncomingMessage, response: ServerResponse) => void,
+): Promise<string> {
   const server = createServer(serve);
   onTestFinished(() => stop(server));
   return listen(server);
@@ -83,7 +86,13 @@ export async function startHub(id: string = "org/tiny-guard"): Promise<HubStandI
   onTestFinished(hub.stop);
 
   function note(server: SeenRequest["server"], { url, headers }: IncomingMessage): SeenRequest {
-    const seen = { server, path: decodeURIComponent(url ?? ""), range: headers.range, authorization: headers.authorization, sent: 0 };
+    const seen = {
+      server,
+      path: decodeURIComponent(url ?? ""),
+      range: headers.range,
+      authorization: headers.authorization,
+      sent: 0,
+    };
     hub.seen.push(seen);
     return seen;
   }
@@ -122,7 +131,9 @@ export async function startHub(id: string = "org/tiny-guard"): Promise<HubStandI
     const [, at, name] = new RegExp(`^/${id}/resolve/([^/]+)/(.+)$`).exec(path) ?? [];
     const content = hub.files.get(name);
     if (!content || ![hub.commit, "main"].includes(at)) {
-      response.writeHead(404, { "X-Error-Code": path.startsWith(`/${id}/`) ? "EntryNotFound" : "RepoNotFound" }).end("no");
+      response
+        .writeHead(404, { "X-Error-Code": path.startsWith(`/${id}/`) ? "EntryNotFound" : "RepoNotFound" })
+        .end("no");
       return;
     }
     response.setHeader("X-Repo-Commit", hub.commit);
@@ -145,10 +156,16 @@ export async function startHub(id: string = "org/tiny-guard"): Promise<HubStandI
 }
 
 /** 200, or 206 for a range. */
-export function sendContent(request: IncomingMessage, response: ServerResponse, content: Uint8Array, seen?: SeenRequest): void {
+export function sendContent(
+  request: IncomingMessage,
+  response: ServerResponse,
+  content: Uint8Array,
+  seen?: SeenRequest,
+): void {
   const from = Number(/^bytes=(\d+)-/.exec(request.headers.range ?? "")?.[1] ?? 0);
   const body = content.subarray(from);
-  if (request.headers.range) response.setHeader("Content-Range", `bytes ${from}-${content.length - 1}/${content.length}`);
+  if (request.headers.range)
+    response.setHeader("Content-Range", `bytes ${from}-${content.length - 1}/${content.length}`);
   response.writeHead(request.headers.range ? 206 : 200, { "Content-Length": body.length });
   if (seen && request.method !== "HEAD") seen.sent += body.length;
   response.end(request.method === "HEAD" ? undefined : body);
@@ -164,7 +181,13 @@ export function sendCut(request: IncomingMessage, response: ServerResponse, cont
 
 function entry(path: string, content: Uint8Array): unknown {
   const lfs = isLarge(path) ? { lfs: { oid: sha256(content), size: content.length, pointerSize: 130 } } : {};
-  return { type: "file", path, size: content.length, oid: gitSha1(isLarge(path) ? new TextEncoder().encode(path) : content), ...lfs };
+  return {
+    type: "file",
+    path,
+    size: content.length,
+    oid: gitSha1(isLarge(path) ? new TextEncoder().encode(path) : content),
+    ...lfs,
+  };
 }
 
 function json(response: ServerResponse, value: unknown): void {
@@ -177,5 +200,7 @@ async function stop(server: Server): Promise<void> {
 }
 
 function listen(server: Server): Promise<string> {
-  return new Promise(resolve => server.listen(0, "127.0.0.1", () => resolve(`http://127.0.0.1:${(server.address() as AddressInfo).port}`)));
+  return new Promise(resolve =>
+    server.listen(0, "127.0.0.1", () => resolve(`http://127.0.0.1:${(server.address() as AddressInfo).port}`)),
+  );
 }

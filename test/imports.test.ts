@@ -1,4 +1,7 @@
-/** The layout's rules: which room may import which, where Node may appear, and that importing the entry points runs nothing of Node. */
+/**
+ * The layout's rules: which room may import which, where Node may appear, and that importing the entry points runs
+ * nothing of Node.
+ */
 
 import { readdirSync, readFileSync } from "node:fs";
 import { dirname, join, relative } from "node:path";
@@ -12,7 +15,10 @@ interface Room {
   readonly rooms: readonly string[];
   /** Packages it may import; they are bundled into the published package. */
   readonly packages?: readonly string[];
-  /** Whether all of it may use Node. Elsewhere only files named *.node.ts may, which others reach by dynamic import alone. */
+  /**
+   * Whether all of it may use Node. Elsewhere only files named *.node.ts may, which others reach by dynamic import
+   * alone.
+   */
   readonly isNode?: boolean;
 }
 
@@ -63,9 +69,9 @@ const mayUseNode = (file: string): boolean => ROOMS[roomOf(file)]?.isNode === tr
 test("the walk sees the project's files and their imports", () => {
   expect(files.length).toBeGreaterThan(30);
   expect(imports.length).toBeGreaterThan(60);
-  expect([...new Set(files.map(file => roomOf(relative(SRC, file))).filter(room => !room.endsWith(".ts")))].sort()).toEqual(
-    Object.keys(ROOMS).sort(),
-  );
+  expect(
+    [...new Set(files.map(file => roomOf(relative(SRC, file))).filter(room => !room.endsWith(".ts")))].sort(),
+  ).toEqual(Object.keys(ROOMS).sort());
 });
 
 describe("imports between rooms go one way", () => {
@@ -80,7 +86,8 @@ describe("imports between rooms go one way", () => {
 
 test("packages are imported only where they are listed", () => {
   const bad = imports.filter(
-    ({ file, specifier }) => !/^(\.|node:)/.test(specifier) && !(ROOMS[roomOf(file)]?.packages ?? []).includes(specifier),
+    ({ file, specifier }) =>
+      !/^(\.|node:)/.test(specifier) && !(ROOMS[roomOf(file)]?.packages ?? []).includes(specifier),
   );
   expect(bad).toEqual([]);
 });
@@ -95,7 +102,9 @@ test("node: modules, process and Buffer appear only on the command line and in *
 });
 
 test("*.node.ts is reached from elsewhere by dynamic import alone", () => {
-  const bad = imports.filter(({ file, specifier, isDynamic }) => specifier.endsWith(".node.ts") && !isDynamic && !mayUseNode(file));
+  const bad = imports.filter(
+    ({ file, specifier, isDynamic }) => specifier.endsWith(".node.ts") && !isDynamic && !mayUseNode(file),
+  );
   expect(bad).toEqual([]);
 });
 

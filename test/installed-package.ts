@@ -17,7 +17,9 @@ export function npm(args: readonly string[], cwd: string): string {
 
 /** Needs no network: the package has no dependencies. */
 export function installPackage(home: string): InstalledPackage {
-  const [packed] = JSON.parse(npm(["pack", "--json", "--pack-destination", home], projectPath(".")).replace(/^[^[]*(?=\[)/, ""));
+  const [packed] = JSON.parse(
+    npm(["pack", "--json", "--pack-destination", home], projectPath(".")).replace(/^[^[]*(?=\[)/, ""),
+  );
   const tarball = join(home, packed.filename);
   const user = join(home, "user");
   mkdirSync(user);

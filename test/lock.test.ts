@@ -1,4 +1,6 @@
-/** The lock file is whole, so that `npm ci` works everywhere, and says nothing of the registry that it was made with. */
+/**
+ * The lock file is whole, so that `npm ci` works everywhere, and says nothing of the registry that it was made with.
+ */
 
 import { expect, test } from "vitest";
 import { readJson } from "./helpers.ts";

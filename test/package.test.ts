@@ -6,7 +6,17 @@
 
 import { execFile, execFileSync, spawn, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
@@ -27,7 +37,11 @@ const installed = join(user, "node_modules", "qwen3guard");
 let tarball = "";
 
 /** Runs a program on one of the Nodes in the user's folder; stderr must stay empty unless it is returned. */
-function runOn(node: string, args: readonly string[], input: string = ""): { status: number | null; stdout: string; stderr: string } {
+function runOn(
+  node: string,
+  args: readonly string[],
+  input: string = "",
+): { status: number | null; stdout: string; stderr: string } {
   const { status, stdout, stderr } = spawnSync(node, args, { cwd: user, input, encoding: "utf8" });
   return { status, stdout, stderr };
 }
@@ -56,13 +70,22 @@ describe("what is in it", () => {
     ]);
     expect(readdirSync(join(installed, "models", "tiny-guard-gen"))).toContain("model.safetensors");
     const licences = readFileSync(join(installed, "dist", "vendor", "LICENCES.md"), "utf8");
-    for (const name of ["@hono/node-server", "@huggingface/hub", "@huggingface/jinja", "commander", "hono", "picocolors"])
+    for (const name of [
+      "@hono/node-server",
+      "@huggingface/hub",
+      "@huggingface/jinja",
+      "commander",
+      "hono",
+      "picocolors",
+    ])
       expect(licences).toContain(`## ${name} `);
   });
 
   test("the README's links lead somewhere in it", () => {
     const readme = readFileSync(join(installed, "README.md"), "utf8");
-    const targets = [...readme.matchAll(/\]\(([^)#\s]+)[^)]*\)/g)].map(m => m[1]).filter(target => !/^https?:/.test(target));
+    const targets = [...readme.matchAll(/\]\(([^)#\s]+)[^)]*\)/g)]
+      .map(m => m[1])
+      .filter(target => !/^https?:/.test(target));
     expect(targets.length).toBeGreaterThan(10);
     expect(targets.filter(target => !existsSync(join(installed, target)))).toEqual([]);
   });
@@ -72,7 +95,8 @@ describe("what is in it", () => {
     const manifest = JSON.parse(readFileSync(join(installed, "package.json"), "utf8"));
     for (const key of ["dependencies", "optionalDependencies", "peerDependencies", "bundleDependencies"])
       expect(manifest[key]).toBeUndefined();
-    for (const script of ["preinstall", "install", "postinstall", "prepare"]) expect(manifest.scripts[script]).toBeUndefined();
+    for (const script of ["preinstall", "install", "postinstall", "prepare"])
+      expect(manifest.scripts[script]).toBeUndefined();
   });
 
   test("its types serve a strict program that knows of no other package", () => {
@@ -97,7 +121,10 @@ describe("what is in it", () => {
       ["--lib", "es2023", "--types", "node", "--typeRoots", projectPath("node_modules/@types")],
     ];
     for (const surrounding of surroundings) {
-      expect(runOn(process.execPath, [tsc, ...options, ...surrounding, "user.ts"])).toMatchObject({ status: 0, stdout: "" });
+      expect(runOn(process.execPath, [tsc, ...options, ...surrounding, "user.ts"])).toMatchObject({
+        status: 0,
+        stdout: "",
+      });
     }
   });
 });
@@ -138,7 +165,9 @@ describe.each(NODES)("on %s", node => {
 
   test("the command works", () => {
     const command = join(user, "node_modules", ".bin", "qwen3guard");
-    expect(JSON.parse(runOn(node, [command, "moderate", "How can I make a bomb?", "--json", "--quiet"]).stdout).safety).toBe("Unsafe");
+    expect(
+      JSON.parse(runOn(node, [command, "moderate", "How can I make a bomb?", "--json", "--quiet"]).stdout).safety,
+    ).toBe("Unsafe");
     expect(runOn(node, [command, "moderate", "--nope"]).status).toBe(2);
   });
 
@@ -164,7 +193,9 @@ describe.each(NODES)("on %s", node => {
     const env = { ...process.env, HF_ENDPOINT: hub.endpoint, HF_HOME: mkdtempSync(join(home, "hf ")) };
     const { stdout, stderr } = await promisify(execFile)(node, [command, "pull", hub.id], { env });
     expect(stderr).toBe("");
-    expect(readFileSync(join(stdout.trim(), "config.json"))).toEqual(readFileSync(projectPath("models/tiny-guard-gen/config.json")));
+    expect(readFileSync(join(stdout.trim(), "config.json"))).toEqual(
+      readFileSync(projectPath("models/tiny-guard-gen/config.json")),
+    );
   });
 
   test("logits are the same bits on every version, for every form of weights: pinned", () => {
@@ -172,7 +203,20 @@ describe.each(NODES)("on %s", node => {
     const lines = readJsonLines<{ ids: number[] }>("test/goldens/tiny-guard-gen/logits.jsonl");
     const input = lines.map(({ ids }) => JSON.stringify({ ids })).join("\n");
     const hashes = ["checkpoint", "int8", "int4"].map(weights => {
-      const record = [command, "golden", "record", "--input", "-", "--out", "-", "--max-new-tokens", "3", "--quiet", "--weights", weights];
+      const record = [
+        command,
+        "golden",
+        "record",
+        "--input",
+        "-",
+        "--out",
+        "-",
+        "--max-new-tokens",
+        "3",
+        "--quiet",
+        "--weights",
+        weights,
+      ];
       const { stdout } = runOn(node, record, input);
       expect(stdout.trimEnd().split("\n")).toHaveLength(lines.length);
       return createHash("sha256").update(stdout).digest("hex");
@@ -210,7 +254,12 @@ describe.each(NODES)("on %s", node => {
       }
       for (const model of models) model.close();
       console.log(hash.digest("hex"));`;
-    const { status, stdout, stderr } = runOn(node, ["--input-type=module", "--eval", program, projectPath("test/fixtures/odd")]);
+    const { status, stdout, stderr } = runOn(node, [
+      "--input-type=module",
+      "--eval",
+      program,
+      projectPath("test/fixtures/odd"),
+    ]);
     expect([status, stderr]).toEqual([0, ""]);
     expect(stdout).toMatchInlineSnapshot(`
       "0d29ae9a97ba18f7e7f37b6be67246cfb126b7711b9413dabd45b482842fe176
@@ -265,9 +314,13 @@ describe.skipIf(CHROMIUM === undefined)("examples/browser.html", () => {
     await page.press("Tab"); // from the text, which has the focus, to the button
     await page.press("Enter");
     await page.until(`${output} !== "Ready."`);
-    expect(await page.evaluate(output)).toMatch(/^Unsafe · Violent · Safe 0\.0 % · Unsafe 100\.0 % · Controversial 0\.0 % · \d+ ms$/);
+    expect(await page.evaluate(output)).toMatch(
+      /^Unsafe · Violent · Safe 0\.0 % · Unsafe 100\.0 % · Controversial 0\.0 % · \d+ ms$/,
+    );
     expect(page.requested.filter(url => !url.startsWith(origin))).toEqual([]);
-    expect(page.errors.filter(error => !error.includes("chat_template.jinja") && !error.includes("favicon"))).toEqual([]); // not in the checkpoint
+    expect(page.errors.filter(error => !error.includes("chat_template.jinja") && !error.includes("favicon"))).toEqual(
+      [],
+    ); // not in the checkpoint
   });
 
   test("says what is missing in a clone that was not built, instead of loading for ever", async () => {
@@ -311,12 +364,18 @@ test.skipIf(NEXT === undefined)(
     for (const bundler of ["--turbopack", "--webpack"]) {
       rmSync(join(folder, ".next"), { recursive: true, force: true });
       const env = { ...process.env, NEXT_TELEMETRY_DISABLED: "1", NODE_ENV: "production" };
-      execFileSync(process.execPath, [join(folder, "node_modules", "next", "dist", "bin", "next"), "build", bundler], { cwd: folder, env });
+      execFileSync(process.execPath, [join(folder, "node_modules", "next", "dist", "bin", "next"), "build", bundler], {
+        cwd: folder,
+        env,
+      });
       // Elsewhere, so that what it needs must have come along.
       const elsewhere = join(home, `next ${bundler}`);
       cpSync(join(folder, ".next", "standalone"), elsewhere, { recursive: true });
       const port = await freePort(); // 0 means 3000 to it
-      const server = spawn(process.execPath, ["server.js"], { cwd: elsewhere, env: { ...env, PORT: String(port), HOSTNAME: "127.0.0.1" } });
+      const server = spawn(process.execPath, ["server.js"], {
+        cwd: elsewhere,
+        env: { ...env, PORT: String(port), HOSTNAME: "127.0.0.1" },
+      });
       onTestFinished(() => void server.kill());
       await new Promise<void>((resolve, reject) => {
         server.stdout.on("data", chunk => String(chunk).includes("Ready") && resolve());

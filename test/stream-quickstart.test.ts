@@ -1,4 +1,7 @@
-/** examples/stream-quickstart.ts, the model card's streaming example, is run and prints what the guard says at each token. */
+/**
+ * examples/stream-quickstart.ts, the model card's streaming example, is run and prints what the guard says at each
+ * token.
+ */
 
 import { spawnSync } from "node:child_process";
 import { expect, test } from "vitest";
@@ -18,7 +21,9 @@ test("the model card's streaming example runs, line by line", async () => {
     "User moderation: -> [Risk: Unsafe - Category: Non-violent Illegal Acts]",
     "Assistant streaming moderation:",
   ]);
-  expect(lines.at(-1)).toBe('Cut: "To write a fake prescription, take" -> [Risk: Unsafe - Category: Non-violent Illegal Acts]');
+  expect(lines.at(-1)).toBe(
+    'Cut: "To write a fake prescription, take" -> [Risk: Unsafe - Category: Non-violent Illegal Acts]',
+  );
 
   // Token by token is what one call for all of them says.
   const guard = await StreamGuard.load(STREAM);

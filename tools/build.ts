@@ -1,9 +1,9 @@
 /**
  * Builds dist/ for publishing: `node tools/build.ts`.
  *
- * Our modules come out one for one, as JavaScript with types, so that the published package reads like the source and relative paths stay
- * true. The few packages they import are each bundled into one file under dist/vendor/, with their licences, so that installing this
- * package installs nothing else.
+ * Our modules come out one for one, as JavaScript with types, so that the published package reads like the source and
+ * relative paths stay true. The few packages they import are each bundled into one file under dist/vendor/, with their
+ * licences, so that installing this package installs nothing else.
  */
 
 import { execFileSync } from "node:child_process";
@@ -40,7 +40,12 @@ const VENDORED: readonly Vendored[] = [
     exports: "{ listFiles, modelInfo }",
     node: true,
   },
-  { name: "@huggingface/jinja", file: "jinja.js", why: "renders the chat template that the checkpoint carries", exports: "{ Template }" },
+  {
+    name: "@huggingface/jinja",
+    file: "jinja.js",
+    why: "renders the chat template that the checkpoint carries",
+    exports: "{ Template }",
+  },
   { name: "commander", file: "commander.js", why: "parses the command line", exports: "*", node: true },
   { name: "hono", file: "hono.js", why: "finds the route of a request", exports: "{ Hono }" },
   { name: "picocolors", file: "picocolors.js", why: "colours the verdict card", exports: "{ default }", node: true },
@@ -74,7 +79,11 @@ async function bundleVendored(): Promise<void> {
       metafile: true,
       plugins: [pureDependencies(name)],
       ...(node
-        ? { banner: { js: 'import { createRequire as makeRequire } from "node:module";\nconst require = makeRequire(import.meta.url);' } }
+        ? {
+            banner: {
+              js: 'import { createRequire as makeRequire } from "node:module";\nconst require = makeRequire(import.meta.url);',
+            },
+          }
         : {}),
     });
     // The licences that go with the bundle are those of the packages named above: nobody else's code may be in it.
@@ -84,13 +93,15 @@ async function bundleVendored(): Promise<void> {
         bytesInOutput > 0 && path !== "<stdin>" && !VENDORED.some(({ name }) => path.includes(`node_modules/${name}/`)),
     );
     if (others.length > 0)
-      throw new Error(`${file}: expected code of packages that are named, got ${others.map(([path]) => path).join(", ")}`);
+      throw new Error(
+        `${file}: expected code of packages that are named, got ${others.map(([path]) => path).join(", ")}`,
+      );
   }
 }
 
 /**
- * Lets esbuild leave out a package's own dependencies where what we take of it does not use them: they do not say that importing them has no side
- * effects, and `@huggingface/hub` has 50 kB of hash functions for uploads behind it.
+ * Lets esbuild leave out a package's own dependencies where what we take of it does not use them: they do not say that
+ * importing them has no side effects, and `@huggingface/hub` has 50 kB of hash functions for uploads behind it.
  */
 function pureDependencies(name: string): Plugin {
   return {
@@ -106,7 +117,9 @@ function pureDependencies(name: string): Plugin {
 
 /** Points our modules at dist/vendor/, and makes sure that nothing else is imported from outside. */
 function rewriteImports(): void {
-  for (const path of filesUnder(DIST).filter(path => /\.(js|d\.ts)$/.test(path) && !relative(DIST, path).startsWith("vendor"))) {
+  for (const path of filesUnder(DIST).filter(
+    path => /\.(js|d\.ts)$/.test(path) && !relative(DIST, path).startsWith("vendor"),
+  )) {
     let code = readFileSync(path, "utf8");
     for (const { name, file } of VENDORED) {
       const target = relative(dirname(path), join(DIST, "vendor", file)).replaceAll("\\", "/");
@@ -117,7 +130,8 @@ function rewriteImports(): void {
     const outside = [...code.matchAll(/^\s*(?:import|export)\b[^;"']*?\bfrom\s*"([^"]+)"/gm)]
       .map(m => m[1])
       .filter(s => !/^(\.|node:)/.test(s));
-    if (outside.length > 0) throw new Error(`${relative(ROOT, path)}: expected no imports from outside, got ${outside.join(", ")}`);
+    if (outside.length > 0)
+      throw new Error(`${relative(ROOT, path)}: expected no imports from outside, got ${outside.join(", ")}`);
     if (path.endsWith(".d.ts") && code.includes("/vendor/")) {
       throw new Error(`${relative(ROOT, path)}: expected types that need no other package, got an import of one`);
     }

@@ -7,5 +7,6 @@ const { positionals, values } = parseArgs({
   allowPositionals: true,
   options: { shape: { type: "string", default: "0.6B" }, seed: { type: "string", default: "0" } },
 });
-if (positionals.length !== 1) throw new RangeError("usage: node tools/random-checkpoint.ts OUT_DIR [--shape 0.6B] [--seed 0]");
+if (positionals.length !== 1)
+  throw new RangeError("usage: node tools/random-checkpoint.ts OUT_DIR [--shape 0.6B] [--seed 0]");
 await writeRandomCheckpoint(positionals[0], values.shape, Number(values.seed));

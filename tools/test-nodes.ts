@@ -1,6 +1,7 @@
 /**
- * Tests the published package on every supported Node, and that quantised checkpoints give the same bits there and on Deno and Bun: `npm run test:nodes`.
- * The binaries come from the npm packages `node@NN`, `deno` and `bun`, into a temporary folder.
+ * Tests the published package on every supported Node, and that quantised checkpoints give the same bits there and on
+ * Deno and Bun: `npm run test:nodes`. The binaries come from the npm packages `node@NN`, `deno` and `bun`, into a
+ * temporary folder.
  */
 
 import { execFileSync } from "node:child_process";
@@ -14,7 +15,8 @@ const folder = mkdtempSync(join(tmpdir(), "nodes-"));
 try {
   const nodes = VERSIONS.map(version => fetchBinary("node", version));
   const others = [fetchBinary("deno", "2"), fetchBinary("bun", "1")];
-  for (const binary of [...nodes, ...others]) console.log(binary, execFileSync(binary, ["--version"], { encoding: "utf8" }).trim());
+  for (const binary of [...nodes, ...others])
+    console.log(binary, execFileSync(binary, ["--version"], { encoding: "utf8" }).trim());
   vitest(["test/package.test.ts"], { QWEN3GUARD_NODES: nodes.join(":") });
   vitest(["--config", "vitest.slow.config.ts", "test/slow/shape-0.6B.slow.ts", "-t", "on every runtime"], {
     QWEN3GUARD_RUNTIMES: [...nodes, ...others].join(":"),
@@ -27,7 +29,8 @@ try {
 function fetchBinary(name: string, version: string): string {
   const prefix = join(folder, `${name}-${version}`);
   mkdirSync(prefix);
-  // npm 11 asks which packages may run their install script; these fetch or place their binary in it. Older ones do not ask.
+  // npm 11 asks which packages may run their install script; these fetch or place their binary in it. Older ones do not
+  // ask.
   const manifest = { private: true, dependencies: { [name]: version }, allowScripts: { [name]: true } };
   writeFileSync(join(prefix, "package.json"), JSON.stringify(manifest));
   execFileSync("npm", ["install", "--no-audit", "--no-fund"], { cwd: prefix, stdio: "inherit" });

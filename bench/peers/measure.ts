@@ -1,8 +1,9 @@
 /**
- * Runs the workload on one engine and prints the measurements as one JSON line. measure.py is its twin for engines in Python.
+ * Runs the workload on one engine and prints the measurements as one JSON line. measure.py is its twin for engines in
+ * Python.
  *
- * In: a job from run.ts, as JSON in the first argument. Everything is run twice; the first time is the warm-up, and the ids of both times
- * must be equal.
+ * In: a job from run.ts, as JSON in the first argument. Everything is run twice; the first time is the warm-up, and the
+ * ids of both times must be equal.
  */
 
 export interface Job {

@@ -1,7 +1,9 @@
 /**
- * llama.cpp as a peer, through node-llama-cpp: `node peer-llama.ts JOB`, the job's `variant` being the folder of the npm installation.
+ * llama.cpp as a peer, through node-llama-cpp: `node peer-llama.ts JOB`, the job's `variant` being the folder of the
+ * npm installation.
  *
- * Its API gives no logits without choosing a token; at temperature 0 that is one pass over the vocabulary, below a millisecond.
+ * Its API gives no logits without choosing a token; at temperature 0 that is one pass over the vocabulary, below a
+ * millisecond.
  */
 
 import { join } from "node:path";
@@ -10,9 +12,19 @@ import { measure, type Peer, readJob } from "./measure.ts";
 
 /** The part of node-llama-cpp that is used here; the package is not a dependency of this project. */
 interface LlamaCpp {
-  getLlama(options: { gpu: false; build: "never"; maxThreads: number; logLevel: "error"; progressLogs: false }): Promise<{
+  getLlama(options: {
+    gpu: false;
+    build: "never";
+    maxThreads: number;
+    logLevel: "error";
+    progressLogs: false;
+  }): Promise<{
     loadModel(options: { modelPath: string }): Promise<{
-      createContext(options: { contextSize: number; batchSize: number; threads: number }): Promise<{ getSequence(): Sequence }>;
+      createContext(options: {
+        contextSize: number;
+        batchSize: number;
+        threads: number;
+      }): Promise<{ getSequence(): Sequence }>;
     }>;
   }>;
 }
@@ -30,7 +42,13 @@ const entry = join(job.variant, "node_modules", "node-llama-cpp", "dist", "index
 const { getLlama } = (await import(pathToFileURL(entry).href)) as LlamaCpp;
 
 await measure(job, async (): Promise<Peer> => {
-  const llama = await getLlama({ gpu: false, build: "never", maxThreads: job.threads, logLevel: "error", progressLogs: false });
+  const llama = await getLlama({
+    gpu: false,
+    build: "never",
+    maxThreads: job.threads,
+    logLevel: "error",
+    progressLogs: false,
+  });
   const model = await llama.loadModel({ modelPath: job.path });
   const { maxPositions, threads } = job;
   const context = await model.createContext({ contextSize: maxPositions, batchSize: maxPositions, threads });

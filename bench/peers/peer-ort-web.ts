@@ -1,8 +1,9 @@
 /**
- * ONNX Runtime compiled to WebAssembly as a peer, the engine of transformers.js: `node peer-ort-web.ts JOB`, the job's `variant` being the folder of the
- * npm installation.
+ * ONNX Runtime compiled to WebAssembly as a peer, the engine of transformers.js: `node peer-ort-web.ts JOB`, the job's
+ * `variant` being the folder of the npm installation.
  *
- * Its sessions hand keys and values out with every run and take them with the next; they are cut here where the job forgets positions.
+ * Its sessions hand keys and values out with every run and take them with the next; they are cut here where the job
+ * forgets positions.
  */
 
 import { readFile } from "node:fs/promises";
@@ -13,12 +14,19 @@ import { measure, type Peer, readJob } from "./measure.ts";
 /** The part of onnxruntime-web that is used here; the package is not a dependency of this project. */
 interface OrtWeb {
   readonly env: { readonly wasm: { numThreads: number } };
-  readonly Tensor: new (type: "int64" | "float32", data: BigInt64Array | Float32Array, dims: readonly number[]) => OrtTensor;
+  readonly Tensor: new (
+    type: "int64" | "float32",
+    data: BigInt64Array | Float32Array,
+    dims: readonly number[],
+  ) => OrtTensor;
   readonly InferenceSession: {
     create(
       model: Uint8Array,
       options: { executionProviders: ["wasm"]; externalData: { path: string; data: Uint8Array }[] },
-    ): Promise<{ readonly inputNames: readonly string[]; run(feeds: Record<string, OrtTensor>): Promise<Record<string, OrtTensor>> }>;
+    ): Promise<{
+      readonly inputNames: readonly string[];
+      run(feeds: Record<string, OrtTensor>): Promise<Record<string, OrtTensor>>;
+    }>;
   };
 }
 
@@ -37,13 +45,18 @@ function cut({ data, dims }: OrtTensor, position: number): Float32Array {
   const [, heads, positions, size] = dims;
   const kept = new Float32Array(heads * position * size);
   for (let head = 0; head < heads; head++) {
-    kept.set((data as Float32Array).subarray(head * positions * size, (head * positions + position) * size), head * position * size);
+    kept.set(
+      (data as Float32Array).subarray(head * positions * size, (head * positions + position) * size),
+      head * position * size,
+    );
   }
   return kept;
 }
 
 const job = readJob();
-const ort = (await import(pathToFileURL(join(job.variant, "node_modules", "onnxruntime-web", "dist", "ort.node.min.mjs")).href)) as OrtWeb;
+const ort = (await import(
+  pathToFileURL(join(job.variant, "node_modules", "onnxruntime-web", "dist", "ort.node.min.mjs")).href
+)) as OrtWeb;
 ort.env.wasm.numThreads = job.threads;
 
 await measure(job, async (): Promise<Peer> => {
@@ -72,7 +85,9 @@ await measure(job, async (): Promise<Peer> => {
     },
     async truncate(position) {
       if (position === 0) past = noPast();
-      else for (const name of pasts) past[name] = new ort.Tensor("float32", cut(past[name], position), [1, heads, position, size]);
+      else
+        for (const name of pasts)
+          past[name] = new ort.Tensor("float32", cut(past[name], position), [1, heads, position, size]);
       length = position;
     },
   };

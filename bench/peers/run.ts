@@ -3,11 +3,12 @@
  *
  *     npx node bench/peers/run.ts [--threads 2] [--rounds 3] [--work DIR] [--only NAME,NAME] [--base NAME]
  *
- * Out: on stdout one JSON line for each engine and round, then the table of medians; progress on stderr. What is measured, and how to read
- * it: README.md. An engine that cannot be prepared or run is reported, and the others go on.
+ * Out: on stdout one JSON line for each engine and round, then the table of medians; progress on stderr. What is
+ * measured, and how to read it: README.md. An engine that cannot be prepared or run is reported, and the others go on.
  *
- * Read from `peers`, the list of engines, on: each names what must be prepared and the command that measures it. Engines take turns, round
- * by round, each time in a process of their own, so that a ratio compares runs of nearly the same moment.
+ * Read from `peers`, the list of engines, on: each names what must be prepared and the command that measures it.
+ * Engines take turns, round by round, each time in a process of their own, so that a ratio compares runs of nearly the
+ * same moment.
  */
 
 import { spawnSync } from "node:child_process";
@@ -80,8 +81,10 @@ function npmInstall(folder: string, ...packages: string[]): string[] {
   return ["npm", "install", "--silent", "--ignore-scripts", "--prefix", inWork(folder), ...packages];
 }
 
-// On Linux npm would fetch the binaries for CUDA and Vulkan too, 700 MB, as optional dependencies: only the one for the CPU is named.
-const llamaBinary = process.platform === "linux" ? ["--omit=optional", `@node-llama-cpp/linux-${process.arch}@${LLAMA_VERSION}`] : [];
+// On Linux npm would fetch the binaries for CUDA and Vulkan too, 700 MB, as optional dependencies: only the one for the
+// CPU is named.
+const llamaBinary =
+  process.platform === "linux" ? ["--omit=optional", `@node-llama-cpp/linux-${process.arch}@${LLAMA_VERSION}`] : [];
 const llamaPackages: Preparation = {
   name: "llama-packages",
   needs: [],
@@ -98,7 +101,10 @@ function gguf(type: string): Preparation {
   return { name: `gguf-${type}`, needs: [checkpoint, torchPackages, llamaPackages], commands: [command] };
 }
 
-/** By onnxruntime-genai's own exporter. Logits of the last id only, as everywhere here; int8 has activations in int8 too (level 4). */
+/**
+ * By onnxruntime-genai's own exporter. Logits of the last id only, as everywhere here; int8 has activations in int8 too
+ * (level 4).
+ */
 function onnx(type: string): Preparation {
   const folders = ["-i", inWork("checkpoint"), "-o", inWork(`onnx-${type}`), "-c", inWork("onnx-cache")];
   const extra = ["--extra_options", "prune_lm_head=true", "accuracy_level=4"];
@@ -174,7 +180,10 @@ function positiveInteger(option: string, text: string): number {
   return Number(text);
 }
 
-/** Runs a program, which may ask no model hub and leave nothing beside the scripts. Returns its stdout; throws Error with the end of what it wrote. */
+/**
+ * Runs a program, which may ask no model hub and leave nothing beside the scripts. Returns its stdout; throws Error
+ * with the end of what it wrote.
+ */
 function run([program, ...args]: readonly string[]): string {
   const env = { ...process.env, HF_HUB_OFFLINE: "1", PYTHONDONTWRITEBYTECODE: "1" };
   const { stdout, stderr, status, signal, error } = spawnSync(program, args, {
@@ -186,13 +195,18 @@ function run([program, ...args]: readonly string[]): string {
   });
   if (error) throw error;
   if (status !== 0)
-    throw new Error(`${program} ${args[0]}: expected exit status 0, got ${status ?? signal}: ${`${stdout}\n${stderr}`.trim().slice(-600)}`);
+    throw new Error(
+      `${program} ${args[0]}: expected exit status 0, got ${status ?? signal}: ${`${stdout}\n${stderr}`.trim().slice(-600)}`,
+    );
   return stdout;
 }
 
 const failedPreparations = new Map<Preparation, unknown>();
 
-/** Makes what is needed unless an earlier run has; a marker says that it was finished. Throws what a command throws, or threw before. */
+/**
+ * Makes what is needed unless an earlier run has; a marker says that it was finished. Throws what a command throws, or
+ * threw before.
+ */
 function prepare(preparation: Preparation): void {
   const { name, needs, commands } = preparation;
   for (const needed of needs) prepare(needed);
@@ -261,8 +275,14 @@ function row(name: string, base: Rounds | undefined, runs: Rounds, reference: Me
 
 function printTable(results: ReadonlyMap<string, Rounds>): void {
   const averages = loadavg().map(load => load.toFixed(1));
-  console.log(`\n${cpus()[0].model}, ${cpus().length} logical cores, ${(totalmem() / 2 ** 30).toFixed(0)} GiB; Node ${process.version}`);
-  console.log([...TORCH_PACKAGES, ...ONNX_PACKAGES, `node-llama-cpp ${LLAMA_VERSION}`, `onnxruntime-web ${ORT_WEB_VERSION}`].join(", "));
+  console.log(
+    `\n${cpus()[0].model}, ${cpus().length} logical cores, ${(totalmem() / 2 ** 30).toFixed(0)} GiB; Node ${process.version}`,
+  );
+  console.log(
+    [...TORCH_PACKAGES, ...ONNX_PACKAGES, `node-llama-cpp ${LLAMA_VERSION}`, `onnxruntime-web ${ORT_WEB_VERSION}`].join(
+      ", ",
+    ),
+  );
   console.log(`${threads} threads, median of ${rounds}; load average at the end ${averages.join(" ")}\n`);
   const reference = (results.get("torch-float32") ?? results.values().next().value)?.values().next().value;
   if (!reference) return;
@@ -276,7 +296,8 @@ function main(): void {
   const names = peers.map(({ name }) => name);
   const only = options.only === "" ? names : options.only.split(",");
   const unknown = [...only, options.base].find(name => !names.includes(name));
-  if (unknown !== undefined) throw new RangeError(`--only and --base: expected some of ${names.join(", ")}, got ${unknown}`);
+  if (unknown !== undefined)
+    throw new RangeError(`--only and --base: expected some of ${names.join(", ")}, got ${unknown}`);
   let left = peers.filter(({ name }) => only.includes(name));
   const failures: string[] = [];
   /** The peers for which `attempt` went well. */

@@ -4,12 +4,14 @@ import { constants, type Stats } from "node:fs";
 import { type FileHandle, open, stat } from "node:fs/promises";
 import { type ByteSource, checkRange, shortRead } from "./bytes.ts";
 
-/** Linux ends a single read at 2 GiB - 4 KiB and Node refuses lengths above 2^31 - 1, so large reads are made of pieces. */
+/**
+ * Linux ends a single read at 2 GiB - 4 KiB and Node refuses lengths above 2^31 - 1, so large reads are made of pieces.
+ */
 const PIECE_BYTES = 2 ** 30;
 
 /**
- * Opens a regular file. Throws TypeError for a directory, pipe, socket or device, and the system's own error (ENOENT, EACCES, ...) where
- * there is nothing to open. `name` stands in messages.
+ * Opens a regular file. Throws TypeError for a directory, pipe, socket or device, and the system's own error (ENOENT,
+ * EACCES, ...) where there is nothing to open. `name` stands in messages.
  */
 export async function bytesFromFile(path: string, name: string = path): Promise<ByteSource> {
   // Looked at before it is opened: opening a pipe waits for a writer, opening a device may do something.
@@ -45,6 +47,12 @@ function fileSource(name: string, handle: FileHandle, byteLength: number): ByteS
 
 function checkRegular(name: string, stats: Stats): void {
   if (stats.isFile()) return;
-  const kind = stats.isDirectory() ? "a directory" : stats.isFIFO() ? "a pipe" : stats.isSocket() ? "a socket" : "a device";
+  const kind = stats.isDirectory()
+    ? "a directory"
+    : stats.isFIFO()
+      ? "a pipe"
+      : stats.isSocket()
+        ? "a socket"
+        : "a device";
   throw new TypeError(`${name}: expected a regular file, got ${kind}`);
 }

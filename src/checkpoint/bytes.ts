@@ -1,7 +1,8 @@
 /**
  * Where bytes come from: a buffer, a Blob, or (in bytes.node.ts) a file on disk.
  *
- * In: one of these. Out: a `ByteSource`, which is asked for ranges, so that a checkpoint is never read whole. Web-standard types only.
+ * In: one of these. Out: a `ByteSource`, which is asked for ranges, so that a checkpoint is never read whole.
+ * Web-standard types only.
  */
 
 export interface ByteSource {
@@ -9,14 +10,17 @@ export interface ByteSource {
   readonly name: string;
   readonly byteLength: number;
   /**
-   * Fills `target` with the bytes from `offset` on. Throws RangeError where the range is not within the source, and Error where the
-   * source gives fewer bytes than it promised (a file truncated since it was opened).
+   * Fills `target` with the bytes from `offset` on. Throws RangeError where the range is not within the source, and
+   * Error where the source gives fewer bytes than it promised (a file truncated since it was opened).
    */
   readInto(target: Uint8Array, offset: number): Promise<void>;
   close(): Promise<void>;
 }
 
-/** A Blob is read in pieces of this many bytes, because `arrayBuffer` makes a copy: two copies of a large weight would be one too many. */
+/**
+ * A Blob is read in pieces of this many bytes, because `arrayBuffer` makes a copy: two copies of a large weight would
+ * be one too many.
+ */
 const BLOB_PIECE_BYTES = 16 * 2 ** 20;
 
 /** Bytes already in memory. They are not copied: what the caller changes later, a later read sees. */
@@ -52,7 +56,10 @@ export function bytesFromBlob(blob: Blob, name: string = "blob"): ByteSource {
   };
 }
 
-/** Throws RangeError unless `count` bytes from `offset` on lie within a source of `byteLength` bytes. For implementers of ByteSource. */
+/**
+ * Throws RangeError unless `count` bytes from `offset` on lie within a source of `byteLength` bytes. For implementers
+ * of ByteSource.
+ */
 export function checkRange(name: string, byteLength: number, count: number, offset: number): void {
   // One subtraction and no sum: nothing can round or overflow. A fraction or NaN is no safe integer.
   if (Number.isSafeInteger(offset) && offset >= 0 && count <= byteLength - offset) return;

@@ -1,8 +1,8 @@
 /**
  * The files of a checkpoint, wherever they are: a folder, a URL, Blobs that a user picked.
  *
- * In: one of these. Out: `CheckpointFiles`, from which the tokenizer reads texts and the model reads bytes. Only web-standard types cross
- * this border; a folder's files are in checkpoint-folder.node.ts.
+ * In: one of these. Out: `CheckpointFiles`, from which the tokenizer reads texts and the model reads bytes. Only
+ * web-standard types cross this border; a folder's files are in checkpoint-folder.node.ts.
  */
 
 import { type ByteSource, bytesFromBlob } from "./bytes.ts";
@@ -19,7 +19,8 @@ export interface CheckpointFiles {
 
 /** Files by name, for a browser's file picker or drag and drop. */
 export function filesFromBlobs(blobs: ReadonlyMap<string, Blob>, name: string = "checkpoint"): CheckpointFiles {
-  if (!(blobs instanceof Map)) throw new TypeError(`checkpoint: expected a Map of file names to Blobs, got ${typeof blobs}`);
+  if (!(blobs instanceof Map))
+    throw new TypeError(`checkpoint: expected a Map of file names to Blobs, got ${typeof blobs}`);
   return {
     name,
     open: async file => {
@@ -28,7 +29,10 @@ export function filesFromBlobs(blobs: ReadonlyMap<string, Blob>, name: string = 
     },
     readText: async file => {
       const blob = blobs.get(file);
-      return blob && decodeText(await blob.slice(0, maxTextBytes(file) + 1).arrayBuffer(), `${name}/${file}`, maxTextBytes(file));
+      return (
+        blob &&
+        decodeText(await blob.slice(0, maxTextBytes(file) + 1).arrayBuffer(), `${name}/${file}`, maxTextBytes(file))
+      );
     },
   };
 }
@@ -59,7 +63,10 @@ export function filesFromUrl(base: URL): CheckpointFiles {
     },
     readText: async file => {
       const response = await fetchFile(file);
-      return response && decodeText(await readAtMost(response, maxTextBytes(file) + 1), folder.href + file, maxTextBytes(file));
+      return (
+        response &&
+        decodeText(await readAtMost(response, maxTextBytes(file) + 1), folder.href + file, maxTextBytes(file))
+      );
     },
   };
 }

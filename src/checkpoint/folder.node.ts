@@ -8,12 +8,16 @@ import type { CheckpointFiles } from "./files.ts";
 import { parseHubId } from "./hub/id.ts";
 import { missing, readTextFile } from "./text-file.node.ts";
 
-/** Throws Error for what is no folder with a checkpoint's files. `title` stands in messages and verdicts instead of its path. */
+/**
+ * Throws Error for what is no folder with a checkpoint's files. `title` stands in messages and verdicts instead of its
+ * path.
+ */
 export async function filesFromFolder(folder: string | URL, title?: string): Promise<CheckpointFiles> {
   const path = typeof folder === "string" ? folder : fileURLToPath(folder);
   const kind = await stat(path).catch(missing);
   if (kind === undefined) throw new Error(`${path}: expected a checkpoint folder, got no such folder${hintFor(path)}`);
-  if (!kind.isDirectory()) throw new Error(`${path}: expected a checkpoint folder, got a file${GGUF.test(path) ? NOT_GGUF : ""}`);
+  if (!kind.isDirectory())
+    throw new Error(`${path}: expected a checkpoint folder, got a file${GGUF.test(path) ? NOT_GGUF : ""}`);
   const files = await readdir(path);
   if (files.length === 0) throw new Error(`${path}: expected a checkpoint folder, got an empty one`);
   const gguf = files.find(file => GGUF.test(file));
@@ -32,7 +36,8 @@ export async function filesFromFolder(folder: string | URL, title?: string): Pro
 }
 
 const GGUF = /\.gguf$/i;
-const NOT_GGUF = ", which is of another format: the original's safetensors files and its config.json and tokenizer.json are needed";
+const NOT_GGUF =
+  ", which is of another format: the original's safetensors files and its config.json and tokenizer.json are needed";
 /** One of these is in every folder that a checkpoint, or its tokenizer alone, can be read from. */
 const TEXTS: readonly string[] = ["config.json", "tokenizer.json"];
 

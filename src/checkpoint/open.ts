@@ -1,17 +1,21 @@
 /**
- * From what a user names to a checkpoint's files. The one place that decides between Node's file system, the Hub and the web, and that loads the
- * former only when a folder or a Hub id is named.
+ * From what a user names to a checkpoint's files. The one place that decides between Node's file system, the Hub and
+ * the web, and that loads the former only when a folder or a Hub id is named.
  */
 
 import { type CheckpointFiles, filesFromUrl } from "./files.ts";
 import { HUB_ENDPOINT, type HubOptions, hubUrl, parseHubId } from "./hub/id.ts";
 
-/** Where a checkpoint comes from: a folder's path (Node), a model's name on the Hub, the URL of a folder, or files already at hand. */
+/**
+ * Where a checkpoint comes from: a folder's path (Node), a model's name on the Hub, the URL of a folder, or files
+ * already at hand.
+ */
 export type CheckpointSource = string | URL | CheckpointFiles;
 
 /**
- * Opens a source. A string is a folder for Node, or else a Hub id, `org/name` or `org/name@revision`: downloaded into the Hugging Face cache
- * where it is not there yet, and from then on opened without the network. In a browser a Hub id is the URL of its files.
+ * Opens a source. A string is a folder for Node, or else a Hub id, `org/name` or `org/name@revision`: downloaded into
+ * the Hugging Face cache where it is not there yet, and from then on opened without the network. In a browser a Hub id
+ * is the URL of its files.
  */
 export async function openCheckpointFiles(source: CheckpointSource, hub: HubOptions = {}): Promise<CheckpointFiles> {
   if (source === "") throw new RangeError("checkpoint: expected a folder, got an empty text");
@@ -32,12 +36,17 @@ export async function openCheckpointFiles(source: CheckpointSource, hub: HubOpti
   if (source instanceof URL) return filesFromUrl(source);
   if (typeof source?.open !== "function" || typeof source.readText !== "function") {
     const got = source === null ? "null" : source === undefined ? "nothing" : `a value of type ${typeof source}`;
-    throw new TypeError(`checkpoint: expected a folder's path, a Hub id, a URL or files with open and readText, got ${got}`);
+    throw new TypeError(
+      `checkpoint: expected a folder's path, a Hub id, a URL or files with open and readText, got ${got}`,
+    );
   }
   return source;
 }
 
-/** A path must not be something that asks the network, so a URL is a `URL` and never a text. Says what the text should have been. */
+/**
+ * A path must not be something that asks the network, so a URL is a `URL` and never a text. Says what the text should
+ * have been.
+ */
 function urlAsText(text: string): RangeError {
   const id = new RegExp(`^${HUB_ENDPOINT}/([^/?#]+/[^/?#]+)`).exec(text)?.[1];
   const instead = id && parseHubId(id) ? `the Hub id is ${id}` : "new URL(...) loads the files under it";

@@ -1,6 +1,9 @@
 /** What is thrown where a safetensors file or index cannot be used, and how names out of such a file are shown. */
 
-/** The file is bad: retrying, or asking for another tensor, does not help. Wrong arguments are TypeError and RangeError instead. */
+/**
+ * The file is bad: retrying, or asking for another tensor, does not help. Wrong arguments are TypeError and RangeError
+ * instead.
+ */
 export class SafetensorsError extends Error {
   override readonly name: string = "SafetensorsError";
 }
@@ -9,8 +12,8 @@ export class SafetensorsError extends Error {
 const SHOWN_CHARACTERS = 80;
 
 /**
- * A name out of a file, in quotes, made fit for one line of a log: shortened, and with escapes for quotes, control characters, line
- * separators and the characters that turn the direction of text.
+ * A name out of a file, in quotes, made fit for one line of a log: shortened, and with escapes for quotes, control
+ * characters, line separators and the characters that turn the direction of text.
  */
 export function quoteName(name: string): string {
   const shown = name.length > SHOWN_CHARACTERS ? `${name.slice(0, SHOWN_CHARACTERS)}…` : name;

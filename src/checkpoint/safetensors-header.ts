@@ -1,14 +1,15 @@
 /**
- * The header of a safetensors file: 8 bytes of length (little-endian), then that many bytes of JSON, then the tensors' data up to the end
- * of the file. <https://huggingface.co/docs/safetensors/en/index#format>
+ * The header of a safetensors file: 8 bytes of length (little-endian), then that many bytes of JSON, then the tensors'
+ * data up to the end of the file. <https://huggingface.co/docs/safetensors/en/index#format>
  *
  *     {"__metadata__": {"format": "pt"}, "weight": {"dtype": "BF16", "shape": [4, 2], "data_offsets": [0, 16]}}
  *
- * In: a ByteSource. Out: what the file holds, checked, so that no later read has to look again: every tensor lies in the file, and the
- * tensors lie end to end and fill it, so no byte is hidden and none belongs to two.
+ * In: a ByteSource. Out: what the file holds, checked, so that no later read has to look again: every tensor lies in
+ * the file, and the tensors lie end to end and fill it, so no byte is hidden and none belongs to two.
  *
- * The rules are the reference's (the Rust crate, as in Python's safetensors 0.8.0), its oddities included: a tensor may be written as an
- * array `["BF16", [4, 2], [0, 16]]`, a dtype as `{"BF16": null}`, unknown fields are skipped. We refuse three things that it accepts:
+ * The rules are the reference's (the Rust crate, as in Python's safetensors 0.8.0), its oddities included: a tensor may
+ * be written as an array `["BF16", [4, 2], [0, 16]]`, a dtype as `{"BF16": null}`, unknown fields are skipped. We
+ * refuse three things that it accepts:
  *  - a tensor name that comes twice (it takes the last);
  *  - a dimension above 2^53 - 1, which no JavaScript number holds (possible only beside a dimension of 0);
  *  - a header whose names, shapes and metadata would take more than 48 MiB of memory, or with one entry above 16 MiB.
@@ -48,8 +49,9 @@ export const LENGTH_BYTES = 8;
 const LFS_POINTER = "version ";
 
 /**
- * What a tensor costs in memory beside its name and dimensions: an entry of the Map, the object, its array. Measured (186 bytes with a short
- * name, Node 24). An entry of the metadata costs less, and is charged more because it may be parsed more than once.
+ * What a tensor costs in memory beside its name and dimensions: an entry of the Map, the object, its array. Measured
+ * (186 bytes with a short name, Node 24). An entry of the metadata costs less, and is charged more because it may be
+ * parsed more than once.
  */
 const TENSOR_MEMORY_BYTES = 224;
 const METADATA_MEMORY_BYTES = 192;
@@ -79,7 +81,8 @@ export async function readSafetensorsHeader(source: ByteSource): Promise<Safeten
 
 async function readHeaderLength(source: ByteSource): Promise<number> {
   const { name, byteLength } = source;
-  if (byteLength < LENGTH_BYTES) throw new SafetensorsError(`${name}: expected at least ${LENGTH_BYTES} bytes, got ${byteLength}`);
+  if (byteLength < LENGTH_BYTES)
+    throw new SafetensorsError(`${name}: expected at least ${LENGTH_BYTES} bytes, got ${byteLength}`);
   const bytes = new Uint8Array(LENGTH_BYTES);
   await source.readInto(bytes, 0);
   if (String.fromCharCode(...bytes) === LFS_POINTER) {
@@ -90,7 +93,9 @@ async function readHeaderLength(source: ByteSource): Promise<number> {
     throw new SafetensorsError(`${name}: expected a header of at most ${MAX_HEADER_BYTES} bytes, got ${headerBytes}`);
   }
   if (headerBytes > byteLength - LENGTH_BYTES) {
-    throw new SafetensorsError(`${name}: expected a header within the file's ${byteLength} bytes, got a header of ${headerBytes} bytes`);
+    throw new SafetensorsError(
+      `${name}: expected a header within the file's ${byteLength} bytes, got a header of ${headerBytes} bytes`,
+    );
   }
   return Number(headerBytes);
 }
@@ -128,15 +133,21 @@ function parseTensor(json: JsonReader, name: string, dataOffset: number, dataByt
     } else json.skip();
   };
   if (json.startsWith(STARTS.array)) {
-    json.array("an array", index => (index < FIELDS.length ? parseField(FIELDS[index]) : json.fail("three elements", "more")));
+    json.array("an array", index =>
+      index < FIELDS.length ? parseField(FIELDS[index]) : json.fail("three elements", "more"),
+    );
   } else json.object("an object with dtype, shape and data_offsets", false, parseField);
   if (dtype === undefined || shape === undefined || offsets === undefined) {
-    return json.fail(FIELDS.join(", "), `no ${dtype === undefined ? "dtype" : shape === undefined ? "shape" : "data_offsets"}`);
+    return json.fail(
+      FIELDS.join(", "),
+      `no ${dtype === undefined ? "dtype" : shape === undefined ? "shape" : "data_offsets"}`,
+    );
   }
   if (offsets.length !== 2) return json.fail("data_offsets [begin, end]", `${offsets.length} integers`);
 
   const [begin, end] = offsets;
-  if (begin > end || end > dataBytes) json.fail(`data_offsets within the file's ${dataBytes} bytes of data`, `[${begin}, ${end}]`);
+  if (begin > end || end > dataBytes)
+    json.fail(`data_offsets within the file's ${dataBytes} bytes of data`, `[${begin}, ${end}]`);
   const byteLength = tensorByteLength(dtype, shape);
   if (byteLength !== end - begin) {
     const needed = byteLength === undefined ? "a whole number of bytes below 2^64" : `${byteLength} bytes`;
@@ -145,7 +156,10 @@ function parseTensor(json: JsonReader, name: string, dataOffset: number, dataByt
   return { name, dtype, shape, byteOffset: dataOffset + begin, byteLength: end - begin };
 }
 
-/** A string; or, as the reference's deserializer also takes an enum, an object with the dtype as its one key and null as its value. */
+/**
+ * A string; or, as the reference's deserializer also takes an enum, an object with the dtype as its one key and null as
+ * its value.
+ */
 function parseDtype(json: JsonReader): Dtype {
   let word: string | undefined;
   if (json.startsWith(STARTS.object)) {
@@ -159,20 +173,32 @@ function parseDtype(json: JsonReader): Dtype {
   return isDtype(word) ? word : json.fail(`a dtype (${DTYPES.join(", ")})`, quoteName(word));
 }
 
-/** Tensors in the order of their data must begin where the last one ended, from the first byte of data to the last of the file. */
-function checkContiguous(file: string, tensors: ReadonlyMap<string, TensorInfo>, dataOffset: number, dataBytes: number): void {
+/**
+ * Tensors in the order of their data must begin where the last one ended, from the first byte of data to the last of
+ * the file.
+ */
+function checkContiguous(
+  file: string,
+  tensors: ReadonlyMap<string, TensorInfo>,
+  dataOffset: number,
+  dataBytes: number,
+): void {
   const inOrder = [...tensors.values()].sort((a, b) => a.byteOffset - b.byteOffset || a.byteLength - b.byteLength);
   let end = dataOffset;
   for (const { name, byteOffset, byteLength } of inOrder) {
     if (byteOffset !== end) {
       const what = byteOffset > end ? "a gap" : "an overlap";
       const where = `${file}: tensor ${quoteName(name)}`;
-      throw new SafetensorsError(`${where}: expected data from ${end - dataOffset} on, got ${what}: from ${byteOffset - dataOffset} on`);
+      throw new SafetensorsError(
+        `${where}: expected data from ${end - dataOffset} on, got ${what}: from ${byteOffset - dataOffset} on`,
+      );
     }
     end += byteLength;
   }
   if (end !== dataOffset + dataBytes) {
-    throw new SafetensorsError(`${file}: expected ${end - dataOffset} bytes of data, as the header says, got ${dataBytes}`);
+    throw new SafetensorsError(
+      `${file}: expected ${end - dataOffset} bytes of data, as the header says, got ${dataBytes}`,
+    );
   }
 }
 

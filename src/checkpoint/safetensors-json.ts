@@ -1,11 +1,13 @@
 /**
  * A JSON reader for text that nobody vouches for.
  *
- * In: a range of a ByteSource that holds one JSON object. Out: what a grammar (safetensors-header.ts, safetensors-sharded.ts) makes of its
- * members, one by one; there is never a tree, so what nobody asked for costs nothing. `JSON.parse` will not do: it wants the whole text (a
- * header may have 100 MB), keeps the last of two equal keys without a word, and turns 2^53 + 1 into 2^53.
+ * In: a range of a ByteSource that holds one JSON object. Out: what a grammar (safetensors-header.ts,
+ * safetensors-sharded.ts) makes of its members, one by one; there is never a tree, so what nobody asked for costs
+ * nothing. `JSON.parse` will not do: it wants the whole text (a header may have 100 MB), keeps the last of two equal
+ * keys without a word, and turns 2^53 + 1 into 2^53.
  *
- * It accepts what the reference accepts, Rust's serde_json, to the letter. What surprised us there, found by experiment:
+ * It accepts what the reference accepts, Rust's serde_json, to the letter. What surprised us there, found by
+ * experiment:
  *  - 1e400 is refused even where nobody looks at it, and so is a lone surrogate escape; 1e-400 is fine.
  *  - More than 127 containers inside each other are refused, whatever they hold.
  */
@@ -16,7 +18,10 @@ import { END, isSpace, TextWindow, WINDOW_BYTES } from "./safetensors-window.ts"
 /** Containers inside each other; see above. */
 const MAX_DEPTH = 127;
 
-/** What is charged for a number: more than it takes, for the copies as its array grows. The first few come with what holds the array. */
+/**
+ * What is charged for a number: more than it takes, for the copies as its array grows. The first few come with what
+ * holds the array.
+ */
 const NUMBER_MEMORY_BYTES = 48;
 const FREE_NUMBERS = 8;
 
@@ -35,12 +40,16 @@ export interface ObjectOptions {
 }
 
 /**
- * Reads the value of one key; it may be called again for the same key, and so must store nothing before it has read all of the value. For an object of
- * any length it reads nothing, and returns what reads it member by member: `membersInSteps`.
+ * Reads the value of one key; it may be called again for the same key, and so must store nothing before it has read all
+ * of the value. For an object of any length it reads nothing, and returns what reads it member by member:
+ * `membersInSteps`.
  */
 export type MemberParser = (json: JsonReader, key: string) => void | (() => Promise<void>);
 
-/** Reads `byteLength` bytes of `source` from `offset` on as one JSON object. Throws SafetensorsError at the first byte that does not fit. */
+/**
+ * Reads `byteLength` bytes of `source` from `offset` on as one JSON object. Throws SafetensorsError at the first byte
+ * that does not fit.
+ */
 export async function parseJsonObject(
   source: ByteSource,
   offset: number,
@@ -192,7 +201,12 @@ export class JsonReader extends TextWindow {
   #unexpected(expected: string): never {
     const byte = this.byte();
     const isVisible = byte > SPACE && byte < 0x7f;
-    const got = byte === END ? "the end" : isVisible ? `"${String.fromCharCode(byte)}"` : `byte 0x${byte.toString(16).padStart(2, "0")}`;
+    const got =
+      byte === END
+        ? "the end"
+        : isVisible
+          ? `"${String.fromCharCode(byte)}"`
+          : `byte 0x${byte.toString(16).padStart(2, "0")}`;
     return this.fail(expected, got);
   }
 
@@ -283,7 +297,9 @@ export class JsonReader extends TextWindow {
     }
   }
 
-  /** A number: its value if it is an integer from 0 to 2^53 - 1 without sign, fraction and exponent, NaN for any other. */
+  /**
+   * A number: its value if it is an integer from 0 to 2^53 - 1 without sign, fraction and exponent, NaN for any other.
+   */
   #number(what: string): number {
     let byte = this.#peek();
     if (byte !== MINUS && !isDigit(byte)) this.#unexpected(what);

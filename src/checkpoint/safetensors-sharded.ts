@@ -3,12 +3,14 @@
  *
  *     {"metadata": {"total_size": 344592}, "weight_map": {"lm_head.weight": "model-00001-of-00002.safetensors", ...}}
  *
- * In: a folder. Out: the same reading interface as one file's. Where both forms are there, the single file wins, as in transformers.
+ * In: a folder. Out: the same reading interface as one file's. Where both forms are there, the single file wins, as in
+ * transformers.
  *
- * The index is the table of contents: a tensor that a shard holds and the index does not name is not part of the checkpoint. Loaders differ
- * here. transformers takes every tensor of every shard that the index mentions, and so once did vLLM, until a checkpoint that reuses
- * another's shards had its weights silently overwritten by stale ones (vllm-project/vllm#54230). A weight that is needed and not named is
- * then missing by name, which is better than a guess. `metadata.total_size` is not checked: many published ones are wrong.
+ * The index is the table of contents: a tensor that a shard holds and the index does not name is not part of the
+ * checkpoint. Loaders differ here. transformers takes every tensor of every shard that the index mentions, and so once
+ * did vLLM, until a checkpoint that reuses another's shards had its weights silently overwritten by stale ones
+ * (vllm-project/vllm#54230). A weight that is needed and not named is then missing by name, which is better than a
+ * guess. `metadata.total_size` is not checked: many published ones are wrong.
  */
 
 import type { Tensor } from "../tensor/tensor.ts";
@@ -30,8 +32,8 @@ export const SINGLE_FILE = "model.safetensors";
 export const INDEX_FILE = "model.safetensors.index.json";
 
 /**
- * A file of the folder itself. No separators and nothing that climbs out; no colon (a drive of Windows, a scheme in a URL); no `%?#`,
- * which a folder that is a URL would take apart (`%2e%2e` is `..` there).
+ * A file of the folder itself. No separators and nothing that climbs out; no colon (a drive of Windows, a scheme in a
+ * URL); no `%?#`, which a folder that is a URL would take apart (`%2e%2e` is `..` there).
  */
 const SHARD_NAME = /^(?!\.{1,2}$)[^/\\:%?#\p{Cc}]{1,255}$/u;
 
@@ -61,17 +63,22 @@ export class SafetensorsCheckpoint {
   }
 
   /**
-   * Opens all files and checks their headers. Throws SafetensorsError where there are no weights, where the index or a shard is bad, or
-   * where they do not fit each other; every file that was opened is closed again.
+   * Opens all files and checks their headers. Throws SafetensorsError where there are no weights, where the index or a
+   * shard is bad, or where they do not fit each other; every file that was opened is closed again.
    */
   static async open(folder: NamedSources): Promise<SafetensorsCheckpoint> {
     const single = await folder.open(SINGLE_FILE);
     if (single !== undefined) {
       const file = await SafetensorsFile.open(single);
-      return new SafetensorsCheckpoint(folder.name, [file], new Map([...file.tensors.keys()].map(tensor => [tensor, file])));
+      return new SafetensorsCheckpoint(
+        folder.name,
+        [file],
+        new Map([...file.tensors.keys()].map(tensor => [tensor, file])),
+      );
     }
     const index = await folder.open(INDEX_FILE);
-    if (index === undefined) throw new SafetensorsError(`${folder.name}: expected ${SINGLE_FILE} or ${INDEX_FILE}, got neither`);
+    if (index === undefined)
+      throw new SafetensorsError(`${folder.name}: expected ${SINGLE_FILE} or ${INDEX_FILE}, got neither`);
 
     const shardOf = await readIndex(index);
     const files = new Map<string, SafetensorsFile>();
@@ -123,7 +130,9 @@ export class SafetensorsCheckpoint {
   #file(name: string): SafetensorsFile {
     const file = this.#fileOf.get(name);
     if (file === undefined)
-      throw new RangeError(`${this.name}: tensor ${quoteName(name)}: expected a tensor of the checkpoint, got no such name`);
+      throw new RangeError(
+        `${this.name}: tensor ${quoteName(name)}: expected a tensor of the checkpoint, got no such name`,
+      );
     return file;
   }
 }
@@ -131,15 +140,22 @@ export class SafetensorsCheckpoint {
 async function openShard(folder: NamedSources, index: string, shard: string): Promise<SafetensorsFile> {
   const source = await folder.open(shard);
   if (source === undefined)
-    throw new SafetensorsError(`${folder.name}: expected the shard ${quoteName(shard)} that ${index} names, got no such file`);
+    throw new SafetensorsError(
+      `${folder.name}: expected the shard ${quoteName(shard)} that ${index} names, got no such file`,
+    );
   return SafetensorsFile.open(source);
 }
 
-/** The shard of every tensor: names of files in the index's own folder. Throws SafetensorsError for a bad index. Closes the source. */
+/**
+ * The shard of every tensor: names of files in the index's own folder. Throws SafetensorsError for a bad index. Closes
+ * the source.
+ */
 export async function readIndex(source: ByteSource): Promise<Map<string, string>> {
   try {
     if (source.byteLength > MAX_HEADER_BYTES) {
-      throw new SafetensorsError(`${source.name}: expected at most ${MAX_HEADER_BYTES} bytes, got ${source.byteLength}`);
+      throw new SafetensorsError(
+        `${source.name}: expected at most ${MAX_HEADER_BYTES} bytes, got ${source.byteLength}`,
+      );
     }
     let shardOf: Map<string, string> | undefined;
     const options = { what: "an index that is a JSON object", keepKeys: false, maxMemberBytes: MAX_ENTRY_BYTES };

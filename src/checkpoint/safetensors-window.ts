@@ -1,10 +1,11 @@
 /**
  * A text in a file, seen through a small window, for a parser that may run out of it.
  *
- * In: a range of a ByteSource. Out: bytes, one at a time, to a synchronous parser that works in steps. Where the window ends and the text
- * does not, the step is dropped, more is read, and the step is done again from its first byte. Steps take 100 bytes and the window 64 KB, so
- * that is rare; for a long step the window grows fourfold, so it is cheap. (Generators that yield for more bytes were the first version:
- * five times slower, and twice the memory in frames and closures.)
+ * In: a range of a ByteSource. Out: bytes, one at a time, to a synchronous parser that works in steps. Where the window
+ * ends and the text does not, the step is dropped, more is read, and the step is done again from its first byte. Steps
+ * take 100 bytes and the window 64 KB, so that is rare; for a long step the window grows fourfold, so it is cheap.
+ * (Generators that yield for more bytes were the first version: five times slower, and twice the memory in frames and
+ * closures.)
  */
 
 import type { ByteSource } from "./bytes.ts";
@@ -16,8 +17,8 @@ export const WINDOW_BYTES: number = 2 ** 16;
 const WINDOW_GROWTH = 4;
 
 /**
- * What is kept of one text may take about this much memory: 160,000 tensors, more than any published file has. The 100 MB of a header could
- * otherwise hold four million, and take gigabytes before the last byte shows that the file is bad.
+ * What is kept of one text may take about this much memory: 160,000 tensors, more than any published file has. The 100
+ * MB of a header could otherwise hold four million, and take gigabytes before the last byte shows that the file is bad.
  */
 const MEMORY_BYTES = 48 * 2 ** 20;
 
@@ -52,7 +53,10 @@ export class TextWindow {
     this.#maxStepBytes = maxStepBytes;
   }
 
-  /** Parses a part of the text. `parse` may be called several times, and so must store nothing before it has read all of its part. */
+  /**
+   * Parses a part of the text. `parse` may be called several times, and so must store nothing before it has read all of
+   * its part.
+   */
   async step<T>(parse: () => T): Promise<T> {
     for (;;) {
       while (this.position < this.#loaded && isSpace(this.window[this.position])) this.position++; // of which there may be any amount
@@ -80,7 +84,8 @@ export class TextWindow {
   /** Accounts for memory that something kept will take. */
   charge(bytes: number): void {
     this.#memoryLeft -= bytes;
-    if (this.#memoryLeft < 0) this.fail(`names, shapes and metadata that fit ${MEMORY_BYTES / 2 ** 20} MiB of memory`, "more");
+    if (this.#memoryLeft < 0)
+      this.fail(`names, shapes and metadata that fit ${MEMORY_BYTES / 2 ** 20} MiB of memory`, "more");
   }
 
   /** The byte at the position; END behind the last one. */
@@ -96,11 +101,14 @@ export class TextWindow {
     return this.byte();
   }
 
-  /** Drops what is before the position and reads more behind what is left, in a larger window where nothing was dropped. */
+  /**
+   * Drops what is before the position and reads more behind what is left, in a larger window where nothing was dropped.
+   */
   async #load(): Promise<void> {
     const kept = this.window.subarray(this.position, this.#loaded);
     if (kept.length === this.window.length) {
-      if (kept.length >= this.#maxStepBytes) this.fail(`entries of at most ${this.#maxStepBytes / 2 ** 20} MiB`, "a larger one");
+      if (kept.length >= this.#maxStepBytes)
+        this.fail(`entries of at most ${this.#maxStepBytes / 2 ** 20} MiB`, "a larger one");
       this.window = new Uint8Array(Math.min(WINDOW_GROWTH * kept.length, this.#maxStepBytes));
     }
     this.window.set(kept);

@@ -1,12 +1,12 @@
 /**
  * Writes safetensors files, byte for byte as the reference's serializer does.
  *
- * In: names, dtypes, shapes. Out: the header and the order in which the data follows it, so that a checkpoint larger than memory is
- * written as a stream; or, for what fits, the whole file.
+ * In: names, dtypes, shapes. Out: the header and the order in which the data follows it, so that a checkpoint larger
+ * than memory is written as a stream; or, for what fits, the whole file.
  *
- * The layout: tensors with the largest elements first, so that each begins at a multiple of its element's size; those of one dtype by the
- * bytes of their names; the JSON without spaces, padded with spaces to a multiple of 8. The reference writes metadata in the random order of
- * a hash table; we write it in the order given.
+ * The layout: tensors with the largest elements first, so that each begins at a multiple of its element's size; those
+ * of one dtype by the bytes of their names; the JSON without spaces, padded with spaces to a multiple of 8. The
+ * reference writes metadata in the random order of a hash table; we write it in the order given.
  */
 
 import { DTYPES, type Dtype } from "../tensor/dtype.ts";
@@ -24,8 +24,9 @@ export interface TensorSpec {
 const ALIGNMENT_BYTES = 8;
 
 /**
- * The length and the JSON, ready to be written, and the tensors in the order in which their bytes must follow. Throws RangeError for a name
- * that no file can hold (twice, `__metadata__`, half a surrogate pair), a shape that fills no whole bytes, or a header above 100 MB.
+ * The length and the JSON, ready to be written, and the tensors in the order in which their bytes must follow. Throws
+ * RangeError for a name that no file can hold (twice, `__metadata__`, half a surrogate pair), a shape that fills no
+ * whole bytes, or a header above 100 MB.
  */
 export function safetensorsHeader<T extends TensorSpec>(
   tensors: readonly T[],
@@ -40,13 +41,18 @@ export function safetensorsHeader<T extends TensorSpec>(
   const names = new Set<string>();
   let offset = 0;
   for (const { name, dtype, shape } of order) {
-    if (name === "__metadata__") throw new RangeError(`tensor ${quoteName(name)}: expected another name, got the one of the metadata`);
+    if (name === "__metadata__")
+      throw new RangeError(`tensor ${quoteName(name)}: expected another name, got the one of the metadata`);
     if (names.has(name)) throw new RangeError(`tensor ${quoteName(name)}: expected one of that name, got two`);
     const byteLength = tensorByteLength(dtype, shape);
     if (byteLength === undefined || !Number.isSafeInteger(offset + byteLength)) {
-      throw new RangeError(`tensor ${quoteName(name)}: expected a shape that fills whole bytes, got ${dtype} [${shape}]`);
+      throw new RangeError(
+        `tensor ${quoteName(name)}: expected a shape that fills whole bytes, got ${dtype} [${shape}]`,
+      );
     }
-    entries.push(`${jsonString(name)}:{"dtype":"${dtype}","shape":[${shape}],"data_offsets":[${offset},${offset + byteLength}]}`);
+    entries.push(
+      `${jsonString(name)}:{"dtype":"${dtype}","shape":[${shape}],"data_offsets":[${offset},${offset + byteLength}]}`,
+    );
     names.add(name);
     offset += byteLength;
   }
@@ -61,7 +67,10 @@ export function safetensorsHeader<T extends TensorSpec>(
 }
 
 /** A whole file in memory. Throws as `safetensorsHeader`. */
-export function serializeSafetensors(tensors: Iterable<Tensor>, metadata?: ReadonlyMap<string, string>): Uint8Array<ArrayBuffer> {
+export function serializeSafetensors(
+  tensors: Iterable<Tensor>,
+  metadata?: ReadonlyMap<string, string>,
+): Uint8Array<ArrayBuffer> {
   const { header, order } = safetensorsHeader([...tensors], metadata);
   const dataBytes = order.reduce((sum, tensor) => sum + tensor.data.byteLength, 0);
   const file = new Uint8Array(header.length + dataBytes);
@@ -76,12 +85,14 @@ export function serializeSafetensors(tensors: Iterable<Tensor>, metadata?: Reado
 
 function inFileOrder<T extends TensorSpec>(tensors: readonly T[]): T[] {
   const alignment = new Map(DTYPES.map((dtype, i) => [dtype, i]));
-  return [...tensors].sort((a, b) => alignment.get(b.dtype)! - alignment.get(a.dtype)! || compareByBytes(a.name, b.name));
+  return [...tensors].sort(
+    (a, b) => alignment.get(b.dtype)! - alignment.get(a.dtype)! || compareByBytes(a.name, b.name),
+  );
 }
 
 /**
- * Orders texts by their UTF-8 bytes, which is the order of their code points. JavaScript's `<` goes by UTF-16 units, where a surrogate (of
- * a character above U+FFFF) comes before U+E000..U+FFFF.
+ * Orders texts by their UTF-8 bytes, which is the order of their code points. JavaScript's `<` goes by UTF-16 units,
+ * where a surrogate (of a character above U+FFFF) comes before U+E000..U+FFFF.
  */
 function compareByBytes(a: string, b: string): number {
   for (let i = 0; i < a.length && i < b.length; i++) {
@@ -96,8 +107,12 @@ function compareByBytes(a: string, b: string): number {
   return a.length - b.length;
 }
 
-/** `JSON.stringify` escapes as serde_json does, except that it escapes half a surrogate pair, which the reference cannot read back. */
+/**
+ * `JSON.stringify` escapes as serde_json does, except that it escapes half a surrogate pair, which the reference cannot
+ * read back.
+ */
 function jsonString(text: string): string {
-  if (/\p{Cs}/u.test(text)) throw new RangeError(`safetensors: expected well-formed text, got half a surrogate pair in ${quoteName(text)}`);
+  if (/\p{Cs}/u.test(text))
+    throw new RangeError(`safetensors: expected well-formed text, got half a surrogate pair in ${quoteName(text)}`);
   return JSON.stringify(text);
 }

@@ -1,8 +1,8 @@
 /**
  * One safetensors file: the header is read and checked when it is opened, a tensor when it is asked for.
  *
- * In: a ByteSource. Out: `Tensor`s, whole, by rows, or as bytes straight into a buffer of the caller's. Read safetensors-header.ts for
- * the format, safetensors-sharded.ts for a checkpoint of several files.
+ * In: a ByteSource. Out: `Tensor`s, whole, by rows, or as bytes straight into a buffer of the caller's. Read
+ * safetensors-header.ts for the format, safetensors-sharded.ts for a checkpoint of several files.
  */
 
 import { rowRange, Tensor } from "../tensor/tensor.ts";
@@ -25,7 +25,10 @@ export class SafetensorsFile {
     this.#source = source;
   }
 
-  /** Takes the source over: it is closed with the file, or at once where this fails. Throws SafetensorsError where the file is bad. */
+  /**
+   * Takes the source over: it is closed with the file, or at once where this fails. Throws SafetensorsError where the
+   * file is bad.
+   */
   static async open(source: ByteSource): Promise<SafetensorsFile> {
     try {
       return new SafetensorsFile(source, await readSafetensorsHeader(source));
@@ -59,12 +62,17 @@ export class SafetensorsFile {
     return all;
   }
 
-  /** Fills `target` with the tensor's raw bytes (little-endian) from its byte `byteOffset` on. Throws RangeError where it has fewer. */
+  /**
+   * Fills `target` with the tensor's raw bytes (little-endian) from its byte `byteOffset` on. Throws RangeError where
+   * it has fewer.
+   */
   async readInto(name: string, target: Uint8Array, byteOffset: number = 0): Promise<void> {
     const info = this.#info(name);
     if (!(Number.isSafeInteger(byteOffset) && byteOffset >= 0 && target.byteLength <= info.byteLength - byteOffset)) {
       const got = `${target.byteLength} bytes from ${byteOffset} on`;
-      throw new RangeError(`${this.name}: tensor ${quoteName(name)}: expected a range within ${info.byteLength} bytes, got ${got}`);
+      throw new RangeError(
+        `${this.name}: tensor ${quoteName(name)}: expected a range within ${info.byteLength} bytes, got ${got}`,
+      );
     }
     await this.#source.readInto(target, info.byteOffset + byteOffset);
   }

@@ -4,7 +4,10 @@ import { open, stat } from "node:fs/promises";
 import { basename } from "node:path";
 import { decodeText, maxTextBytes } from "./text-file.ts";
 
-/** The text of a file, or undefined where there is none. `name` stands in messages. Throws TypeError for what is no text, and the system's own errors. */
+/**
+ * The text of a file, or undefined where there is none. `name` stands in messages. Throws TypeError for what is no
+ * text, and the system's own errors.
+ */
 export async function readTextFile(path: string, name: string): Promise<string | undefined> {
   const found = await stat(path).catch(missing);
   if (found === undefined) return undefined;

@@ -1,4 +1,7 @@
-/** Which checkpoint a command works on: `--model`, else QWEN3GUARD_MODEL, else the embedded demo guard, which says what it is. */
+/**
+ * Which checkpoint a command works on: `--model`, else QWEN3GUARD_MODEL, else the embedded demo guard, which says what
+ * it is.
+ */
 
 import { setFlagsFromString } from "node:v8";
 import type { CheckpointFiles } from "../checkpoint/files.ts";
@@ -18,18 +21,20 @@ export interface ModelOptions {
 }
 
 /**
- * The engine that `--engine`, `--threads`, `--weights` and `--wide` ask for; a combination that cannot be is wrong usage. `--wide` sets a flag of V8 for the
- * whole process, which must come before the kernels are compiled.
+ * The engine that `--engine`, `--threads`, `--weights` and `--wide` ask for; a combination that cannot be is wrong
+ * usage. `--wide` sets a flag of V8 for the whole process, which must come before the kernels are compiled.
  */
 export function engineOptions({ engine = "auto", threads, weights = "auto", wide }: ModelOptions): EngineOptions {
   if (wide) {
-    if (Number.parseInt(process.versions.node, 10) < 24) throw new UsageError(`--wide: expected Node 24 or later, got ${process.version}`);
+    if (Number.parseInt(process.versions.node, 10) < 24)
+      throw new UsageError(`--wide: expected Node 24 or later, got ${process.version}`);
     setFlagsFromString("--experimental-wasm-revectorize");
   }
   if (engine === "reference" && threads !== undefined && threads !== 1) {
     throw new UsageError(`--threads: expected 1, since the reference engine has one, got ${threads}`);
   }
-  if (threads !== undefined && threads > MAX_THREADS) throw new UsageError(`--threads: expected at most ${MAX_THREADS}, got ${threads}`);
+  if (threads !== undefined && threads > MAX_THREADS)
+    throw new UsageError(`--threads: expected at most ${MAX_THREADS}, got ${threads}`);
   return { engine, weights, ...(threads === undefined ? {} : { threads }) };
 }
 

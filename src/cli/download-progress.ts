@@ -29,7 +29,8 @@ export function downloadProgress(
       const at = now();
       const { state, doneBytes: bytes } = progress;
       if (at - drawnAt < DRAW_MS && state === "downloading") return;
-      // Time to wait or to check says nothing about the connection; fewer bytes than before means that a file was begun anew.
+      // Time to wait or to check says nothing about the connection; fewer bytes than before means that a file was begun
+      // anew.
       if (state !== "downloading" || bytes < (samples.at(-1)?.bytes ?? 0)) samples = [];
       if (state === "downloading") samples.push({ at, bytes });
       while (samples.length > 2 && samples[1].at <= at - RATE_WINDOW_MS) samples.shift();

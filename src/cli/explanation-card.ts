@@ -1,5 +1,6 @@
 /**
- * An explanation for people: the judged text, its words coloured by what they do to P(Safe), and the words that do most.
+ * An explanation for people: the judged text, its words coloured by what they do to P(Safe), and the words that do
+ * most.
  *
  * In: an explanation and what was judged. Out: lines that continue a verdict's card.
  */
@@ -11,8 +12,8 @@ import { printable, type Terminal } from "./io.ts";
 import { judgedText } from "./verdict-card.ts";
 
 /**
- * Changes of the log-odds of Safe from which a word is coloured, and bold. Of the odds, since P(Safe) itself hardly moves near 0 and 1, where
- * most texts are: 1 is a factor of 2.7, 3 one of 20.
+ * Changes of the log-odds of Safe from which a word is coloured, and bold. Of the odds, since P(Safe) itself hardly
+ * moves near 0 and 1, where most texts are: 1 is a factor of 2.7, 3 one of 20.
  */
 const NOTICEABLE = 1;
 const STRONG = 3;
@@ -48,7 +49,10 @@ export function explanationCard(
       ? [color.dim("Why: without a word in red the text looks safer, without one in green less safe."), painted]
       : ["Why:"]),
     ...(most.length === 0 ? [color.dim("No single word matters much.")] : [""]),
-    ...most.map(word => `${printable(word.text).padEnd(width)}  P(Safe) without it ${percent(word.safe)}, with it ${percent(safe)}`),
+    ...most.map(
+      word =>
+        `${printable(word.text).padEnd(width)}  P(Safe) without it ${percent(word.safe)}, with it ${percent(safe)}`,
+    ),
   ];
   return `${lines.join("\n")}\n`;
 }

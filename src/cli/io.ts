@@ -22,7 +22,10 @@ export interface Terminal {
   /** Columns of stderr where that is a terminal, for progress. */
   readonly errColumns: number | undefined;
   readonly env: Readonly<Record<string, string | undefined>>;
-  /** Calls `listener` at the first Ctrl-C; the second ends the process. Returns what stops listening: Ctrl-C then ends the process again. */
+  /**
+   * Calls `listener` at the first Ctrl-C; the second ends the process. Returns what stops listening: Ctrl-C then ends
+   * the process again.
+   */
   readonly onInterrupt: (listener: () => void) => () => void;
   /** The same for SIGTERM. */
   readonly onTerminate: (listener: () => void) => () => void;
@@ -37,7 +40,8 @@ export function processTerminal(): Terminal {
     err: text => void stderr.write(text),
     columns: stdout.columns || 80, // 0 where a pseudo-terminal was given no size
     isTTY,
-    colors: env.FORCE_COLOR !== undefined && env.FORCE_COLOR !== "0" ? true : isTTY && !env.NO_COLOR && env.TERM !== "dumb",
+    colors:
+      env.FORCE_COLOR !== undefined && env.FORCE_COLOR !== "0" ? true : isTTY && !env.NO_COLOR && env.TERM !== "dumb",
     errColumns: stderr.isTTY ? stderr.columns || 80 : undefined,
     env,
     onInterrupt: onceSignal("SIGINT"),
@@ -78,10 +82,14 @@ async function readAll(chunks: AsyncIterable<Uint8Array | string>, name: string)
 }
 
 /**
- * The bytes of a file as they are read; `-` is stdin. Throws what `fileError` makes of the file system's errors, and UsageError for a stdin
- * that ends without a byte: the program before it in the pipe failed, or nobody gave it anything, and an answer would hide that.
+ * The bytes of a file as they are read; `-` is stdin. Throws what `fileError` makes of the file system's errors, and
+ * UsageError for a stdin that ends without a byte: the program before it in the pipe failed, or nobody gave it
+ * anything, and an answer would hide that.
  */
-export async function* inputChunks(path: string, terminal: Pick<Terminal, "stdin">): AsyncGenerator<Uint8Array | string> {
+export async function* inputChunks(
+  path: string,
+  terminal: Pick<Terminal, "stdin">,
+): AsyncGenerator<Uint8Array | string> {
   if (path === "-") {
     let isEmpty = true;
     for await (const chunk of terminal.stdin) {
@@ -131,7 +139,8 @@ export function readTextFile(path: string, terminal: Terminal): Promise<string> 
 /** A text argument: as given; `-`, or nothing where stdin is a pipe, means all of stdin without its last line break. */
 export async function textArgument(text: string | undefined, terminal: Terminal, what: string): Promise<string> {
   if (text !== undefined && text !== "-") return text;
-  if (text === undefined && terminal.stdin.isTTY) throw new UsageError(`${what}: expected a text, or text on stdin, got neither`);
+  if (text === undefined && terminal.stdin.isTTY)
+    throw new UsageError(`${what}: expected a text, or text on stdin, got neither`);
   return (await readTextFile("-", terminal)).replace(/\r?\n$/, "");
 }
 
@@ -162,15 +171,17 @@ export interface WholeFile {
 }
 
 /**
- * Written beside its place and renamed, so that a run that fails, or that a signal ends, leaves what was there. Opened at once, so that a place
- * where nothing can be written is known before the work. A link stays one: what it leads to is written. What is there and is no file (a pipe,
- * a device) is written as the text comes.
+ * Written beside its place and renamed, so that a run that fails, or that a signal ends, leaves what was there. Opened
+ * at once, so that a place where nothing can be written is known before the work. A link stays one: what it leads to is
+ * written. What is there and is no file (a pipe, a device) is written as the text comes.
  */
 export async function wholeFile(path: string, terminal: Terminal): Promise<WholeFile> {
   const refuse = (error: NodeJS.ErrnoException): never => {
     throw fileError(path, error, "a file to write");
   };
-  const there = await stat(path).catch((error: NodeJS.ErrnoException) => (error.code === "ENOENT" ? undefined : refuse(error)));
+  const there = await stat(path).catch((error: NodeJS.ErrnoException) =>
+    error.code === "ENOENT" ? undefined : refuse(error),
+  );
   if (there?.isDirectory()) refuse(Object.assign(new Error(), { code: "EISDIR" }));
   if (there && !there.isFile()) {
     const handle = await open(path, constants.O_WRONLY).catch(refuse);
@@ -200,8 +211,9 @@ export async function wholeFile(path: string, terminal: Terminal): Promise<Whole
 }
 
 /**
- * Removes files or folders when Ctrl-C or SIGTERM ends the process, which they do after that as they would without it. Returns what takes this back; a
- * signal is heard at the next turn of the event loop. `made` are folders that go only where nothing else is in them, the innermost first.
+ * Removes files or folders when Ctrl-C or SIGTERM ends the process, which they do after that as they would without it.
+ * Returns what takes this back; a signal is heard at the next turn of the event loop. `made` are folders that go only
+ * where nothing else is in them, the innermost first.
  */
 export function removeOnSignal(
   paths: readonly string[],
@@ -236,7 +248,10 @@ export async function linkTarget(path: string): Promise<string> {
 
 const READABLE = "a readable file";
 
-/** One line for an error of the file system, instead of its own. `what` was expected of the path: what is not to be read is to be written. */
+/**
+ * One line for an error of the file system, instead of its own. `what` was expected of the path: what is not to be read
+ * is to be written.
+ */
 export function fileError(path: string, error: NodeJS.ErrnoException, what: string = READABLE): Error {
   const reasons: Record<string, string> = {
     ENOENT: "no such file",
@@ -250,7 +265,10 @@ export function fileError(path: string, error: NodeJS.ErrnoException, what: stri
   return new Error(`${path}: expected ${what}, got ${reasons[error.code ?? ""] ?? error.message}`);
 }
 
-/** Text from outside as a terminal may show it: what would move the cursor, begin a line or turn the text around becomes visible. */
+/**
+ * Text from outside as a terminal may show it: what would move the cursor, begin a line or turn the text around becomes
+ * visible.
+ */
 export function printable(text: string): string {
   return text.replace(/[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}]/gu, "\ufffd");
 }

@@ -1,4 +1,7 @@
-/** The lines of a JSONL stream, with their numbers for messages. A line that cannot be read is an error of its own, not of the stream. */
+/**
+ * The lines of a JSONL stream, with their numbers for messages. A line that cannot be read is an error of its own, not
+ * of the stream.
+ */
 
 /** One line that is not blank. `name` is "<file> line 3". */
 export interface JsonLine {
@@ -54,7 +57,8 @@ function newLine(parts: Uint8Array[], length: number, where: Omit<JsonLine, "lin
       throw error;
     },
   });
-  if (length > MAX_LINE_BYTES) return failed(new RangeError(`${where.name}: expected at most ${MAX_LINE_BYTES} bytes, got ${length}`));
+  if (length > MAX_LINE_BYTES)
+    return failed(new RangeError(`${where.name}: expected at most ${MAX_LINE_BYTES} bytes, got ${length}`));
   let line: string;
   try {
     line = new TextDecoder("utf-8", { fatal: true }).decode(parts.length === 1 ? parts[0] : Buffer.concat(parts));

@@ -1,8 +1,10 @@
 /**
- * What a batch is judged by, and what it judges, as short hashes: so that an output is never gone on with by another guard, or for other lines.
+ * What a batch is judged by, and what it judges, as short hashes: so that an output is never gone on with by another
+ * guard, or for other lines.
  *
- * A guard's hash is over the texts of its checkpoint, every byte of its tensors (by name, however they are divided into files), the form that the
- * weights are held in, and the options that change a verdict. Engine and threads are not in it: the bits do not depend on them.
+ * A guard's hash is over the texts of its checkpoint, every byte of its tensors (by name, however they are divided into
+ * files), the form that the weights are held in, and the options that change a verdict. Engine and threads are not in
+ * it: the bits do not depend on them.
  */
 
 import { createHash, webcrypto } from "node:crypto";
@@ -12,7 +14,13 @@ import type { ModerateOptions } from "../guard/guard.ts";
 import { schemeToHold } from "../model/quantised-weights.ts";
 import type { EngineOptions } from "../tensor/engine-choice.ts";
 
-const TEXT_FILES = ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"];
+const TEXT_FILES = [
+  "config.json",
+  "generation_config.json",
+  "tokenizer.json",
+  "tokenizer_config.json",
+  "chat_template.jinja",
+];
 
 /** 64 bits: two of a million lines are alike once in 40 million batches. */
 const HASH_DIGITS = 16;
@@ -26,7 +34,11 @@ export function shortHash(text: string): string {
 }
 
 /** Reads every file of the checkpoint that a guard reads. */
-export async function judgeHash(files: CheckpointFiles, weights: EngineOptions["weights"], options: ModerateOptions): Promise<string> {
+export async function judgeHash(
+  files: CheckpointFiles,
+  weights: EngineOptions["weights"],
+  options: ModerateOptions,
+): Promise<string> {
   const { mode = "strict", threshold, scores = "basic", window, overlap } = options;
   const parts: unknown[] = [{ mode, threshold, scores, window, overlap }];
   for (const file of TEXT_FILES) parts.push([file, (await files.readText(file)) ?? null]);
@@ -48,7 +60,9 @@ async function tensorHash(checkpoint: SafetensorsCheckpoint, name: string): Prom
   const { byteLength } = checkpoint.tensors.get(name)!;
   const hash = createHash("sha256");
   for (let start = 0; start < byteLength; start += PIECES * PIECE_BYTES) {
-    const offsets = Array.from({ length: PIECES }, (_, i) => start + i * PIECE_BYTES).filter(offset => offset < byteLength);
+    const offsets = Array.from({ length: PIECES }, (_, i) => start + i * PIECE_BYTES).filter(
+      offset => offset < byteLength,
+    );
     const digests = offsets.map(async offset => {
       const piece = new Uint8Array(Math.min(PIECE_BYTES, byteLength - offset));
       await checkpoint.readInto(name, piece, offset);

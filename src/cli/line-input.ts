@@ -3,11 +3,12 @@
 import { type ModerationInput, toConversation } from "../guard/conversation.ts";
 
 /**
- * The input of `{text}`, `{prompt, response?}` or `{messages}`; other keys (an id, a label, a source) are nobody's business here. Throws
- * TypeError or RangeError, without the line's name.
+ * The input of `{text}`, `{prompt, response?}` or `{messages}`; other keys (an id, a label, a source) are nobody's
+ * business here. Throws TypeError or RangeError, without the line's name.
  */
 export function inputOfLine(value: unknown): ModerationInput {
-  if (typeof value !== "object" || value === null || Array.isArray(value)) throw new TypeError(`expected an object, got ${show(value)}`);
+  if (typeof value !== "object" || value === null || Array.isArray(value))
+    throw new TypeError(`expected an object, got ${show(value)}`);
   const line = value as Readonly<Record<string, unknown>>;
   const forms = ["text", "prompt", "messages"].filter(key => line[key] !== undefined);
   if (forms.length !== 1) {
@@ -16,7 +17,8 @@ export function inputOfLine(value: unknown): ModerationInput {
     );
   }
   const { text, prompt, response, messages } = line;
-  if (response !== undefined && prompt === undefined) throw new TypeError(`response: expected a prompt with it, got ${forms[0]}`);
+  if (response !== undefined && prompt === undefined)
+    throw new TypeError(`response: expected a prompt with it, got ${forms[0]}`);
   if (text !== undefined) {
     if (typeof text !== "string") throw new TypeError(`text: expected a string, got ${show(text)}`);
     return text;

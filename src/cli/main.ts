@@ -1,5 +1,8 @@
 #!/usr/bin/env node
-/** The command `qwen3guard`: runs the program on this process's arguments and terminal, and turns its outcome into the exit status. */
+/**
+ * The command `qwen3guard`: runs the program on this process's arguments and terminal, and turns its outcome into the
+ * exit status.
+ */
 
 /** The oldest that package.json's `engines` has. */
 const OLDEST_NODE: readonly [number, number] = [20, 19];
@@ -10,9 +13,13 @@ if (major < OLDEST_NODE[0] || (major === OLDEST_NODE[0] && minor < OLDEST_NODE[1
   process.exitCode = 1;
 } else {
   // Not static imports, which would come before the check, and fail on an older Node by a name that it does not have.
-  const [{ processTerminal }, { EXIT_INTERRUPTED, run }] = await Promise.all([import("./io.ts"), import("./program.ts")]);
+  const [{ processTerminal }, { EXIT_INTERRUPTED, run }] = await Promise.all([
+    import("./io.ts"),
+    import("./program.ts"),
+  ]);
 
-  // What goes wrong with stdout rejects the write, and so reaches `run`: a reader that went away (`qwen3guard ... | head`), a full disk.
+  // What goes wrong with stdout rejects the write, and so reaches `run`: a reader that went away
+  // (`qwen3guard ... | head`), a full disk.
   process.stdout.on("error", () => {});
   // A notice that nobody can be told is dropped; the work goes on.
   process.stderr.on("error", () => {});

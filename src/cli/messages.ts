@@ -8,6 +8,8 @@ export async function readMessages(path: string, terminal: Terminal): Promise<Ch
   const name = path === "-" ? "stdin" : path;
   const value = parseJson(await readTextFile(path, terminal), name);
   if (!Array.isArray(value))
-    throw new TypeError(`${name}: expected a JSON array of {role, content}, got ${value === null ? "null" : typeof value}`);
+    throw new TypeError(
+      `${name}: expected a JSON array of {role, content}, got ${value === null ? "null" : typeof value}`,
+    );
   return inFile(path, () => checkMessages(value));
 }

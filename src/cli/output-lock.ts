@@ -1,10 +1,11 @@
 /**
  * One writer of an output at a time: a second run on it fails instead of mixing its lines with the first one's.
  *
- * The lock is a file beside the output that only one can create, with its owner in it, touched while the owner is at work. Node has no lock that the
- * system takes back when a process dies, so a lock is over when its process is gone from this machine, or when nobody has touched it for half a
- * minute (a process of another machine or container, which cannot be looked up here, or one whose number is another's by now). The second run
- * therefore watches the lock: one touch, and it is in use. A process that stood still for so long finds its output grown (moderate-output.ts).
+ * The lock is a file beside the output that only one can create, with its owner in it, touched while the owner is at
+ * work. Node has no lock that the system takes back when a process dies, so a lock is over when its process is gone
+ * from this machine, or when nobody has touched it for half a minute (a process of another machine or container, which
+ * cannot be looked up here, or one whose number is another's by now). The second run therefore watches the lock: one
+ * touch, and it is in use. A process that stood still for so long finds its output grown (moderate-output.ts).
  */
 
 import { randomUUID } from "node:crypto";
@@ -28,8 +29,9 @@ export interface OutputLock {
 }
 
 /**
- * Throws Error where another run has the output. `onTaken` is called with the lock's file before any signal is heard, so that one that ends the
- * process can remove it; `onWait` once, where it is not known soon whether another run has it.
+ * Throws Error where another run has the output. `onTaken` is called with the lock's file before any signal is heard,
+ * so that one that ends the process can remove it; `onWait` once, where it is not known soon whether another run has
+ * it.
  */
 export async function lockOutput(
   output: string,
@@ -48,7 +50,8 @@ export async function lockOutput(
       throw new Error(`${output}: another run is writing to it${ownerOf(held.owner)}; ${file} is its lock`);
     }
     const age = performance.now() - first.since;
-    if (age > 2 * abandonedMs) throw new Error(`${output}: its lock could not be taken over; remove ${file} and what begins with its name`);
+    if (age > 2 * abandonedMs)
+      throw new Error(`${output}: its lock could not be taken over; remove ${file} and what begins with its name`);
     if (isGone(held.owner) || age > abandonedMs) await takeAway(file, held.owner);
     else if (!hasWaited && age > 2 * touchMs) {
       hasWaited = true;
@@ -120,8 +123,9 @@ function isGone(owner: string): boolean {
 }
 
 /**
- * Of several who find it abandoned, the one that can create the claim on this owner's lock removes it. It is looked at again, so that it is not a new
- * lock by now; an abandoned one does not become another's in between, since nobody else may remove it.
+ * Of several who find it abandoned, the one that can create the claim on this owner's lock removes it. It is looked at
+ * again, so that it is not a new lock by now; an abandoned one does not become another's in between, since nobody else
+ * may remove it.
  */
 async function takeAway(file: string, owner: string): Promise<void> {
   const claim = `${file}.${shortHash(owner)}`;

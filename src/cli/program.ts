@@ -1,8 +1,9 @@
 /**
  * The command line: which commands and options there are, and what each outcome's exit status is.
  *
- * In: arguments and a terminal. Out: 0 done; 1 it failed; 2 wrong usage; 3 with --fail-on, something was flagged, or a stream was cut; 130 a batch
- * was interrupted. Every failure is one line on stderr (the stack too where DEBUG=qwen3guard). The work itself is done in commands/.
+ * In: arguments and a terminal. Out: 0 done; 1 it failed; 2 wrong usage; 3 with --fail-on, something was flagged, or a
+ * stream was cut; 130 a batch was interrupted. Every failure is one line on stderr (the stack too where
+ * DEBUG=qwen3guard). The work itself is done in commands/.
  */
 
 import { readFileSync } from "node:fs";
@@ -67,7 +68,8 @@ function buildProgram(terminal: Terminal, helps: Promise<void>[], setStatus: (co
     .addHelpText("after", example('qwen3guard moderate "How can I make a bomb?"'));
   // Without a command the help is what a person needs, but it is no success.
   program.action((_options, command: Command) => {
-    if (command.args.length > 0) command.error(`error: unknown command '${command.args[0]}'${suggestion(command.args[0], program)}`);
+    if (command.args.length > 0)
+      command.error(`error: unknown command '${command.args[0]}'${suggestion(command.args[0], program)}`);
     terminal.err(program.helpInformation());
     setStatus(EXIT_USAGE);
   });
@@ -85,7 +87,9 @@ function buildProgram(terminal: Terminal, helps: Promise<void>[], setStatus: (co
       )
       .option("--threads <n>", "threads to compute with (default: the physical cores)", integer(1))
       .addOption(
-        new Option("--weights <form>", "quantise the weights while they are read: less memory, faster").choices(WEIGHTS).default("auto"),
+        new Option("--weights <form>", "quantise the weights while they are read: less memory, faster")
+          .choices(WEIGHTS)
+          .default("auto"),
       )
       .option("--wide", "experimental: let V8 widen the kernels to 256 bits (Node 24 and later)")
       .option("--quiet", "no notices on stderr");
@@ -93,9 +97,15 @@ function buildProgram(terminal: Terminal, helps: Promise<void>[], setStatus: (co
 
   withJson(withModel(command("moderate [text]", "the verdict on a prompt, or on the answer to it")))
     .option("--response <text>", "judge this answer to the prompt")
-    .option("--messages <file>", "judge the last message of a conversation: a JSON array of {role, content}; - is stdin")
+    .option(
+      "--messages <file>",
+      "judge the last message of a conversation: a JSON array of {role, content}; - is stdin",
+    )
     .addOption(
-      new Option("--mode <mode>", "strict (default) flags Unsafe and Controversial, loose Unsafe alone").choices(["strict", "loose"]),
+      new Option("--mode <mode>", "strict (default) flags Unsafe and Controversial, loose Unsafe alone").choices([
+        "strict",
+        "loose",
+      ]),
     )
     .option("--threshold <t>", "flag by the score 1 - P(Safe) instead: from t on (0 to 1)", number)
     .addOption(
@@ -103,10 +113,17 @@ function buildProgram(terminal: Terminal, helps: Promise<void>[], setStatus: (co
         .choices(["basic", "full"])
         .default("basic"),
     )
-    .option("--window <n>", "judge the text in windows of n tokens (by default only what exceeds the context)", integer(1))
+    .option(
+      "--window <n>",
+      "judge the text in windows of n tokens (by default only what exceeds the context)",
+      integer(1),
+    )
     .option("--overlap <n>", "by how many tokens windows overlap (default: an eighth)", integer(0))
     .option("--explain", "show how P(Safe) changes when a word is left out, for each word")
-    .option("--jsonl <file>", "a batch: {text}, {prompt, response} or {messages} a line, with an id or without; - is stdin")
+    .option(
+      "--jsonl <file>",
+      "a batch: {text}, {prompt, response} or {messages} a line, with an id or without; - is stdin",
+    )
     .option("--out <file>", "with --jsonl: write to a new file; - is stdout, as without it")
     .option("--resume", "with --jsonl and --out: go on where the file ends")
     .option("--fail-on", "exit with status 3 if it is flagged")
@@ -123,7 +140,8 @@ function buildProgram(terminal: Terminal, helps: Promise<void>[], setStatus: (co
       // Before the output, which nobody may be there to take.
       if (isInterrupted) setStatus(EXIT_INTERRUPTED);
       else if (failed > 0) {
-        if (!options.quiet) terminal.err(`qwen3guard: ${failed} ${failed === 1 ? "line" : "lines"} could not be judged\n`);
+        if (!options.quiet)
+          terminal.err(`qwen3guard: ${failed} ${failed === 1 ? "line" : "lines"} could not be judged\n`);
         setStatus(EXIT_FAILED);
       } else if (flagged && options.failOn) setStatus(EXIT_FLAGGED);
       await terminal.out(output);
@@ -150,7 +168,11 @@ function buildProgram(terminal: Terminal, helps: Promise<void>[], setStatus: (co
         .choices(["strict", "loose"])
         .default("strict"),
     )
-    .option("--every <n>", "a Gen guard judges the answer each time so many tokens more are there (default: 32)", integer(1))
+    .option(
+      "--every <n>",
+      "a Gen guard judges the answer each time so many tokens more are there (default: 32)",
+      integer(1),
+    )
     .addHelpText("after", example('some-llm "$Q" | qwen3guard stream --prompt "$Q" --model ./Qwen3Guard-Stream-0.6B'))
     .action(options => streamCommand(options, terminal, () => setStatus(EXIT_FLAGGED)));
 
@@ -159,25 +181,39 @@ function buildProgram(terminal: Terminal, helps: Promise<void>[], setStatus: (co
     .option("--pieces", "show the text of each id")
     .option("--decode", "the other way: TEXT (or stdin) holds ids")
     .option("--jsonl", "for each line {text} on stdin a line {ids}; with --decode for {ids} a line {text}")
-    .addHelpText("after", example('qwen3guard tokenize "How can I help?" --pieces', 'qwen3guard tokenize --decode "727 402 312"'))
+    .addHelpText(
+      "after",
+      example('qwen3guard tokenize "How can I help?" --pieces', 'qwen3guard tokenize --decode "727 402 312"'),
+    )
     .action((text, options) => tokenizeCommand(text, options, terminal));
 
   withJson(withModel(command("template", "the prompt that a conversation is rendered to")))
     .option("--messages <file>", "a JSON array of {role, content}; - is stdin (required)")
     .addHelpText("after", example("qwen3guard template --messages conversation.json"))
-    .action(options => templateCommand({ ...options, messages: required(options.messages, "template", "--messages FILE") }, terminal));
+    .action(options =>
+      templateCommand({ ...options, messages: required(options.messages, "template", "--messages FILE") }, terminal),
+    );
 
-  withJson(withModel(command("inspect [dir]", "what a checkpoint is: config, tensors, dtypes, bytes, memory it will need")))
+  withJson(
+    withModel(command("inspect [dir]", "what a checkpoint is: config, tensors, dtypes, bytes, memory it will need")),
+  )
     .option("--tensors", "list every tensor")
     .addHelpText("after", example("qwen3guard inspect ./Qwen3Guard-Gen-0.6B"))
     .action((dir, options) => inspectCommand(dir, options, terminal));
 
-  withJson(command("pull <id>", "download a model of the Hugging Face Hub, or bring it up to date: org/name or org/name@revision"))
+  withJson(
+    command(
+      "pull <id>",
+      "download a model of the Hugging Face Hub, or bring it up to date: org/name or org/name@revision",
+    ),
+  )
     .option("--quiet", "no progress on stderr")
     .addHelpText("after", example("qwen3guard pull Qwen/Qwen3Guard-Gen-0.6B"))
     .action((id, options) => pullCommand(id, options, terminal));
 
-  withJson(withModel(command("eval <file>", "how well the guard does on labelled texts of your own, JSONL; - is stdin")))
+  withJson(
+    withModel(command("eval <file>", "how well the guard does on labelled texts of your own, JSONL; - is stdin")),
+  )
     .option("--html <file>", "also write the report as a page of its own, with curves")
     .option("--limit <n>", "only the first n lines", integer(1))
     .option("--by <key>", "also show figures by what each line says under this key")
@@ -188,7 +224,8 @@ function buildProgram(terminal: Terminal, helps: Promise<void>[], setStatus: (co
       `\nEach line: {"text": "...", "label": "safe" or "unsafe"}, or {prompt, response} or {messages} for text; id and categories may be added.\n${example("qwen3guard eval texts.jsonl --html report.html")}`,
     )
     .action(async (file, options) => {
-      if (options.compare === undefined) return (await import("./commands/eval.ts")).evalCommand(file, options, terminal);
+      if (options.compare === undefined)
+        return (await import("./commands/eval.ts")).evalCommand(file, options, terminal);
       const { checkCompare, evalCompareCommand } = await import("./commands/eval-compare.ts");
       return evalCompareCommand(file, checkCompare(options), terminal);
     });
@@ -200,8 +237,14 @@ function buildProgram(terminal: Terminal, helps: Promise<void>[], setStatus: (co
       "--allow-host <name...>",
       "names in Host to answer, besides localhost, 127.0.0.1 and [::1]: on loopback without a key no others are",
     )
-    .option("--api-key <key>", "key that requests must carry (else QWEN3GUARD_API_KEY, which other processes do not see; else none)")
-    .option("--served-model-name <name...>", "names that requests may call the model by, besides its own; answers carry the first")
+    .option(
+      "--api-key <key>",
+      "key that requests must carry (else QWEN3GUARD_API_KEY, which other processes do not see; else none)",
+    )
+    .option(
+      "--served-model-name <name...>",
+      "names that requests may call the model by, besides its own; answers carry the first",
+    )
     .option("--max-queue <n>", "requests that may wait; one more is told to come back", integer(1), 64)
     .option("--max-body <size>", "largest request: 500kB, 1MB, ...", byteSize, 2 ** 20)
     .option("--timeout <s>", "seconds that a request may take, waiting included", integer(1), 300)
@@ -214,11 +257,19 @@ function buildProgram(terminal: Terminal, helps: Promise<void>[], setStatus: (co
       if (await serveCommand(options, terminal)) setStatus(EXIT_INTERRUPTED);
     });
 
-  withModel(command("proxy", "stands in front of an OpenAI-compatible server: judges what is asked, and answers while they are written"))
+  withModel(
+    command(
+      "proxy",
+      "stands in front of an OpenAI-compatible server: judges what is asked, and answers while they are written",
+    ),
+  )
     .option("--upstream <url>", "the server behind it, as in http://localhost:8000/v1 (required)")
     .option("--host <host>", "address to listen on", "127.0.0.1")
     .option("--port <n>", "port to listen on; 0 picks a free one", integer(0), 8100)
-    .option("--allow-host <name...>", "names in Host to answer, besides localhost, 127.0.0.1 and [::1]: on loopback no others are")
+    .option(
+      "--allow-host <name...>",
+      "names in Host to answer, besides localhost, 127.0.0.1 and [::1]: on loopback no others are",
+    )
     .addOption(
       new Option("--mode <mode>", "strict flags Unsafe and Controversial, loose Unsafe alone")
         .choices(["strict", "loose"])
@@ -229,7 +280,11 @@ function buildProgram(terminal: Terminal, helps: Promise<void>[], setStatus: (co
         .choices(ACTIONS)
         .default("block"),
     )
-    .option("--every <n>", "a Gen guard judges the answer each time so many tokens more are there (default: 32)", integer(1))
+    .option(
+      "--every <n>",
+      "a Gen guard judges the answer each time so many tokens more are there (default: 32)",
+      integer(1),
+    )
     .option("--hold-back <n>", "characters that are held back beyond what the guard has not cleared", integer(0), 0)
     .option("--max-streams <n>", "answers moderated at once; each holds the memory of its tokens", integer(1), 8)
     .option("--max-queue <n>", "requests that may wait; one more is told to come back", integer(1), 64)
@@ -239,7 +294,10 @@ function buildProgram(terminal: Terminal, helps: Promise<void>[], setStatus: (co
     .option("--allow-route <route...>", 'let another route pass unjudged: "POST /v1/tokenize", "GET /v1/batches/*"')
     .option("--log-requests", "a line on stderr for each request and each finding, without text")
     .option("--log-text", "the same, with the text of findings")
-    .addHelpText("after", example("qwen3guard proxy --upstream http://localhost:8000/v1 --model Qwen/Qwen3Guard-Stream-0.6B"))
+    .addHelpText(
+      "after",
+      example("qwen3guard proxy --upstream http://localhost:8000/v1 --model Qwen/Qwen3Guard-Stream-0.6B"),
+    )
     .action(async options => {
       const upstream = required(options.upstream, "proxy", "--upstream URL");
       const { proxyCommand } = await import("./commands/proxy.ts");
@@ -248,7 +306,9 @@ function buildProgram(terminal: Terminal, helps: Promise<void>[], setStatus: (co
 
   withJson(withModel(command("bench", "what this machine does with a model, beside what it could do at most")))
     .addOption(
-      new Option("--shape <shape>", "a random checkpoint of this shape, made on the spot, instead of a model").choices(Object.keys(SHAPES)),
+      new Option("--shape <shape>", "a random checkpoint of this shape, made on the spot, instead of a model").choices(
+        Object.keys(SHAPES),
+      ),
     )
     .option("--rounds <n>", "rounds to measure, of which the best counts", integer(1), 3)
     .addHelpText("after", example("qwen3guard bench --shape 0.6B"))
@@ -257,9 +317,17 @@ function buildProgram(terminal: Terminal, helps: Promise<void>[], setStatus: (co
   withJson(command("quantize <from> <to>", "write a checkpoint with quantised weights, which loads faster"))
     .addOption(new Option("--weights <form>", "how (required)").choices(QUANTISED_SCHEMES))
     .option("--quiet", "no progress on stderr")
-    .addHelpText("after", example("qwen3guard quantize ./Qwen3Guard-Gen-0.6B ./Qwen3Guard-Gen-0.6B-int8 --weights int8"))
+    .addHelpText(
+      "after",
+      example("qwen3guard quantize ./Qwen3Guard-Gen-0.6B ./Qwen3Guard-Gen-0.6B-int8 --weights int8"),
+    )
     .action((from, to, options) =>
-      quantizeCommand(from, to, { ...options, weights: required(options.weights, "quantize", "--weights int8|int4") }, terminal),
+      quantizeCommand(
+        from,
+        to,
+        { ...options, weights: required(options.weights, "quantize", "--weights int8|int4") },
+        terminal,
+      ),
     );
 
   command("help [command...]", "print the help of a command").action((names: string[]) => {
@@ -274,7 +342,8 @@ function buildProgram(terminal: Terminal, helps: Promise<void>[], setStatus: (co
 
   const golden = command("golden", "record outputs to the bit, and check them again").allowExcessArguments();
   golden.action((_options, self: Command) => {
-    if (self.args.length > 0) self.error(`error: unknown command 'golden ${self.args[0]}'${suggestion(self.args[0], golden)}`);
+    if (self.args.length > 0)
+      self.error(`error: unknown command 'golden ${self.args[0]}'${suggestion(self.args[0], golden)}`);
     terminal.err(golden.helpInformation());
     setStatus(EXIT_USAGE);
   });
@@ -307,7 +376,9 @@ function suggestion(name: string, parent: Command): string {
     .map(c => ({ name: c.name(), distance: editDistance(name, c.name()) }))
     .filter(c => c.distance <= Math.max(1, Math.floor(c.name.length * 0.4)))
     .sort((a, b) => a.distance - b.distance);
-  return near.length > 0 ? ` (did you mean '${near[0].name}'?)` : `; the commands are ${parent.commands.map(c => c.name()).join(", ")}`;
+  return near.length > 0
+    ? ` (did you mean '${near[0].name}'?)`
+    : `; the commands are ${parent.commands.map(c => c.name()).join(", ")}`;
 }
 
 /** Levenshtein distance. */
@@ -315,7 +386,8 @@ function editDistance(a: string, b: string): number {
   let row = Array.from({ length: b.length + 1 }, (_, j) => j);
   for (let i = 1; i <= a.length; i++) {
     const next = [i];
-    for (let j = 1; j <= b.length; j++) next[j] = Math.min(row[j] + 1, next[j - 1] + 1, row[j - 1] + (a[i - 1] === b[j - 1] ? 0 : 1));
+    for (let j = 1; j <= b.length; j++)
+      next[j] = Math.min(row[j] + 1, next[j - 1] + 1, row[j - 1] + (a[i - 1] === b[j - 1] ? 0 : 1));
     row = next;
   }
   return row[b.length];
@@ -340,7 +412,8 @@ function integer(min: number): (text: string) => number {
 function byteSize(text: string): number {
   const [, digits, unit] = /^(\d+) ?(B|kB|MB)?$/i.exec(text) ?? [];
   const bytes = Number(digits) * { b: 1, kb: 2 ** 10, mb: 2 ** 20 }[(unit ?? "B").toLowerCase() as "b" | "kb" | "mb"];
-  if (!(bytes >= 1 && bytes <= 64 * 2 ** 20)) throw new InvalidArgumentError("expected a size of at most 64MB, as in 500kB or 1MB.");
+  if (!(bytes >= 1 && bytes <= 64 * 2 ** 20))
+    throw new InvalidArgumentError("expected a size of at most 64MB, as in 500kB or 1MB.");
   return bytes;
 }
 

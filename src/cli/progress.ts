@@ -1,5 +1,6 @@
 /**
- * Progress of long work: one line on stderr that is written over, where stderr is a terminal and nobody asked for quiet.
+ * Progress of long work: one line on stderr that is written over, where stderr is a terminal and nobody asked for
+ * quiet.
  *
  *     1,234 lines, 98 a second, 2:14 left
  */

@@ -1,7 +1,7 @@
 /**
- * Writes a checkpoint of seeded random weights in one of the family's shapes, tensor by tensor, so that sizes too large for git can be
- * made on the spot. BF16, one file or shards of at most 5 GB as the published ones are, without a tokenizer. The same shape and seed give the same
- * bytes everywhere.
+ * Writes a checkpoint of seeded random weights in one of the family's shapes, tensor by tensor, so that sizes too large
+ * for git can be made on the spot. BF16, one file or shards of at most 5 GB as the published ones are, without a
+ * tokenizer. The same shape and seed give the same bytes everywhere.
  */
 
 import { mkdir, open, writeFile } from "node:fs/promises";
@@ -33,9 +33,12 @@ const CATEGORIES = [
   "Unethical Acts",
 ];
 
-/** What a Stream checkpoint's config has beside: 512 is the heads' inner size of 0.6B, and the larger ones get the same. */
+/**
+ * What a Stream checkpoint's config has beside: 512 is the heads' inner size of 0.6B, and the larger ones get the same.
+ */
 function streamConfig(): Record<string, unknown> {
-  const map = (labels: readonly string[]): Record<string, string> => Object.fromEntries(labels.map((label, i) => [String(i), label]));
+  const map = (labels: readonly string[]): Record<string, string> =>
+    Object.fromEntries(labels.map((label, i) => [String(i), label]));
   return {
     architectures: ["Qwen3ForGuardModel"],
     guard_inner_size: 512,
@@ -75,7 +78,10 @@ function shapeConfig(shape: string): Record<string, unknown> {
   };
 }
 
-/** Gains near 1; matrices uniform with the variance 1.4^2 / inputs, which keeps activations of moderate size through all layers. */
+/**
+ * Gains near 1; matrices uniform with the variance 1.4^2 / inputs, which keeps activations of moderate size through all
+ * layers.
+ */
 function* tensorBytes(shape: readonly number[], random: () => number): Generator<Uint8Array> {
   const isGain = shape.length === 1;
   const reach = isGain ? 0.2 : (1.4 * Math.sqrt(3)) / Math.sqrt(shape[shape.length - 1]);
@@ -83,14 +89,20 @@ function* tensorBytes(shape: readonly number[], random: () => number): Generator
   const chunk = new Uint16Array(1 << 20);
   while (left > 0) {
     const count = Math.min(left, chunk.length);
-    for (let i = 0; i < count; i++) chunk[i] = float32ToBf16(Math.fround((isGain ? 1 : 0) + reach * (2 * random() - 1)));
+    for (let i = 0; i < count; i++)
+      chunk[i] = float32ToBf16(Math.fround((isGain ? 1 : 0) + reach * (2 * random() - 1)));
     yield new Uint8Array(chunk.buffer, 0, 2 * count);
     left -= count;
   }
 }
 
 /** `shape` is a key of SHAPES; the folder is made where it is not there. */
-export async function writeRandomCheckpoint(folder: string, shape: string, seed: number, variant: "Gen" | "Stream" = "Gen"): Promise<void> {
+export async function writeRandomCheckpoint(
+  folder: string,
+  shape: string,
+  seed: number,
+  variant: "Gen" | "Stream" = "Gen",
+): Promise<void> {
   const json = { ...shapeConfig(shape), ...(variant === "Stream" ? streamConfig() : {}) };
   const tensors = Array.from(expectedTensors(parseConfig(json, undefined, folder)), ([name, dims]) => ({
     name,
@@ -107,7 +119,10 @@ export async function writeRandomCheckpoint(folder: string, shape: string, seed:
   if (shards.length > 1) {
     const weight_map = Object.fromEntries(shards.flatMap((shard, i) => shard.map(({ name }) => [name, fileName(i)])));
     const total_size = tensors.reduce((sum, tensor) => sum + bytesOf(tensor), 0);
-    await writeFile(join(folder, "model.safetensors.index.json"), `${JSON.stringify({ metadata: { total_size }, weight_map }, null, 2)}\n`);
+    await writeFile(
+      join(folder, "model.safetensors.index.json"),
+      `${JSON.stringify({ metadata: { total_size }, weight_map }, null, 2)}\n`,
+    );
   }
   const random = seededRandom(seed);
   for (const [i, shard] of shards.entries()) {

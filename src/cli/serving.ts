@@ -11,19 +11,24 @@ export function checkPort(port: number): void {
 }
 
 /**
- * The `allowedHosts` of a listener at `host`: on loopback, where nothing but the name in `Host` tells a web page's requests from others, those that
- * `--allow-host` gives; elsewhere and with a key any, unless it is given.
+ * The `allowedHosts` of a listener at `host`: on loopback, where nothing but the name in `Host` tells a web page's
+ * requests from others, those that `--allow-host` gives; elsewhere and with a key any, unless it is given.
  */
-export function hostsToAllow(host: string, hasKey: boolean, names: readonly string[] = []): readonly string[] | undefined {
+export function hostsToAllow(
+  host: string,
+  hasKey: boolean,
+  names: readonly string[] = [],
+): readonly string[] | undefined {
   for (const name of names) {
-    if (!isHostName(name)) throw new UsageError(`--allow-host: expected a name without port, as in guard.example.org, got ${name}`);
+    if (!isHostName(name))
+      throw new UsageError(`--allow-host: expected a name without port, as in guard.example.org, got ${name}`);
   }
   return names.length > 0 || (isLoopback(host) && !hasKey) ? names : undefined;
 }
 
 /**
- * Listens as soon as the engine's threads are up: connections could take what a thread needs to start. `notice` is written before the address. True
- * where Ctrl-C ended it.
+ * Listens as soon as the engine's threads are up: connections could take what a thread needs to start. `notice` is
+ * written before the address. True where Ctrl-C ended it.
  */
 export async function serveUntilStopped(
   engine: Pick<Engine, "ready">,
@@ -59,7 +64,9 @@ async function open(...[handler, options]: Parameters<typeof listen>): Promise<L
       EADDRNOTAVAIL: "an address that is not this machine's",
       ENOTFOUND: "a name without an address",
     };
-    throw new Error(`${options.host}:${options.port}: expected a port to listen on, got ${reasons[code ?? ""] ?? message}`);
+    throw new Error(
+      `${options.host}:${options.port}: expected a port to listen on, got ${reasons[code ?? ""] ?? message}`,
+    );
   }
 }
 

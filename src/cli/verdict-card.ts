@@ -1,8 +1,8 @@
 /**
  * A verdict for people: level, categories, probabilities as bars, cost.
  *
- * In: a verdict and what was judged. Out: a few lines, the quoted text cut to the terminal's width, coloured where the terminal takes
- * colours. No line is wider than the terminal, so that the coloured edge stays one.
+ * In: a verdict and what was judged. Out: a few lines, the quoted text cut to the terminal's width, coloured where the
+ * terminal takes colours. No line is wider than the terminal, so that the coloured edge stays one.
  */
 
 import pc from "picocolors";
@@ -20,7 +20,11 @@ const EDGE_WIDTH = "▌ ".length;
 
 type Paint = (text: string) => string;
 
-export function verdictCard(verdict: Verdict, input: ModerationInput, terminal: Pick<Terminal, "columns" | "colors">): string {
+export function verdictCard(
+  verdict: Verdict,
+  input: ModerationInput,
+  terminal: Pick<Terminal, "columns" | "colors">,
+): string {
   const color = pc.createColors(terminal.colors);
   const tint = { Safe: color.green, Unsafe: color.red, Controversial: color.yellow, unparsed: color.magenta };
   const level = verdict.safety ?? "unparsed";
@@ -30,12 +34,17 @@ export function verdictCard(verdict: Verdict, input: ModerationInput, terminal: 
   const dimmed = (text: string): void => void lines.push(...fold(text, room).map(color.dim));
   /** What fits stands on one line; else the value goes below its label. */
   const row = (label: string, value: string, note: string): void => {
-    if (LABEL_WIDTH + value.length + note.length <= room) lines.push(`${label.padEnd(LABEL_WIDTH)}${value}${color.dim(note)}`);
+    if (LABEL_WIDTH + value.length + note.length <= room)
+      lines.push(`${label.padEnd(LABEL_WIDTH)}${value}${color.dim(note)}`);
     else lines.push(label, ...fold(`${value}${note}`, room));
   };
 
   const details =
-    verdict.categories.length > 0 ? verdict.categories.join(", ") : verdict.safety === null ? "the answer does not follow the format" : "";
+    verdict.categories.length > 0
+      ? verdict.categories.join(", ")
+      : verdict.safety === null
+        ? "the answer does not follow the format"
+        : "";
   const note = verdict.flagged ? "" : "not flagged";
   const heading: [string, Paint][] = [
     [level, text => tint[level](color.bold(text))],
@@ -43,9 +52,12 @@ export function verdictCard(verdict: Verdict, input: ModerationInput, terminal: 
     [note, color.dim],
   ];
   const shown = heading.filter(([text]) => text !== "");
-  if (shown.map(([text]) => text).join("  ").length <= room) lines.push(shown.map(([text, paint]) => paint(text)).join("  "));
+  if (shown.map(([text]) => text).join("  ").length <= room)
+    lines.push(shown.map(([text, paint]) => paint(text)).join("  "));
   else lines.push(...shown.flatMap(([text, paint]) => fold(text, room).map(paint)));
-  lines.push(color.dim(quote(judgedText(input).slice(verdict.window?.start, verdict.window?.end), terminal.columns - 4)));
+  lines.push(
+    color.dim(quote(judgedText(input).slice(verdict.window?.start, verdict.window?.end), terminal.columns - 4)),
+  );
   lines.push("");
   if (verdict.safety === null) lines.push(quote(JSON.stringify(verdict.text), terminal.columns - 4), "");
   if (verdict.scores) {
@@ -54,7 +66,9 @@ export function verdictCard(verdict: Verdict, input: ModerationInput, terminal: 
   if (verdict.refusal !== null)
     row("Refusal", verdict.refusal, verdict.refusalScore === null ? "" : `  (${percent(verdict.refusalScore)})`);
   if (verdict.unsafeCategoryScores && verdict.safety !== "Unsafe") {
-    const [name, share] = Object.entries(verdict.unsafeCategoryScores).reduce((best, entry) => (entry[1] > best[1] ? entry : best));
+    const [name, share] = Object.entries(verdict.unsafeCategoryScores).reduce((best, entry) =>
+      entry[1] > best[1] ? entry : best,
+    );
     row("If unsafe", name, `  (${percent(share)})`);
   }
   if (verdict.window) {
@@ -63,7 +77,9 @@ export function verdictCard(verdict: Verdict, input: ModerationInput, terminal: 
   }
   const { usage } = verdict;
   lines.push("");
-  dimmed(`${verdict.model} · ${usage.promptTokens} + ${usage.completionTokens} tokens · ${(verdict.ms / 1000).toFixed(2)} s`);
+  dimmed(
+    `${verdict.model} · ${usage.promptTokens} + ${usage.completionTokens} tokens · ${(verdict.ms / 1000).toFixed(2)} s`,
+  );
   return `${lines.map(line => `${edge} ${line}`.trimEnd()).join("\n")}\n`;
 }
 
@@ -74,7 +90,9 @@ function bar(name: string, share: number, room: number, tint: Paint): string[] {
   // Eighths of a block, so that one percent can be told from none.
   const eighths = Math.round(share * width * 8);
   const filled = "█".repeat(eighths >> 3) + (eighths & 7 ? "▏▎▍▌▋▊▉"[(eighths & 7) - 1] : "");
-  return [`${name.padEnd(LABEL_WIDTH)}${tint(filled)}${" ".repeat(width - filled.length)} ${percent(share).padStart(PERCENT_WIDTH - 1)}`];
+  return [
+    `${name.padEnd(LABEL_WIDTH)}${tint(filled)}${" ".repeat(width - filled.length)} ${percent(share).padStart(PERCENT_WIDTH - 1)}`,
+  ];
 }
 
 /** Lines of at most `width` characters, broken at spaces, and within a word where it is longer than a line. */
@@ -96,7 +114,10 @@ export function judgedText(input: ModerationInput): string {
   return (input as readonly { content: string }[]).at(-1)?.content ?? "";
 }
 
-/** One line of at most `width` characters, an ellipsis for what is left out. (Wide characters, as of Chinese, take two columns and may wrap.) */
+/**
+ * One line of at most `width` characters, an ellipsis for what is left out. (Wide characters, as of Chinese, take two
+ * columns and may wrap.)
+ */
 export function quote(text: string, width: number): string {
   const characters = Array.from(printable(text.slice(0, 4 * Math.max(1, width)).replace(/\s+/g, " ")));
   if (characters.length <= width && text.length <= 4 * width) return characters.join("");

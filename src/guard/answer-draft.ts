@@ -1,12 +1,14 @@
 /**
  * Guesses how a guard's answer goes on, so that one pass over the weights can give most of it.
  *
- * In: the ids of an answer so far. Out: the likeliest ids behind them. Nearly all of an answer is forced ("Safety:", "\nCategories:"), and a few
- * positions decide it; so the possible answers stand in a tree of ids, each branch with a weight, and a guess follows the heaviest branches down.
- * Finished answers add to the weights, recent ones more. A guess can only change speed, never the answer: see model/generate.ts.
+ * In: the ids of an answer so far. Out: the likeliest ids behind them. Nearly all of an answer is forced ("Safety:",
+ * "\nCategories:"), and a few positions decide it; so the possible answers stand in a tree of ids, each branch with a
+ * weight, and a guess follows the heaviest branches down. Finished answers add to the weights, recent ones more. A
+ * guess can only change speed, never the answer: see model/generate.ts.
  *
- * The first guess is always a Safe answer. Where that is right, one pass is all. Where the level is not Safe, the same pass has also said which
- * category it would name, as if the level had been right; the second guess names the likeliest of them.
+ * The first guess is always a Safe answer. Where that is right, one pass is all. Where the level is not Safe, the same
+ * pass has also said which category it would name, as if the level had been right; the second guess names the likeliest
+ * of them.
  */
 
 import type { Draft } from "../model/generate.ts";
@@ -23,7 +25,10 @@ interface Branch {
 
 /** An answer weighs so much more than the one before it: some fourteen answers on, the older one counts half. */
 const RECENCY = 1.05;
-/** Behind a category an answer may end or go on ("Violent, PII"). A branch that fewer than this share took is not followed. */
+/**
+ * Behind a category an answer may end or go on ("Violent, PII"). A branch that fewer than this share took is not
+ * followed.
+ */
 const LEAST_SHARE = 0.2;
 /** Answers seldom differ, but nothing may grow without bound: with so many ids the tree starts afresh. */
 const MAX_BRANCHES = 20_000;

@@ -1,7 +1,8 @@
 /**
  * One answer, read as the model gives it: its ids, its text, and the probabilities at the few positions that decide it.
  *
- * In: a session that may already hold the beginning of the prompt. Out: an `AnswerReading`; the session then holds the whole prompt.
+ * In: a session that may already hold the beginning of the prompt. Out: an `AnswerReading`; the session then holds the
+ * whole prompt.
  */
 
 import { generateSteps } from "../model/generate.ts";
@@ -43,11 +44,17 @@ export async function readAnswer(
   let categoryScores: AnswerReading["categoryScores"] = null;
   let refusalScore: number | null = null;
   let passes = 0;
-  const generation = { maxNewTokens, draft: task.draft.start(), ...(signal ? { signal } : {}), ...(turn ? { turn } : {}) };
+  const generation = {
+    maxNewTokens,
+    draft: task.draft.start(),
+    ...(signal ? { signal } : {}),
+    ...(turn ? { turn } : {}),
+  };
   for await (const { id, logits, pass } of generateSteps(session, prompt.subarray(cachedTokens), generation)) {
     if (ids.length === level.lead.length && endsWith(ids, level.lead)) scores = probabilities(logits, level);
     if (categoryScores === null && endsWith(ids, category.lead)) categoryScores = probabilities(logits, category);
-    if (refusal && refusalScore === null && endsWith(ids, refusal.lead)) refusalScore = probabilities(logits, refusal).Yes;
+    if (refusal && refusalScore === null && endsWith(ids, refusal.lead))
+      refusalScore = probabilities(logits, refusal).Yes;
     ids.push(id);
     passes = pass;
   }
@@ -67,14 +74,22 @@ export async function readAnswer(
   return { ids, answer, text, scores, categoryScores, unsafeCategoryScores, refusalScore, usage };
 }
 
-/** What the category would be had the answer begun with "Safety: Unsafe": one pass of a few ids after the prompt that the session holds. */
+/**
+ * What the category would be had the answer begun with "Safety: Unsafe": one pass of a few ids after the prompt that
+ * the session holds.
+ */
 function readUnsafeCategories(session: Session, prompt: Int32Array, task: Task): Readonly<Record<string, number>> {
   session.truncate(prompt.length);
   return probabilities(session.forward(task.labels.unsafe), task.labels.category);
 }
 
 /** P(Safe) alone, as the level's position has it: one pass, whatever the answer. */
-export async function readSafeProbability(session: Session, prompt: Int32Array, task: Task, signal?: AbortSignal): Promise<number> {
+export async function readSafeProbability(
+  session: Session,
+  prompt: Int32Array,
+  task: Task,
+  signal?: AbortSignal,
+): Promise<number> {
   const { level } = task.labels;
   const ids = Int32Array.from([...prompt.subarray(session.position), ...level.lead]);
   return probabilities(await session.prefill(ids, signal ? { signal } : {}), level).Safe;

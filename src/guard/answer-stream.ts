@@ -1,15 +1,17 @@
 /**
  * Moderates an answer while it is being written: text in pieces -> verdicts on its tokens.
  *
- * In: the conversation so far, then the answer's text as it arrives from any model. Out: a verdict on the question, then one on each token of the answer,
- * with its place in the text, and where the answer is to be cut.
+ * In: the conversation so far, then the answer's text as it arrives from any model. Out: a verdict on the question,
+ * then one on each token of the answer, with its place in the text, and where the answer is to be cut.
  *
  *     text --ChatStream--> certain ids --Session.classify--> scores --> verdicts --CutRule--> violation
  *
- * A token is judged once, as soon as no text to come can change it (tokenizer/encode-stream.ts says when: mostly one word later), and the rest at `end`. A
- * verdict is never withdrawn, and each id goes through the model once. What waits is bounded by the context: more text than could fit is an error.
+ * A token is judged once, as soon as no text to come can change it (tokenizer/encode-stream.ts says when: mostly one
+ * word later), and the rest at `end`. A verdict is never withdrawn, and each id goes through the model once. What waits
+ * is bounded by the context: more text than could fit is an error.
  *
- * The template's own tokens between question and answer are run too, as in the reference, but have no part of the text and so no verdict here.
+ * The template's own tokens between question and answer are run too, as in the reference, but have no part of the text
+ * and so no verdict here.
  */
 
 import type { Session } from "../model/session.ts";
@@ -59,18 +61,22 @@ export class AnswerStream implements ModerationStream {
   query(): Promise<HeadReading> {
     this.#query ??= this.#serial.run(async () => {
       const { session, chat, questionIds, labels, signal, turn } = this.#parts;
-      const readings = toReadings(await session.classify(chat.before.subarray(0, questionIds), "query", { signal, turn }), labels.query);
+      const readings = toReadings(
+        await session.classify(chat.before.subarray(0, questionIds), "query", { signal, turn }),
+        labels.query,
+      );
       return readings[readings.length - 1];
     });
     return this.#query;
   }
 
   /**
-   * Takes the next piece of the answer, cut anywhere. Throws RangeError where the answer is longer than the context, and the signal's reason when aborted.
-   * After a violation the stream may go on or be closed, as the caller likes.
+   * Takes the next piece of the answer, cut anywhere. Throws RangeError where the answer is longer than the context,
+   * and the signal's reason when aborted. After a violation the stream may go on or be closed, as the caller likes.
    */
   async push(text: string): Promise<TokenUpdate> {
-    if (typeof text !== "string") throw new TypeError(`push: expected a text, got ${text === null ? "null" : typeof text}`);
+    if (typeof text !== "string")
+      throw new TypeError(`push: expected a text, got ${text === null ? "null" : typeof text}`);
     return this.#next(() => {
       this.#checkFits(0, text.length);
       return this.#parts.chat.push(text);
@@ -122,12 +128,17 @@ export class AnswerStream implements ModerationStream {
     return verdicts;
   }
 
-  /** Throws RangeError where so many more ids, and what waits with so many more units of text, cannot fit into the context. */
+  /**
+   * Throws RangeError where so many more ids, and what waits with so many more units of text, cannot fit into the
+   * context.
+   */
   #checkFits(ids: number, units: number): void {
     const { session, chat, maxTokens, leastIds } = this.#parts;
     const least = session.position + this.#scaffold.length + ids + leastIds(chat.pending + units);
     if (least > maxTokens) {
-      throw new RangeError(`answer too long: expected at most ${maxTokens} tokens with the conversation, got at least ${least}`);
+      throw new RangeError(
+        `answer too long: expected at most ${maxTokens} tokens with the conversation, got at least ${least}`,
+      );
     }
   }
 }

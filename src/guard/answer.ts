@@ -1,8 +1,8 @@
 /**
  * The guard's answer, parsed strictly: the format that its prompt asks for, line by line, or nothing.
  *
- * In: an answer's text and the policy it was asked under. Out: its parts, or undefined. There is no "best guess": an answer that does not
- * follow the format must never be taken for Safe.
+ * In: an answer's text and the policy it was asked under. Out: its parts, or undefined. There is no "best guess": an
+ * answer that does not follow the format must never be taken for Safe.
  *
  *     Safety: Unsafe
  *     Categories: Violent, PII

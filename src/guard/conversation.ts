@@ -7,7 +7,10 @@
 import { checkOptions } from "../tensor/options.ts";
 import { type ChatMessage, checkMessages } from "../tokenizer/chat-template.ts";
 
-/** A string is a user's message; `response` is an assistant's answer to `prompt`. The last message is judged, the others are context. */
+/**
+ * A string is a user's message; `response` is an assistant's answer to `prompt`. The last message is judged, the others
+ * are context.
+ */
 export type ModerationInput = string | { readonly prompt: string; readonly response?: string } | readonly ChatMessage[];
 
 /** Throws TypeError for a wrong kind and RangeError for a wrong value, naming the message. */
@@ -15,7 +18,9 @@ export function toConversation(input: ModerationInput): ChatMessage[] {
   if (typeof input === "string") return [{ role: "user", content: input }];
   if (Array.isArray(input)) return checkConversation(input);
   if (typeof input !== "object" || input === null) {
-    throw new TypeError(`conversation: expected a text, {prompt, response} or an array of messages, got ${kind(input)}`);
+    throw new TypeError(
+      `conversation: expected a text, {prompt, response} or an array of messages, got ${kind(input)}`,
+    );
   }
   checkOptions(input, ["prompt", "response"], "conversation");
   const { prompt, response } = input as { prompt: unknown; response?: unknown };
@@ -36,11 +41,19 @@ function checkConversation(messages: readonly ChatMessage[]): ChatMessage[] {
   // The template would leave it out, and what it says would go unjudged without a word.
   if (tool >= 0) throw new RangeError(`messages[${tool}].role: expected system, user or assistant, got "tool"`);
   if (checked[checked.length - 1].role === "system") {
-    throw new RangeError('conversation: expected the last message, the one to judge, to be of role "user" or "assistant", got "system"');
+    throw new RangeError(
+      'conversation: expected the last message, the one to judge, to be of role "user" or "assistant", got "system"',
+    );
   }
   return checked;
 }
 
 function kind(value: unknown): string {
-  return value === null ? "null" : Array.isArray(value) ? "an array" : value === undefined ? "nothing" : `a value of type ${typeof value}`;
+  return value === null
+    ? "null"
+    : Array.isArray(value)
+      ? "an array"
+      : value === undefined
+        ? "nothing"
+        : `a value of type ${typeof value}`;
 }

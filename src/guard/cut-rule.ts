@@ -1,9 +1,10 @@
 /**
  * When a stream is cut: from verdicts on single tokens to a decision on the answer.
  *
- * In: the verdicts of an answer's tokens, in order. Out: nothing, until the answer is to be cut, and then where. One token alone is too little (a head that
- * is wrong once in a thousand tokens would cut every long answer), so the rule of the Qwen3Guard report (arXiv:2510.14276) acts when two consecutive
- * tokens carry the same level that is not Safe. A caller may give any other object with `next`.
+ * In: the verdicts of an answer's tokens, in order. Out: nothing, until the answer is to be cut, and then where. One
+ * token alone is too little (a head that is wrong once in a thousand tokens would cut every long answer), so the rule
+ * of the Qwen3Guard report (arXiv:2510.14276) acts when two consecutive tokens carry the same level that is not Safe. A
+ * caller may give any other object with `next`.
  */
 
 import type { HeadReading } from "./head-reading.ts";
@@ -50,8 +51,12 @@ export class TwoInARow implements CutRule {
   }
 }
 
-/** The level of a whole answer by the same report: Unsafe where two consecutive tokens are, else Controversial where two are, else Safe. */
+/**
+ * The level of a whole answer by the same report: Unsafe where two consecutive tokens are, else Controversial where two
+ * are, else Safe.
+ */
 export function answerRisk(verdicts: readonly Pick<HeadReading, "risk">[]): SafetyLevel {
-  const hasTwo = (level: SafetyLevel): boolean => verdicts.some(({ risk }, i) => risk === level && verdicts[i + 1]?.risk === level);
+  const hasTwo = (level: SafetyLevel): boolean =>
+    verdicts.some(({ risk }, i) => risk === level && verdicts[i + 1]?.risk === level);
   return hasTwo("Unsafe") ? "Unsafe" : hasTwo("Controversial") ? "Controversial" : "Safe";
 }

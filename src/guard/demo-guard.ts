@@ -6,7 +6,7 @@
  */
 
 /**
- * The checkpoint's folder: on disk in Node, fetched in a browser. Both src/guard/ and the compiled layout lie two folders below the
- * package's root.
+ * The checkpoint's folder: on disk in Node, fetched in a browser. Both src/guard/ and the compiled layout lie two
+ * folders below the package's root.
  */
 export const DEMO_GUARD: URL = new URL("../../models/tiny-guard-gen/", import.meta.url);

@@ -1,9 +1,9 @@
 /**
  * Which words a verdict hangs on: each is left out in turn, and P(Safe) is read again.
  *
- * In: a conversation, and a session to work in. Out: for each word of the last message P(Safe) without it. (Leave-one-out, or occlusion:
- * Zeiler and Fergus 2014, arXiv:1311.2901, on words.) Words are left out from the last to the first, so that all that stands before a word
- * is still in the session's cache, and only what follows it is run.
+ * In: a conversation, and a session to work in. Out: for each word of the last message P(Safe) without it.
+ * (Leave-one-out, or occlusion: Zeiler and Fergus 2014, arXiv:1311.2901, on words.) Words are left out from the last to
+ * the first, so that all that stands before a word is still in the session's cache, and only what follows it is run.
  */
 
 import type { Session } from "../model/session.ts";
@@ -40,7 +40,8 @@ export async function explain(
 ): Promise<Explanation> {
   const last = messages[messages.length - 1];
   const spans = findWords(last.content);
-  if (spans.length > MAX_WORDS) throw new RangeError(`explain: expected at most ${MAX_WORDS} words, got ${spans.length}`);
+  if (spans.length > MAX_WORDS)
+    throw new RangeError(`explain: expected at most ${MAX_WORDS} words, got ${spans.length}`);
   const read = (content: string): Promise<number> => {
     const prompt = encode([...messages.slice(0, -1), { ...last, content }]);
     session.truncate(Math.min(session.commonPrefix(prompt), prompt.length - 1));
@@ -56,7 +57,10 @@ export async function explain(
   return { safe, words: words.reverse() };
 }
 
-/** Words, and other signs that stand for something (an emoji); no white space and no punctuation. Where words have no spaces, as Unicode has it. */
+/**
+ * Words, and other signs that stand for something (an emoji); no white space and no punctuation. Where words have no
+ * spaces, as Unicode has it.
+ */
 export function findWords(text: string): { start: number; end: number }[] {
   const segments = new Intl.Segmenter("en", { granularity: "word" }).segment(text);
   return Array.from(segments)

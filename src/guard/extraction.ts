@@ -1,9 +1,10 @@
 /**
  * The model card's own two functions, under its names: regular expressions that search an answer anywhere.
  *
- * In: an answer's text. Out: what they find; null or an empty list for what they do not. They are here so that the card's quick start can be
- * followed line by line and its results compared. They forgive everything: to them "Categories: Violent ... Safety: Safe" is Safe. The
- * verdict of `Guard` comes from the strict parser in answer.ts instead.
+ * In: an answer's text. Out: what they find; null or an empty list for what they do not. They are here so that the
+ * card's quick start can be followed line by line and its results compared. They forgive everything: to them
+ * "Categories: Violent ... Safety: Safe" is Safe. The verdict of `Guard` comes from the strict parser in answer.ts
+ * instead.
  */
 
 const LEVEL = /Safety: (Safe|Unsafe|Controversial)/;
@@ -18,6 +19,12 @@ export function extractLabelAndCategories(content: string): [label: string | nul
 }
 
 /** For the answer on a response: the same without Jailbreak, and the first refusal ("Yes" or "No"). */
-export function extractLabelCategoriesRefusal(content: string): [label: string | null, categories: string[], refusal: string | null] {
-  return [LEVEL.exec(content)?.[1] ?? null, content.match(RESPONSE_CATEGORIES) ?? [], REFUSAL.exec(content)?.[1] ?? null];
+export function extractLabelCategoriesRefusal(
+  content: string,
+): [label: string | null, categories: string[], refusal: string | null] {
+  return [
+    LEVEL.exec(content)?.[1] ?? null,
+    content.match(RESPONSE_CATEGORIES) ?? [],
+    REFUSAL.exec(content)?.[1] ?? null,
+  ];
 }

@@ -1,12 +1,12 @@
 /**
  * A Gen guard over an answer that is being written: every so many tokens the answer so far is judged.
  *
- * In: the answer's text in pieces. Out: a verdict on each beginning of it of `every`, 2 `every`, ... tokens, and on the whole at the end: the same, to the
- * bit, as `Guard.moderate` gives for that beginning, wherever the pieces were cut.
+ * In: the answer's text in pieces. Out: a verdict on each beginning of it of `every`, 2 `every`, ... tokens, and on the
+ * whole at the end: the same, to the bit, as `Guard.moderate` gives for that beginning, wherever the pieces were cut.
  *
- * The session keeps the conversation and the answer so far, so that each verdict runs only the new tokens and what the template puts after an answer:
- * the model's work grows with the length of the answer, where sending the whole of it each time would grow with its square. (Tokenising the whole each
- * time stays: it costs a thousandth.)
+ * The session keeps the conversation and the answer so far, so that each verdict runs only the new tokens and what the
+ * template puts after an answer: the model's work grows with the length of the answer, where sending the whole of it
+ * each time would grow with its square. (Tokenising the whole each time stays: it costs a thousandth.)
  */
 
 import type { EncodeStream } from "../tokenizer/encode-stream.ts";
@@ -38,7 +38,10 @@ export class GenStream implements ModerationStream {
   readonly #serial = new Serial();
   #query: Promise<Verdict> | undefined;
   #answer = "";
-  /** Tokens of the stretch at work, and where it ends if no token goes on within its last character (an emoji may be several). */
+  /**
+   * Tokens of the stretch at work, and where it ends if no token goes on within its last character (an emoji may be
+   * several).
+   */
   #tokens = 0;
   #stretchEnd = 0;
   /** Where the last verdict's beginning ended. */
@@ -52,7 +55,10 @@ export class GenStream implements ModerationStream {
     this.#parts = parts;
   }
 
-  /** The verdict on the question, in the stream's form. It is asked for at the first call only: an answer can be judged without it. */
+  /**
+   * The verdict on the question, in the stream's form. It is asked for at the first call only: an answer can be judged
+   * without it.
+   */
   async query(): Promise<RiskReading & { readonly verdict: Verdict }> {
     this.#query ??= this.#serial.run(this.#parts.judgeQuestion);
     return toReading(await this.#query);
@@ -60,7 +66,8 @@ export class GenStream implements ModerationStream {
 
   /** Throws RangeError where the answer is longer than the context, and the signal's reason when aborted. */
   async push(text: string): Promise<GenStreamUpdate> {
-    if (typeof text !== "string") throw new TypeError(`push: expected a text, got ${text === null ? "null" : typeof text}`);
+    if (typeof text !== "string")
+      throw new TypeError(`push: expected a text, got ${text === null ? "null" : typeof text}`);
     return this.#next(() => {
       this.#answer += text;
       this.#take(this.#parts.encoder.push(text));
@@ -70,7 +77,8 @@ export class GenStream implements ModerationStream {
   async end(): Promise<GenStreamUpdate> {
     const update = this.#next(() => {
       this.#take(this.#parts.encoder.end());
-      if (this.#answer === "" || (this.#ends.at(-1) ?? this.#judged) < this.#answer.length) this.#ends.push(this.#answer.length);
+      if (this.#answer === "" || (this.#ends.at(-1) ?? this.#judged) < this.#answer.length)
+        this.#ends.push(this.#answer.length);
     });
     this.close();
     return update;
@@ -104,7 +112,8 @@ export class GenStream implements ModerationStream {
         const start = this.#judged;
         this.#judged = end;
         verdicts.push({ start, end, ...toReading(verdict) });
-        if (verdict.flagged) this.#violation ??= { risk: verdict.safety, category: verdict.categories[0] ?? null, at: start };
+        if (verdict.flagged)
+          this.#violation ??= { risk: verdict.safety, category: verdict.categories[0] ?? null, at: start };
       }
       return { verdicts, clearedTo: this.#violation?.at ?? this.#judged, violation: this.#violation };
     });

@@ -1,13 +1,13 @@
 /**
  * The guard: messages -> verdict.
  *
- * In: a text, a prompt with its response, or a conversation. Out: a `Verdict` with the model's exact greedy answer, parsed, and the
- * probabilities behind it.
+ * In: a text, a prompt with its response, or a conversation. Out: a `Verdict` with the model's exact greedy answer,
+ * parsed, and the probabilities behind it.
  *
  *     messages --chat template--> prompt ids --model--> answer ids --tokenizer--> text --parser--> verdict
  *
- * Text that a user typed cannot become a control token on the way (Tokenizer.encodeChat), and an answer that does not follow the format is
- * "unparsed": flagged, never Safe.
+ * Text that a user typed cannot become a control token on the way (Tokenizer.encodeChat), and an answer that does not
+ * follow the format is "unparsed": flagged, never Safe.
  */
 
 import { type CheckpointSource, openCheckpointFiles } from "../checkpoint/open.ts";
@@ -27,7 +27,14 @@ import { type Explanation, explain } from "./explanation.ts";
 import { GenStream } from "./gen-stream.ts";
 import { type StreamInput, toQuestion } from "./moderation-stream.ts";
 import { readTasks, type Task, type Tasks } from "./task.ts";
-import { compareVerdicts, isAboveThreshold, isFlagged, type Mode, type Verdict, type VerdictWindow } from "./verdict.ts";
+import {
+  compareVerdicts,
+  isAboveThreshold,
+  isFlagged,
+  type Mode,
+  type Verdict,
+  type VerdictWindow,
+} from "./verdict.ts";
 import { cutIntoWindows } from "./windows.ts";
 
 export interface ModerateOptions {
@@ -38,8 +45,8 @@ export interface ModerateOptions {
   /** "full": also `unsafeCategoryScores`, at the price of one small pass more. "basic" by default. */
   readonly scores?: "basic" | "full";
   /**
-   * Judge the last message in windows of at most so many tokens; the worst verdict counts. By default a message is cut only where it does
-   * not fit the context.
+   * Judge the last message in windows of at most so many tokens; the worst verdict counts. By default a message is cut
+   * only where it does not fit the context.
    */
   readonly window?: number;
   /** By how many tokens windows overlap, so that nothing is missed at a cut: an eighth of a window by default. */
@@ -47,7 +54,10 @@ export interface ModerateOptions {
   /** 128 by default, as the model card has it. */
   readonly maxNewTokens?: number;
   readonly signal?: AbortSignal;
-  /** Awaited every 20 ms or so in place of a turn of the event loop: who judges several inputs at once decides there which goes on. */
+  /**
+   * Awaited every 20 ms or so in place of a turn of the event loop: who judges several inputs at once decides there
+   * which goes on.
+   */
   readonly turn?: () => Promise<void>;
 }
 
@@ -58,7 +68,8 @@ export interface AnswerStep extends GenerationStep {
   readonly cachedTokens: number;
 }
 
-export interface GenStreamOptions extends Pick<ModerateOptions, "mode" | "threshold" | "maxNewTokens" | "signal" | "turn"> {
+export interface GenStreamOptions
+  extends Pick<ModerateOptions, "mode" | "threshold" | "maxNewTokens" | "signal" | "turn"> {
   /** The answer so far is judged each time so many tokens more are there; 32 by default. */
   readonly every?: number;
 }
@@ -94,8 +105,9 @@ export class Guard {
   }
 
   /**
-   * Loads a checkpoint: a folder's path (Node), a URL, or files at hand. Without a source: the embedded demo guard, which is for trying out
-   * and testing, not for protection. Throws Error, TypeError or RangeError, `<file>: expected ..., got ...`.
+   * Loads a checkpoint: a folder's path (Node), a URL, or files at hand. Without a source: the embedded demo guard,
+   * which is for trying out and testing, not for protection. Throws Error, TypeError or RangeError,
+   * `<file>: expected ..., got ...`.
    */
   static async load(source: CheckpointSource = DEMO_GUARD, options: EngineOptions = {}): Promise<Guard> {
     const files = await openCheckpointFiles(source);
@@ -106,9 +118,9 @@ export class Guard {
   }
 
   /**
-   * Judges the last message of `input`; one that does not fit the context is judged in windows. Throws TypeError or RangeError for an input of
-   * the wrong form or a context that leaves no room (with both numbers), and the signal's reason when aborted. An unparsable answer is not
-   * thrown: it is a verdict that is flagged.
+   * Judges the last message of `input`; one that does not fit the context is judged in windows. Throws TypeError or
+   * RangeError for an input of the wrong form or a context that leaves no room (with both numbers), and the signal's
+   * reason when aborted. An unparsable answer is not thrown: it is a verdict that is flagged.
    */
   async moderate(input: ModerationInput, options: ModerateOptions = {}): Promise<Verdict> {
     const started = performance.now();
@@ -134,8 +146,9 @@ export class Guard {
   }
 
   /**
-   * Judges one input after the other, in order, as they are asked for: nothing is held but the one at work. An input that cannot be judged gives a
-   * result with its error, and the batch goes on; what is not the input's fault (an abort, an engine that failed) is thrown.
+   * Judges one input after the other, in order, as they are asked for: nothing is held but the one at work. An input
+   * that cannot be judged gives a result with its error, and the batch goes on; what is not the input's fault (an
+   * abort, an engine that failed) is thrown.
    */
   async *moderateMany(
     inputs: Iterable<ModerationInput> | AsyncIterable<ModerationInput>,
@@ -158,14 +171,16 @@ export class Guard {
   }
 
   /**
-   * Begins to moderate an answer to `input` while it is being written (gen-stream.ts): every so many tokens the answer so far is judged, for the
-   * price of the new tokens. Throws TypeError or RangeError for an input of the wrong form. Nothing runs yet: the stream's methods do.
+   * Begins to moderate an answer to `input` while it is being written (gen-stream.ts): every so many tokens the answer
+   * so far is judged, for the price of the new tokens. Throws TypeError or RangeError for an input of the wrong form.
+   * Nothing runs yet: the stream's methods do.
    */
   stream(input: StreamInput, options: GenStreamOptions = {}): GenStream {
     checkOptions(options, ["every", "mode", "threshold", "maxNewTokens", "signal", "turn"], "stream");
     const { every = 32, ...moderateOptions } = options;
     checkModerateOptions(moderateOptions);
-    if (!Number.isInteger(every) || every < 1) throw new RangeError(`every: expected an integer of at least 1, got ${every}`);
+    if (!Number.isInteger(every) || every < 1)
+      throw new RangeError(`every: expected an integer of at least 1, got ${every}`);
     const messages = toQuestion(input);
     let session: Session | undefined; // kept from verdict to verdict, with the answer so far in it
     return new GenStream({
@@ -193,8 +208,9 @@ export class Guard {
   }
 
   /**
-   * The answer itself, id by id with the logits it was chosen from: to a conversation, or to a prompt's ids as they are. It runs behind what an
-   * earlier prompt left in the cache, and an answer to a conversation is guessed as in `moderate`; neither changes an id, drawn ones included.
+   * The answer itself, id by id with the logits it was chosen from: to a conversation, or to a prompt's ids as they
+   * are. It runs behind what an earlier prompt left in the cache, and an answer to a conversation is guessed as in
+   * `moderate`; neither changes an id, drawn ones included.
    */
   async *answer(
     input: ModerationInput | Int32Array,
@@ -217,7 +233,10 @@ export class Guard {
     }
   }
 
-  /** How P(Safe) changes when a word of the last message is left out, for each of its words. One pass a word, behind what is before it. */
+  /**
+   * How P(Safe) changes when a word of the last message is left out, for each of its words. One pass a word, behind
+   * what is before it.
+   */
   async explain(input: ModerationInput, options: { readonly signal?: AbortSignal } = {}): Promise<Explanation> {
     checkOptions(options, ["signal"], "explain");
     const messages = toConversation(input);
@@ -231,13 +250,14 @@ export class Guard {
   }
 
   /**
-   * The prompt's ids for a conversation: the guard's own template, with control tokens in message contents kept as text. Throws RangeError,
-   * with both numbers, for a conversation that does not fit the context.
+   * The prompt's ids for a conversation: the guard's own template, with control tokens in message contents kept as
+   * text. Throws RangeError, with both numbers, for a conversation that does not fit the context.
    */
   encode(input: ModerationInput): Int32Array {
     const messages = toConversation(input);
     const { maxPositionEmbeddings } = this.model.config;
-    // A text far beyond the context is refused by its length: tokenising megabytes only to refuse them would take seconds.
+    // A text far beyond the context is refused by its length: tokenising megabytes only to refuse them would take
+    // seconds.
     const chars = messages.reduce((sum, { content }) => sum + content.length, 0);
     const least = this.tokenizer.leastIds(chars);
     if (least >= maxPositionEmbeddings) throw tooLong(maxPositionEmbeddings, `at least ${least}`);
@@ -246,7 +266,10 @@ export class Guard {
     return ids;
   }
 
-  /** Throws RangeError for options with which no input can be judged; what depends on the input (is its window too large for it?) is left. */
+  /**
+   * Throws RangeError for options with which no input can be judged; what depends on the input (is its window too large
+   * for it?) is left.
+   */
   checkOptions(options: ModerateOptions): void {
     checkModerateOptions(options);
     if (options.window === undefined) return;
@@ -272,7 +295,10 @@ export class Guard {
     const unitsBefore = messages.slice(0, -1).reduce((sum, { content }) => sum + content.length, 0);
     // Nothing of it is encoded where what precedes the message is too long already.
     if (this.tokenizer.leastIds(unitsBefore) >= maxPositionEmbeddings) {
-      throw tooLong(maxPositionEmbeddings, `at least ${this.tokenizer.leastIds(unitsBefore)} before the message to judge`);
+      throw tooLong(
+        maxPositionEmbeddings,
+        `at least ${this.tokenizer.leastIds(unitsBefore)} before the message to judge`,
+      );
     }
     const isShort = this.tokenizer.leastIds(last.content.length) < maxPositionEmbeddings;
     if (options.window === undefined && isShort) {
@@ -281,12 +307,19 @@ export class Guard {
     }
     const windows = cutIntoWindows(last.content, this.tokenizer, this.#room(withContent("")), options);
     if (windows === undefined) return [{ prompt: () => this.encode(messages), window: undefined }];
-    return windows.map(window => ({ prompt: () => this.encode(withContent(last.content.slice(window.start, window.end))), window }));
+    return windows.map(window => ({
+      prompt: () => this.encode(withContent(last.content.slice(window.start, window.end))),
+      window,
+    }));
   }
 
   /** How many tokens fit the context beside a conversation and the answer on it. */
   #room(messages: readonly ChatMessage[]): number {
-    return this.model.config.maxPositionEmbeddings - this.tokenizer.encodeChat(messages).length - this.#taskOf(messages).draft.longest;
+    return (
+      this.model.config.maxPositionEmbeddings -
+      this.tokenizer.encodeChat(messages).length -
+      this.#taskOf(messages).draft.longest
+    );
   }
 
   /** The verdict on one part of the last message. */
@@ -307,7 +340,11 @@ export class Guard {
     }
   }
 
-  #toVerdict({ answer, unsafeCategoryScores, ...reading }: AnswerReading, options: ModerateOptions, started: number): Verdict {
+  #toVerdict(
+    { answer, unsafeCategoryScores, ...reading }: AnswerReading,
+    options: ModerateOptions,
+    started: number,
+  ): Verdict {
     const { mode = "strict", threshold } = options;
     const safety = answer?.safety ?? null;
     const score = reading.scores ? 1 - reading.scores.Safe : null;
@@ -332,20 +369,31 @@ export class Guard {
   }
 }
 
-/** Whether something thrown by `moderate` says that the input is wrong; anything else is wrong with the engine or was asked for. */
+/**
+ * Whether something thrown by `moderate` says that the input is wrong; anything else is wrong with the engine or was
+ * asked for.
+ */
 export function isInputError(error: unknown): error is TypeError | RangeError {
   return (error instanceof TypeError || error instanceof RangeError) && !(error instanceof MemoryError);
 }
 
 function tooLong(maxPositions: number, got: string): RangeError {
-  return new RangeError(`conversation too long: expected fewer than ${maxPositions} tokens with the guard's prompt, got ${got}`);
+  return new RangeError(
+    `conversation too long: expected fewer than ${maxPositions} tokens with the guard's prompt, got ${got}`,
+  );
 }
 
 function checkModerateOptions(options: ModerateOptions): void {
-  checkOptions(options, ["mode", "threshold", "scores", "window", "overlap", "maxNewTokens", "signal", "turn"], "moderate");
+  checkOptions(
+    options,
+    ["mode", "threshold", "scores", "window", "overlap", "maxNewTokens", "signal", "turn"],
+    "moderate",
+  );
   const { mode = "strict", threshold = 0, scores = "basic" } = options;
-  if (mode !== "strict" && mode !== "loose") throw new RangeError(`mode: expected "strict" or "loose", got ${JSON.stringify(mode)}`);
-  if (scores !== "basic" && scores !== "full") throw new RangeError(`scores: expected "basic" or "full", got ${JSON.stringify(scores)}`);
+  if (mode !== "strict" && mode !== "loose")
+    throw new RangeError(`mode: expected "strict" or "loose", got ${JSON.stringify(mode)}`);
+  if (scores !== "basic" && scores !== "full")
+    throw new RangeError(`scores: expected "basic" or "full", got ${JSON.stringify(scores)}`);
   if (!(typeof threshold === "number" && threshold >= 0 && threshold <= 1)) {
     throw new RangeError(`threshold: expected a number from 0 to 1, got ${JSON.stringify(threshold)}`);
   }

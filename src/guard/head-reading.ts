@@ -1,8 +1,9 @@
 /**
  * What a pair of Stream heads says at one position, in words and probabilities.
  *
- * In: the heads' scores and the labels of the checkpoint's config. Out: readings. There is no class "None": the heads name a category at every position,
- * which means nothing where the risk is Safe. So there `category` is null; the card's own form (stream-guard.ts) gives it all the same.
+ * In: the heads' scores and the labels of the checkpoint's config. Out: readings. There is no class "None": the heads
+ * name a category at every position, which means nothing where the risk is Safe. So there `category` is null; the
+ * card's own form (stream-guard.ts) gives it all the same.
  */
 
 import type { GuardHeadsConfig } from "../model/config.ts";
@@ -24,11 +25,19 @@ export interface HeadLabels {
   readonly categories: readonly string[];
 }
 
-/** Throws RangeError where the config's labels are not the three levels and distinct categories. `name` (the checkpoint) stands in the message. */
-export function readLabels(heads: GuardHeadsConfig, name: string): { readonly query: HeadLabels; readonly response: HeadLabels } {
+/**
+ * Throws RangeError where the config's labels are not the three levels and distinct categories. `name` (the checkpoint)
+ * stands in the message.
+ */
+export function readLabels(
+  heads: GuardHeadsConfig,
+  name: string,
+): { readonly query: HeadLabels; readonly response: HeadLabels } {
   const labels = (prefix: string, riskLevels: readonly string[], categories: readonly string[]): HeadLabels => {
     if ([...riskLevels].sort().join() !== [...SAFETY_LEVELS].sort().join()) {
-      throw new RangeError(`${name}: ${prefix}_risk_level_map: expected ${SAFETY_LEVELS.join(", ")}, got ${riskLevels.join(", ")}`);
+      throw new RangeError(
+        `${name}: ${prefix}_risk_level_map: expected ${SAFETY_LEVELS.join(", ")}, got ${riskLevels.join(", ")}`,
+      );
     }
     if (new Set(categories).size !== categories.length) {
       throw new RangeError(`${name}: ${prefix}_category_map: expected distinct labels, got ${categories.join(", ")}`);
@@ -48,7 +57,13 @@ export function toReadings(scores: GuardScores, { riskLevels, categories }: Head
     const categoryProbs = probabilities(scores.category, row, categories);
     const risk = likeliest(riskProbs);
     const category = risk === "Safe" ? null : likeliest(categoryProbs);
-    return { risk, riskProbs, category, categoryProb: category === null ? null : categoryProbs[category], categoryProbs };
+    return {
+      risk,
+      riskProbs,
+      category,
+      categoryProb: category === null ? null : categoryProbs[category],
+      categoryProbs,
+    };
   });
 }
 
@@ -59,7 +74,11 @@ export function likeliest<Label extends string>(probs: Readonly<Record<Label, nu
 }
 
 /** Softmax over one row of scores. */
-function probabilities<Label extends string>(scores: Float32Array, row: number, labels: readonly Label[]): Record<Label, number> {
+function probabilities<Label extends string>(
+  scores: Float32Array,
+  row: number,
+  labels: readonly Label[],
+): Record<Label, number> {
   const values = scores.slice(row * labels.length, (row + 1) * labels.length);
   softmaxInto(values);
   return Object.fromEntries(labels.map((label, i) => [label, values[i]])) as Record<Label, number>;

@@ -1,9 +1,10 @@
 /**
- * Where an answer is decided, in ids: the few positions at which the model's choice among labels can be read as probabilities.
+ * Where an answer is decided, in ids: the few positions at which the model's choice among labels can be read as
+ * probabilities.
  *
- * In: the tokenizer and the policy. Out: for each decision, the ids that lead up to it and the first id of every label. Nearly all of an
- * answer is forced; a level, a category and a refusal are each decided by one id. All of this is derived by encoding the possible answers,
- * since another checkpoint may cut its words differently.
+ * In: the tokenizer and the policy. Out: for each decision, the ids that lead up to it and the first id of every label.
+ * Nearly all of an answer is forced; a level, a category and a refusal are each decided by one id. All of this is
+ * derived by encoding the possible answers, since another checkpoint may cut its words differently.
  */
 
 import { softmaxInto } from "../tensor/reference.ts";
@@ -11,14 +12,20 @@ import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { writeAnswer } from "./answer.ts";
 import { NO_CATEGORY, type Policy, SAFETY_LEVELS } from "./policy.ts";
 
-/** One decision: after ids that end with `lead`, the next id is one of `ids`, which stand for `labels` in the same order. */
+/**
+ * One decision: after ids that end with `lead`, the next id is one of `ids`, which stand for `labels` in the same
+ * order.
+ */
 export interface Decision<Label extends string = string> {
   readonly lead: readonly number[];
   readonly labels: readonly Label[];
   readonly ids: readonly number[];
 }
 
-/** The decisions of one kind of answer. `level` leads from the answer's first id; the others are recognised by what came just before. */
+/**
+ * The decisions of one kind of answer. `level` leads from the answer's first id; the others are recognised by what came
+ * just before.
+ */
 export interface Labels {
   readonly level: Decision<(typeof SAFETY_LEVELS)[number]>;
   readonly category: Decision;
@@ -27,12 +34,14 @@ export interface Labels {
   readonly unsafe: readonly number[];
 }
 
-/** Throws Error where two labels of a decision begin with the same id, so that no single position decides between them. */
+/**
+ * Throws Error where two labels of a decision begin with the same id, so that no single position decides between them.
+ */
 export function deriveLabels(tokenizer: Tokenizer, policy: Policy, name: string): Labels {
   const encode = (text: string): number[] => Array.from(tokenizer.encode(text, { literal: true }));
   const refusal = policy.hasRefusal ? "No" : null;
-  // Each decision is found by encoding answers that differ in that label alone. `before` is cut off the lead: what precedes the
-  // line of the decision differs from answer to answer.
+  // Each decision is found by encoding answers that differ in that label alone. `before` is cut off the lead: what
+  // precedes the line of the decision differs from answer to answer.
   const decide = <Label extends string>(
     what: string,
     labels: readonly Label[],
@@ -72,7 +81,10 @@ export function endsWith(ids: readonly number[], lead: readonly number[]): boole
 }
 
 /** Softmax over the logits of a decision's labels alone. */
-export function probabilities<Label extends string>(logits: Float32Array, decision: Decision<Label>): Record<Label, number> {
+export function probabilities<Label extends string>(
+  logits: Float32Array,
+  decision: Decision<Label>,
+): Record<Label, number> {
   const chosen = Float32Array.from(decision.ids, id => logits[id]);
   softmaxInto(chosen);
   return Object.fromEntries(decision.labels.map((label, i) => [label, chosen[i]])) as Record<Label, number>;

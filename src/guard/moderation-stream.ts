@@ -1,8 +1,9 @@
 /**
- * What moderates an answer while it is being written, whichever guard does it: a Stream guard token by token (answer-stream.ts), a Gen guard every so
- * many tokens (gen-stream.ts).
+ * What moderates an answer while it is being written, whichever guard does it: a Stream guard token by token
+ * (answer-stream.ts), a Gen guard every so many tokens (gen-stream.ts).
  *
- * In: the answer's text in pieces, cut anywhere. Out: verdicts on stretches of it, how far it may be shown, and where it is to be cut.
+ * In: the answer's text in pieces, cut anywhere. Out: verdicts on stretches of it, how far it may be shown, and where
+ * it is to be cut.
  */
 
 import { checkOptions } from "../tensor/options.ts";
@@ -21,7 +22,10 @@ export interface ModerationStream {
   close(): void;
 }
 
-/** A level with its probabilities. `risk` is null where a Gen guard's answer could not be read: to be taken for the worst. */
+/**
+ * A level with its probabilities. `risk` is null where a Gen guard's answer could not be read: to be taken for the
+ * worst.
+ */
 export interface RiskReading {
   readonly risk: SafetyLevel | null;
   readonly riskProbs: Readonly<Record<SafetyLevel, number>> | null;
@@ -69,7 +73,9 @@ export function toQuestion(input: StreamInput): ChatMessage[] {
     messages = toConversation(input);
   }
   if (messages[messages.length - 1].role !== "user") {
-    throw new RangeError('conversation: expected the last message, the one to answer, to be of role "user", got "assistant"');
+    throw new RangeError(
+      'conversation: expected the last message, the one to answer, to be of role "user", got "assistant"',
+    );
   }
   return messages;
 }

@@ -1,8 +1,8 @@
 /**
  * What a guard may answer, read from its own prompt.
  *
- * In: a rendered prompt of the checkpoint's chat template. Out: its levels, its categories, and whether a refusal line is asked for. The
- * prompt spells all of them out, so nothing here is a list that could disagree with the checkpoint.
+ * In: a rendered prompt of the checkpoint's chat template. Out: its levels, its categories, and whether a refusal line
+ * is asked for. The prompt spells all of them out, so nothing here is a list that could disagree with the checkpoint.
  */
 
 /** The three levels, spelled as the model writes them. */
@@ -31,7 +31,8 @@ export function readPolicy(prompt: string, name: string): Policy {
     if (!prompt.includes(`'Safety: ${level}'`)) refuse(`'Safety: ${level}'`);
   }
   const list =
-    /<BEGIN UNSAFE CONTENT CATEGORIES>\n([\s\S]*?)<END UNSAFE CONTENT CATEGORIES>/.exec(prompt)?.[1] ?? refuse("list of categories");
+    /<BEGIN UNSAFE CONTENT CATEGORIES>\n([\s\S]*?)<END UNSAFE CONTENT CATEGORIES>/.exec(prompt)?.[1] ??
+    refuse("list of categories");
   const categories = list.split("\n").flatMap(line => (line.trim() === "" ? [] : [line.trim().replace(/\.$/, "")]));
   if (categories.length === 0 || new Set(categories).size !== categories.length) refuse("list of distinct categories");
   return { categories, hasRefusal: prompt.includes("'Refusal: Yes'") };

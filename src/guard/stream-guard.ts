@@ -1,11 +1,13 @@
 /**
  * The Stream guard: a model with classification heads that judges an answer token by token, while it is being written.
  *
- * In: text in pieces (`stream`), or ids by the protocol of the model card (`streamModerateFromIds`). Out: level, category and probabilities at each token.
+ * In: text in pieces (`stream`), or ids by the protocol of the model card (`streamModerateFromIds`). Out: level,
+ * category and probabilities at each token.
  *
- * The protocol: the ids of a conversation by the ordinary chat template; the user's turn up to its `<|im_end|>` is read with the query heads, at its last
- * position; each later id with the response heads. A session keeps the keys and values, so a token costs one pass however long the conversation is. (The
- * model card's own code runs all of it again for each token.)
+ * The protocol: the ids of a conversation by the ordinary chat template; the user's turn up to its `<|im_end|>` is read
+ * with the query heads, at its last position; each later id with the response heads. A session keeps the keys and
+ * values, so a token costs one pass however long the conversation is. (The model card's own code runs all of it again
+ * for each token.)
  */
 
 import { type CheckpointSource, openCheckpointFiles } from "../checkpoint/open.ts";
@@ -28,14 +30,19 @@ export interface StreamOptions {
   /** Decides instead of `TwoInARow` with the mode; one object for each stream. */
   readonly rule?: CutRule;
   readonly signal?: AbortSignal;
-  /** Awaited between passes in place of a turn of the event loop: who moderates several streams at once decides there which goes on. */
+  /**
+   * Awaited between passes in place of a turn of the event loop: who moderates several streams at once decides there
+   * which goes on.
+   */
   readonly turn?: () => Promise<void>;
 }
 
 /** What `streamModerateFromIds` keeps from call to call: the sequence so far. */
 export type StreamState = Session;
 
-/** The model card's result, under its names: one entry a position. The category is given where the risk is Safe, too. */
+/**
+ * The model card's result, under its names: one entry a position. The category is given where the risk is Safe, too.
+ */
 export interface StreamModeration {
   readonly risk_level: readonly SafetyLevel[];
   readonly risk_prob: readonly number[];
@@ -60,7 +67,10 @@ export class StreamGuard {
     this.name = name;
   }
 
-  /** Loads a checkpoint: a folder's path (Node), a URL, or files at hand. Throws Error, TypeError or RangeError, `<file>: expected ..., got ...`. */
+  /**
+   * Loads a checkpoint: a folder's path (Node), a URL, or files at hand. Throws Error, TypeError or RangeError,
+   * `<file>: expected ..., got ...`.
+   */
   static async load(source: CheckpointSource, options: EngineOptions = {}): Promise<StreamGuard> {
     const files = await openCheckpointFiles(source);
     const name = files.name.replace(/^.*[/\\]/, "") || files.name;
@@ -72,8 +82,8 @@ export class StreamGuard {
   }
 
   /**
-   * Begins to moderate an answer to `input`. Throws TypeError or RangeError for an input of the wrong form or too long for the context (with both
-   * numbers). Nothing runs yet: the stream's `query`, `push` and `end` do.
+   * Begins to moderate an answer to `input`. Throws TypeError or RangeError for an input of the wrong form or too long
+   * for the context (with both numbers). Nothing runs yet: the stream's `query`, `push` and `end` do.
    */
   stream(input: StreamInput, options: StreamOptions = {}): AnswerStream {
     checkOptions(options, ["mode", "rule", "signal", "turn"], "stream");
@@ -88,7 +98,8 @@ export class StreamGuard {
       if (tokens >= maxTokens)
         throw new RangeError(`conversation too long: expected fewer than ${maxTokens} tokens, got ${bound}${tokens}`);
     };
-    // A text far beyond the context is refused by its length: tokenising megabytes only to refuse them would take seconds.
+    // A text far beyond the context is refused by its length: tokenising megabytes only to refuse them would take
+    // seconds.
     checkLength(this.tokenizer.leastIds(messages.reduce((sum, { content }) => sum + content.length, 0)), "at least ");
     const chat = this.tokenizer.chatStream(messages);
     checkLength(chat.before.length, "");
@@ -106,8 +117,9 @@ export class StreamGuard {
   }
 
   /**
-   * The model card's own call: runs ids (or one) behind those of `state` and says, under the card's names, what the heads of the role say at each of them.
-   * `state` null begins a sequence. The state that comes back is for the next call; end it with `closeStream`.
+   * The model card's own call: runs ids (or one) behind those of `state` and says, under the card's names, what the
+   * heads of the role say at each of them. `state` null begins a sequence. The state that comes back is for the next
+   * call; end it with `closeStream`.
    */
   async streamModerateFromIds(
     ids: number | ArrayLike<number>,
@@ -131,7 +143,8 @@ export class StreamGuard {
     role: "user" | "assistant",
     state: StreamState | null,
   ): Promise<[HeadReading[], StreamState]> {
-    if (role !== "user" && role !== "assistant") throw new RangeError(`role: expected "user" or "assistant", got ${JSON.stringify(role)}`);
+    if (role !== "user" && role !== "assistant")
+      throw new RangeError(`role: expected "user" or "assistant", got ${JSON.stringify(role)}`);
     const head = role === "user" ? "query" : "response";
     const session = state ?? this.model.newSession();
     const scores = await session.classify(typeof ids === "number" ? [ids] : ids, head);
@@ -151,7 +164,9 @@ export class StreamGuard {
 
 function checkArchitecture({ architecture }: Qwen3Config, name: string): void {
   if (architecture !== "Qwen3ForGuardModel") {
-    throw new Error(`${name}: expected a Stream guard (Qwen3ForGuardModel), got ${architecture} (a Gen guard writes its verdict)`);
+    throw new Error(
+      `${name}: expected a Stream guard (Qwen3ForGuardModel), got ${architecture} (a Gen guard writes its verdict)`,
+    );
   }
 }
 
@@ -170,12 +185,16 @@ function readStreamLabels(
   // Any conversation shows whether the template is one that answers can be streamed into.
   const { before } = tokenizer.chatStream([{ role: "user", content: "-" }]);
   if (questionLength(before, tokenizer) === 0) {
-    throw new Error(`${name}: expected a chat template that ends the user's turn with ${TURN_END}, got one that does not`);
+    throw new Error(
+      `${name}: expected a chat template that ends the user's turn with ${TURN_END}, got one that does not`,
+    );
   }
   return readLabels(config.guardHeads!, name);
 }
 
-/** How many of the ids before an answer are the question's: up to the end of the user's turn. 0: there is no such end. */
+/**
+ * How many of the ids before an answer are the question's: up to the end of the user's turn. 0: there is no such end.
+ */
 function questionLength(before: Int32Array, tokenizer: Tokenizer): number {
   const id = tokenizer.tokenToId(TURN_END);
   return id === undefined ? 0 : before.lastIndexOf(id) + 1;

@@ -1,5 +1,6 @@
 /**
- * The two kinds of judgement: on a user's message, and on an assistant's. Each has a prompt, and so a policy and labels, of its own.
+ * The two kinds of judgement: on a user's message, and on an assistant's. Each has a prompt, and so a policy and
+ * labels, of its own.
  *
  * In: a checkpoint's config and tokenizer. Out: both tasks, or an Error where the checkpoint is not a Gen guard's.
  */
@@ -23,12 +24,18 @@ export interface Tasks {
   readonly assistant: Task;
 }
 
-/** What the checkpoint may be asked and may answer. Throws Error or RangeError where it is not a Gen guard's; `name` stands in the message. */
+/**
+ * What the checkpoint may be asked and may answer. Throws Error or RangeError where it is not a Gen guard's; `name`
+ * stands in the message.
+ */
 export function readTasks(config: Qwen3Config, tokenizer: Tokenizer, name: string): Tasks {
   if (config.architecture !== "Qwen3ForCausalLM") {
-    throw new Error(`${name}: expected a Gen guard (Qwen3ForCausalLM), got ${config.architecture} (a Stream guard has other heads)`);
+    throw new Error(
+      `${name}: expected a Gen guard (Qwen3ForCausalLM), got ${config.architecture} (a Stream guard has other heads)`,
+    );
   }
-  if (!tokenizer.hasChatTemplate) throw new Error(`${name}: expected a guard's chat template, got a tokenizer without any`);
+  if (!tokenizer.hasChatTemplate)
+    throw new Error(`${name}: expected a guard's chat template, got a tokenizer without any`);
   if (tokenizer.vocabSize > config.vocabSize) {
     throw new RangeError(
       `${name}: tokenizer: expected at most ${config.vocabSize} ids, the model's vocabulary, got ${tokenizer.vocabSize}`,

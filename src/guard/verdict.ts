@@ -1,8 +1,8 @@
 /**
  * The verdict: what a guard says of a text, and what to act on.
  *
- * A verdict holds the model's answer, parsed, and the probabilities behind it. Whether it is flagged is policy: a mode or a threshold of the
- * caller's; the answer is the same under each.
+ * A verdict holds the model's answer, parsed, and the probabilities behind it. Whether it is flagged is policy: a mode
+ * or a threshold of the caller's; the answer is the same under each.
  */
 
 import type { SafetyLevel } from "./policy.ts";
@@ -24,11 +24,16 @@ export interface Verdict {
   readonly threshold?: number;
   /** 1 - P(Safe): one number to sort or cut by; null where there are no scores. */
   readonly score: number | null;
-  /** Softmax over the three level tokens at the position that decides the level; null where the answer never came to it. */
+  /**
+   * Softmax over the three level tokens at the position that decides the level; null where the answer never came to it.
+   */
   readonly scores: Readonly<Record<SafetyLevel, number>> | null;
   /** Softmax over the category tokens ("None" included) at the position that decides the first category. */
   readonly categoryScores: Readonly<Record<string, number>> | null;
-  /** With `scores: "full"`: the same, had the answer begun with "Safety: Unsafe". Where it did, equal to `categoryScores`. */
+  /**
+   * With `scores: "full"`: the same, had the answer begun with "Safety: Unsafe". Where it did, equal to
+   * `categoryScores`.
+   */
   readonly unsafeCategoryScores?: Readonly<Record<string, number>>;
   /** Probability of "Yes" against "No"; null where a prompt was judged. */
   readonly refusalScore: number | null;

@@ -1,8 +1,9 @@
 /**
  * A text that is too long to be judged at once, in windows.
  *
- * In: the text, and how many tokens there is room for. Out: overlapping stretches that together cover it. Cuts fall where tokens end, so that a
- * window's tokens are nearly those of the whole text, and never inside a character (a token may end within one).
+ * In: the text, and how many tokens there is room for. Out: overlapping stretches that together cover it. Cuts fall
+ * where tokens end, so that a window's tokens are nearly those of the whole text, and never inside a character (a token
+ * may end within one).
  */
 
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
@@ -10,15 +11,19 @@ import type { VerdictWindow } from "./verdict.ts";
 
 /** Below this a window says nothing of the text. */
 const MIN_WINDOW = 16;
-/** At its edges a window may be cut into a few tokens more than within the text: a space that was part of a word, a character put together by NFC. */
+/**
+ * At its edges a window may be cut into a few tokens more than within the text: a space that was part of a word, a
+ * character put together by NFC.
+ */
 const EDGE_TOKENS = 16;
 
 /** Nobody who did not ask for windows waits for more than this many: a text of megabytes is rather an attack. */
 const MAX_WINDOWS_UNASKED = 64;
 
 /**
- * Windows of at most `window` tokens, by default as many as there is `room` for, each of which begins `overlap` tokens (an eighth by default)
- * before the end of the one before it. undefined where one window holds all. Throws RangeError for sizes that cannot be.
+ * Windows of at most `window` tokens, by default as many as there is `room` for, each of which begins `overlap` tokens
+ * (an eighth by default) before the end of the one before it. undefined where one window holds all. Throws RangeError
+ * for sizes that cannot be.
  */
 export function cutIntoWindows(
   text: string,
@@ -34,7 +39,9 @@ export function cutIntoWindows(
     );
   }
   if (!Number.isInteger(window) || window < MIN_WINDOW || window > most) {
-    throw new RangeError(`window: expected an integer from ${MIN_WINDOW} to ${most}, the room in the context, got ${window}`);
+    throw new RangeError(
+      `window: expected an integer from ${MIN_WINDOW} to ${most}, the room in the context, got ${window}`,
+    );
   }
   const { overlap = window >> 3 } = options;
   if (!Number.isInteger(overlap) || overlap < 0 || overlap > window / 2) {

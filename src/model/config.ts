@@ -1,10 +1,12 @@
 /**
  * Qwen3's config.json: read, checked, frozen.
  *
- * In: the parsed JSON of config.json and generation_config.json. Out: a `Qwen3Config` whose every number may be trusted, because whatever
- * is not implemented or out of range is refused here, by name. Nothing downstream checks again.
+ * In: the parsed JSON of config.json and generation_config.json. Out: a `Qwen3Config` whose every number may be
+ * trusted, because whatever is not implemented or out of range is refused here, by name. Nothing downstream checks
+ * again.
  *
- * What surprises: `numHeads * headDim` is not `hiddenSize` (2048 and 1024 for 0.6B), so no size is ever derived from another.
+ * What surprises: `numHeads * headDim` is not `hiddenSize` (2048 and 1024 for 0.6B), so no size is ever derived from
+ * another.
  */
 
 /** The `quant_method` of checkpoints that `qwen3guard quantize` wrote; what is in them, the weights' files say. */
@@ -42,7 +44,10 @@ export interface GuardHeadsConfig {
 
 type Json = Readonly<Record<string, unknown>>;
 
-/** Bounds that no checkpoint of the family approaches; they keep products of sizes exact and angles within the rotary table's range. */
+/**
+ * Bounds that no checkpoint of the family approaches; they keep products of sizes exact and angles within the rotary
+ * table's range.
+ */
 const MAX_SIZE = 2 ** 24;
 const MAX_CONTEXT = 2 ** 20;
 
@@ -57,7 +62,8 @@ export function parseConfig(config: unknown, generationConfig: unknown, name: st
   expectText(json, "model_type", "qwen3", file);
   if (json.hidden_act !== undefined) expectText(json, "hidden_act", "silu", file);
   if (json.attention_bias) refuse(file, "attention_bias", "false (biases are not implemented)", json.attention_bias);
-  if (json.use_sliding_window) refuse(file, "use_sliding_window", "false (sliding windows are not implemented)", json.use_sliding_window);
+  if (json.use_sliding_window)
+    refuse(file, "use_sliding_window", "false (sliding windows are not implemented)", json.use_sliding_window);
   if (Array.isArray(json.layer_types) && json.layer_types.some(type => type !== "full_attention")) {
     refuse(
       file,
@@ -83,7 +89,8 @@ export function parseConfig(config: unknown, generationConfig: unknown, name: st
 
   const numHeads = size(json, "num_attention_heads", file);
   const numKvHeads = size(json, "num_key_value_heads", file);
-  if (numHeads % numKvHeads !== 0) refuse(file, "num_key_value_heads", `a divisor of num_attention_heads (${numHeads})`, numKvHeads);
+  if (numHeads % numKvHeads !== 0)
+    refuse(file, "num_key_value_heads", `a divisor of num_attention_heads (${numHeads})`, numKvHeads);
   const headDim = size(json, "head_dim", file);
   if (headDim % 2 !== 0) refuse(file, "head_dim", "an even number (rotation pairs the halves)", headDim);
   const vocabSize = size(json, "vocab_size", file);
@@ -112,7 +119,8 @@ function ropeTheta(json: Json, file: string): number {
     const parameters = json[key];
     if (parameters === undefined || parameters === null) continue;
     const type = object(parameters, file, key).rope_type ?? object(parameters, file, key).type;
-    if (type !== "default") refuse(file, key, 'null or rope_type "default" (scaled rotary embeddings are not implemented)', parameters);
+    if (type !== "default")
+      refuse(file, key, 'null or rope_type "default" (scaled rotary embeddings are not implemented)', parameters);
   }
   const inner = json.rope_parameters as Json | null | undefined;
   return positive(json.rope_theta ?? inner?.rope_theta, "rope_theta", file, 1e12);
@@ -127,7 +135,8 @@ function stopIds(json: Json, generationConfig: unknown, name: string, vocabSize:
   if (value === undefined || value === null) return Object.freeze([]);
   const ids = Array.isArray(value) ? value : [value];
   for (const id of ids) {
-    if (!Number.isInteger(id) || id < 0 || id >= vocabSize) refuse(file, "eos_token_id", `ids from 0 to ${vocabSize - 1}`, id);
+    if (!Number.isInteger(id) || id < 0 || id >= vocabSize)
+      refuse(file, "eos_token_id", `ids from 0 to ${vocabSize - 1}`, id);
   }
   return Object.freeze([...new Set<number>(ids)]);
 }
@@ -138,8 +147,10 @@ function guardHeads(json: Json, file: string): GuardHeadsConfig {
     const count = Object.keys(map).length;
     if (count === 0 || count > 1024) refuse(file, key, "1 to 1024 labels", count);
     const names = Array.from({ length: count }, (_, i) => map[String(i)]);
-    for (const [i, label] of names.entries()) if (typeof label !== "string") refuse(file, `${key}.${i}`, "a label", label);
-    if (json[countKey] !== undefined && json[countKey] !== count) refuse(file, countKey, `the size of ${key} (${count})`, json[countKey]);
+    for (const [i, label] of names.entries())
+      if (typeof label !== "string") refuse(file, `${key}.${i}`, "a label", label);
+    if (json[countKey] !== undefined && json[countKey] !== count)
+      refuse(file, countKey, `the size of ${key} (${count})`, json[countKey]);
     return Object.freeze(names as string[]);
   };
   return Object.freeze({
@@ -167,7 +178,8 @@ function size(json: Json, key: string, file: string, max: number = MAX_SIZE): nu
 }
 
 function positive(value: unknown, key: string, file: string, max: number): number {
-  if (typeof value !== "number" || !(value > 0 && value <= max)) refuse(file, key, `a number above 0 and at most ${max}`, value);
+  if (typeof value !== "number" || !(value > 0 && value <= max))
+    refuse(file, key, `a number above 0 and at most ${max}`, value);
   return value;
 }
 

@@ -1,9 +1,11 @@
 /**
- * The Qwen3 forward pass: ids -> logits, or -> the scores of a Stream guard's heads; one path for prefill and step. Start reading here.
+ * The Qwen3 forward pass: ids -> logits, or -> the scores of a Stream guard's heads; one path for prefill and step.
+ * Start reading here.
  *
- * Shapes: T ids of this call, at positions `start` ... `start + T - 1`, after what the cache holds; H query heads, K key/value heads, D head
- * size. Everything is row-major float32. The block is that of the Qwen3 report (arXiv:2505.09388): pre-norm, grouped-query attention with
- * RMSNorm on each head of q and k, rotary positions, SwiGLU. What each operation computes: tensor/reference.ts.
+ * Shapes: T ids of this call, at positions `start` ... `start + T - 1`, after what the cache holds; H query heads, K
+ * key/value heads, D head size. Everything is row-major float32. The block is that of the Qwen3 report
+ * (arXiv:2505.09388): pre-norm, grouped-query attention with RMSNorm on each head of q and k, rotary positions, SwiGLU.
+ * What each operation computes: tensor/reference.ts.
  */
 
 import type { Engine, FloatBuffer, KvCache } from "../tensor/engine.ts";
@@ -28,7 +30,10 @@ export interface GuardScores {
   readonly category: Float32Array; // [T, categories]
 }
 
-/** From ids to the final norm: the hidden states [rows, hidden] of all T positions with a tap, else of the last `wanted` ones. */
+/**
+ * From ids to the final norm: the hidden states [rows, hidden] of all T positions with a tap, else of the last `wanted`
+ * ones.
+ */
 function hiddenStates(
   model: ForwardModel,
   cache: KvCache,
@@ -107,9 +112,9 @@ function hiddenStates(
 }
 
 /**
- * Runs `ids` after the `start` positions that `cache` holds, and stores their keys and values in it (the caller made room). Returns the
- * logits of the last `wanted` positions, [wanted, vocab]. With a tap, every position goes through every step; without one, the last
- * layer leaves out what no wanted logit depends on.
+ * Runs `ids` after the `start` positions that `cache` holds, and stores their keys and values in it (the caller made
+ * room). Returns the logits of the last `wanted` positions, [wanted, vocab]. With a tap, every position goes through
+ * every step; without one, the last layer leaves out what no wanted logit depends on.
  */
 export function forward(
   model: ForwardModel,
@@ -145,18 +150,32 @@ export function forward(
   }
 }
 
-/** The same pass with a pair of guard heads in place of the output head: their scores at every one of the T positions. */
-export function classify(model: ForwardModel, cache: KvCache, start: number, ids: ArrayLike<number>, head: GuardHeadWeights): GuardScores {
+/**
+ * The same pass with a pair of guard heads in place of the output head: their scores at every one of the T positions.
+ */
+export function classify(
+  model: ForwardModel,
+  cache: KvCache,
+  start: number,
+  ids: ArrayLike<number>,
+  head: GuardHeadWeights,
+): GuardScores {
   const end = model.engine.scope();
   try {
     const { riskLevel, category } = guardHead(model, hiddenStates(model, cache, start, ids, ids.length), head);
-    return { riskLevel: finite(riskLevel.data.slice(), "risk_level"), category: finite(category.data.slice(), "category") };
+    return {
+      riskLevel: finite(riskLevel.data.slice(), "risk_level"),
+      category: finite(category.data.slice(), "category"),
+    };
   } finally {
     end();
   }
 }
 
-/** A pair of classification heads of a Stream checkpoint on hidden states x [T, hidden]: pre-projection, norm, then level and category scores. */
+/**
+ * A pair of classification heads of a Stream checkpoint on hidden states x [T, hidden]: pre-projection, norm, then
+ * level and category scores.
+ */
 function guardHead(
   { engine, config }: ForwardModel,
   x: FloatBuffer,

@@ -1,12 +1,13 @@
 /**
  * Generation: prompt ids -> answer ids.
  *
- * In: a session (usually fresh), prompt ids, options. Out: a step for each id, with the logits it was chosen from, until a stop id, the
- * length limit or the end of the context.
+ * In: a session (usually fresh), prompt ids, options. Out: a step for each id, with the logits it was chosen from,
+ * until a stop id, the length limit or the end of the context.
  *
- * One id at a time, or several in one pass: a `draft` guesses how the answer goes on, the guess is run behind what is certain, and each of its
- * ids that the model would have chosen itself is accepted (the greedy case of speculative decoding, Leviathan et al. 2023, arXiv:2211.17192, with
- * a guess that costs nothing). A draft changes how many passes an answer takes and nothing else.
+ * One id at a time, or several in one pass: a `draft` guesses how the answer goes on, the guess is run behind what is
+ * certain, and each of its ids that the model would have chosen itself is accepted (the greedy case of speculative
+ * decoding, Leviathan et al. 2023, arXiv:2211.17192, with a guess that costs nothing). A draft changes how many passes
+ * an answer takes and nothing else.
  */
 
 import { checkOptions } from "../tensor/options.ts";
@@ -14,8 +15,9 @@ import { createSampler, type SamplingOptions } from "./sampling.ts";
 import { nextTurn, type Session } from "./session.ts";
 
 /**
- * Guesses the ids behind `answer`, the ids chosen so far; none is a good guess, too. `refused`: the logits of the last pass behind the first id
- * that was guessed wrong, as if it had been right: they belong to another answer, but may tell something about this one.
+ * Guesses the ids behind `answer`, the ids chosen so far; none is a good guess, too. `refused`: the logits of the last
+ * pass behind the first id that was guessed wrong, as if it had been right: they belong to another answer, but may tell
+ * something about this one.
  */
 export type Draft = (answer: readonly number[], refused: readonly Float32Array[]) => readonly number[];
 
@@ -32,7 +34,9 @@ export interface GenerateOptions extends SamplingOptions {
   readonly draft?: Draft;
 }
 
-/** One chosen id. `logits` [vocab] is what it was chosen from; `pass` says which pass over the weights gave it, from 1. */
+/**
+ * One chosen id. `logits` [vocab] is what it was chosen from; `pass` says which pass over the weights gave it, from 1.
+ */
 export interface GenerationStep {
   readonly id: number;
   readonly logits: Float32Array;
@@ -48,20 +52,27 @@ export interface Generation {
   readonly finishReason: FinishReason;
 }
 
-/** After so long without one, the event loop gets a turn between two passes. (A long prompt gives it one between its pieces.) */
+/**
+ * After so long without one, the event loop gets a turn between two passes. (A long prompt gives it one between its
+ * pieces.)
+ */
 const TURN_MS = 20;
 
 /**
- * Runs the prompt, then pass after pass. The last id of a pass is yielded before it is fed back, so an answer of n ids costs n passes
- * without a draft, and the session holds all but the last. Throws RangeError for options out of range, a prompt that does not fit, or
- * logits that are not finite.
+ * Runs the prompt, then pass after pass. The last id of a pass is yielded before it is fed back, so an answer of n ids
+ * costs n passes without a draft, and the session holds all but the last. Throws RangeError for options out of range, a
+ * prompt that does not fit, or logits that are not finite.
  */
 export async function* generateSteps(
   session: Session,
   prompt: ArrayLike<number>,
   options: GenerateOptions = {},
 ): AsyncGenerator<GenerationStep, FinishReason, undefined> {
-  checkOptions(options, ["maxNewTokens", "stopIds", "signal", "turn", "draft", "temperature", "topK", "topP", "seed"], "generate");
+  checkOptions(
+    options,
+    ["maxNewTokens", "stopIds", "signal", "turn", "draft", "temperature", "topK", "topP", "seed"],
+    "generate",
+  );
   const { maxPositionEmbeddings: maxPositions } = session.config;
   const { maxNewTokens = 128, stopIds = session.config.stopIds, signal, turn = nextTurn, draft = noDraft } = options;
   if (!Number.isInteger(maxNewTokens) || maxNewTokens < 1) {
@@ -86,7 +97,8 @@ export async function* generateSteps(
     const logits = await session.prefill(ids, { logits: guess.length + 1, turn, ...(signal ? { signal } : {}) });
     const rows = Array.from({ length: guess.length + 1 }, (_, i) => row(logits, i, guess.length + 1));
 
-    // 3. Accept the model's choices as long as the guess agrees; the first that differs is right, and what follows it is void.
+    // 3. Accept the model's choices as long as the guess agrees; the first that differs is right, and what follows it
+    //    is void.
     for (const [i, logits] of rows.entries()) {
       const id = sample(logits);
       answer.push(id);

@@ -1,7 +1,8 @@
 /**
  * Qwen3: a loaded checkpoint. ids -> logits, ids -> ids. It knows nothing of text.
  *
- * In: where the checkpoint is. Out: a model whose sessions run it (`forward.ts` is the arithmetic, `session.ts` the position).
+ * In: where the checkpoint is. Out: a model whose sessions run it (`forward.ts` is the arithmetic, `session.ts` the
+ * position).
  */
 
 import { type CheckpointFiles, readJson } from "../checkpoint/files.ts";
@@ -10,7 +11,13 @@ import { SafetensorsCheckpoint } from "../checkpoint/safetensors-sharded.ts";
 import type { Engine } from "../tensor/engine.ts";
 import { createEngine, type EngineOptions } from "../tensor/engine-choice.ts";
 import { parseConfig, type Qwen3Config } from "./config.ts";
-import { type FinishReason, type GenerateOptions, type Generation, type GenerationStep, generateSteps } from "./generate.ts";
+import {
+  type FinishReason,
+  type GenerateOptions,
+  type Generation,
+  type GenerationStep,
+  generateSteps,
+} from "./generate.ts";
 import { schemeToHold } from "./quantised-weights.ts";
 import { RotaryTable } from "./rope.ts";
 import { Session } from "./session.ts";
@@ -19,7 +26,8 @@ import { checkShapes, loadWeights, type Qwen3Weights } from "./weights.ts";
 /** Reads and checks config.json and generation_config.json. */
 export async function readConfig(files: CheckpointFiles): Promise<Qwen3Config> {
   const configJson = await readJson(files, "config.json");
-  if (configJson === undefined) throw new Error(`${files.name}: expected a checkpoint folder with a config.json, got none`);
+  if (configJson === undefined)
+    throw new Error(`${files.name}: expected a checkpoint folder with a config.json, got none`);
   return parseConfig(configJson, await readJson(files, "generation_config.json"), files.name);
 }
 
@@ -81,8 +89,8 @@ export class Qwen3 {
   }
 
   /**
-   * The same, id by id with the logits; the generator's return value is the finish reason. With a `session` the prompt is run behind what the
-   * session holds, and the session stays open.
+   * The same, id by id with the logits; the generator's return value is the finish reason. With a `session` the prompt
+   * is run behind what the session holds, and the session stays open.
    */
   async *generateSteps(
     prompt: ArrayLike<number>,

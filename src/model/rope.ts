@@ -3,9 +3,9 @@
  *
  * In: rope theta, head size, number of positions. Out: two tables [positions, headDim / 2], grown as sequences grow.
  *
- * The steps and their roundings are the reference implementation's (transformers): frequency and angle are float32, and only then come cos
- * and sin. Rounding the angle to float32 matters: at position 32,767 a "more exact" float64 angle would differ from what the model was
- * trained with by up to 0.002 radians.
+ * The steps and their roundings are the reference implementation's (transformers): frequency and angle are float32, and
+ * only then come cos and sin. Rounding the angle to float32 matters: at position 32,767 a "more exact" float64 angle
+ * would differ from what the model was trained with by up to 0.002 radians.
  */
 
 import { MAX_ANGLE, pow64, sinCos64 } from "../tensor/elementary.ts";

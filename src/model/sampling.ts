@@ -1,8 +1,8 @@
 /**
  * From logits to the next id: greedy, or drawn with temperature, top-k and top-p by a seeded generator.
  *
- * In: logits [vocab]. Out: an id. The same options and seed give the same ids everywhere: ties go to the lowest id, exponentials are our
- * own (`exp32`), sums run in descending order of probability.
+ * In: logits [vocab]. Out: an id. The same options and seed give the same ids everywhere: ties go to the lowest id,
+ * exponentials are our own (`exp32`), sums run in descending order of probability.
  */
 
 import { exp32 } from "../tensor/elementary.ts";
@@ -15,13 +15,19 @@ export interface SamplingOptions {
   readonly topK?: number | undefined;
   /** Only the likeliest ids whose probabilities together reach p take part; 1 (default): all. */
   readonly topP?: number | undefined;
-  /** Start of the generator, a 32-bit unsigned integer; 0 by default, so that a run can be repeated without saying anything. */
+  /**
+   * Start of the generator, a 32-bit unsigned integer; 0 by default, so that a run can be repeated without saying
+   * anything.
+   */
   readonly seed?: number | undefined;
 }
 
 export type Sampler = (logits: Float32Array) => number;
 
-/** Checks the options (RangeError) and returns the function that chooses. A sampler that draws holds the generator's state. */
+/**
+ * Checks the options (RangeError) and returns the function that chooses. A sampler that draws holds the generator's
+ * state.
+ */
 export function createSampler(options: SamplingOptions = {}): Sampler {
   const { temperature = 0, topK, topP = 1, seed = 0 } = options;
   for (const [name, value] of Object.entries({ temperature, topP })) {
@@ -61,8 +67,9 @@ const ID_RANGE = 2 ** 21;
 const BUCKETS = 2 ** 16;
 
 /**
- * The ids of the `count` largest logits, largest first, ties to the lower id. Sorts numbers instead of calling back, and of a vocabulary only what
- * can be among so many: 151,936 logits take 47 ms with a comparing function, 22 so, and 3 for the first 20.
+ * The ids of the `count` largest logits, largest first, ties to the lower id. Sorts numbers instead of calling back,
+ * and of a vocabulary only what can be among so many: 151,936 logits take 47 ms with a comparing function, 22 so, and 3
+ * for the first 20.
  */
 function likeliest(logits: Float32Array, count: number): number[] {
   // The bits of a float32 as an integer that is the smaller the larger the number is; adding 0 makes a 0 of -0.
@@ -82,8 +89,8 @@ function likeliest(logits: Float32Array, count: number): number[] {
 }
 
 /**
- * Numbers from 0 to below 1 with 32 random bits each: the xoshiro128** generator (Blackman and Vigna, 2018), its state filled from the seed
- * by splitmix32.
+ * Numbers from 0 to below 1 with 32 random bits each: the xoshiro128** generator (Blackman and Vigna, 2018), its state
+ * filled from the seed by splitmix32.
  */
 export function seededRandom(seed: number): () => number {
   let mix = seed;

@@ -1,8 +1,8 @@
 /**
  * One running sequence: the only owner of the position.
  *
- * In: ids. Out: logits, or what the heads of a Stream guard say. A session holds the key/value cache of the ids it has seen; weights and
- * rotary table are the model's and shared by all its sessions.
+ * In: ids. Out: logits, or what the heads of a Stream guard say. A session holds the key/value cache of the ids it has
+ * seen; weights and rotary table are the model's and shared by all its sessions.
  */
 
 import type { KvCache } from "../tensor/engine.ts";
@@ -11,8 +11,9 @@ import type { Qwen3Config } from "./config.ts";
 import { classify, type ForwardModel, forward, type GuardScores, type TapListener } from "./forward.ts";
 
 /**
- * A prompt is run in pieces of about this long, between which the event loop gets a turn and an abort is heard. Fewer rows than MIN_PIECE would
- * cost more than they gain, since every piece reads all weights; more than MAX_PIECE take scratch memory. Any pieces give the same bits.
+ * A prompt is run in pieces of about this long, between which the event loop gets a turn and an abort is heard. Fewer
+ * rows than MIN_PIECE would cost more than they gain, since every piece reads all weights; more than MAX_PIECE take
+ * scratch memory. Any pieces give the same bits.
  */
 const PIECE_MS = 250;
 /** Yielding costs about 1 ms, a lot next to a small model's piece, so yield at most this often. */
@@ -54,7 +55,13 @@ export class Session {
   #isClosed = false;
 
   constructor(model: ForwardModel) {
-    const { numHiddenLayers: numLayers, numHeads, numKvHeads, headDim, maxPositionEmbeddings: maxPositions } = model.config;
+    const {
+      numHiddenLayers: numLayers,
+      numHeads,
+      numKvHeads,
+      headDim,
+      maxPositionEmbeddings: maxPositions,
+    } = model.config;
     this.#model = model;
     this.#cache = model.engine.newCache({ numLayers, numHeads, numKvHeads, headDim, maxPositions });
     forgotten.register(this, this.#cache, this);
@@ -71,8 +78,9 @@ export class Session {
   }
 
   /**
-   * Runs T ids at the session's position, prefill and step alike, and moves the position by T. Returns [wanted, vocab] logits.
-   * Throws RangeError for an empty list, an id outside the vocabulary, a sequence beyond the context, or logits that are not finite.
+   * Runs T ids at the session's position, prefill and step alike, and moves the position by T. Returns [wanted, vocab]
+   * logits. Throws RangeError for an empty list, an id outside the vocabulary, a sequence beyond the context, or logits
+   * that are not finite.
    */
   forward(ids: ArrayLike<number>, options: ForwardOptions = {}): Float32Array {
     checkOptions(options, ["logits", "tap"], "forward");
@@ -87,9 +95,9 @@ export class Session {
   }
 
   /**
-   * Runs a prompt in pieces, giving the event loop a turn between them so that `signal` is heard, and returns the last ids' logits
-   * [wanted, vocab]. The same bits as one `forward`. Throws the signal's reason when it is aborted; the session then stands where the last
-   * piece ended.
+   * Runs a prompt in pieces, giving the event loop a turn between them so that `signal` is heard, and returns the last
+   * ids' logits [wanted, vocab]. The same bits as one `forward`. Throws the signal's reason when it is aborted; the
+   * session then stands where the last piece ended.
    */
   async prefill(ids: ArrayLike<number>, options: PrefillOptions = {}): Promise<Float32Array> {
     checkOptions(options, ["logits", "signal", "turn"], "prefill");
@@ -104,15 +112,18 @@ export class Session {
   }
 
   /**
-   * Runs ids as `prefill` does, and returns what one pair of a Stream guard's heads says at each of them: [T, risk levels] and
-   * [T, categories]. Throws Error where the checkpoint has no such heads.
+   * Runs ids as `prefill` does, and returns what one pair of a Stream guard's heads says at each of them: [T, risk
+   * levels] and [T, categories]. Throws Error where the checkpoint has no such heads.
    */
   async classify(ids: ArrayLike<number>, head: "query" | "response", options: TurnOptions = {}): Promise<GuardScores> {
     checkOptions(options, ["signal", "turn"], "classify");
     const weights = this.#model.weights.guardHeads?.[head];
     if (!weights) throw new Error("classify: expected a Stream guard's checkpoint, got one without guard heads");
     const [levels, categories] = [weights.riskLevel.shape[0], weights.category.shape[0]];
-    const scores = { riskLevel: new Float32Array(ids.length * levels), category: new Float32Array(ids.length * categories) };
+    const scores = {
+      riskLevel: new Float32Array(ids.length * levels),
+      category: new Float32Array(ids.length * categories),
+    };
     let done = 0;
     for await (const { piece } of this.#pieces(ids, 0, options)) {
       const { riskLevel, category } = classify(this.#model, this.#cache, this.position, piece, weights);
@@ -125,8 +136,8 @@ export class Session {
   }
 
   /**
-   * Cuts ids into pieces that take about PIECE_MS, but for the last `whole` ids, and makes room for each before it is run. Between pieces the
-   * event loop gets its turns, and the signal is heard.
+   * Cuts ids into pieces that take about PIECE_MS, but for the last `whole` ids, and makes room for each before it is
+   * run. Between pieces the event loop gets its turns, and the signal is heard.
    */
   async *#pieces(
     ids: ArrayLike<number>,
@@ -192,7 +203,9 @@ export class Session {
     return i;
   }
 
-  /** Gives the cache's memory back at once; the session must not be used afterwards. Otherwise it goes with the garbage. */
+  /**
+   * Gives the cache's memory back at once; the session must not be used afterwards. Otherwise it goes with the garbage.
+   */
   close(): void {
     if (this.#isClosed) return;
     this.#checkFree();
@@ -203,14 +216,17 @@ export class Session {
 
   #checkFree(): void {
     if (this.#isClosed) throw new Error("session: expected an open one, got one that was closed");
-    if (this.#isBusy) throw new Error("session: expected one operation at a time, got a second one while a prompt is being run");
+    if (this.#isBusy)
+      throw new Error("session: expected one operation at a time, got a second one while a prompt is being run");
   }
 }
 
 function checkIds(ids: ArrayLike<number>, config: Qwen3Config, position: number): void {
   if (ids.length === 0) throw new RangeError("ids: expected at least one id, got none");
   if (position + ids.length > config.maxPositionEmbeddings) {
-    throw new RangeError(`prompt too long: expected at most ${config.maxPositionEmbeddings} tokens, got ${position + ids.length}`);
+    throw new RangeError(
+      `prompt too long: expected at most ${config.maxPositionEmbeddings} tokens, got ${position + ids.length}`,
+    );
   }
   for (let i = 0; i < ids.length; i++) {
     const id = ids[i];

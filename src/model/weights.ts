@@ -1,9 +1,9 @@
 /**
  * The weights of one checkpoint, named as in the checkpoint, checked before the first byte is read.
  *
- * In: an open safetensors checkpoint, the config, the engine that will compute. Out: `Qwen3Weights`, immutable and shared by all sessions.
- * Matrices stay in the dtype they are stored in and are widened where they are used, or are quantised (quantised-weights.ts); the small norm gains are
- * widened once, here.
+ * In: an open safetensors checkpoint, the config, the engine that will compute. Out: `Qwen3Weights`, immutable and
+ * shared by all sessions. Matrices stay in the dtype they are stored in and are widened where they are used, or are
+ * quantised (quantised-weights.ts); the small norm gains are widened once, here.
  */
 
 import type { SafetensorsCheckpoint } from "../checkpoint/safetensors-sharded.ts";
@@ -29,7 +29,9 @@ export interface LayerWeights {
   readonly downProj: Matrix; // [hidden, intermediate]
 }
 
-/** One of the two pairs of classification heads of a Stream checkpoint: for the answer, or for the question ("query"). */
+/**
+ * One of the two pairs of classification heads of a Stream checkpoint: for the answer, or for the question ("query").
+ */
 export interface GuardHeadWeights {
   readonly pre: Matrix; // risk_level_category_pre [inner, hidden]
   readonly layernorm: FloatBuffer; // risk_level_category_layernorm [inner]
@@ -46,7 +48,10 @@ export interface Qwen3Weights {
   readonly guardHeads?: { readonly response: GuardHeadWeights; readonly query: GuardHeadWeights };
 }
 
-/** Every tensor that the config calls for, with its shape, in the order of the computation. Also what tools that write a checkpoint need. */
+/**
+ * Every tensor that the config calls for, with its shape, in the order of the computation. Also what tools that write a
+ * checkpoint need.
+ */
 export function expectedTensors(config: Qwen3Config): Map<string, readonly number[]> {
   const { vocabSize, hiddenSize, intermediateSize, numHeads, numKvHeads, headDim } = config;
   const shapes = new Map<string, readonly number[]>();
@@ -83,21 +88,27 @@ export function expectedTensors(config: Qwen3Config): Map<string, readonly numbe
 }
 
 /**
- * Checks every tensor's presence, shape and dtype, before anything is read. Throws RangeError, naming the tensor and both shapes. Tensors that
- * the config does not call for are left alone (a tied checkpoint may store its head).
+ * Checks every tensor's presence, shape and dtype, before anything is read. Throws RangeError, naming the tensor and
+ * both shapes. Tensors that the config does not call for are left alone (a tied checkpoint may store its head).
  */
-export function checkShapes(checkpoint: Pick<SafetensorsCheckpoint, "name" | "tensors" | "metadata">, config: Qwen3Config): void {
+export function checkShapes(
+  checkpoint: Pick<SafetensorsCheckpoint, "name" | "tensors" | "metadata">,
+  config: Qwen3Config,
+): void {
   const saved = savedScheme(checkpoint);
   const check = (name: string, shape: readonly number[], dtypes: readonly Dtype[]): void => {
     const info = checkpoint.tensors.get(name);
     const where = `${checkpoint.name}: tensor "${name}"`;
     if (info === undefined) throw new RangeError(`${where}: expected shape [${shape}], got no such tensor`);
-    if (String(info.shape) !== String(shape)) throw new RangeError(`${where}: expected shape [${shape}], got [${info.shape}]`);
-    if (!dtypes.includes(info.dtype)) throw new RangeError(`${where}: expected dtype ${dtypes.join(", ")}, got ${info.dtype}`);
+    if (String(info.shape) !== String(shape))
+      throw new RangeError(`${where}: expected shape [${shape}], got [${info.shape}]`);
+    if (!dtypes.includes(info.dtype))
+      throw new RangeError(`${where}: expected dtype ${dtypes.join(", ")}, got ${info.dtype}`);
   };
   for (const [name, shape] of expectedTensors(config)) {
     const scheme = saved && schemeFor(name, shape, saved);
-    if (scheme) for (const tensor of savedTensors(name, shape, scheme)) check(tensor.name, tensor.shape, [tensor.dtype]);
+    if (scheme)
+      for (const tensor of savedTensors(name, shape, scheme)) check(tensor.name, tensor.shape, [tensor.dtype]);
     else check(name, shape, WEIGHT_DTYPES);
   }
 }
@@ -125,8 +136,8 @@ export function weightBytes(
 }
 
 /**
- * Reads a checkpoint that `checkShapes` has found good; matrices are held under `scheme`, or as they are stored. Throws RangeError where there is
- * no memory for them, with both numbers, before anything is read.
+ * Reads a checkpoint that `checkShapes` has found good; matrices are held under `scheme`, or as they are stored. Throws
+ * RangeError where there is no memory for them, with both numbers, before anything is read.
  */
 export async function loadWeights(
   checkpoint: SafetensorsCheckpoint,
@@ -162,7 +173,8 @@ async function readWeights(
     const shape = [outputs, inputs] as const;
     const held = scheme && schemeFor(tensor, shape, scheme);
     if (held && isSaved) return engine.loadQuantised(await savedSource(checkpoint, tensor, shape, held));
-    const readInto = (target: Uint8Array, byteOffset: number): Promise<void> => checkpoint.readInto(tensor, target, byteOffset);
+    const readInto = (target: Uint8Array, byteOffset: number): Promise<void> =>
+      checkpoint.readInto(tensor, target, byteOffset);
     return engine.loadMatrix({ name, dtype: storedDtype(checkpoint, tensor), shape, readInto }, held);
   };
   const gain = async (name: string): Promise<FloatBuffer> => {

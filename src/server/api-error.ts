@@ -11,7 +11,11 @@ export class ApiError extends Error {
   constructor(
     status: number,
     message: string,
-    details: { readonly param?: string; readonly code?: string; readonly headers?: Readonly<Record<string, string>> } = {},
+    details: {
+      readonly param?: string;
+      readonly code?: string;
+      readonly headers?: Readonly<Record<string, string>>;
+    } = {},
   ) {
     super(message);
     this.status = status;
@@ -22,7 +26,8 @@ export class ApiError extends Error {
 
   /** The object that stands under `error`. */
   get body(): { message: string; type: string; param: string | null; code: string | null } {
-    const type = this.status === 401 ? "authentication_error" : this.status < 500 ? "invalid_request_error" : "server_error";
+    const type =
+      this.status === 401 ? "authentication_error" : this.status < 500 ? "invalid_request_error" : "server_error";
     return { message: this.message, type, param: this.param, code: this.code };
   }
 }
@@ -32,7 +37,10 @@ export function invalid(param: string, expected: string, got: string): ApiError 
   return new ApiError(400, `${param}: expected ${expected}, got ${got}`, { param, code: "invalid_value" });
 }
 
-/** 422: a field that OpenAI has and this server understands but cannot honour. It is refused by name rather than ignored. */
+/**
+ * 422: a field that OpenAI has and this server understands but cannot honour. It is refused by name rather than
+ * ignored.
+ */
 export function unsupported(param: string, reason: string): ApiError {
   return new ApiError(422, `${param}: not supported (${reason})`, { param, code: "unsupported_parameter" });
 }
@@ -49,7 +57,9 @@ export function unavailable(
 
 /** What the client is told of a failure. What nobody expected is for the log, not for the client. */
 export function toApiError(error: unknown): ApiError {
-  return error instanceof ApiError ? error : new ApiError(500, "the server failed to answer; its log says how", { code: "internal_error" });
+  return error instanceof ApiError
+    ? error
+    : new ApiError(500, "the server failed to answer; its log says how", { code: "internal_error" });
 }
 
 export function failure(error: ApiError): Response {
@@ -61,6 +71,7 @@ export function describe(value: unknown): string {
   if (value === null) return "null";
   if (Array.isArray(value)) return "an array";
   if (typeof value === "object") return "an object";
-  if (typeof value === "string") return value.length <= 40 ? JSON.stringify(value) : `${JSON.stringify(value.slice(0, 40))}...`;
+  if (typeof value === "string")
+    return value.length <= 40 ? JSON.stringify(value) : `${JSON.stringify(value.slice(0, 40))}...`;
   return value === undefined ? "nothing" : String(value);
 }

@@ -1,4 +1,7 @@
-/** The key that requests must carry. Compared by SHA-256 digests and all of them, so that the time tells nothing of the key. */
+/**
+ * The key that requests must carry. Compared by SHA-256 digests and all of them, so that the time tells nothing of the
+ * key.
+ */
 
 import { ApiError } from "./api-error.ts";
 
@@ -22,10 +25,14 @@ export class BearerKey {
     let difference = given === undefined ? 1 : 0;
     for (let i = 0; i < expected.length; i++) difference |= expected[i] ^ got[i];
     if (difference === 0) return;
-    throw new ApiError(401, `authorization: expected Bearer and the server's key, got ${given === undefined ? "none" : "another key"}`, {
-      code: "invalid_api_key",
-      headers: { "www-authenticate": "Bearer" },
-    });
+    throw new ApiError(
+      401,
+      `authorization: expected Bearer and the server's key, got ${given === undefined ? "none" : "another key"}`,
+      {
+        code: "invalid_api_key",
+        headers: { "www-authenticate": "Bearer" },
+      },
+    );
   }
 }
 

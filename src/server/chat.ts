@@ -35,13 +35,23 @@ const REFUSED: Readonly<Record<string, Refused>> = {
   web_search_options: { reason: "a guard does not search", unless: [] },
 };
 
-export async function chatCompletion(service: Service, body: Record<string, unknown>, exchange: Exchange): Promise<Response> {
+export async function chatCompletion(
+  service: Service,
+  body: Record<string, unknown>,
+  exchange: Exchange,
+): Promise<Response> {
   const fields = new Fields(body);
-  fields.refuseOthers([...GENERATION_FIELDS, "messages", "max_completion_tokens", "top_logprobs", "parallel_tool_calls"], REFUSED);
+  fields.refuseOthers(
+    [...GENERATION_FIELDS, "messages", "max_completion_tokens", "top_logprobs", "parallel_tool_calls"],
+    REFUSED,
+  );
   service.checkModel(fields);
   const messages = readMessages(fields);
   exchange.texts = messages.map(({ content }) => content);
-  const maxTokens = fields.integer("max_completion_tokens", 1, 2 ** 31) ?? fields.integer("max_tokens", 1, 2 ** 31) ?? DEFAULT_MAX_TOKENS;
+  const maxTokens =
+    fields.integer("max_completion_tokens", 1, 2 ** 31) ??
+    fields.integer("max_tokens", 1, 2 ** 31) ??
+    DEFAULT_MAX_TOKENS;
   const generation = readGenerationFields(fields, maxTokens);
   const topLogprobs = readTopLogprobs(fields);
   const promptTokens = checked("messages", () => service.guard.encode(messages)).length;
@@ -52,7 +62,8 @@ export async function chatCompletion(service: Service, body: Record<string, unkn
     service.run({
       size,
       signal: exchange.signal,
-      run: turn => generateText(service.guard, messages, generation, topLogprobs, { signal: exchange.signal, turn }, send),
+      run: turn =>
+        generateText(service.guard, messages, generation, topLogprobs, { signal: exchange.signal, turn }, send),
     });
   const head = { id: newId("chatcmpl"), created: Math.floor(Date.now() / 1000), model: service.model };
   const shown = (tokens: readonly ChosenLogprob[]): object | null =>

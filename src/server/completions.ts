@@ -1,8 +1,8 @@
 /**
  * `POST /v1/completions`: what the model writes behind a raw prompt.
  *
- * The prompt is the model's input as it is. As in vLLM, control tokens in it (`<|im_start|>`) are recognised: who sends a prompt here renders it
- * himself, and must not paste into it what others typed.
+ * The prompt is the model's input as it is. As in vLLM, control tokens in it (`<|im_start|>`) are recognised: who sends
+ * a prompt here renders it himself, and must not paste into it what others typed.
  */
 
 import { ApiError, describe } from "./api-error.ts";
@@ -30,7 +30,11 @@ const REFUSED: Readonly<Record<string, Refused>> = {
   best_of: { reason: "one completion is written", unless: ["1"] },
 };
 
-export async function completion(service: Service, body: Record<string, unknown>, exchange: Exchange): Promise<Response> {
+export async function completion(
+  service: Service,
+  body: Record<string, unknown>,
+  exchange: Exchange,
+): Promise<Response> {
   const fields = new Fields(body);
   fields.refuseOthers([...GENERATION_FIELDS, "prompt"], REFUSED);
   service.checkModel(fields);
@@ -44,9 +48,15 @@ export async function completion(service: Service, body: Record<string, unknown>
     service.run({
       size,
       signal: exchange.signal,
-      run: turn => generateText(service.guard, prompt, generation, topLogprobs, { signal: exchange.signal, turn }, send),
+      run: turn =>
+        generateText(service.guard, prompt, generation, topLogprobs, { signal: exchange.signal, turn }, send),
     });
-  const head = { id: newId("cmpl"), object: "text_completion", created: Math.floor(Date.now() / 1000), model: service.model };
+  const head = {
+    id: newId("cmpl"),
+    object: "text_completion",
+    created: Math.floor(Date.now() / 1000),
+    model: service.model,
+  };
   let textOffset = 0;
   const shown = (tokens: readonly ChosenLogprob[]): object | null => {
     if (topLogprobs === undefined) return null;
@@ -60,7 +70,12 @@ export async function completion(service: Service, body: Record<string, unknown>
     const { finishReason, usage } = await run(piece => pieces.push(piece));
     service.countUsage(usage);
     const text = pieces.map(piece => piece.text).join("");
-    const choice = { index: 0, text, logprobs: shown(pieces.flatMap(({ tokens }) => tokens)), finish_reason: finishReason };
+    const choice = {
+      index: 0,
+      text,
+      logprobs: shown(pieces.flatMap(({ tokens }) => tokens)),
+      finish_reason: finishReason,
+    };
     return Response.json({ ...head, choices: [choice], usage });
   }
 
@@ -68,7 +83,9 @@ export async function completion(service: Service, body: Record<string, unknown>
     async send => {
       const event = (choices: readonly object[], usage: object | null = null): void =>
         send({ ...head, choices, ...(generation.includeUsage ? { usage } : {}) });
-      const end = await run(({ text, tokens }) => event([{ index: 0, text, logprobs: shown(tokens), finish_reason: null }]));
+      const end = await run(({ text, tokens }) =>
+        event([{ index: 0, text, logprobs: shown(tokens), finish_reason: null }]),
+      );
       service.countUsage(end.usage);
       event([{ index: 0, text: "", logprobs: null, finish_reason: end.finishReason }]);
       if (generation.includeUsage) event([], end.usage);
@@ -96,11 +113,13 @@ function readPrompt({ guard, maxPositions }: Service, fields: Fields, exchange: 
     checkLength(ids.length, maxPositions);
     return ids;
   }
-  if (!Array.isArray(prompt) || prompt.length === 0) throw fields.invalid("prompt", "a text or an array of token ids", describe(prompt));
+  if (!Array.isArray(prompt) || prompt.length === 0)
+    throw fields.invalid("prompt", "a text or an array of token ids", describe(prompt));
   checkLength(prompt.length, maxPositions);
   const { vocabSize } = guard.model.config;
   const wrong = prompt.findIndex(id => !Number.isInteger(id) || id < 0 || id >= vocabSize);
-  if (wrong >= 0) throw fields.invalid(`prompt[${wrong}]`, `a token id from 0 to ${vocabSize - 1}`, describe(prompt[wrong]));
+  if (wrong >= 0)
+    throw fields.invalid(`prompt[${wrong}]`, `a token id from 0 to ${vocabSize - 1}`, describe(prompt[wrong]));
   return Int32Array.from(prompt);
 }
 
@@ -120,7 +139,11 @@ interface CompletionLogprobs {
 }
 
 /** The older form of log probabilities: lists side by side. */
-function showLogprobs({ guard: { tokenizer } }: Service, chosen: readonly ChosenLogprob[], textOffset: number): CompletionLogprobs {
+function showLogprobs(
+  { guard: { tokenizer } }: Service,
+  chosen: readonly ChosenLogprob[],
+  textOffset: number,
+): CompletionLogprobs {
   const tokens = chosen.map(({ id }) => tokenText(tokenizer, id).token);
   const offsets: number[] = [];
   let offset = textOffset;

@@ -1,4 +1,6 @@
-/** What the endpoints share: the guard and its names, the queue to its engine, what is counted, and the request at hand. */
+/**
+ * What the endpoints share: the guard and its names, the queue to its engine, what is counted, and the request at hand.
+ */
 
 import { parseAnswer } from "../guard/answer.ts";
 import type { Guard } from "../guard/guard.ts";
@@ -54,8 +56,14 @@ export class Service {
     this.metrics.gauge("qwen3guard_queue_waiting", "Requests that wait for their turn.", () => this.queue.waiting);
     this.metrics.gauge("qwen3guard_queue_begun", "Requests that the engine has begun.", () => this.queue.begun);
     this.#countRefused = this.metrics.counter("qwen3guard_queue_refused_total", "Requests that found the queue full.");
-    this.#countTokens = this.metrics.counter("qwen3guard_tokens_total", "Tokens by kind; cached ones are among those of the prompts.");
-    this.#countVerdict = this.metrics.counter("qwen3guard_verdicts_total", "Verdicts by level; what could not be parsed is unparsed.");
+    this.#countTokens = this.metrics.counter(
+      "qwen3guard_tokens_total",
+      "Tokens by kind; cached ones are among those of the prompts.",
+    );
+    this.#countVerdict = this.metrics.counter(
+      "qwen3guard_verdicts_total",
+      "Verdicts by level; what could not be parsed is unparsed.",
+    );
     this.#countRefused({}, 0);
     for (const kind of ["prompt", "cached", "completion"] as const) this.#countTokens({ kind }, 0);
   }
@@ -98,7 +106,11 @@ export class Service {
       if (!(error instanceof QueueFullError)) throw error;
       this.#countRefused({});
       const seconds = Math.min(MAX_RETRY_AFTER, Math.max(1, Math.ceil(this.queue.waiting * this.#jobSeconds)));
-      throw unavailable(`server busy: expected room in the queue, got ${this.queue.waiting} requests waiting`, seconds, "queue_full");
+      throw unavailable(
+        `server busy: expected room in the queue, got ${this.queue.waiting} requests waiting`,
+        seconds,
+        "queue_full",
+      );
     }
   }
 

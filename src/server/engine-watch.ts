@@ -2,7 +2,10 @@
 
 import type { Engine } from "../tensor/engine.ts";
 
-/** The log is told once why an engine has ended; whoever asks at /health need not have a key, and learns only that it has. */
+/**
+ * The log is told once why an engine has ended; whoever asks at /health need not have a key, and learns only that it
+ * has.
+ */
 export function watchEngine(engine: Pick<Engine, "failure">, log: (line: string) => void): () => boolean {
   let isLogged = false;
   return () => {

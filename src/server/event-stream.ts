@@ -1,9 +1,9 @@
 /**
  * Server-sent events for a job that sends as it works.
  *
- * The job goes at the engine's pace and never waits for a reader, since others wait for the engine: what a reader has not taken is kept, up to a
- * bound, beyond which the reader counts as gone. The response is given when the first event is there, so that a job that fails before it can still
- * answer with a status.
+ * The job goes at the engine's pace and never waits for a reader, since others wait for the engine: what a reader has
+ * not taken is kept, up to a bound, beyond which the reader counts as gone. The response is given when the first event
+ * is there, so that a job that fails before it can still answer with a status.
  */
 
 /** A whole answer with all its log probabilities is a fraction of this. */
@@ -16,8 +16,8 @@ export interface EventStream {
 }
 
 /**
- * `run` sends events and resolves when all are sent; `errorOf` gives the event for what it throws after the first; `abort` is called when nobody
- * reads any more.
+ * `run` sends events and resolves when all are sent; `errorOf` gives the event for what it throws after the first;
+ * `abort` is called when nobody reads any more.
  */
 export function eventStream(
   run: (send: (event: unknown) => void) => Promise<void>,
@@ -61,7 +61,11 @@ export function eventStream(
     write(JSON.stringify(event));
     if (hasBegun) return;
     hasBegun = true;
-    const headers = { "content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache", "x-accel-buffering": "no" };
+    const headers = {
+      "content-type": "text/event-stream; charset=utf-8",
+      "cache-control": "no-cache",
+      "x-accel-buffering": "no",
+    };
     respond(new Response(body, { headers }));
   };
   const work = async (): Promise<void> => {

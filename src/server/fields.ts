@@ -53,7 +53,8 @@ export class Fields {
   number(name: string, min: number, max: number): number | undefined {
     const value = this.get(name);
     if (value === undefined) return undefined;
-    if (typeof value !== "number" || !(value >= min && value <= max)) throw this.#invalid(name, `a number from ${min} to ${max}`, value);
+    if (typeof value !== "number" || !(value >= min && value <= max))
+      throw this.#invalid(name, `a number from ${min} to ${max}`, value);
     return value;
   }
 
@@ -74,15 +75,18 @@ export class Fields {
   }
 
   /**
-   * What is not `known` is refused by name: 422 for what OpenAI has and a guard cannot do, unless it has the value that means "do not"; 400
-   * for what nobody knows.
+   * What is not `known` is refused by name: 422 for what OpenAI has and a guard cannot do, unless it has the value that
+   * means "do not"; 400 for what nobody knows.
    */
   refuseOthers(known: readonly string[], refused: Readonly<Record<string, Refused>> = {}): void {
     for (const name of this.names) {
       if (known.includes(name)) continue;
       const param = this.#path + name;
       if (!Object.hasOwn(refused, name)) {
-        throw new ApiError(400, `${describe(param)}: expected a known field, got none of that name`, { param, code: "unknown_parameter" });
+        throw new ApiError(400, `${describe(param)}: expected a known field, got none of that name`, {
+          param,
+          code: "unknown_parameter",
+        });
       }
       const { reason, unless } = refused[name];
       if (!unless.includes(JSON.stringify(this.get(name)))) throw unsupported(param, reason);
@@ -108,7 +112,10 @@ export interface Refused {
   readonly unless: readonly string[];
 }
 
-/** The text of a `content` or an `input`: a string, or an array of text parts, which are joined by line breaks as vLLM joins them. */
+/**
+ * The text of a `content` or an `input`: a string, or an array of text parts, which are joined by line breaks as vLLM
+ * joins them.
+ */
 export function textOf(content: unknown, path: string): string {
   if (typeof content === "string") return content;
   if (!Array.isArray(content)) throw invalid(path, "a string or an array of text parts", describe(content));

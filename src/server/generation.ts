@@ -1,8 +1,8 @@
 /**
  * Text from the guard, for the two endpoints that generate.
  *
- * In: what to answer, and sampling fields as OpenAI has them. Out: pieces of text as they become certain, each with the tokens it came from; at the
- * end why it ended and what it took.
+ * In: what to answer, and sampling fields as OpenAI has them. Out: pieces of text as they become certain, each with the
+ * tokens it came from; at the end why it ended and what it took.
  */
 
 import type { Guard } from "../guard/guard.ts";
@@ -90,7 +90,11 @@ function readStop(value: unknown): string[] {
   if (stops.length > MAX_STOPS) throw invalid("stop", `at most ${MAX_STOPS} strings`, String(stops.length));
   return stops.map((stop, i) => {
     if (typeof stop !== "string" || stop === "" || stop.length > MAX_STOP_CHARS) {
-      throw invalid(Array.isArray(value) ? `stop[${i}]` : "stop", `a string of 1 to ${MAX_STOP_CHARS} characters`, describe(stop));
+      throw invalid(
+        Array.isArray(value) ? `stop[${i}]` : "stop",
+        `a string of 1 to ${MAX_STOP_CHARS} characters`,
+        describe(stop),
+      );
     }
     return stop;
   });
@@ -106,7 +110,10 @@ function readIncludeUsage(fields: Fields, isStream: boolean): boolean {
   return inner.boolean("include_usage") ?? false;
 }
 
-/** Generates. `topLogprobs`: how many of the likeliest tokens to report beside each; undefined: no log probabilities at all. */
+/**
+ * Generates. `topLogprobs`: how many of the likeliest tokens to report beside each; undefined: no log probabilities at
+ * all.
+ */
 export async function generateText(
   guard: Guard,
   input: readonly ChatMessage[] | Int32Array,

@@ -1,9 +1,10 @@
 /**
  * The server as a web-standard handler: `(Request) => Promise<Response>`.
  *
- * In: a loaded guard. Out: OpenAI's chat, completions and moderations, with health, metrics, a description and a page to try it. It runs wherever
- * there are `Request` and `Response`; the listener for Node is in listen.node.ts. Reading order: this file; routes.ts; moderations.ts; chat.ts and generation.ts; queue.ts
- * (who goes first); request-body.ts and fields.ts (what is refused).
+ * In: a loaded guard. Out: OpenAI's chat, completions and moderations, with health, metrics, a description and a page
+ * to try it. It runs wherever there are `Request` and `Response`; the listener for Node is in listen.node.ts. Reading
+ * order: this file; routes.ts; moderations.ts; chat.ts and generation.ts; queue.ts (who goes first); request-body.ts
+ * and fields.ts (what is refused).
  */
 
 import { Hono } from "hono";
@@ -74,14 +75,22 @@ export function createHandler(guard: Guard, options: HandlerOptions = {}): Handl
   }
   const service = new Service(guard, options.modelNames ?? [], maxQueue);
   const key = options.apiKey === undefined ? undefined : new BearerKey(options.apiKey);
-  const countRequest = service.metrics.counter("qwen3guard_requests_total", "Requests by route and status; 499: the client went away.");
-  const timeRequest = service.metrics.histogram("qwen3guard_request_seconds", "Time from a request's headers to the end of its answer.");
+  const countRequest = service.metrics.counter(
+    "qwen3guard_requests_total",
+    "Requests by route and status; 499: the client went away.",
+  );
+  const timeRequest = service.metrics.histogram(
+    "qwen3guard_request_seconds",
+    "Time from a request's headers to the end of its answer.",
+  );
 
   const inFlight = new InFlight();
 
   const readBody = (request: Request, exchange: Exchange): Promise<Record<string, unknown>> => {
     if (!inFlight.isDraining) return readJsonBody(request, maxBodyBytes, exchange.signal);
-    throw unavailable("server shutting down: expected no new requests, got one", 1, "shutting_down", { connection: "close" });
+    throw unavailable("server shutting down: expected no new requests, got one", 1, "shutting_down", {
+      connection: "close",
+    });
   };
   const isComputing = watchEngine(guard.model.engine, log);
   const state = () => (inFlight.isDraining ? "draining" : isComputing() ? "ok" : "engine_failed");
@@ -101,11 +110,14 @@ export function createHandler(guard: Guard, options: HandlerOptions = {}): Handl
       throw new ApiError(405, `${path}: expected ${allow}, got ${req.method.slice(0, 20)}`, { headers: { allow } });
     });
   }
-  app.notFound(() => failure(new ApiError(404, `path: expected one of ${routes.map(({ path }) => path).join(", ")}, got another`)));
+  app.notFound(() =>
+    failure(new ApiError(404, `path: expected one of ${routes.map(({ path }) => path).join(", ")}, got another`)),
+  );
   app.onError((error, { env: { exchange } }) => failure(exchange.failed(error)));
 
   const answer = async (request: Request, exchange: Exchange): Promise<Response> => {
-    const isPreflight = cors !== undefined && request.method === "OPTIONS" && request.headers.has("access-control-request-method");
+    const isPreflight =
+      cors !== undefined && request.method === "OPTIONS" && request.headers.has("access-control-request-method");
     const response = isPreflight ? preflight() : await app.fetch(request, { exchange });
     if (cors !== undefined) {
       response.headers.set("access-control-allow-origin", cors);
@@ -145,7 +157,11 @@ export function createHandler(guard: Guard, options: HandlerOptions = {}): Handl
 }
 
 /** Whatever comes first ends it: the client's leaving, the time limit, or what works on it. */
-function newExchange(request: Request, timeoutMs: number, log: (line: string) => void): { exchange: Exchange; release: () => void } {
+function newExchange(
+  request: Request,
+  timeoutMs: number,
+  log: (line: string) => void,
+): { exchange: Exchange; release: () => void } {
   const controller = new AbortController();
   const gone = (): void => controller.abort(new ApiError(CLIENT_GONE, "the client went away"));
   const late = (): void =>
@@ -168,7 +184,8 @@ function newExchange(request: Request, timeoutMs: number, log: (line: string) =>
     signal,
     abort: reason => controller.abort(reason),
     failed: error => {
-      if (!(error instanceof ApiError)) log(`qwen3guard: ${exchange.route}: ${error instanceof Error ? error.message : error}`);
+      if (!(error instanceof ApiError))
+        log(`qwen3guard: ${exchange.route}: ${error instanceof Error ? error.message : error}`);
       return toApiError(error);
     },
     texts: [],

@@ -1,6 +1,7 @@
 /**
- * Names that a server answers to, against DNS rebinding: a web page may point a name of its own at this machine's loopback address, and its requests
- * are then of the same origin for the browser. The `Host` header still tells the page's name.
+ * Names that a server answers to, against DNS rebinding: a web page may point a name of its own at this machine's
+ * loopback address, and its requests are then of the same origin for the browser. The `Host` header still tells the
+ * page's name.
  */
 
 import { ApiError, describe } from "./api-error.ts";
@@ -18,8 +19,12 @@ export function isHostName(name: string): boolean {
 export function checkHost(host: string | undefined, names: readonly string[]): void {
   const name = /^(.*?)(:\d*)?$/.exec(host?.toLowerCase() ?? "")?.[1] ?? "";
   if (isLoopback(name.replace(/^\[(.*)\]$/, "$1")) || names.some(allowed => allowed.toLowerCase() === name)) return;
-  throw new ApiError(403, `host: expected localhost, 127.0.0.1, [::1] or a name that --allow-host gives, got ${describe(host)}`, {
-    code: "host_not_allowed",
-    headers: { connection: "close" },
-  });
+  throw new ApiError(
+    403,
+    `host: expected localhost, 127.0.0.1, [::1] or a name that --allow-host gives, got ${describe(host)}`,
+    {
+      code: "host_not_allowed",
+      headers: { connection: "close" },
+    },
+  );
 }

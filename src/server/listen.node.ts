@@ -1,4 +1,7 @@
-/** Node's listener for the handler: an HTTP/1.1 server with bounds on what a connection may take, and an end that finishes what runs. */
+/**
+ * Node's listener for the handler: an HTTP/1.1 server with bounds on what a connection may take, and an end that
+ * finishes what runs.
+ */
 
 import { createServer, type IncomingMessage, type Server } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
@@ -35,10 +38,16 @@ const KEEP_ALIVE_MS = 15_000;
 const MAX_HEADER_BYTES = 16 * 2 ** 10;
 const MAX_HEADERS = 100;
 const MAX_CONNECTIONS = 1_024;
-/** For requests that are still arriving when the end comes: they are cut off when nothing more comes of them for the one time, or after the other. */
+/**
+ * For requests that are still arriving when the end comes: they are cut off when nothing more comes of them for the one
+ * time, or after the other.
+ */
 const SILENT_MS = 20;
 const ARRIVE_MS = 1_000;
-/** For answers that are still being sent when all have been given; a connection without one is closed as soon as it is seen. */
+/**
+ * For answers that are still being sent when all have been given; a connection without one is closed as soon as it is
+ * seen.
+ */
 const CLOSE_MS = 5_000;
 const IDLE_CHECK_MS = 20;
 
@@ -100,7 +109,10 @@ export async function listen(handler: Handler, options: ListenOptions): Promise<
   };
 }
 
-/** A body that fails breaks the connection, so that what was sent does not look complete. The adapter would print the error as well. */
+/**
+ * A body that fails breaks the connection, so that what was sent does not look complete. The adapter would print the
+ * error as well.
+ */
 function breaking(response: Response, outgoing: HttpBindings["outgoing"]): Response {
   if (!response.body) return response;
   const reader = response.body.getReader();
@@ -119,7 +131,10 @@ function breaking(response: Response, outgoing: HttpBindings["outgoing"]): Respo
   return new Response(body, response);
 }
 
-/** Ends the connections of requests that are still arriving, but of which nothing comes any more. What has arrived is read before that. */
+/**
+ * Ends the connections of requests that are still arriving, but of which nothing comes any more. What has arrived is
+ * read before that.
+ */
 async function cutOffArriving(open: ReadonlySet<IncomingMessage>): Promise<void> {
   const deadline = performance.now() + ARRIVE_MS;
   const bytes = new Map<IncomingMessage, number>();
@@ -130,7 +145,8 @@ async function cutOffArriving(open: ReadonlySet<IncomingMessage>): Promise<void>
     const isLate = performance.now() > deadline;
     for (const request of arriving) {
       const { socket } = request;
-      // One that has bytes which nobody reads for the moment (the upstream of a proxy is slow) may have arrived as a whole.
+      // One that has bytes which nobody reads for the moment (the upstream of a proxy is slow) may have arrived as a
+      // whole.
       const isSilent = bytes.get(request) === socket.bytesRead && request.readableLength === 0;
       if (isSilent || isLate) socket.destroy();
       bytes.set(request, socket.bytesRead);
@@ -142,7 +158,8 @@ async function cutOffArriving(open: ReadonlySet<IncomingMessage>): Promise<void>
 function closeServer(server: Server, sockets: ReadonlySet<Socket>, open: ReadonlySet<IncomingMessage>): Promise<void> {
   return new Promise(resolve => {
     const idle = setInterval(() => {
-      // Also those with half a request's headers, and those that were opened ahead and never used: to Node these are not idle.
+      // Also those with half a request's headers, and those that were opened ahead and never used: to Node these are
+      // not idle.
       const busy = new Set(Array.from(open, ({ socket }) => socket));
       for (const socket of sockets) if (!busy.has(socket)) socket.destroy();
     }, IDLE_CHECK_MS);

@@ -1,4 +1,7 @@
-/** Logits to log probabilities: the chosen id's, and the likeliest ids'. In float64, over the whole vocabulary, before any temperature. */
+/**
+ * Logits to log probabilities: the chosen id's, and the likeliest ids'. In float64, over the whole vocabulary, before
+ * any temperature.
+ */
 
 export interface TokenLogprob {
   readonly id: number;

@@ -1,4 +1,7 @@
-/** A request's `messages` as the guard takes them: contents become text; roles and their order are the guard's own to check. */
+/**
+ * A request's `messages` as the guard takes them: contents become text; roles and their order are the guard's own to
+ * check.
+ */
 
 import { toConversation } from "../guard/conversation.ts";
 import type { ChatMessage } from "../tokenizer/chat-template.ts";

@@ -1,4 +1,7 @@
-/** Counters, gauges and a histogram in Prometheus' text format, version 0.0.4. Labels come from fixed lists, so nothing here grows with use. */
+/**
+ * Counters, gauges and a histogram in Prometheus' text format, version 0.0.4. Labels come from fixed lists, so nothing
+ * here grows with use.
+ */
 
 type Labels = Readonly<Record<string, string>>;
 
@@ -18,7 +21,12 @@ export class Metrics {
   /** Returns what adds to it. */
   counter(name: string, help: string): (labels: Labels, by?: number) => void {
     const values = new Map<string, number>();
-    this.#metrics.push({ name, help, type: "counter", lines: () => Array.from(values, ([labels, value]) => `${name}${labels} ${value}`) });
+    this.#metrics.push({
+      name,
+      help,
+      type: "counter",
+      lines: () => Array.from(values, ([labels, value]) => `${name}${labels} ${value}`),
+    });
     return (labels, by = 1) => {
       const key = render(labels);
       values.set(key, (values.get(key) ?? 0) + by);

@@ -1,8 +1,9 @@
 /**
  * `POST /v1/moderations`: verdicts in OpenAI's shape, with this model's categories, and the verdict itself beside.
  *
- * `input` is a text, an array of texts (a verdict each) or an array of text parts (one text); our own `messages` is a conversation, of which the
- * last message is judged. All of a request are judged one after the other as one job, behind one cached beginning of the prompt.
+ * `input` is a text, an array of texts (a verdict each) or an array of text parts (one text); our own `messages` is a
+ * conversation, of which the last message is judged. All of a request are judged one after the other as one job, behind
+ * one cached beginning of the prompt.
  */
 
 import { type ModerationInput, toConversation } from "../guard/conversation.ts";
@@ -21,7 +22,11 @@ const MAX_INPUTS = 1024;
 const TOKENS_OF_PROMPT = 128;
 const CHARS_OF_TOKEN = 3;
 
-export async function moderation(service: Service, body: Record<string, unknown>, exchange: Exchange): Promise<Response> {
+export async function moderation(
+  service: Service,
+  body: Record<string, unknown>,
+  exchange: Exchange,
+): Promise<Response> {
   const fields = new Fields(body);
   fields.refuseOthers(["model", "input", "messages", "mode", "threshold", "user"]);
   service.checkModel(fields);
@@ -75,11 +80,16 @@ function readInputs(fields: Fields): Input[] {
     if (input !== undefined) throw fields.invalid("messages", "input or messages", "both");
     return [{ messages: readMessages(fields), param: "messages" }];
   }
-  const conversation = (text: ModerationInput, param: string): Input => ({ messages: checked(param, () => toConversation(text)), param });
+  const conversation = (text: ModerationInput, param: string): Input => ({
+    messages: checked(param, () => toConversation(text)),
+    param,
+  });
   if (typeof input === "string") return [conversation(input, "input")];
-  if (input === undefined) throw fields.invalid("input", "a string, an array of strings or an array of text parts", "nothing");
+  if (input === undefined)
+    throw fields.invalid("input", "a string, an array of strings or an array of text parts", "nothing");
   const entries = requireArray(fields, "input");
-  if (entries.length > MAX_INPUTS) throw fields.invalid("input", `at most ${MAX_INPUTS} entries`, String(entries.length));
+  if (entries.length > MAX_INPUTS)
+    throw fields.invalid("input", `at most ${MAX_INPUTS} entries`, String(entries.length));
   if (typeof entries[0] === "object" && entries[0] !== null) return [conversation(textOf(entries, "input"), "input")];
   return entries.map((entry, i) => {
     if (typeof entry !== "string") throw fields.invalid(`input[${i}]`, "a string", describe(entry));

@@ -12,7 +12,10 @@ const boolean: Json = { type: "boolean" };
 const orNull = (schema: Json): Json => ({ anyOf: [schema, { type: "null" }] });
 const scores: Json = { type: "object", additionalProperties: number };
 
-const json = (schema: Json, description: string): Json => ({ description, content: { "application/json": { schema } } });
+const json = (schema: Json, description: string): Json => ({
+  description,
+  content: { "application/json": { schema } },
+});
 const failures = (...statuses: readonly number[]): Json =>
   Object.fromEntries(statuses.map(status => [status, json(ref("Error"), FAILURES[status])]));
 const FAILURES: Readonly<Record<number, string>> = {
@@ -88,11 +91,16 @@ const SCHEMAS: Json = {
   ),
   CompletionAnswer: object({
     ...completion,
-    choices: array(object({ index: integer, text: string, logprobs: orNull({ type: "object" }), finish_reason: finishReason })),
+    choices: array(
+      object({ index: integer, text: string, logprobs: orNull({ type: "object" }), finish_reason: finishReason }),
+    ),
   }),
   ModerationRequest: object({
     model: string,
-    input: { anyOf: [string, { ...array(string), maxItems: 1024 }, array(textPart)], description: "A text, several, or one in parts" },
+    input: {
+      anyOf: [string, { ...array(string), maxItems: 1024 }, array(textPart)],
+      description: "A text, several, or one in parts",
+    },
     messages: { ...array(ref("Message")), description: "Instead of input: the last message is judged" },
     mode: { enum: ["strict", "loose"], default: "strict" },
     threshold: { ...number, minimum: 0, maximum: 1, description: "Instead of mode: flagged from this score on" },

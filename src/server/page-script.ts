@@ -1,5 +1,6 @@
 /**
- * The program of the page at `/`. It is sent as its own source text (`Function.toString`), so it uses nothing from outside itself.
+ * The program of the page at `/`. It is sent as its own source text (`Function.toString`), so it uses nothing from
+ * outside itself.
  *
  * Texts, the user's and the server's, reach the page as text nodes alone.
  */

@@ -1,9 +1,15 @@
-/** The page at `/`: type a text, see its verdict. One file without anything from elsewhere; it calls this server's own endpoint and nothing else. */
+/**
+ * The page at `/`: type a text, see its verdict. One file without anything from elsewhere; it calls this server's own
+ * endpoint and nothing else.
+ */
 
 import { newId } from "./context.ts";
 import { pageScript } from "./page-script.ts";
 
-/** Script and style carry a nonce of their own each time; nothing else is run or shown, and nothing is fetched but from this server. */
+/**
+ * Script and style carry a nonce of their own each time; nothing else is run or shown, and nothing is fetched but from
+ * this server.
+ */
 export function pageResponse(): Response {
   const nonce = newId("n");
   const policy = [

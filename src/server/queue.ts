@@ -1,15 +1,19 @@
 /**
  * Who has the engine: a bounded queue of jobs, and turns between the few that have begun.
  *
- * The engine does one pass after the other, so two requests at once gain nothing but waiting for each other, and each that has begun holds the memory
- * of its sequence. Jobs are therefore run one after the other, oldest first, with one exception: where the job at work comes to the end of a chunk,
- * a waiting one of at most a quarter of its size goes before it and is run to its end. So
+ * The engine does one pass after the other, so two requests at once gain nothing but waiting for each other, and each
+ * that has begun holds the memory of its sequence. Jobs are therefore run one after the other, oldest first, with one
+ * exception: where the job at work comes to the end of a chunk, a waiting one of at most a quarter of its size goes
+ * before it and is run to its end. So
  *
  * - a short request waits for one chunk of a long one, and not for the whole of it;
- * - what has begun is a stack of jobs each at most a quarter of the one below: together their sequences take less than 4/3 of the largest;
- * - nobody starves: between two that went before it, a job gets a chunk, and what is at the bottom of the stack is always the oldest.
+ * - what has begun is a stack of jobs each at most a quarter of the one below: together their sequences take less than
+ *   4/3 of the largest;
+ * - nobody starves: between two that went before it, a job gets a chunk, and what is at the bottom of the stack is
+ *   always the oldest.
  *
- * A job starts only after the event loop had the turns in which a client's leaving is heard: one that left costs nothing.
+ * A job starts only after the event loop had the turns in which a client's leaving is heard: one that left costs
+ * nothing.
  *
  * Web-standard, and it knows nothing of guards or HTTP.
  */
@@ -17,7 +21,10 @@
 import { nextTurn } from "../model/session.ts";
 import { hearConnections } from "./turns.ts";
 
-/** Ends a chunk of the job at work; resolves when it is its turn again. Rejects with the signal's reason when that is aborted meanwhile. */
+/**
+ * Ends a chunk of the job at work; resolves when it is its turn again. Rejects with the signal's reason when that is
+ * aborted meanwhile.
+ */
 export type Turn = () => Promise<void>;
 
 export interface Work<T> {
@@ -54,7 +61,8 @@ export class Queue {
 
   /** `maxWaiting`: how many may wait besides those that have begun. */
   constructor(maxWaiting: number) {
-    if (!Number.isInteger(maxWaiting) || maxWaiting < 1) throw new RangeError(`queue: expected room for at least 1, got ${maxWaiting}`);
+    if (!Number.isInteger(maxWaiting) || maxWaiting < 1)
+      throw new RangeError(`queue: expected room for at least 1, got ${maxWaiting}`);
     this.#maxWaiting = maxWaiting;
   }
 
@@ -70,7 +78,10 @@ export class Queue {
     return this.#waiting.length >= this.#maxWaiting + (this.#begun.length === 0 ? 1 : 0); // one is about to begin
   }
 
-  /** What `work.run` gives. Rejects with QueueFullError where there is no room, and with the signal's reason where that comes before its turn. */
+  /**
+   * What `work.run` gives. Rejects with QueueFullError where there is no room, and with the signal's reason where that
+   * comes before its turn.
+   */
   run<T>({ size, signal, run }: Work<T>): Promise<T> {
     return new Promise<T>((resolve, reject) => {
       signal.throwIfAborted();

@@ -1,8 +1,8 @@
 /**
  * A request's body as JSON: hostile until checked.
  *
- * In: a Request and a limit in bytes. Out: an object. What is not `application/json`, longer than the limit (as counted, whatever Content-Length
- * says), not UTF-8, nested too deep or not an object is an ApiError.
+ * In: a Request and a limit in bytes. Out: an object. What is not `application/json`, longer than the limit (as
+ * counted, whatever Content-Length says), not UTF-8, nested too deep or not an object is an ApiError.
  */
 
 import { ApiError, describe } from "./api-error.ts";
@@ -10,7 +10,11 @@ import { ApiError, describe } from "./api-error.ts";
 /** OpenAI's own requests nest five deep. */
 const MAX_DEPTH = 32;
 
-export async function readJsonBody(request: Request, maxBytes: number, signal: AbortSignal): Promise<Record<string, unknown>> {
+export async function readJsonBody(
+  request: Request,
+  maxBytes: number,
+  signal: AbortSignal,
+): Promise<Record<string, unknown>> {
   checkContentType(request.headers);
   const bytes = await readBytes(request, maxBytes, signal);
   let text: string;
@@ -27,7 +31,8 @@ export async function readJsonBody(request: Request, maxBytes: number, signal: A
     // The parser's own message would quote the text.
     throw malformed("JSON", text.trim() === "" ? "nothing" : "text that is not");
   }
-  if (typeof value !== "object" || value === null || Array.isArray(value)) throw malformed("a JSON object", describe(value));
+  if (typeof value !== "object" || value === null || Array.isArray(value))
+    throw malformed("a JSON object", describe(value));
   return value as Record<string, unknown>;
 }
 
@@ -38,9 +43,14 @@ function malformed(expected: string, got: string): ApiError {
 /** No form or plain text either, which a web page may send to any server without asking. */
 function checkContentType(headers: Headers): void {
   const [type, ...parameters] = (headers.get("content-type") ?? "").toLowerCase().split(";");
-  const charset = parameters.map(parameter => /^\s*charset\s*=\s*"?([^"\s]*)"?\s*$/.exec(parameter)?.[1]).find(name => name !== undefined);
+  const charset = parameters
+    .map(parameter => /^\s*charset\s*=\s*"?([^"\s]*)"?\s*$/.exec(parameter)?.[1])
+    .find(name => name !== undefined);
   if (type.trim() !== "application/json" || (charset !== undefined && charset !== "utf-8" && charset !== "utf8")) {
-    throw new ApiError(415, `content-type: expected application/json in UTF-8, got ${describe(headers.get("content-type") ?? undefined)}`);
+    throw new ApiError(
+      415,
+      `content-type: expected application/json in UTF-8, got ${describe(headers.get("content-type") ?? undefined)}`,
+    );
   }
   const encoding = headers.get("content-encoding");
   if (encoding !== null && encoding !== "identity") {

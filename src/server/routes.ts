@@ -36,7 +36,12 @@ export function newRoutes(
     answer: (_request, _exchange, id) => answer(id),
   });
   const description = openApi(service.model);
-  const models = service.modelNames.map(id => ({ id, object: "model", created: service.created, owned_by: "qwen3guard" }));
+  const models = service.modelNames.map(id => ({
+    id,
+    object: "model",
+    created: service.created,
+    owned_by: "qwen3guard",
+  }));
   const model = (id: string): Response => {
     const found = models.find(model => model.id === id);
     if (!found) throw service.noSuchModel(id);

@@ -1,4 +1,6 @@
-/** Strings at which an answer ends, found in text that arrives in pieces. What may be the beginning of one is held back. */
+/**
+ * Strings at which an answer ends, found in text that arrives in pieces. What may be the beginning of one is held back.
+ */
 
 export class StopStrings {
   readonly #stops: readonly string[];

@@ -3,8 +3,9 @@
 import { nextTurn } from "../model/session.ts";
 
 /**
- * Turns of Node's event loop until the signal of a client that has left is aborted: one ends, in the next the end of the connection is read, in the
- * third it is closed. Measured: 2 or 3, however the client leaves, also where its request and its leaving arrive together. One more to be sure.
+ * Turns of Node's event loop until the signal of a client that has left is aborted: one ends, in the next the end of
+ * the connection is read, in the third it is closed. Measured: 2 or 3, however the client leaves, also where its
+ * request and its leaving arrive together. One more to be sure.
  */
 const LEAVING_TURNS = 4;
 

@@ -29,8 +29,9 @@ export type Dtype =
   | "U64";
 
 /**
- * Bits per element. The keys stand in the reference's own order (`enum Dtype` of the Rust crate, safetensors 0.8.0), lowest alignment
- * first: the writer sorts by it. F4 and F6 are packed, so their tensors need not fill whole bytes, and then the format refuses them.
+ * Bits per element. The keys stand in the reference's own order (`enum Dtype` of the Rust crate, safetensors 0.8.0),
+ * lowest alignment first: the writer sorts by it. F4 and F6 are packed, so their tensors need not fill whole bytes, and
+ * then the format refuses them.
  */
 export const DTYPE_BITS: { readonly [dtype in Dtype]: number } = {
   BOOL: 8,
@@ -84,8 +85,8 @@ export function f16ToFloat32(bits: number): number {
 }
 
 /**
- * The float32 bit pattern of a binary16 bit pattern. A NaN keeps its sign and payload, which a trip through a JavaScript number would
- * not promise; arrays are therefore widened as bits.
+ * The float32 bit pattern of a binary16 bit pattern. A NaN keeps its sign and payload, which a trip through a
+ * JavaScript number would not promise; arrays are therefore widened as bits.
  */
 export function f16ToFloat32Bits(bits: number): number {
   const sign = (bits & 0x8000) << 16;
@@ -94,19 +95,21 @@ export function f16ToFloat32Bits(bits: number): number {
   if (exponent === 0x1f) return (sign | 0x7f800000 | (fraction << 13)) >>> 0; // infinities and NaN
   if (exponent !== 0) return (sign | ((exponent + 127 - 15) << 23) | (fraction << 13)) >>> 0;
   if (fraction === 0) return sign >>> 0;
-  // Denormal: fraction * 2^-24. Its leading one becomes float32's implicit one, so it moves up to bit 23 and is masked off.
+  // Denormal: fraction * 2^-24. Its leading one becomes float32's implicit one, so it moves up to bit 23 and is masked
+  // off.
   const shift = Math.clz32(fraction) - 8;
   return (sign | ((127 - 15 + 14 - shift) << 23) | ((fraction << shift) & 0x7fffff)) >>> 0;
 }
 
 /**
- * The bfloat16 bit pattern nearest to a float32 value, ties to even; beyond the largest finite value this is infinity, as IEEE 754 rounds.
- * A NaN stays a NaN and becomes quiet. A value that is no float32 is rounded to float32 first.
+ * The bfloat16 bit pattern nearest to a float32 value, ties to even; beyond the largest finite value this is infinity,
+ * as IEEE 754 rounds. A NaN stays a NaN and becomes quiet. A value that is no float32 is rounded to float32 first.
  */
 export function float32ToBf16(value: number): number {
   scratchFloat[0] = value;
   const bits = scratchBits[0];
   if (Number.isNaN(value)) return (bits >>> 16) | 0x40;
-  // Adding half of the dropped part, less one when the kept part is even, carries into the kept part exactly when it must round up.
+  // Adding half of the dropped part, less one when the kept part is even, carries into the kept part exactly when it
+  // must round up.
   return (bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16;
 }

@@ -1,27 +1,36 @@
 /**
  * exp, log, pow, sin and cos of our own, in operations that IEEE 754 defines to the bit (+ - * / and rounding).
  *
- * In: numbers. Out: the same bits on every engine. `Math.exp`, `Math.pow` and `Math.sin` may differ by a unit in the last place between
- * engines and versions, so nothing that ends up in a result goes through them.
+ * In: numbers. Out: the same bits on every engine. `Math.exp`, `Math.pow` and `Math.sin` may differ by a unit in the
+ * last place between engines and versions, so nothing that ends up in a result goes through them.
  *
  * Two kinds live here:
- *  - `exp32`: float32 arithmetic throughout, the exp of softmax and SiLU. The fast kernels repeat it operation by operation.
- *  - `log64`, `exp64`, `pow64`, `sinCos64`: float64, used a few thousand times for the rotary table and then rounded once to float32. They
- *    are good to about 1e-15, which leaves the rounded result in doubt only where the true value lies that close to a rounding boundary.
+ *  - `exp32`: float32 arithmetic throughout, the exp of softmax and SiLU. The fast kernels repeat it operation by
+ *    operation.
+ *  - `log64`, `exp64`, `pow64`, `sinCos64`: float64, used a few thousand times for the rotary table and then rounded
+ *    once to float32. They are good to about 1e-15, which leaves the rounded result in doubt only where the true value
+ *    lies that close to a rounding boundary.
  */
 
 const f = Math.fround;
 
-// ---------------------------------------------------------------------------------------------------------------------------------- exp32
+// ----------------------------------------------------------------------------------------------------------------------------------
+// exp32
 
 /** The numbers of `exp32`, all float32; the vector form reads them here too. */
 export const exp32Constants = {
   /** Above this exp is beyond the largest float32. */
   high: f(88.72283),
-  /** Below this exp is under the smallest normal float32; results there are flushed to 0, so that no kernel ever meets a denormal. */
+  /**
+   * Below this exp is under the smallest normal float32; results there are flushed to 0, so that no kernel ever meets a
+   * denormal.
+   */
   low: f(-87.33654),
   log2E: f(Math.LOG2E),
-  /** ln 2 in two pieces (Cody and Waite): the first has nine significant bits, so that n * ln2High is exact for every n that occurs. */
+  /**
+   * ln 2 in two pieces (Cody and Waite): the first has nine significant bits, so that n * ln2High is exact for every n
+   * that occurs.
+   */
   ln2High: f(0.693359375),
   ln2Low: f(-2.1219444e-4),
   /** Minimax coefficients for (exp(r) - 1 - r) / r^2 on |r| <= ln2 / 2, from Cephes' expf (Moshier, 1984-1992). */
@@ -45,7 +54,10 @@ const {
   p4: P4,
   p5: P5,
 } = exp32Constants;
-/** Adding and subtracting 1.5 * 2^23 rounds a float32 of moderate size to an integer, ties to even: what `f32x4.nearest` does. */
+/**
+ * Adding and subtracting 1.5 * 2^23 rounds a float32 of moderate size to an integer, ties to even: what `f32x4.nearest`
+ * does.
+ */
 const ROUNDER = f(12582912);
 
 /** 2^n for n = index - 127: powers whose float32 is normal. */
@@ -73,13 +85,16 @@ export function exp32(x: number): number {
   return f(f(p * POWERS_OF_TWO[half + 127]) * POWERS_OF_TWO[power - half + 127]);
 }
 
-// --------------------------------------------------------------------------------------------------------------------------- float64 helpers
+// ---------------------------------------------------------------------------------------------------------------------------
+// float64 helpers
 
 /** ln 2 as an exact 32-bit head and the rest (fdlibm's split). */
 const LN2_64_HIGH = 0.6931471803691238;
 const LN2_64_LOW = 1.9082149292705877e-10;
 
-/** Natural logarithm of a positive, finite x: x = m * 2^e with m near 1, then the series of 2 artanh((m - 1) / (m + 1)). */
+/**
+ * Natural logarithm of a positive, finite x: x = m * 2^e with m near 1, then the series of 2 artanh((m - 1) / (m + 1)).
+ */
 export function log64(x: number): number {
   if (!(x > 0 && x < Infinity)) throw new RangeError(`log64: expected a positive, finite number, got ${x}`);
   let exponent = 0;
@@ -116,7 +131,9 @@ export function pow64(base: number, exponent: number): number {
   return exp64(exponent * log64(base));
 }
 
-/** pi/2 in three pieces (fdlibm): the first two have 33 bits, so that their products with a 20-bit integer are exact. */
+/**
+ * pi/2 in three pieces (fdlibm): the first two have 33 bits, so that their products with a 20-bit integer are exact.
+ */
 const HALF_PI_1 = 1.5707963267341256;
 const HALF_PI_2 = 6.077100506303966e-11;
 const HALF_PI_3 = 2.0222662487959506e-21;
@@ -125,7 +142,8 @@ export const MAX_ANGLE = 1.6e6;
 
 /** Sine and cosine of an angle in radians, 0 <= angle <= MAX_ANGLE. */
 export function sinCos64(angle: number): { sin: number; cos: number } {
-  if (!(angle >= 0 && angle <= MAX_ANGLE)) throw new RangeError(`sinCos64: expected an angle from 0 to ${MAX_ANGLE}, got ${angle}`);
+  if (!(angle >= 0 && angle <= MAX_ANGLE))
+    throw new RangeError(`sinCos64: expected an angle from 0 to ${MAX_ANGLE}, got ${angle}`);
   const quadrant = Math.round(angle / (Math.PI / 2));
   const r = angle - quadrant * HALF_PI_1 - quadrant * HALF_PI_2 - quadrant * HALF_PI_3; // |r| <= pi/4
   const r2 = r * r;

@@ -11,13 +11,18 @@ import { WasmEngine } from "./wasm/wasm-engine.ts";
 /** More than any machine needs: memory is what limits long before. */
 export const MAX_THREADS = 64;
 
-/** "auto" and "checkpoint": as the checkpoint stores them; the others are quantised while they are read (quantised.ts). */
+/**
+ * "auto" and "checkpoint": as the checkpoint stores them; the others are quantised while they are read (quantised.ts).
+ */
 export const WEIGHTS = ["auto", "checkpoint", ...QUANTISED_SCHEMES] as const;
 
 export interface EngineOptions {
   /** "auto" (default): the fast engine where there is WebAssembly SIMD, else the readable one. */
   readonly engine?: "auto" | "wasm" | "reference";
-  /** Threads of the fast engine; by default one for each physical core on Node, one elsewhere. The reference engine has one. */
+  /**
+   * Threads of the fast engine; by default one for each physical core on Node, one elsewhere. The reference engine has
+   * one.
+   */
   readonly threads?: number;
   /** How a model's matrices are held: "auto" by default. */
   readonly weights?: (typeof WEIGHTS)[number];
@@ -27,7 +32,8 @@ export interface EngineOptions {
 export async function createEngine(options: EngineOptions = {}): Promise<Engine> {
   checkOptions(options, ["engine", "threads", "weights"], "engine");
   const { engine = "auto", threads, weights = "auto" } = options;
-  if (!["auto", "wasm", "reference"].includes(engine)) throw new RangeError(`engine: expected auto, wasm or reference, got ${engine}`);
+  if (!["auto", "wasm", "reference"].includes(engine))
+    throw new RangeError(`engine: expected auto, wasm or reference, got ${engine}`);
   if (!WEIGHTS.includes(weights)) throw new RangeError(`weights: expected ${WEIGHTS.join(", ")}, got ${weights}`);
   if (threads !== undefined && (!Number.isInteger(threads) || threads < 1 || threads > MAX_THREADS)) {
     throw new RangeError(`threads: expected an integer from 1 to ${MAX_THREADS}, got ${threads}`);
@@ -38,8 +44,11 @@ export async function createEngine(options: EngineOptions = {}): Promise<Engine>
     return new ReferenceEngine();
   }
   if (!hasWasmSimd())
-    throw new Error("engine: expected WebAssembly with SIMD for the wasm engine, got a machine without it (reference works)");
-  const node = isNode() && typeof SharedArrayBuffer === "function" ? await import("./wasm/worker-start.node.ts") : undefined;
+    throw new Error(
+      "engine: expected WebAssembly with SIMD for the wasm engine, got a machine without it (reference works)",
+    );
+  const node =
+    isNode() && typeof SharedArrayBuffer === "function" ? await import("./wasm/worker-start.node.ts") : undefined;
   if (!node && threads !== undefined && threads > 1)
     throw new RangeError(`threads: expected 1, since there is no shared memory here, got ${threads}`);
   if (!node) return WasmEngine.create();

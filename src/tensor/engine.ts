@@ -1,8 +1,9 @@
 /**
- * What computes: the operations of the forward pass behind one interface, so that the readable loops and the fast kernels are two values of
- * the same kind, and the model is written once.
+ * What computes: the operations of the forward pass behind one interface, so that the readable loops and the fast
+ * kernels are two values of the same kind, and the model is written once.
  *
- * All engines give the same bits (docs/ARITHMETIC.md). `reference-engine.ts` is the readable one; `wasm/wasm-engine.ts` the fast one.
+ * All engines give the same bits (docs/ARITHMETIC.md). `reference-engine.ts` is the readable one; `wasm/wasm-engine.ts`
+ * the fast one.
  */
 
 import type { WeightDtype } from "./dtype.ts";
@@ -39,7 +40,10 @@ export interface MatrixSource {
   readInto(target: Uint8Array, byteOffset: number): Promise<void>;
 }
 
-/** A matrix that was quantised when it was saved. Its integers' rows lie one after the other: bytes of int8, or int4 two in a byte. */
+/**
+ * A matrix that was quantised when it was saved. Its integers' rows lie one after the other: bytes of int8, or int4 two
+ * in a byte.
+ */
 export interface QuantisedSource {
   readonly name: string;
   readonly scheme: QuantisedScheme;
@@ -60,15 +64,21 @@ export interface CacheShape {
 }
 
 /**
- * Keys (after norm and rotation) and values of one sequence, in the engine's own layout, and attention over them. Grows with use. Which
- * positions are in use, the session knows.
+ * Keys (after norm and rotation) and values of one sequence, in the engine's own layout, and attention over them. Grows
+ * with use. Which positions are in use, the session knows.
  */
 export interface KvCache {
-  /** Makes room for `positions`, keeping what is there. Throws RangeError where memory does not suffice, with both numbers. */
+  /**
+   * Makes room for `positions`, keeping what is there. Throws RangeError where memory does not suffice, with both
+   * numbers.
+   */
   reserve(positions: number): void;
   /** Stores keys and values [rows, numKvHeads, headDim] of positions `start`, `start + 1`, ... */
   store(layer: number, start: number, keys: FloatBuffer, values: FloatBuffer): void;
-  /** out [rows, numHeads * headDim] = causal attention of q [rows, numHeads, headDim] at positions `start` on; see reference.ts. */
+  /**
+   * out [rows, numHeads * headDim] = causal attention of q [rows, numHeads, headDim] at positions `start` on; see
+   * reference.ts.
+   */
   attentionInto(out: FloatBuffer, q: FloatBuffer, layer: number, start: number): void;
   /** Gives the memory back. */
   free(): void;
@@ -80,9 +90,14 @@ export interface Engine {
   readonly threads: number;
   /** Why it computes no more, which is for good; undefined while it does. */
   readonly failure: string | undefined;
-  /** Resolves when all its threads are up; throws Error where one did not start. Its operations need not wait for it. */
+  /**
+   * Resolves when all its threads are up; throws Error where one did not start. Its operations need not wait for it.
+   */
   ready(): Promise<void>;
-  /** Room for values of this shape, zero at first. Kept until it is freed, or until the `scope` that it was made in ends. */
+  /**
+   * Room for values of this shape, zero at first. Kept until it is freed, or until the `scope` that it was made in
+   * ends.
+   */
   buffer(...shape: readonly number[]): FloatBuffer;
   /** Gives back a buffer that was made outside of any scope. */
   free(buffer: FloatBuffer): void;
@@ -90,7 +105,10 @@ export interface Engine {
   scope(): () => void;
   /** Throws RangeError where so many bytes are more than there is room for, with both numbers. */
   checkRoom(bytes: number, what: string): void;
-  /** Reads a matrix, and quantises it on the way where a scheme is given. Throws RangeError where there is no room, or nothing finite to quantise. */
+  /**
+   * Reads a matrix, and quantises it on the way where a scheme is given. Throws RangeError where there is no room, or
+   * nothing finite to quantise.
+   */
   loadMatrix(source: MatrixSource, scheme?: QuantisedScheme): Promise<Matrix>;
   loadQuantised(source: QuantisedSource): Promise<Matrix>;
   newCache(shape: CacheShape): KvCache;
@@ -101,7 +119,10 @@ export interface Engine {
   rmsNormInto(out: FloatBuffer, x: FloatBuffer, gain: FloatBuffer, eps: number): void;
   /** out [rows, outputs] = x [rows, inputs] times weight [outputs, inputs], transposed. */
   linearInto(out: FloatBuffer, x: FloatBuffer, weight: Matrix): void;
-  /** Rotates x [rows, heads, headDim] in place; its rows stand at positions `start`, `start + 1`, ... of cos and sin [positions, headDim / 2]. */
+  /**
+   * Rotates x [rows, heads, headDim] in place; its rows stand at positions `start`, `start + 1`, ... of cos and sin
+   * [positions, headDim / 2].
+   */
   ropeInto(x: FloatBuffer, cos: FloatBuffer, sin: FloatBuffer, start: number): void;
   /** gate = silu(gate) * up. */
   siluMulInto(gate: FloatBuffer, up: FloatBuffer): void;

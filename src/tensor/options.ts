@@ -1,4 +1,7 @@
-/** Options that a caller gives: an object, and no key that nobody reads. A misspelt option would otherwise be a silent default. */
+/**
+ * Options that a caller gives: an object, and no key that nobody reads. A misspelt option would otherwise be a silent
+ * default.
+ */
 
 /** Throws TypeError for what is no object, and RangeError for a key that is not among `keys`. */
 export function checkOptions(options: object, keys: readonly string[], what: string): void {

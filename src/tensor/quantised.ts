@@ -1,19 +1,22 @@
 /**
- * Quantised weights, as plain loops: how they are made, and what a linear layer over them computes. The kernels repeat this bit for bit
- * (docs/ARITHMETIC.md).
+ * Quantised weights, as plain loops: how they are made, and what a linear layer over them computes. The kernels repeat
+ * this bit for bit (docs/ARITHMETIC.md).
  *
- * In: float32 weights and activations. Out: small integers with scales, and from them float32 sums whose expensive part is exact.
+ * In: float32 weights and activations. Out: small integers with scales, and from them float32 sums whose expensive part
+ * is exact.
  *
- * The idea: a row of activations becomes 16-bit integers with one scale, a block of 256 weights becomes small integers with one scale, and the sum
- * over the block is then a sum of integers that 32 bits hold whatever the values are. Integer sums have no rounding and so no order: kernels may
- * take them as they like. Only what comes after a block is float32, and has a stated order.
+ * The idea: a row of activations becomes 16-bit integers with one scale, a block of 256 weights becomes small integers
+ * with one scale, and the sum over the block is then a sum of integers that 32 bits hold whatever the values are.
+ * Integer sums have no rounding and so no order: kernels may take them as they like. Only what comes after a block is
+ * float32, and has a stated order.
  *
  * - int8: a weight is -127..127 times the block's scale.
- * - int4: a weight is -8..7 times a sub-scale -31..31 (of 32 inputs) times the block's scale. Four bits times a sub-scale is again a small
- *   integer, of at most 248, so the sum is the same.
+ * - int4: a weight is -8..7 times a sub-scale -31..31 (of 32 inputs) times the block's scale. Four bits times a
+ *   sub-scale is again a small integer, of at most 248, so the sum is the same.
  *
- * What bounds the activations' bits is the 32-bit sum: 256 * |weight| * |activation| < 2^31. With 127 and with 248 there is room for all 16 bits
- * (256 * 248 * 32767 = 0.97 * 2^31). Sub-scales of one bit more would leave 15, and would take 0.8 % off the weights' squared error.
+ * What bounds the activations' bits is the 32-bit sum: 256 * |weight| * |activation| < 2^31. With 127 and with 248
+ * there is room for all 16 bits (256 * 248 * 32767 = 0.97 * 2^31). Sub-scales of one bit more would leave 15, and would
+ * take 0.8 % off the weights' squared error.
  */
 
 import { SUM_BLOCK } from "./reference.ts";
@@ -32,13 +35,16 @@ export const INT8_MAX = 127;
 export const INT4_MIN = -8;
 export const INT4_MAX = 7;
 export const SUB_SCALE_MAX = 31;
-/** Scales below the smallest normal float32 count as 0, so that no quotient overflows: such a block or row holds nothing but zeros. */
+/**
+ * Scales below the smallest normal float32 count as 0, so that no quotient overflows: such a block or row holds nothing
+ * but zeros.
+ */
 export const SMALLEST_SCALE: number = 2 ** -126;
 
 /**
- * Steps that are tried for a sub-block of int4: its extreme value divided by each of these. The extreme itself may become -9.5 and be cut to -8
- * where that serves the others. Squared error of trained weights: 9.1e-3 of their size with the extreme as 7 and no search, 6.9 with -8 alone, 6.60
- * with these four, 6.53 with sixteen.
+ * Steps that are tried for a sub-block of int4: its extreme value divided by each of these. The extreme itself may
+ * become -9.5 and be cut to -8 where that serves the others. Squared error of trained weights: 9.1e-3 of their size
+ * with the extreme as 7 and no search, 6.9 with -8 alone, 6.60 with these four, 6.53 with sixteen.
  */
 export const INT4_DIVISORS: readonly number[] = [-9.5, -8.75, -8, -7.25];
 
@@ -83,11 +89,12 @@ function clamp(x: number, low: number, high: number): number {
   return Math.min(Math.max(x, low), high);
 }
 
-// --------------------------------------------------------------------------------------------------------------------------- what is quantised
+// ---------------------------------------------------------------------------------------------------------------------------
+// what is quantised
 
 /**
- * Integers of at most `limit` for `x`, which they are times the scale that is returned: f(max |x| / limit). With NaN or infinity in `x` the scale is NaN,
- * and so is all that is computed from it.
+ * Integers of at most `limit` for `x`, which they are times the scale that is returned: f(max |x| / limit). With NaN or
+ * infinity in `x` the scale is NaN, and so is all that is computed from it.
  */
 export function quantiseInto(out: Int8Array | Int16Array, x: Float32Array, limit: number): number {
   let max = 0;
@@ -110,12 +117,15 @@ function dot(a: ArrayLike<number>, b: ArrayLike<number>, length: number): number
 }
 
 /**
- * A block of at most 256 weights as int4: values, sub-scales, and the scale, which is returned. Three least-squares fits: of each sub-block's step,
- * among the tries of INT4_DIVISORS; of the values, to the step that sub-scale and scale make; of the scale, to the values.
+ * A block of at most 256 weights as int4: values, sub-scales, and the scale, which is returned. Three least-squares
+ * fits: of each sub-block's step, among the tries of INT4_DIVISORS; of the values, to the step that sub-scale and scale
+ * make; of the scale, to the values.
  */
 export function quantiseInt4Into(values: Int8Array, subScales: Int8Array, weights: Float32Array): number {
   const count = weights.length;
-  const steps = Array.from({ length: subBlocksOf(count) }, (_, s) => subBlockStep(weights.subarray(s * SUB_BLOCK, (s + 1) * SUB_BLOCK)));
+  const steps = Array.from({ length: subBlocksOf(count) }, (_, s) =>
+    subBlockStep(weights.subarray(s * SUB_BLOCK, (s + 1) * SUB_BLOCK)),
+  );
   const rough = f(steps.reduce((max, step) => Math.max(max, Math.abs(step)), 0) / SUB_SCALE_MAX);
   values.fill(0, 0, count);
   subScales.fill(0, 0, steps.length);
@@ -175,14 +185,18 @@ export function quantiseTensor(
       const source = weights.subarray(at, at + count);
       const target = values.subarray(at, at + count);
       scales[block] =
-        scheme === "int8" ? quantiseInto(target, source, INT8_MAX) : quantiseInt4Into(target, subScales.subarray(sub), source);
+        scheme === "int8"
+          ? quantiseInto(target, source, INT8_MAX)
+          : quantiseInt4Into(target, subScales.subarray(sub), source);
     }
   }
   checkScales(name, scales, "weights");
   return { name, scheme, shape, values, subScales, scales };
 }
 
-/** int4 as it is saved, two in a byte with the first in the lower half, row by row: an odd last one leaves half a byte. */
+/**
+ * int4 as it is saved, two in a byte with the first in the lower half, row by row: an odd last one leaves half a byte.
+ */
 export function unpackInt4(bytes: Uint8Array, outputs: number, inputs: number): Int8Array {
   const values = new Int8Array(outputs * inputs);
   const rowBytes = Math.ceil(inputs / 2);
@@ -200,7 +214,8 @@ export function packInt4(values: Int8Array, outputs: number, inputs: number): Ui
   const rowBytes = Math.ceil(inputs / 2);
   const bytes = new Uint8Array(outputs * rowBytes);
   for (let n = 0; n < outputs; n++) {
-    for (let k = 0; k < inputs; k++) bytes[n * rowBytes + (k >> 1)] |= (values[n * inputs + k] & 15) << (k % 2 === 0 ? 0 : 4);
+    for (let k = 0; k < inputs; k++)
+      bytes[n * rowBytes + (k >> 1)] |= (values[n * inputs + k] & 15) << (k % 2 === 0 ? 0 : 4);
   }
   return bytes;
 }
@@ -209,10 +224,13 @@ export function packInt4(values: Int8Array, outputs: number, inputs: number): Ui
 export function checkScales(name: string, scales: Float32Array, what: "weights" | "scales"): void {
   const bad = scales.findIndex(scale => !(scale >= 0 && scale < Infinity));
   if (bad >= 0)
-    throw new RangeError(`tensor "${name}": expected finite ${what}${what === "scales" ? " of at least 0" : ""}, got ${scales[bad]}`);
+    throw new RangeError(
+      `tensor "${name}": expected finite ${what}${what === "scales" ? " of at least 0" : ""}, got ${scales[bad]}`,
+    );
 }
 
-// ------------------------------------------------------------------------------------------------------------------------------ what they compute
+// ------------------------------------------------------------------------------------------------------------------------------
+// what they compute
 
 /** The integers of row `n`: values times sub-scales. */
 function integersInto(out: Int16Array, { scheme, shape, values, subScales }: QuantisedTensor, n: number): void {
@@ -236,8 +254,9 @@ export function quantisedEmbedInto(out: Float32Array, table: QuantisedTensor, id
 }
 
 /**
- * Linear layer without bias over quantised weights: x [rows, inputs], weight [outputs, inputs], out [rows, outputs]. For each block of 256 inputs the
- * exact integer sum becomes float32 (one rounding), is multiplied by the weight's scale and added to the total; the activation's scale comes last.
+ * Linear layer without bias over quantised weights: x [rows, inputs], weight [outputs, inputs], out [rows, outputs].
+ * For each block of 256 inputs the exact integer sum becomes float32 (one rounding), is multiplied by the weight's
+ * scale and added to the total; the activation's scale comes last.
  */
 export function quantisedLinearInto(out: Float32Array, x: Float32Array, rows: number, weight: QuantisedTensor): void {
   const [outputs, inputs] = weight.shape;

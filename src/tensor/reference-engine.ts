@@ -46,7 +46,8 @@ export class ReferenceMatrix implements Matrix {
 }
 
 function tensorOf(matrix: Matrix): Tensor | QuantisedTensor {
-  if (!(matrix instanceof ReferenceMatrix)) throw new TypeError(`${matrix.name}: expected a matrix of this engine, got one of another`);
+  if (!(matrix instanceof ReferenceMatrix))
+    throw new TypeError(`${matrix.name}: expected a matrix of this engine, got one of another`);
   return matrix.tensor;
 }
 

@@ -1,16 +1,16 @@
 /**
- * The reference operations: every step of the forward pass as plain loops over Float32Array. This is the arithmetic that all faster
- * kernels must reproduce bit for bit (docs/ARITHMETIC.md).
+ * The reference operations: every step of the forward pass as plain loops over Float32Array. This is the arithmetic
+ * that all faster kernels must reproduce bit for bit (docs/ARITHMETIC.md).
  *
- * In: float32 activations, row-major [rows, size], and weight tensors as the checkpoint stores them. Out: float32, written into the
- * buffer that the caller gives (`...Into`).
+ * In: float32 activations, row-major [rows, size], and weight tensors as the checkpoint stores them. Out: float32,
+ * written into the buffer that the caller gives (`...Into`).
  *
  * Two things to know before reading:
- *  - Each `f(...)` (Math.fround) is one float32 rounding. A float32 product or sum computed in float64 and then rounded is exactly the
- *    IEEE float32 result, so `f(s + f(a * b))` is what a SIMD lane does with one multiply and one add.
- *  - Every sum has one order, stated beside it, which depends on the absolute index alone: never on how many rows come along, where a
- *    chunk of the prompt begins, or how a faster engine cuts the work into tiles: those run over rows and outputs, never over the
- *    summed index.
+ *  - Each `f(...)` (Math.fround) is one float32 rounding. A float32 product or sum computed in float64 and then rounded
+ *    is exactly the IEEE float32 result, so `f(s + f(a * b))` is what a SIMD lane does with one multiply and one add.
+ *  - Every sum has one order, stated beside it, which depends on the absolute index alone: never on how many rows come
+ *    along, where a chunk of the prompt begins, or how a faster engine cuts the work into tiles: those run over rows
+ *    and outputs, never over the summed index.
  */
 
 import { bf16ToFloat32, f16ToFloat32 } from "./dtype.ts";
@@ -19,15 +19,21 @@ import type { Tensor } from "./tensor.ts";
 
 const f = Math.fround;
 
-/** Sums of products are taken in blocks of this many terms: one ascending chain inside a block, then the blocks in order. */
+/**
+ * Sums of products are taken in blocks of this many terms: one ascending chain inside a block, then the blocks in
+ * order.
+ */
 export const SUM_BLOCK = 256;
 
 /** Widens `count` elements of a weight tensor from element `start` on. */
 function widenInto(target: Float32Array, targetOffset: number, weight: Tensor, start: number, count: number): void {
   const { data, dtype } = weight;
-  if (dtype === "BF16") for (let i = 0; i < count; i++) target[targetOffset + i] = bf16ToFloat32((data as Uint16Array)[start + i]);
-  else if (dtype === "F16") for (let i = 0; i < count; i++) target[targetOffset + i] = f16ToFloat32((data as Uint16Array)[start + i]);
-  else if (dtype === "F32") for (let i = 0; i < count; i++) target[targetOffset + i] = (data as Float32Array)[start + i];
+  if (dtype === "BF16")
+    for (let i = 0; i < count; i++) target[targetOffset + i] = bf16ToFloat32((data as Uint16Array)[start + i]);
+  else if (dtype === "F16")
+    for (let i = 0; i < count; i++) target[targetOffset + i] = f16ToFloat32((data as Uint16Array)[start + i]);
+  else if (dtype === "F32")
+    for (let i = 0; i < count; i++) target[targetOffset + i] = (data as Float32Array)[start + i];
   else throw new TypeError(`${weight.name}: expected a tensor of F32, F16 or BF16, got ${dtype}`);
 }
 
@@ -36,7 +42,8 @@ function dot(a: Float32Array, aStart: number, b: Float32Array, bStart: number, s
   let total = 0;
   for (let block = 0; block < length; block += SUM_BLOCK) {
     let s = 0;
-    for (let i = block; i < Math.min(block + SUM_BLOCK, length); i++) s = f(s + f(a[aStart + i] * b[bStart + i * stride]));
+    for (let i = block; i < Math.min(block + SUM_BLOCK, length); i++)
+      s = f(s + f(a[aStart + i] * b[bStart + i * stride]));
     total = f(total + s);
   }
   return total;
@@ -55,7 +62,9 @@ export function embedInto(out: Float32Array, table: Tensor, ids: ArrayLike<numbe
   for (let t = 0; t < ids.length; t++) widenInto(out, t * size, table, ids[t] * size, size);
 }
 
-/** RMSNorm: out = x * (1 / sqrt(mean(x^2) + eps)) * gain, for each row. x, out [rows, size]; gain [size]; out may be x. */
+/**
+ * RMSNorm: out = x * (1 / sqrt(mean(x^2) + eps)) * gain, for each row. x, out [rows, size]; gain [size]; out may be x.
+ */
 export function rmsNormInto(out: Float32Array, x: Float32Array, gain: Float32Array, rows: number, eps: number): void {
   const size = gain.length;
   for (let row = 0; row < rows * size; row += size) {
@@ -115,12 +124,19 @@ export interface AttentionShape {
 }
 
 /**
- * Causal attention with grouped queries. q [rows, numHeads, headDim]; keys, values [start + rows, numKvHeads, headDim] with the earlier
- * positions first; out [rows, numHeads * headDim]. Query head h reads key/value head floor(h * numKvHeads / numHeads).
+ * Causal attention with grouped queries. q [rows, numHeads, headDim]; keys, values [start + rows, numKvHeads, headDim]
+ * with the earlier positions first; out [rows, numHeads * headDim]. Query head h reads key/value head floor(h *
+ * numKvHeads / numHeads).
  *
  * Softmax: see softmaxInto, but the division by the denominator comes last, after the weighted sum of values.
  */
-export function attentionInto(out: Float32Array, q: Float32Array, keys: Float32Array, values: Float32Array, shape: AttentionShape): void {
+export function attentionInto(
+  out: Float32Array,
+  q: Float32Array,
+  keys: Float32Array,
+  values: Float32Array,
+  shape: AttentionShape,
+): void {
   const { rows, start, numHeads, numKvHeads, headDim } = shape;
   const scale = attentionScale(headDim);
   const weights = new Float32Array(start + rows);
@@ -129,7 +145,8 @@ export function attentionInto(out: Float32Array, q: Float32Array, keys: Float32A
     for (let h = 0; h < numHeads; h++) {
       const query = (t * numHeads + h) * headDim;
       const kvHead = Math.floor((h * numKvHeads) / numHeads) * headDim;
-      for (let j = 0; j < length; j++) weights[j] = f(dot(q, query, keys, kvHead + j * numKvHeads * headDim, 1, headDim) * scale);
+      for (let j = 0; j < length; j++)
+        weights[j] = f(dot(q, query, keys, kvHead + j * numKvHeads * headDim, 1, headDim) * scale);
       const denominator = exponentialsInto(weights, length);
       for (let d = 0; d < headDim; d++) {
         out[query + d] = f(dot(weights, 0, values, kvHead + d, numKvHeads * headDim, length) / denominator);

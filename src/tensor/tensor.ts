@@ -1,13 +1,16 @@
 /**
  * A tensor: a name, an element type, a shape, and the elements in row-major order as the checkpoint stores them.
  *
- * In: bytes that a safetensors file holds, or values that a program computed. Out: typed arrays over them. BF16 and F16 stay raw 16-bit
- * patterns, half the memory of float32, until someone widens them.
+ * In: bytes that a safetensors file holds, or values that a program computed. Out: typed arrays over them. BF16 and F16
+ * stay raw 16-bit patterns, half the memory of float32, until someone widens them.
  */
 
 import { DTYPE_BITS, type Dtype, f16ToFloat32Bits } from "./dtype.ts";
 
-/** Float32Array for F32, Uint16Array of raw bits for F16 and BF16, Uint8Array of raw bytes for the dtypes that JavaScript has no array for. */
+/**
+ * Float32Array for F32, Uint16Array of raw bits for F16 and BF16, Uint8Array of raw bytes for the dtypes that
+ * JavaScript has no array for.
+ */
 export type TensorData =
   | Float32Array
   | Float64Array
@@ -55,15 +58,21 @@ export class Tensor {
   /** Elements: the product of the shape, 1 for a scalar's []. */
   readonly length: number;
 
-  /** Throws TypeError where `data` is not the array of `dtype`, RangeError where it does not hold the elements that `shape` calls for. */
+  /**
+   * Throws TypeError where `data` is not the array of `dtype`, RangeError where it does not hold the elements that
+   * `shape` calls for.
+   */
   constructor(name: string, dtype: Dtype, shape: readonly number[], data: TensorData) {
     const byteLength = tensorByteLength(dtype, shape);
     const Data = ARRAYS[dtype] ?? Uint8Array;
-    if (!(data instanceof Data)) throw new TypeError(`tensor "${name}": expected ${Data.name} for ${dtype}, got ${data.constructor.name}`);
+    if (!(data instanceof Data))
+      throw new TypeError(`tensor "${name}": expected ${Data.name} for ${dtype}, got ${data.constructor.name}`);
     if (byteLength === undefined)
       throw new RangeError(`tensor "${name}": expected a shape that fills whole bytes, got ${dtype} [${shape}]`);
     if (data.byteLength !== byteLength) {
-      throw new RangeError(`tensor "${name}": expected ${byteLength} bytes for ${dtype} [${shape}], got ${data.byteLength}`);
+      throw new RangeError(
+        `tensor "${name}": expected ${byteLength} bytes for ${dtype} [${shape}], got ${data.byteLength}`,
+      );
     }
     this.name = name;
     this.dtype = dtype;
@@ -72,7 +81,10 @@ export class Tensor {
     this.length = shape.reduce((product, dimension) => product * dimension, 1);
   }
 
-  /** A tensor over little-endian bytes, as a safetensors file stores them. No copy where they are aligned for their dtype, else one. */
+  /**
+   * A tensor over little-endian bytes, as a safetensors file stores them. No copy where they are aligned for their
+   * dtype, else one.
+   */
   static fromBytes(name: string, dtype: Dtype, shape: readonly number[], bytes: Uint8Array): Tensor {
     const Data = ARRAYS[dtype] ?? Uint8Array;
     const size = Data.BYTES_PER_ELEMENT;
@@ -91,7 +103,9 @@ export class Tensor {
     return new Uint8Array(this.data.buffer, this.data.byteOffset, this.data.byteLength);
   }
 
-  /** The elements as float32, in a new array. Exact, and so TypeError for a dtype that has values which are no float32. */
+  /**
+   * The elements as float32, in a new array. Exact, and so TypeError for a dtype that has values which are no float32.
+   */
   toFloat32(): Float32Array {
     const { dtype, data } = this;
     switch (dtype) {
@@ -117,17 +131,25 @@ export class Tensor {
     }
   }
 
-  /** Rows [start, end) of the first dimension, as a view: no copy. Throws RangeError where they are not there, or not on whole bytes. */
+  /**
+   * Rows [start, end) of the first dimension, as a view: no copy. Throws RangeError where they are not there, or not on
+   * whole bytes.
+   */
   rows(start: number, end: number): Tensor {
     const { byteOffset, byteLength, shape } = rowRange(this.name, this.dtype, this.shape, start, end);
     const size = this.data.BYTES_PER_ELEMENT;
-    return new Tensor(this.name, this.dtype, shape, this.data.subarray(byteOffset / size, (byteOffset + byteLength) / size));
+    return new Tensor(
+      this.name,
+      this.dtype,
+      shape,
+      this.data.subarray(byteOffset / size, (byteOffset + byteLength) / size),
+    );
   }
 }
 
 /**
- * Where rows [start, end) lie in the bytes of a tensor, and the shape they have. Throws RangeError where there are no such rows, or where
- * a row of a packed dtype (F4, F6) does not end with a byte.
+ * Where rows [start, end) lie in the bytes of a tensor, and the shape they have. Throws RangeError where there are no
+ * such rows, or where a row of a packed dtype (F4, F6) does not end with a byte.
  */
 export function rowRange(
   name: string,
@@ -142,14 +164,16 @@ export function rowRange(
     throw new RangeError(`tensor "${name}": expected rows within [0, ${count}), got [${start}, ${end})`);
   }
   const rowBytes = tensorByteLength(dtype, rowShape);
-  if (rowBytes === undefined) throw new RangeError(`tensor "${name}": expected rows of whole bytes, got ${dtype} [${rowShape}]`);
+  if (rowBytes === undefined)
+    throw new RangeError(`tensor "${name}": expected rows of whole bytes, got ${dtype} [${rowShape}]`);
   return { byteOffset: start * rowBytes, byteLength: (end - start) * rowBytes, shape: [end - start, ...rowShape] };
 }
 
 /**
- * The bytes of a tensor; undefined where its elements do not fill whole bytes, where a dimension is no integer that a JavaScript number
- * holds exactly, or where the sizes overflow 64 bits. The reference multiplies from left to right and checks each product, so a zero
- * excuses what comes after it ([0, 2^40, 2^40] has 0 bytes) and not what stands before it.
+ * The bytes of a tensor; undefined where its elements do not fill whole bytes, where a dimension is no integer that a
+ * JavaScript number holds exactly, or where the sizes overflow 64 bits. The reference multiplies from left to right and
+ * checks each product, so a zero excuses what comes after it ([0, 2^40, 2^40] has 0 bytes) and not what stands before
+ * it.
  */
 export function tensorByteLength(dtype: Dtype, shape: readonly number[]): number | undefined {
   let elements = 1n;
@@ -166,7 +190,10 @@ const MAX_U64 = 2n ** 64n - 1n;
 
 let littleEndian: boolean | undefined;
 
-/** Typed arrays use the host's byte order and safetensors is little-endian. No host that runs Node or a browser today is anything else. */
+/**
+ * Typed arrays use the host's byte order and safetensors is little-endian. No host that runs Node or a browser today is
+ * anything else.
+ */
 function requireLittleEndian(): void {
   littleEndian ??= new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;
   if (!littleEndian) throw new Error("safetensors: expected a little-endian host, got a big-endian one");

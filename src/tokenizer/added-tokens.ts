@@ -1,8 +1,10 @@
 /**
- * Added tokens: texts such as `<|im_end|>` or `<think>` that are one id wherever they stand in raw text, before normalization and BPE.
+ * Added tokens: texts such as `<|im_end|>` or `<think>` that are one id wherever they stand in raw text, before
+ * normalization and BPE.
  *
- * Matching is leftmost-longest, as in the reference: at the first place where any token matches, the longest one that does; then on behind it.
- * What surprised us: `special` says only whether decoding may skip a token. A token with `special: false` is matched in raw text all the same.
+ * Matching is leftmost-longest, as in the reference: at the first place where any token matches, the longest one that
+ * does; then on behind it. What surprised us: `special` says only whether decoding may skip a token. A token with
+ * `special: false` is matched in raw text all the same.
  */
 
 export interface AddedToken {
@@ -52,7 +54,9 @@ export class AddedTokenMatcher {
     }
   }
 
-  /** All matches in a well-formed text, in order, none overlapping. O(length of the text * length of the longest token). */
+  /**
+   * All matches in a well-formed text, in order, none overlapping. O(length of the text * length of the longest token).
+   */
   findAll(text: string): AddedTokenMatch[] {
     const matches: AddedTokenMatch[] = [];
     for (let start = 0; start < text.length; ) {

@@ -1,10 +1,12 @@
 /**
  * Byte pair encoding: bytes of one piece in, ids out.
  *
- * A piece starts as one symbol a byte. Of all adjacent pairs that have a merge, the one of lowest rank (learned first; the leftmost of equals) is
- * joined into one symbol, and again, until no pair has a merge. Two ways, with the same result:
+ * A piece starts as one symbol a byte. Of all adjacent pairs that have a merge, the one of lowest rank (learned first;
+ * the leftmost of equals) is joined into one symbol, and again, until no pair has a merge. Two ways, with the same
+ * result:
  * - `mergeByScan` looks for the lowest rank before each merge: O(n^2), and the fastest for the few bytes of a word;
- * - `mergeByHeap` keeps the pairs in a priority queue and the symbols in a linked list: O(n log n), for a megabyte without a space.
+ * - `mergeByHeap` keeps the pairs in a priority queue and the symbols in a linked list: O(n log n), for a megabyte
+ *   without a space.
  *
  * Ids are merged, never strings: `MergeTable` maps a pair of ids to the rank and the id of its merge.
  */
@@ -15,12 +17,16 @@ import { PieceCache } from "./piece-cache.ts";
 /** The rank of a pair that has no merge: above every rank. */
 export const NO_MERGE = 0x7fffffff;
 
-/** Of this process alone: a file whose pairs were chosen to meet in one place of the table (a minute instead of 0.2 s) cannot know where that is. */
+/**
+ * Of this process alone: a file whose pairs were chosen to meet in one place of the table (a minute instead of 0.2 s)
+ * cannot know where that is.
+ */
 const [LEFT_KEY, RIGHT_KEY] = crypto.getRandomValues(new Int32Array(2)) as unknown as readonly [number, number];
 
 /**
- * (left id, right id) -> rank -> merged id. The merges lie in a list by rank, and a hash table with open addressing holds ranks: most look-ups find an empty
- * slot, so the slots are kept small (a table of whole merges took twice as long to fill, and a fifth longer to search).
+ * (left id, right id) -> rank -> merged id. The merges lie in a list by rank, and a hash table with open addressing
+ * holds ranks: most look-ups find an empty slot, so the slots are kept small (a table of whole merges took twice as
+ * long to fill, and a fifth longer to search).
  */
 export class MergeTable {
   readonly #slots: Int32Array; // rank + 1; 0: empty
@@ -37,7 +43,9 @@ export class MergeTable {
     this.#merges = new Int32Array(3 * count);
   }
 
-  /** Adds the merge of the next rank, from 0. Of a pair that comes twice, the later rank counts, as in the reference. */
+  /**
+   * Adds the merge of the next rank, from 0. Of a pair that comes twice, the later rank counts, as in the reference.
+   */
   add(left: number, right: number, merged: number): void {
     const at = 3 * this.#count;
     this.#slots[this.#slotOf(left, right)] = ++this.#count;
@@ -60,7 +68,8 @@ export class MergeTable {
   #slotOf(left: number, right: number): number {
     const slots = this.#slots;
     const merges = this.#merges;
-    // Multipliers: 2^32 divided by the golden ratio (Knuth's multiplicative hashing), and murmur3's second; the high bits are the mixed ones.
+    // Multipliers: 2^32 divided by the golden ratio (Knuth's multiplicative hashing), and murmur3's second; the high
+    // bits are the mixed ones.
     let hash = Math.imul(left ^ LEFT_KEY, 0x9e3779b1) ^ Math.imul(right ^ RIGHT_KEY, 0x85ebca6b);
     hash ^= hash >>> 15;
     for (let slot = hash & this.#mask; ; slot = (slot + 1) & this.#mask) {
@@ -70,7 +79,10 @@ export class MergeTable {
   }
 }
 
-/** Up to this many symbols the scan is faster. Measured on English with the Qwen3 merges: 2.6 against 5.3 us at 32, 20 against 22 at 128, 39 against 37 at 192. */
+/**
+ * Up to this many symbols the scan is faster. Measured on English with the Qwen3 merges: 2.6 against 5.3 us at 32, 20
+ * against 22 at 128, 39 against 37 at 192.
+ */
 const SCAN_LIMIT = 128;
 
 /** Merges `symbols[0, count)` in place and returns how many are left. */
@@ -81,7 +93,9 @@ export function mergeSymbols(symbols: Int32Array, count: number, merges: MergeTa
 /** Ranks of the pairs of short pieces: one array for all, as a merge is never interrupted. */
 const shortRanks = new Int32Array(SCAN_LIMIT);
 
-/** The definition, as a loop: O(n^2) comparisons, but after a merge only the two pairs it touches are looked up again. */
+/**
+ * The definition, as a loop: O(n^2) comparisons, but after a merge only the two pairs it touches are looked up again.
+ */
 export function mergeByScan(symbols: Int32Array, count: number, merges: MergeTable): number {
   const ranks = count <= SCAN_LIMIT ? shortRanks : new Int32Array(count); // ranks[i]: of symbols i and i + 1
   for (let i = 0; i + 1 < count; i++) ranks[i] = merges.rankOf(symbols[i]!, symbols[i + 1]!);
@@ -102,9 +116,10 @@ export function mergeByScan(symbols: Int32Array, count: number, merges: MergeTab
 }
 
 /**
- * The same by a priority queue. A symbol stays at the position of its first byte; `next` and `previous` link those that are left. The queue holds
- * rank * count + position (exact: far below 2^53), so its least number is the lowest rank, leftmost first. An entry whose symbols have changed since is recognised
- * when it comes up: the pair now at its position does not have its rank. O(n log n).
+ * The same by a priority queue. A symbol stays at the position of its first byte; `next` and `previous` link those that
+ * are left. The queue holds rank * count + position (exact: far below 2^53), so its least number is the lowest rank,
+ * leftmost first. An entry whose symbols have changed since is recognised when it comes up: the pair now at its
+ * position does not have its rank. O(n log n).
  */
 export function mergeByHeap(symbols: Int32Array, count: number, merges: MergeTable): number {
   const GONE = -1;
@@ -209,8 +224,9 @@ export class BytePairEncoder {
   }
 
   /**
-   * The id of the entry `right` where it stays as it is behind the entry `left` of id `leftId`, so that the two are the ids of their joined bytes; -1
-   * where it does not. Both in the byte alphabet. `left` "": whether `right` stays as it is at the start of a piece.
+   * The id of the entry `right` where it stays as it is behind the entry `left` of id `leftId`, so that the two are the
+   * ids of their joined bytes; -1 where it does not. Both in the byte alphabet. `left` "": whether `right` stays as it
+   * is at the start of a piece.
    */
   neighbour(left: string, leftId: number, right: string): number {
     const joined = left + right;

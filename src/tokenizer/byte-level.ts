@@ -1,9 +1,10 @@
 /**
  * GPT-2's byte alphabet: a vocabulary of byte strings, written in JSON as ordinary text.
  *
- * Each of the 256 bytes has one printable character: the printable ones of Latin-1 stand for themselves, the other 68 (controls, space, DEL,
- * no-break space, soft hyphen) get U+0100, U+0101, ... in order. So a space shows as "Ġ" (U+0120) and a line feed as "Ċ" (U+010A).
- * Source: the encoder of the GPT-2 release (2019), kept by every byte-level BPE since.
+ * Each of the 256 bytes has one printable character: the printable ones of Latin-1 stand for themselves, the other 68
+ * (controls, space, DEL, no-break space, soft hyphen) get U+0100, U+0101, ... in order. So a space shows as "Ġ"
+ * (U+0120) and a line feed as "Ċ" (U+010A). Source: the encoder of the GPT-2 release (2019), kept by every byte-level
+ * BPE since.
  */
 
 function isPrintableLatin1(byte: number): boolean {
@@ -13,7 +14,9 @@ function isPrintableLatin1(byte: number): boolean {
 /** The character of each byte. */
 export const BYTE_CHARACTERS: readonly string[] = byteCharacters();
 
-/** The byte of each character, by its UTF-16 unit; -1: not in the alphabet. Units from `length` on are not in it either. */
+/**
+ * The byte of each character, by its UTF-16 unit; -1: not in the alphabet. Units from `length` on are not in it either.
+ */
 const BYTE_OF_UNIT: Int16Array = bytesOfUnits();
 
 /** The byte of a character of the alphabet. */
@@ -34,7 +37,10 @@ function bytesOfUnits(): Int16Array {
   return byteOf;
 }
 
-/** The bytes of a vocabulary entry. An entry with any character outside the alphabet stands for its own UTF-8, as in the reference. */
+/**
+ * The bytes of a vocabulary entry. An entry with any character outside the alphabet stands for its own UTF-8, as in the
+ * reference.
+ */
 export function tokenBytes(token: string): Uint8Array {
   const bytes = new Uint8Array(token.length);
   for (let i = 0; i < token.length; i++) {
@@ -45,7 +51,10 @@ export function tokenBytes(token: string): Uint8Array {
   return bytes;
 }
 
-/** Writes the UTF-8 bytes of well-formed `text[start, end)` into `out` (3 places a UTF-16 unit always suffice) and returns how many. */
+/**
+ * Writes the UTF-8 bytes of well-formed `text[start, end)` into `out` (3 places a UTF-16 unit always suffice) and
+ * returns how many.
+ */
 export function utf8Into(text: string, start: number, end: number, out: Int32Array | Uint8Array): number {
   let n = 0;
   for (let i = start; i < end; i++) {

@@ -1,12 +1,14 @@
 /**
  * Ids of a conversation whose answer is still being written.
  *
- * In: the messages before the answer, then the answer's text in pieces. Out: the ids up to the answer, then those of the answer as they become certain
- * (see encode-stream.ts). Together they are the ids of `encodeChat` for the whole conversation, up to what closes the answer.
+ * In: the messages before the answer, then the answer's text in pieces. Out: the ids up to the answer, then those of
+ * the answer as they become certain (see encode-stream.ts). Together they are the ids of `encodeChat` for the whole
+ * conversation, up to what closes the answer.
  *
- * The answer continues the template's own text ("</think>\n\n"), and a piece of the split may hold some of both. So the stream begins with what stands
- * behind the last added token. Templates may leave out white space at an answer's beginning (Qwen3's own leaves out line ends): the template is asked
- * once it is known how much there is. White space waits in any case, as a run of it is cut only where it ends.
+ * The answer continues the template's own text ("</think>\n\n"), and a piece of the split may hold some of both. So the
+ * stream begins with what stands behind the last added token. Templates may leave out white space at an answer's
+ * beginning (Qwen3's own leaves out line ends): the template is asked once it is known how much there is. White space
+ * waits in any case, as a run of it is cut only where it ends.
  */
 
 import type { EncodeStream } from "./encode-stream.ts";
@@ -53,7 +55,10 @@ export class ChatStream {
     return Math.max(this.#stream?.openStart ?? 0, this.#kept);
   }
 
-  /** The ids that the next part of the answer makes certain. Ranges are of the answer's text; an id of the template's text alone has an empty one. */
+  /**
+   * The ids that the next part of the answer makes certain. Ranges are of the answer's text; an id of the template's
+   * text alone has an empty one.
+   */
   push(text: string): Encoding {
     if (this.#stream) return this.#located(this.#stream.push(text));
     const space = LEADING_SPACE.exec(text)![0];
@@ -77,7 +82,9 @@ export class ChatStream {
     const lead = all === "" ? this.#lead : this.#open(all).lead;
     const kept = lead.slice(this.#lead.length);
     if (!lead.startsWith(this.#lead) || !all.endsWith(kept)) {
-      throw new Error("chat template: expected the text before an answer to stay as it is when the answer begins with white space");
+      throw new Error(
+        "chat template: expected the text before an answer to stay as it is when the answer begins with white space",
+      );
     }
     this.#kept = all.length - kept.length;
     this.#stream = this.#newStream(this.#kept - this.#lead.length);
@@ -87,7 +94,8 @@ export class ChatStream {
   /** Joins encodings, with ranges that do not reach out of the answer's kept text. */
   #located(...encodings: readonly Encoding[]): Encoding {
     const clip = (offset: number): number => Math.max(offset, this.#kept);
-    const joined = (arrays: readonly Int32Array[]): Int32Array => Int32Array.from(arrays.flatMap(array => Array.from(array)));
+    const joined = (arrays: readonly Int32Array[]): Int32Array =>
+      Int32Array.from(arrays.flatMap(array => Array.from(array)));
     return {
       ids: joined(encodings.map(encoding => encoding.ids)),
       starts: joined(encodings.map(encoding => encoding.starts)).map(clip),

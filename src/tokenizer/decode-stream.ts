@@ -1,11 +1,15 @@
 /**
  * Text from ids that arrive one by one.
  *
- * A token is a string of bytes, and a character of several bytes may be spread over several tokens. The stream holds back the bytes of a character
- * that is not complete, so what `push` and `end` return, joined, is what `decode` gives for all ids together.
+ * A token is a string of bytes, and a character of several bytes may be spread over several tokens. The stream holds
+ * back the bytes of a character that is not complete, so what `push` and `end` return, joined, is what `decode` gives
+ * for all ids together.
  */
 
-/** Bytes to text as Rust's `from_utf8_lossy` does it: each maximal wrong or cut-off sequence becomes one U+FFFD, and U+FEFF is kept. */
+/**
+ * Bytes to text as Rust's `from_utf8_lossy` does it: each maximal wrong or cut-off sequence becomes one U+FFFD, and
+ * U+FEFF is kept.
+ */
 export function newUtf8Decoder(): InstanceType<typeof TextDecoder> {
   return new TextDecoder("utf-8", { ignoreBOM: true });
 }

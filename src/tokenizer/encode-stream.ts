@@ -1,21 +1,23 @@
 /**
  * Ids of ordinary text that arrives in pieces.
  *
- * In: pieces of a text, cut anywhere (in a word, in a character, between surrogates). Out: the ids that no text to come can change; the rest at the end.
- * All of them together are the ids of the whole text, whatever the cuts. What is not certain yet waits, in this order:
+ * In: pieces of a text, cut anywhere (in a word, in a character, between surrogates). Out: the ids that no text to come
+ * can change; the rest at the end. All of them together are the ids of the whole text, whatever the cuts. What is not
+ * certain yet waits, in this order:
  *
  * 1. half of a surrogate pair;
  * 2. the last character that begins a stretch of NFC, and the marks behind it: another mark may join them;
  * 3. the last piece of the split: a word may go on. Of a long run of letters only its last few waits (open-piece.ts).
  *
- * So a word waits for the first character behind it, and in a text without spaces the last few characters wait. What has no boundary waits until one comes:
- * a run of white space, of punctuation, of marks, of one letter. `pending` says how much waits; a caller who has a limit (a model's context) bounds it there.
+ * So a word waits for the first character behind it, and in a text without spaces the last few characters wait. What
+ * has no boundary waits until one comes: a run of white space, of punctuation, of marks, of one letter. `pending` says
+ * how much waits; a caller who has a limit (a model's context) bounds it there.
  *
- * Feeding a model eagerly and rolling back what later text changes was the other way: it runs the end of the text again at every piece, and gives
- * verdicts that are withdrawn.
+ * Feeding a model eagerly and rolling back what later text changes was the other way: it runs the end of the text again
+ * at every piece, and gives verdicts that are withdrawn.
  *
- * O(n) for n characters in any number of pieces, but for the logarithms of BPE and NFC: what waits is looked at again only when something arrives that
- * does not just continue it.
+ * O(n) for n characters in any number of pieces, but for the logarithms of BPE and NFC: what waits is looked at again
+ * only when something arrives that does not just continue it.
  */
 
 import type { BytePairEncoder } from "./bpe.ts";
@@ -23,7 +25,16 @@ import { utf8Into } from "./byte-level.ts";
 import { type Encoding, EncodingBuilder } from "./offsets.ts";
 import { OpenPiece } from "./open-piece.ts";
 import { forEachPiece, openStart } from "./pre-tokenizer.ts";
-import { codePointClasses, LETTER, lastStableStart, type NfcChange, NUMBER, normalizeNfc, SPACE, toWellFormed } from "./unicode.ts";
+import {
+  codePointClasses,
+  LETTER,
+  lastStableStart,
+  type NfcChange,
+  NUMBER,
+  normalizeNfc,
+  SPACE,
+  toWellFormed,
+} from "./unicode.ts";
 
 /** What a tokenizer lends to its streams. */
 export interface StreamParts {
@@ -58,7 +69,10 @@ export class EncodeStream {
     return this.#nfc.pending + this.#length;
   }
 
-  /** Where the range of the next id can begin at the earliest: before the text that waits where NFC made one stretch of the text into several pieces. */
+  /**
+   * Where the range of the next id can begin at the earliest: before the text that waits where NFC made one stretch of
+   * the text into several pieces.
+   */
   get openStart(): number {
     return this.#origin + Math.min(0, this.#changes[0]?.start ?? 0);
   }
@@ -74,7 +88,8 @@ export class EncodeStream {
     if (!isContinuation) {
       const joined = this.#joined();
       this.#emit(openStart(joined), encoding, false);
-      this.#openPiece = this.#lastClass === LETTER ? new OpenPiece(this.#parts.encoder, this.#parts.sortedEntries) : undefined;
+      this.#openPiece =
+        this.#lastClass === LETTER ? new OpenPiece(this.#parts.encoder, this.#parts.sortedEntries) : undefined;
       this.#cutLetters(this.#joined(), encoding);
     } else this.#cutLetters(chunk, encoding);
     return encoding.finish();
@@ -213,7 +228,8 @@ function classAt(text: string, at: number): number {
 /** Whether all of `text` is of one class, and one that makes runs: each number is a piece of its own. */
 function isRunOf(text: string, kind: number): boolean {
   if (kind === NUMBER) return false;
-  for (let i = 0; i < text.length; i += isLowSurrogate(text, i + 1) ? 2 : 1) if (classAt(text, i) !== kind) return false;
+  for (let i = 0; i < text.length; i += isLowSurrogate(text, i + 1) ? 2 : 1)
+    if (classAt(text, i) !== kind) return false;
   return true;
 }
 

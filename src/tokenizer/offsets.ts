@@ -1,12 +1,14 @@
 /**
  * Where in a text the ids of it come from.
  *
- * In: ids, the normalized text that they spell, and what normalization changed. Out: for each id a range of UTF-16 offsets in the text as it was.
+ * In: ids, the normalized text that they spell, and what normalization changed. Out: for each id a range of UTF-16
+ * offsets in the text as it was.
  *
- * - An id stands for bytes, and may begin or end inside a character: its range covers the whole character. So the ids of one emoji may all have the
- *   same range, as in the reference.
- * - Where NFC changed a stretch (one stable character and the unstable ones behind it, see unicode.ts), there is no saying which character became which: an
- *   id that comes from the stretch covers all of it. Here the reference differs: it gives a composed character the range of the first one that went in.
+ * - An id stands for bytes, and may begin or end inside a character: its range covers the whole character. So the ids
+ *   of one emoji may all have the same range, as in the reference.
+ * - Where NFC changed a stretch (one stable character and the unstable ones behind it, see unicode.ts), there is no
+ *   saying which character became which: an id that comes from the stretch covers all of it. Here the reference
+ *   differs: it gives a composed character the range of the first one that went in.
  *
  * Ranges never go back, and together they cover the text without a gap.
  */
@@ -34,15 +36,23 @@ export class EncodingBuilder {
   }
 
   /**
-   * Gives ranges to the ids that have none yet: those that `normalized` was encoded to. `byteLengthOf` says how many bytes an id stands for, `changes`
-   * what NFC changed, and `origin` where in the whole text the stretch starts. O(length + ids).
+   * Gives ranges to the ids that have none yet: those that `normalized` was encoded to. `byteLengthOf` says how many
+   * bytes an id stands for, `changes` what NFC changed, and `origin` where in the whole text the stretch starts.
+   * O(length + ids).
    */
-  locate(normalized: string, changes: readonly NfcChange[], origin: number, byteLengthOf: (id: number) => number): void {
+  locate(
+    normalized: string,
+    changes: readonly NfcChange[],
+    origin: number,
+    byteLengthOf: (id: number) => number,
+  ): void {
     let at = 0; // the character that the next byte is of
     let taken = 0; // bytes of it that earlier ids took
     let change = 0; // the first that does not end before `at`
-    // How far behind its place in `normalized` a character is in the text, when it stands behind the first `count` changes.
-    const shift = (count: number): number => (count === 0 ? 0 : changes[count - 1]!.end - changes[count - 1]!.normalizedEnd);
+    // How far behind its place in `normalized` a character is in the text, when it stands behind the first `count`
+    // changes.
+    const shift = (count: number): number =>
+      count === 0 ? 0 : changes[count - 1]!.end - changes[count - 1]!.normalizedEnd;
     for (let i = this.#starts.length; i < this.ids.length; i++) {
       const start = at;
       let left = taken + byteLengthOf(this.ids[i]!);
@@ -60,7 +70,9 @@ export class EncodingBuilder {
 
       while (change < changes.length && changes[change]!.normalizedEnd <= start) change++;
       const first = changes[change];
-      this.#starts.push(origin + (first !== undefined && first.normalizedStart <= start ? first.start : start + shift(change)));
+      this.#starts.push(
+        origin + (first !== undefined && first.normalizedStart <= start ? first.start : start + shift(change)),
+      );
       let behind = change;
       while (behind < changes.length && changes[behind]!.normalizedEnd < end) behind++;
       const last = changes[behind];

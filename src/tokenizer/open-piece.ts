@@ -1,18 +1,20 @@
 /**
  * The ids of a piece whose end has not come yet: how many of its bytes have ids that nothing to come can change.
  *
- * BPE joins the lowest rank first, wherever it stands, so a later byte may change ids far before it. Two facts say when it cannot:
+ * BPE joins the lowest rank first, wherever it stands, so a later byte may change ids far before it. Two facts say when
+ * it cannot:
  *
- * 1. Ids are those of their joined bytes exactly when every two neighbours are those of theirs: the first merge across a border between two ids would be
- *    made between these two alone as well, as merges elsewhere neither help nor hinder it. So the ids of the first n bytes are those of the first
- *    n - |t| bytes and t, for the one entry t that ends there and bears its left neighbour. Each n has such a last entry, and with it a parent: a tree.
- * 2. The ids of the whole piece are a path in the tree. It leaves the known bytes at their end, or at a place from which on they begin some entry. These
- *    places are few. What their paths have in common is certain.
+ * 1. Ids are those of their joined bytes exactly when every two neighbours are those of theirs: the first merge across
+ *    a border between two ids would be made between these two alone as well, as merges elsewhere neither help nor
+ *    hinder it. So the ids of the first n bytes are those of the first n - |t| bytes and t, for the one entry t that
+ *    ends there and bears its left neighbour. Each n has such a last entry, and with it a parent: a tree.
+ * 2. The ids of the whole piece are a path in the tree. It leaves the known bytes at their end, or at a place from
+ *    which on they begin some entry. These places are few. What their paths have in common is certain.
  *
  * The idea of 1 is from the "bpe" crate of GitHub's rust-gems (2024), which encodes by it.
  *
- * Measured on the Qwen3 vocabulary, in English words without spaces, Chinese, Japanese and Thai: three to seven characters wait on average, and never more
- * than five whole ids. In a run of one repeated letter it may be all of it.
+ * Measured on the Qwen3 vocabulary, in English words without spaces, Chinese, Japanese and Thai: three to seven
+ * characters wait on average, and never more than five whole ids. In a run of one repeated letter it may be all of it.
  */
 
 import type { BytePairEncoder } from "./bpe.ts";
@@ -21,7 +23,10 @@ import { BYTE_CHARACTERS } from "./byte-level.ts";
 /** A shorter piece is not looked at: words are, and then the sorted entries (60 to 200 ms to make) are never needed. */
 const LEAST_BYTES = 24;
 
-/** Paths that part more bytes ago are not followed: in a run of one letter each byte would cost as much as there are before it. */
+/**
+ * Paths that part more bytes ago are not followed: in a run of one letter each byte would cost as much as there are
+ * before it.
+ */
 const MOST_BYTES_BACK = 512;
 
 const UNIT_OF_BYTE: Uint16Array = Uint16Array.from(BYTE_CHARACTERS, character => character.charCodeAt(0));
@@ -51,7 +56,10 @@ export class OpenPiece {
     this.#sortedEntries = sortedEntries;
   }
 
-  /** Takes the next bytes, `bytes[0, count)`, whole characters. Returns how many bytes, whole characters too, are certain and not cut off yet. */
+  /**
+   * Takes the next bytes, `bytes[0, count)`, whole characters. Returns how many bytes, whole characters too, are
+   * certain and not cut off yet.
+   */
   push(bytes: ArrayLike<number>, count: number): number {
     for (let i = 0; i < count; i++) this.#bytes.push(bytes[i]!);
     const end = this.#base + this.#bytes.length;
@@ -69,7 +77,9 @@ export class OpenPiece {
     this.#base += count;
   }
 
-  /** Looks at the byte at `at`: follows what began before it, and finds the last entry of the bytes up to and with it. */
+  /**
+   * Looks at the byte at `at`: follows what began before it, and finds the last entry of the bytes up to and with it.
+   */
   #step(entries: readonly string[], at: number): void {
     const unit = UNIT_OF_BYTE[this.#bytes[at - this.#base]!]!;
     this.#beginnings.push({ start: at, low: 0, high: entries.length });
@@ -91,7 +101,10 @@ export class OpenPiece {
     }
   }
 
-  /** The farthest place, between two characters, through which every path goes that the piece may yet take; the base where there is none near. */
+  /**
+   * The farthest place, between two characters, through which every path goes that the piece may yet take; the base
+   * where there is none near.
+   */
   #commonAncestor(entries: readonly string[], end: number): number {
     const parent = (place: number): number => place - this.#lastEntries[place - this.#base]!.length;
     const least = Math.max(this.#base, end - MOST_BYTES_BACK);
@@ -110,7 +123,10 @@ export class OpenPiece {
   }
 }
 
-/** The first of the entries [low, high) that has `unit` or a later one at `depth`. An entry that ends there has NaN, and stands before the others. */
+/**
+ * The first of the entries [low, high) that has `unit` or a later one at `depth`. An entry that ends there has NaN, and
+ * stands before the others.
+ */
 function lowerBound(entries: readonly string[], { low, high }: Beginning, depth: number, unit: number): number {
   while (low < high) {
     const middle = (low + high) >> 1;

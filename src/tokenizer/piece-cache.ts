@@ -1,9 +1,10 @@
 /**
  * Ids of short pieces that came before: words repeat.
  *
- * A piece has one slot, by its hash, and takes the place of the piece that was there. Keys are compared unit by unit in the text: with a `Map`, which
- * needs a string made and hashed for each piece, encoding took 1.3 times as long.
- * The table starts small and empty and, when as many pieces were put in as it has slots, starts anew twice as large, up to 2.5 MB.
+ * A piece has one slot, by its hash, and takes the place of the piece that was there. Keys are compared unit by unit in
+ * the text: with a `Map`, which needs a string made and hashed for each piece, encoding took 1.3 times as long. The
+ * table starts small and empty and, when as many pieces were put in as it has slots, starts anew twice as large, up to
+ * 2.5 MB.
  */
 
 const FIRST_SLOTS = 2 ** 10;

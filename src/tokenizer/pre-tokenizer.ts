@@ -1,5 +1,6 @@
 /**
- * Cuts text into the pieces that BPE then works on alone: the split regex of Qwen's tokenizer.json as a hand-written scanner.
+ * Cuts text into the pieces that BPE then works on alone: the split regex of Qwen's tokenizer.json as a hand-written
+ * scanner.
  *
  *     (?i:'s|'t|'re|'ve|'m|'ll|'d)          1  a contraction
  *     [^\r\n\p{L}\p{N}]?\p{L}+              2  letters, with one character of space or punctuation before them
@@ -9,10 +10,11 @@
  *     \s+(?!\S)                             6  white space, but its last character is left to a word behind it
  *     \s+                                   7  white space
  *
- * Why not JavaScript's own regex: its character classes differ from the reference's and change with the engine (see unicode.ts), and its
- * backtracking would visit a long run of spaces again and again. The scanner is linear.
+ * Why not JavaScript's own regex: its character classes differ from the reference's and change with the engine (see
+ * unicode.ts), and its backtracking would visit a long run of spaces again and again. The scanner is linear.
  *
- * Every character is a letter, a number, white space or none of these, and some alternative takes each of them, so the pieces cover the text.
+ * Every character is a letter, a number, white space or none of these, and some alternative takes each of them, so the
+ * pieces cover the text.
  */
 
 import { codePointClasses, LETTER, NUMBER, SPACE } from "./unicode.ts";
@@ -27,7 +29,10 @@ const LF = 0x0a;
 const BLANK = 0x20;
 const APOSTROPHE = 0x27;
 
-/** Calls `visit(start, end)` for each piece of a well-formed text, in order; the pieces are adjacent and cover it. Offsets are UTF-16. O(n). */
+/**
+ * Calls `visit(start, end)` for each piece of a well-formed text, in order; the pieces are adjacent and cover it.
+ * Offsets are UTF-16. O(n).
+ */
 export function forEachPiece(text: string, visit: (start: number, end: number) => void): void {
   for (let start = 0; start < text.length; ) {
     const end = pieceEnd(text, start);
@@ -37,8 +42,9 @@ export function forEachPiece(text: string, visit: (start: number, end: number) =
 }
 
 /**
- * Where in a text that may go on the pieces begin that are not certain: more text may lengthen the last one, and more white space moves the end of the
- * pieces that the run of it is cut into. All of the text is certain only when it is empty.
+ * Where in a text that may go on the pieces begin that are not certain: more text may lengthen the last one, and more
+ * white space moves the end of the pieces that the run of it is cut into. All of the text is certain only when it is
+ * empty.
  */
 export function openStart(text: string): number {
   let open = 0; // start of the last piece, or of the run of pieces of white space that ends the text
@@ -124,7 +130,10 @@ function skipLineEnds(text: string, i: number): number {
   return i;
 }
 
-/** Length of the contraction at an apostrophe, or 0. The reference ignores case as Unicode folds it: U+017F LONG S counts as s. */
+/**
+ * Length of the contraction at an apostrophe, or 0. The reference ignores case as Unicode folds it: U+017F LONG S
+ * counts as s.
+ */
 function contractionLength(text: string, apostrophe: number): number {
   switch (text[apostrophe + 1]) {
     case "s":

@@ -1,9 +1,10 @@
 /**
  * Python's `strip`, `lstrip` and `rstrip` with an argument, for chat templates.
  *
- * Templates are written for jinja2, where `content.lstrip('\n')` leaves out line feeds and nothing else: Qwen3's own has it. The template engine here
- * takes no notice of the argument and leaves out all white space, so that an answer that begins with a space would get other ids than the reference's. So each
- * such call in the parsed template becomes a call of one of our functions, which go into the template's context. Without an argument all stays as it is.
+ * Templates are written for jinja2, where `content.lstrip('\n')` leaves out line feeds and nothing else: Qwen3's own
+ * has it. The template engine here takes no notice of the argument and leaves out all white space, so that an answer
+ * that begins with a space would get other ids than the reference's. So each such call in the parsed template becomes a
+ * call of one of our functions, which go into the template's context. Without an argument all stays as it is.
  */
 
 type Strip = (text: unknown, characters: unknown) => string;

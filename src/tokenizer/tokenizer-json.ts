@@ -1,9 +1,11 @@
 /**
- * Reads a tokenizer.json (the format of the tokenizers library): everything is checked here, once, so that encoding and decoding need not.
+ * Reads a tokenizer.json (the format of the tokenizers library): everything is checked here, once, so that encoding and
+ * decoding need not.
  *
- * The format can describe many tokenizers; this project implements the one that Qwen uses: NFC, the split regex of pre-tokenizer.ts, byte-level BPE
- * without extras, added tokens that match raw text exactly. Each other part is refused by name: a tokenizer that is nearly right would give wrong ids in silence.
- * The file is input from outside: every shape is checked before it is used, and nothing is allocated from a number it holds.
+ * The format can describe many tokenizers; this project implements the one that Qwen uses: NFC, the split regex of
+ * pre-tokenizer.ts, byte-level BPE without extras, added tokens that match raw text exactly. Each other part is refused
+ * by name: a tokenizer that is nearly right would give wrong ids in silence. The file is input from outside: every
+ * shape is checked before it is used, and nothing is allocated from a number it holds.
  */
 
 import type { AddedToken } from "./added-tokens.ts";
@@ -26,7 +28,9 @@ type JsonObject = Readonly<Record<string, unknown>>;
 export function describe(value: unknown): string {
   if (Array.isArray(value)) return "an array";
   if (typeof value === "object" && value !== null) {
-    return "type" in value && typeof value.type === "string" ? `an object of type ${describe(value.type)}` : "an object";
+    return "type" in value && typeof value.type === "string"
+      ? `an object of type ${describe(value.type)}`
+      : "an object";
   }
   if (typeof value === "function") return "a function";
   if (typeof value !== "string") return String(value);
@@ -39,7 +43,10 @@ export function expectObject(value: unknown, what: string): JsonObject {
   return value as JsonObject;
 }
 
-/** Reads the parsed JSON. Errors name `file` and the part: TypeError for a wrong shape, RangeError for what is not implemented or not consistent. */
+/**
+ * Reads the parsed JSON. Errors name `file` and the part: TypeError for a wrong shape, RangeError for what is not
+ * implemented or not consistent.
+ */
 export function readTokenizerJson(json: unknown, file: string): TokenizerData {
   const root = expectObject(json, file);
   const at = (path: string): string => `${file}: ${path}`;
@@ -79,7 +86,9 @@ function checkPipeline(root: JsonObject, at: (path: string) => string): void {
   expectOnlyKeys(sequence, at("pre_tokenizer"), ["type", "pretokenizers"]);
   const steps = expectArray(sequence.pretokenizers, at("pre_tokenizer.pretokenizers"));
   if (steps.length !== 2)
-    throw new RangeError(`${at("pre_tokenizer.pretokenizers")}: expected Split and ByteLevel, got ${steps.length} parts`);
+    throw new RangeError(
+      `${at("pre_tokenizer.pretokenizers")}: expected Split and ByteLevel, got ${steps.length} parts`,
+    );
 
   const split = expectType(steps[0], at("pre_tokenizer.pretokenizers[0]"), "Split");
   expectOnlyKeys(split, at("pre_tokenizer.pretokenizers[0]"), ["type", "pattern", "behavior", "invert"]);
@@ -94,7 +103,8 @@ function checkPipeline(root: JsonObject, at: (path: string) => string): void {
   expectOneOf(byteLevel.use_regex, at("pre_tokenizer.pretokenizers[1].use_regex"), [false]);
 
   // As post-processor, ByteLevel only moves offsets, which we do not report; as decoder, its options mean nothing.
-  if (root.post_processor !== null && root.post_processor !== undefined) expectByteLevel(root.post_processor, at("post_processor"));
+  if (root.post_processor !== null && root.post_processor !== undefined)
+    expectByteLevel(root.post_processor, at("post_processor"));
   expectByteLevel(root.decoder, at("decoder"));
 }
 
@@ -121,7 +131,10 @@ function checkModelOptions(model: JsonObject, at: (path: string) => string): voi
   expectOneOf(model.ignore_merges, at("model.ignore_merges"), [false, undefined]);
 }
 
-/** Id -> entry. The ids of n entries are 0 to n - 1, each once. So no id can make us allocate more than the file is long. */
+/**
+ * Id -> entry. The ids of n entries are 0 to n - 1, each once. So no id can make us allocate more than the file is
+ * long.
+ */
 function readVocabulary(vocabulary: JsonObject, what: string): string[] {
   const entries = Object.keys(vocabulary);
   const tokens: string[] = new Array(entries.length);
@@ -133,15 +146,17 @@ function readVocabulary(vocabulary: JsonObject, what: string): string[] {
       );
     }
     const other = tokens[id];
-    if (other !== undefined) throw new RangeError(`${what}: id ${id}: expected one entry, got ${describe(other)} and ${describe(token)}`);
+    if (other !== undefined)
+      throw new RangeError(`${what}: id ${id}: expected one entry, got ${describe(other)} and ${describe(token)}`);
     tokens[id] = token;
   }
   return tokens;
 }
 
 /**
- * Id of an entry of a vocabulary that `readVocabulary` has checked. The parsed object is the look-up table: building a Map of it cost 25 ms of 150.
- * What every object inherits ("constructor", "__proto__") is no number, and an entry of that name hides it.
+ * Id of an entry of a vocabulary that `readVocabulary` has checked. The parsed object is the look-up table: building a
+ * Map of it cost 25 ms of 150. What every object inherits ("constructor", "__proto__") is no number, and an entry of
+ * that name hides it.
  */
 function idOf(vocabulary: JsonObject, token: string): number | undefined {
   const id = vocabulary[token];
@@ -151,16 +166,18 @@ function idOf(vocabulary: JsonObject, token: string): number | undefined {
 function readByteIds(vocabulary: JsonObject, what: string): Int32Array {
   return Int32Array.from(BYTE_CHARACTERS, (character, byte) => {
     const id = idOf(vocabulary, character);
-    if (id === undefined) throw new RangeError(`${what}: expected an entry ${describe(character)} for byte ${byte}, got none`);
+    if (id === undefined)
+      throw new RangeError(`${what}: expected an entry ${describe(character)} for byte ${byte}, got none`);
     return id;
   });
 }
 
 /**
- * Merges in order of rank, each `["a", "b"]` or, in older files, `"a b"`. The parts and what they join to must be entries.
+ * Merges in order of rank, each `["a", "b"]` or, in older files, `"a b"`. The parts and what they join to must be
+ * entries.
  *
- * A merge nearly always makes the entry behind that of the merge before it, as they were learned. That one is compared first: joining the two
- * strings to look them up costs three times as much.
+ * A merge nearly always makes the entry behind that of the merge before it, as they were learned. That one is compared
+ * first: joining the two strings to look them up costs three times as much.
  */
 function readMerges(value: unknown, vocabulary: JsonObject, tokens: readonly string[], what: string): MergeTable {
   const list = expectArray(value, what);
@@ -186,23 +203,32 @@ function readMerges(value: unknown, vocabulary: JsonObject, tokens: readonly str
 
 /** Whether `token` is `left + right`. */
 function isJoin(token: string | undefined, left: string, right: string): boolean {
-  return token !== undefined && token.length === left.length + right.length && token.startsWith(left) && token.endsWith(right);
+  return (
+    token !== undefined &&
+    token.length === left.length + right.length &&
+    token.startsWith(left) &&
+    token.endsWith(right)
+  );
 }
 
 function mergeParts(merge: unknown): readonly [string, string] | undefined {
   const parts: unknown = typeof merge === "string" ? merge.split(" ") : merge;
-  if (!Array.isArray(parts) || parts.length !== 2 || typeof parts[0] !== "string" || typeof parts[1] !== "string") return undefined;
+  if (!Array.isArray(parts) || parts.length !== 2 || typeof parts[0] !== "string" || typeof parts[1] !== "string")
+    return undefined;
   return parts as [string, string];
 }
 
 /** Those of the family have 30 at most. */
 const MAX_ADDED_TOKEN_UNITS = 256;
-/** All together: each unit may become a node, of 230 bytes, of the tree that finds them. Those of the family have 340. */
+/**
+ * All together: each unit may become a node, of 230 bytes, of the tree that finds them. Those of the family have 340.
+ */
 const MAX_ADDED_UNITS = 2 ** 16;
 
 /**
- * The reference ignores the ids in this list: a token that is in the vocabulary has that id, each other one gets the next number after the vocabulary.
- * A file whose ids say something else would mean one thing to a reader and another to the reference, so it is refused.
+ * The reference ignores the ids in this list: a token that is in the vocabulary has that id, each other one gets the
+ * next number after the vocabulary. A file whose ids say something else would mean one thing to a reader and another to
+ * the reference, so it is refused.
  */
 function readAddedTokens(value: unknown, vocabulary: JsonObject, vocabularySize: number, what: string): AddedToken[] {
   const seen = new Set<string>();
@@ -217,18 +243,24 @@ function readAddedTokens(value: unknown, vocabulary: JsonObject, vocabularySize:
       throw new TypeError(`${where}.content: expected a well-formed text that is not empty, got ${describe(content)}`);
     }
     if (content.length > MAX_ADDED_TOKEN_UNITS) {
-      throw new RangeError(`${where}.content: expected at most ${MAX_ADDED_TOKEN_UNITS} UTF-16 units, got ${content.length}`);
+      throw new RangeError(
+        `${where}.content: expected at most ${MAX_ADDED_TOKEN_UNITS} UTF-16 units, got ${content.length}`,
+      );
     }
     units += content.length;
-    if (units > MAX_ADDED_UNITS) throw new RangeError(`${what}: expected at most ${MAX_ADDED_UNITS} UTF-16 units in all, got more`);
-    if (seen.has(content)) throw new RangeError(`${where}.content: expected each added token once, got ${describe(content)} again`);
+    if (units > MAX_ADDED_UNITS)
+      throw new RangeError(`${what}: expected at most ${MAX_ADDED_UNITS} UTF-16 units in all, got more`);
+    if (seen.has(content))
+      throw new RangeError(`${where}.content: expected each added token once, got ${describe(content)} again`);
     seen.add(content);
     for (const option of ["single_word", "lstrip", "rstrip", "normalized"]) {
       expectOneOf(token[option], `${where}.${option} of ${describe(content)}`, [false]);
     }
-    if (typeof special !== "boolean") throw new TypeError(`${where}.special: expected a boolean, got ${describe(special)}`);
+    if (typeof special !== "boolean")
+      throw new TypeError(`${where}.special: expected a boolean, got ${describe(special)}`);
     const id = idOf(vocabulary, content) ?? next++;
-    if (token.id !== id) throw new RangeError(`${where}.id of ${describe(content)}: expected ${id}, got ${describe(token.id)}`);
+    if (token.id !== id)
+      throw new RangeError(`${where}.id of ${describe(content)}: expected ${id}, got ${describe(token.id)}`);
     return { id, content, special };
   });
 }
@@ -241,8 +273,12 @@ function expectArray(value: unknown, what: string): readonly unknown[] {
 /** Refuses every value that is not implemented. */
 function expectOneOf(value: unknown, what: string, implemented: readonly unknown[]): void {
   if (implemented.includes(value)) return;
-  const expected = implemented.filter(v => v !== undefined).map(v => (typeof v === "string" ? JSON.stringify(v) : String(v)));
-  throw new RangeError(`${what}: expected ${expected.join(" or ")} (nothing else is implemented), got ${describe(value)}`);
+  const expected = implemented
+    .filter(v => v !== undefined)
+    .map(v => (typeof v === "string" ? JSON.stringify(v) : String(v)));
+  throw new RangeError(
+    `${what}: expected ${expected.join(" or ")} (nothing else is implemented), got ${describe(value)}`,
+  );
 }
 
 function expectType(value: unknown, what: string, type: string): JsonObject {
@@ -259,6 +295,7 @@ function expectByteLevel(value: unknown, what: string): JsonObject {
 
 function expectOnlyKeys(object: JsonObject, what: string, implemented: readonly string[]): void {
   for (const key of Object.keys(object)) {
-    if (!implemented.includes(key)) throw new RangeError(`${what}: expected nothing but ${implemented.join(", ")}, got ${describe(key)}`);
+    if (!implemented.includes(key))
+      throw new RangeError(`${what}: expected nothing but ${implemented.join(", ")}, got ${describe(key)}`);
   }
 }

@@ -6,14 +6,16 @@
  *     messages --chat template--> text --> ids                                                           encodeChat
  *     text in pieces --what is certain of it--> ids                                                      encodeStream, chatStream
  *
- * Reading order: this file; pre-tokenizer.ts (the split); byte-level.ts and bpe.ts (the merges); offsets.ts; added-tokens.ts; chat-template.ts (why users
- * cannot forge control tokens); unicode.ts; encode-stream.ts, open-piece.ts, chat-stream.ts (text that arrives in pieces);
- * tokenizer-json.ts (what is refused, and why).
+ * Reading order: this file; pre-tokenizer.ts (the split); byte-level.ts and bpe.ts (the merges); offsets.ts;
+ * added-tokens.ts; chat-template.ts (why users cannot forge control tokens); unicode.ts; encode-stream.ts,
+ * open-piece.ts, chat-stream.ts (text that arrives in pieces); tokenizer-json.ts (what is refused, and why).
  *
- * The reference is Python's tokenizers library reading the same tokenizer.json; ids equal its ids with `add_special_tokens=False`. What differs:
+ * The reference is Python's tokenizers library reading the same tokenizer.json; ids equal its ids with
+ * `add_special_tokens=False`. What differs:
  * - A lone surrogate, which Python refuses to encode, is encoded as U+FFFD.
  * - `encodeChat` does not let contents become control tokens; `{ reference: true }` does, as the reference would.
- * - Templates run in JavaScript: their `trim` follows JavaScript's idea of white space (U+FEFF is, U+0085 and U+001C..U+001F are not).
+ * - Templates run in JavaScript: their `trim` follows JavaScript's idea of white space (U+FEFF is, U+0085 and
+ *   U+001C..U+001F are not).
  */
 
 import { type AddedToken, AddedTokenMatcher } from "./added-tokens.ts";
@@ -80,8 +82,8 @@ export class Tokenizer {
   }
 
   /**
-   * Reads tokenizer.json, tokenizer_config.json (may be missing) and chat_template.jinja (may be missing; wins over the config's chat_template, as in
-   * transformers). A string is a folder on disk (Node only). Errors name the file.
+   * Reads tokenizer.json, tokenizer_config.json (may be missing) and chat_template.jinja (may be missing; wins over the
+   * config's chat_template, as in transformers). A string is a folder on disk (Node only). Errors name the file.
    */
   static async load(source: string | TextFiles): Promise<Tokenizer> {
     const files = typeof source === "string" ? (await import("./text-files.node.ts")).folderTextFiles(source) : source;
@@ -91,7 +93,9 @@ export class Tokenizer {
       ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"].map(file => files.readText(file)),
     );
     if (json === undefined) {
-      throw new Error(`${files.name}/tokenizer.json: expected a file, got none (copy it, and tokenizer_config.json, from the original)`);
+      throw new Error(
+        `${files.name}/tokenizer.json: expected a file, got none (copy it, and tokenizer_config.json, from the original)`,
+      );
     }
     return Tokenizer.fromJson(
       parseJson(json, `${files.name}/tokenizer.json`),
@@ -101,13 +105,17 @@ export class Tokenizer {
     );
   }
 
-  /** From parsed JSON: tokenizer.json, tokenizer_config.json and the text of chat_template.jinja. `name` stands before the file names in errors. */
+  /**
+   * From parsed JSON: tokenizer.json, tokenizer_config.json and the text of chat_template.jinja. `name` stands before
+   * the file names in errors.
+   */
   static fromJson(tokenizerJson: unknown, config?: unknown, chatTemplate?: string, name?: string): Tokenizer {
     const path = (file: string): string => (name === undefined ? file : `${name}/${file}`);
     const data = readTokenizerJson(tokenizerJson, path("tokenizer.json"));
     const fromConfig = readTokenizerConfig(config ?? {}, path("tokenizer_config.json"));
     const source = chatTemplate ?? fromConfig.template;
-    const origin = chatTemplate === undefined ? `${path("tokenizer_config.json")}: chat_template` : path("chat_template.jinja");
+    const origin =
+      chatTemplate === undefined ? `${path("tokenizer_config.json")}: chat_template` : path("chat_template.jinja");
     const template = source === undefined ? undefined : new ChatTemplate(source, origin, fromConfig.variables);
     return new Tokenizer(name ?? "tokenizer", data, template);
   }
@@ -140,7 +148,10 @@ export class Tokenizer {
     return encoding.finish();
   }
 
-  /** Text of ids, as the reference: ids without an entry give nothing, bytes that are not UTF-8 give U+FFFD. RangeError for what cannot be an id. */
+  /**
+   * Text of ids, as the reference: ids without an entry give nothing, bytes that are not UTF-8 give U+FFFD. RangeError
+   * for what cannot be an id.
+   */
   decode(ids: Iterable<number>, options: DecodeOptions = {}): string {
     const tokens = Array.from(ids, id => this.#bytesOf(id, options));
     const bytes = new Uint8Array(tokens.reduce((length, token) => length + token.length, 0));
@@ -157,7 +168,10 @@ export class Tokenizer {
     return new DecodeStream(id => this.#bytesOf(id, options));
   }
 
-  /** Encodes ordinary text as it arrives: the ids of `encode` with `literal`, as soon as no text to come can change them. */
+  /**
+   * Encodes ordinary text as it arrives: the ids of `encode` with `literal`, as soon as no text to come can change
+   * them.
+   */
   encodeStream(): EncodeStream {
     return this.#newStream(0);
   }
@@ -179,8 +193,9 @@ export class Tokenizer {
   }
 
   /**
-   * A lower bound of the ids that so many UTF-16 units encode to, found without encoding them. The longest entry bounds the bytes of an id. NFC
-   * may make four units one (a letter with three marks), whose bytes are then at least three quarters as many: half is safe.
+   * A lower bound of the ids that so many UTF-16 units encode to, found without encoding them. The longest entry bounds
+   * the bytes of an id. NFC may make four units one (a letter with three marks), whose bytes are then at least three
+   * quarters as many: half is safe.
    */
   leastIds(units: number): number {
     this.#longestToken ??= this.#data.tokens.reduce((longest, token) => Math.max(longest, token.length), 1);
@@ -200,7 +215,10 @@ export class Tokenizer {
     return this.#template !== undefined;
   }
 
-  /** Exactly what the checkpoint's template renders. For the model's input use `encodeChat`: in this text, contents can forge control tokens. */
+  /**
+   * Exactly what the checkpoint's template renders. For the model's input use `encodeChat`: in this text, contents can
+   * forge control tokens.
+   */
   applyChatTemplate(messages: readonly ChatMessage[], options: ChatTemplateOptions = {}): string {
     return this.#requireTemplate().render(checkMessages(messages), options.addGenerationPrompt ?? false);
   }
@@ -218,7 +236,10 @@ export class Tokenizer {
     return new Int32Array(ids);
   }
 
-  /** Encodes a conversation whose answer arrives in pieces: the ids of `encodeChat` for `messages` with the answer behind them, up to what closes it. */
+  /**
+   * Encodes a conversation whose answer arrives in pieces: the ids of `encodeChat` for `messages` with the answer
+   * behind them, up to what closes it.
+   */
   chatStream(messages: readonly ChatMessage[]): ChatStream {
     const template = this.#requireTemplate();
     const checked = checkMessages(messages);
@@ -281,7 +302,9 @@ export class Tokenizer {
 
   #requireTemplate(): ChatTemplate {
     if (this.#template === undefined) {
-      throw new Error(`${this.#name}: expected a chat template in chat_template.jinja or tokenizer_config.json, got none`);
+      throw new Error(
+        `${this.#name}: expected a chat template in chat_template.jinja or tokenizer_config.json, got none`,
+      );
     }
     return this.#template;
   }
@@ -294,11 +317,13 @@ function checkText(text: unknown): string {
 }
 
 /**
- * Of a JSON text, at most. A value or key takes one character of text and up to 100 bytes of memory once parsed, so that the size of a file alone
- * does not bound what it takes. Qwen3's tokenizer.json has 763,000, nested 5 deep.
+ * Of a JSON text, at most. A value or key takes one character of text and up to 100 bytes of memory once parsed, so
+ * that the size of a file alone does not bound what it takes. Qwen3's tokenizer.json has 763,000, nested 5 deep.
  */
 const MAX_JSON_PARTS = 800_000;
-/** Of these. A key takes more than a value: an object of many keys is a hash table. Qwen3's tokenizer.json has 152,000. */
+/**
+ * Of these. A key takes more than a value: an object of many keys is a hash table. Qwen3's tokenizer.json has 152,000.
+ */
 const MAX_JSON_KEYS = 250_000;
 const MAX_JSON_DEPTH = 100;
 
@@ -311,7 +336,10 @@ function parseJson(text: string, file: string): unknown {
   }
 }
 
-/** Throws RangeError for a text of too many values or keys, each of which follows one of `,:[{` outside of strings, or one nested too deep. */
+/**
+ * Throws RangeError for a text of too many values or keys, each of which follows one of `,:[{` outside of strings, or
+ * one nested too deep.
+ */
 function checkJsonSize(text: string, file: string): void {
   let parts = 0;
   let keys = 0;
@@ -327,10 +355,12 @@ function checkJsonSize(text: string, file: string): void {
       keys++;
     } else if (code === OPEN_BRACKET || code === OPEN_BRACE) {
       parts++;
-      if (++depth > MAX_JSON_DEPTH) throw new RangeError(`${file}: expected JSON at most ${MAX_JSON_DEPTH} deep, got deeper`);
+      if (++depth > MAX_JSON_DEPTH)
+        throw new RangeError(`${file}: expected JSON at most ${MAX_JSON_DEPTH} deep, got deeper`);
     } else if (code === CLOSE_BRACKET || code === CLOSE_BRACE) depth--;
   }
-  if (parts > MAX_JSON_PARTS) throw new RangeError(`${file}: expected at most ${MAX_JSON_PARTS} values and keys, got ${parts}`);
+  if (parts > MAX_JSON_PARTS)
+    throw new RangeError(`${file}: expected at most ${MAX_JSON_PARTS} values and keys, got ${parts}`);
   if (keys > MAX_JSON_KEYS) throw new RangeError(`${file}: expected at most ${MAX_JSON_KEYS} keys, got ${keys}`);
 }
 

@@ -1,9 +1,9 @@
 /**
  * Character classes and normalization data as the reference has them: generated, do not edit.
  *
- * Source: the behaviour of Python's tokenizers 0.23.3, asked for every code point by tools/unicode/make_tables.py, which writes this file:
- *   python tools/unicode/make_tables.py src/tokenizer/unicode-tables.ts
- * Each table is a list of runs of neighbouring code points, "gap length" in base 36; gap counts from the end of the run before it.
+ * Source: the behaviour of Python's tokenizers 0.23.3, asked for every code point by tools/unicode/make_tables.py,
+ * which writes this file: python tools/unicode/make_tables.py src/tokenizer/unicode-tables.ts Each table is a list of
+ * runs of neighbouring code points, "gap length" in base 36; gap counts from the end of the run before it.
  */
 
 /** `\p{L}` of the split regex. 141028 code points. */
@@ -59,7 +59,10 @@ p 7 p 5 4 2 17 2 1 1 3 1 4 3 a 1 v 1 m 2 1 1 3 1 4 3 n 2 21 2 d 4 2 2 2 6 2 6 2 
 1 1 6z 2 112a 7 2e 6 1m4f f2
 `;
 
-/** Code points that NFC may change, reorder, or join to what stands before them (NFC_QC is not Yes, or not a starter). 2001 code points. */
+/**
+ * Code points that NFC may change, reorder, or join to what stands before them (NFC_QC is not Yes, or not a starter).
+ * 2001 code points.
+ */
 export const NFC_UNSTABLE: string = `
 lc 27 1 w 4 1 9 1 8 1 6z 5 7d 19 1 1 1 2 1 2 1 1 20 b 1c l g 1 2t 7 2 6 2 2 1 4 z 1 u r 4g 9 y 4 1 9 1 3 1 5 17 3 3c e 1 t 1o 1 g 1 3 4
 3 8 2k 1 1 1 e 1 9 1 4 2 1 1 2b 1 2 1 5 1 g 1 b 3 2 1 2l 1 g 1 32 1 1 1 e 1 8 2 4 2 2o 1 e 1 9 1 39 1 7 2 2t 1 5 1 a 1 7 2 2v 1 e 1 9 1

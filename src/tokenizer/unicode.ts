@@ -1,15 +1,17 @@
 /**
- * What the tokenizer needs to know about characters: the classes of the split regex, and Unicode normalization form C (NFC).
+ * What the tokenizer needs to know about characters: the classes of the split regex, and Unicode normalization form C
+ * (NFC).
  *
- * Ids must not depend on the JavaScript engine, yet `\p{L}`, `\s` and `normalize` do: each engine has its own Unicode version. So the classes
- * are tables (unicode-tables.ts) recorded from the reference, Python's tokenizers library.
+ * Ids must not depend on the JavaScript engine, yet `\p{L}`, `\s` and `normalize` do: each engine has its own Unicode
+ * version. So the classes are tables (unicode-tables.ts) recorded from the reference, Python's tokenizers library.
  *
  * What surprised us:
- * - The reference mixes two Unicode versions: its regex engine knows far newer letters than its normalizer, which stopped at Unicode 9. A mark
- *   that came later is neither reordered nor composed there. `normalizeNfc` does the same, whatever the engine knows.
+ * - The reference mixes two Unicode versions: its regex engine knows far newer letters than its normalizer, which
+ *   stopped at Unicode 9. A mark that came later is neither reordered nor composed there. `normalizeNfc` does the same,
+ *   whatever the engine knows.
  * - JavaScript's `\s` has U+FEFF and lacks U+0085; the reference has it the other way round.
- * - `"a" + "\u0301\u0323".repeat(500_000)` keeps V8's `normalize` busy for minutes: its canonical ordering inserts one mark at a time,
- *   O(n^2). One megabyte of user text must not stop a server, so the ordering here is a sort.
+ * - `"a" + "\u0301\u0323".repeat(500_000)` keeps V8's `normalize` busy for minutes: its canonical ordering inserts one
+ *   mark at a time, O(n^2). One megabyte of user text must not stop a server, so the ordering here is a sort.
  */
 
 import { COMBINING_CLASSES, DECOMPOSES, LETTERS, NFC_UNSTABLE, NUMBERS, WHITE_SPACE } from "./unicode-tables.ts";
@@ -41,7 +43,10 @@ export function codePointClasses(): Uint8Array {
   return classes;
 }
 
-/** Calls `visit(start, end, value)` for each run of a table of unicode-tables.ts, whose runs have `width` numbers (a value only when 3). */
+/**
+ * Calls `visit(start, end, value)` for each run of a table of unicode-tables.ts, whose runs have `width` numbers (a
+ * value only when 3).
+ */
 function forEachRun(table: string, width: 2 | 3, visit: (start: number, end: number, value: number) => void): void {
   const numbers = table
     .trim()
@@ -55,7 +60,10 @@ function forEachRun(table: string, width: 2 | 3, visit: (start: number, end: num
   }
 }
 
-/** Lone surrogates become U+FFFD, as in `String.prototype.toWellFormed` (not yet in every browser): UTF-8 cannot hold them. */
+/**
+ * Lone surrogates become U+FFFD, as in `String.prototype.toWellFormed` (not yet in every browser): UTF-8 cannot hold
+ * them.
+ */
 export function toWellFormed(text: string): string {
   return text.replace(/\p{Surrogate}/gu, "\uFFFD");
 }
@@ -71,8 +79,9 @@ export interface NfcChange {
 /**
  * NFC of a well-formed text, equal to the reference's. O(n log n).
  *
- * A stable character starts afresh: nothing from there on can change what stands before it. So only the stretches "one stable character and the
- * unstable ones behind it" are normalized, and most texts have none. Appends to `changes` each stretch that comes out different, in order.
+ * A stable character starts afresh: nothing from there on can change what stands before it. So only the stretches "one
+ * stable character and the unstable ones behind it" are normalized, and most texts have none. Appends to `changes` each
+ * stretch that comes out different, in order.
  */
 export function normalizeNfc(text: string, changes?: NfcChange[]): string {
   const classOf = codePointClasses();
@@ -95,7 +104,12 @@ export function normalizeNfc(text: string, changes?: NfcChange[]): string {
     const composed = composeCharacters(orderMarks(decomposeCharacters(stretch)));
     result += text.slice(copied, base);
     if (changes !== undefined && composed !== stretch) {
-      changes.push({ start: base, end: i, normalizedStart: result.length, normalizedEnd: result.length + composed.length });
+      changes.push({
+        start: base,
+        end: i,
+        normalizedStart: result.length,
+        normalizedEnd: result.length + composed.length,
+      });
     }
     result += composed;
     copied = base = i;
@@ -103,7 +117,10 @@ export function normalizeNfc(text: string, changes?: NfcChange[]): string {
   return copied === 0 ? text : result + text.slice(copied);
 }
 
-/** Where the last stable character of a well-formed text starts: what stands before it, NFC never changes again. -1: there is none. */
+/**
+ * Where the last stable character of a well-formed text starts: what stands before it, NFC never changes again. -1:
+ * there is none.
+ */
 export function lastStableStart(text: string): number {
   const classOf = codePointClasses();
   for (let i = text.length - 1; i >= 0; i--) {
@@ -114,7 +131,9 @@ export function lastStableStart(text: string): number {
 }
 
 interface Normalization {
-  /** Full canonical decomposition of each character that has one, in canonical order; Hangul syllables are not in it. */
+  /**
+   * Full canonical decomposition of each character that has one, in canonical order; Hangul syllables are not in it.
+   */
   readonly decomposition: ReadonlyMap<string, string>;
   /** The composite of a first and a second character, keyed by the two; no Hangul either. */
   readonly composite: ReadonlyMap<string, string>;
@@ -125,9 +144,9 @@ interface Normalization {
 let normalization: Normalization | undefined;
 
 /**
- * Built at the first text that needs it (about 2 ms), from the engine's `normalize` of single characters that the reference knows: Unicode
- * promises that their decompositions never change, so every engine gives the same. The 11,172 Hangul syllables, which would take 10 ms more, are
- * asked for one by one.
+ * Built at the first text that needs it (about 2 ms), from the engine's `normalize` of single characters that the
+ * reference knows: Unicode promises that their decompositions never change, so every engine gives the same. The 11,172
+ * Hangul syllables, which would take 10 ms more, are asked for one by one.
  */
 function normalizationData(): Normalization {
   if (normalization === undefined) {
@@ -177,7 +196,10 @@ function decomposeCharacters(text: string): string[] {
   return characters;
 }
 
-/** Step 2, canonical ordering: each run of marks sorted by combining class; marks of one class keep their order (the sort is stable). */
+/**
+ * Step 2, canonical ordering: each run of marks sorted by combining class; marks of one class keep their order (the
+ * sort is stable).
+ */
 function orderMarks(characters: string[]): string[] {
   const { combiningClass } = normalizationData();
   for (let i = 0; i < characters.length; ) {
@@ -193,8 +215,8 @@ function orderMarks(characters: string[]): string[] {
 }
 
 /**
- * Step 3: each character is joined with the starter before it if the two have a composite and nothing blocks: no character that stayed between
- * them may be a starter or have the same class or a higher one.
+ * Step 3: each character is joined with the starter before it if the two have a composite and nothing blocks: no
+ * character that stayed between them may be a starter or have the same class or a higher one.
  */
 function composeCharacters(characters: string[]): string {
   const { composite, combiningClass } = normalizationData();
@@ -204,7 +226,9 @@ function composeCharacters(characters: string[]): string {
   for (const character of characters) {
     const own = combiningClass.get(character) ?? 0;
     const blocked = starter < 0 || (classBefore !== 0 && classBefore >= own);
-    const joined = blocked ? undefined : (composite.get(kept[starter]! + character) ?? hangulComposite(kept[starter]!, character));
+    const joined = blocked
+      ? undefined
+      : (composite.get(kept[starter]! + character) ?? hangulComposite(kept[starter]!, character));
     if (joined !== undefined) {
       kept[starter] = joined;
       continue;

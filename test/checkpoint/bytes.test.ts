@@ -55,7 +55,9 @@ describe.each(Object.entries(sources))("%s", (_, open) => {
 
   test("refuses to read across the end", async () => {
     const source = await open();
-    await expect(source.readInto(new Uint8Array(2), 999)).rejects.toThrow(/expected a range within 1000 bytes, got 2 bytes from 999 on/);
+    await expect(source.readInto(new Uint8Array(2), 999)).rejects.toThrow(
+      /expected a range within 1000 bytes, got 2 bytes from 999 on/,
+    );
     await source.close();
   });
 });
@@ -97,7 +99,9 @@ test.skipIf(process.platform === "win32")("a device is refused", async () => {
 
 test("a buffer and a Blob have names for messages", async () => {
   await expect(bytesFromBuffer(bytes).readInto(new Uint8Array(1), 1000)).rejects.toThrow(/^buffer: expected a range/);
-  await expect(bytesFromBlob(new Blob([bytes])).readInto(new Uint8Array(1), 1000)).rejects.toThrow(/^blob: expected a range/);
+  await expect(bytesFromBlob(new Blob([bytes])).readInto(new Uint8Array(1), 1000)).rejects.toThrow(
+    /^blob: expected a range/,
+  );
 });
 
 test("a large Blob is asked for piece by piece, each at its place", async () => {
@@ -150,14 +154,17 @@ describe("what is no regular file", () => {
     expect(opened).not.toHaveBeenCalled();
   });
 
-  test.skipIf(process.platform !== "linux")("is refused, and closed, where it has just taken a file's place", async () => {
-    const pipe = join(folder, "swapped");
-    execFileSync("mkfifo", [pipe]);
-    const before: Stats = await stat(join(folder, "file"));
-    replace("stat", async () => before);
-    await expect(bytesFromFile(pipe)).rejects.toThrow(/expected a regular file, got a pipe$/);
-    expect(openPaths()).toEqual([]);
-  });
+  test.skipIf(process.platform !== "linux")(
+    "is refused, and closed, where it has just taken a file's place",
+    async () => {
+      const pipe = join(folder, "swapped");
+      execFileSync("mkfifo", [pipe]);
+      const before: Stats = await stat(join(folder, "file"));
+      replace("stat", async () => before);
+      await expect(bytesFromFile(pipe)).rejects.toThrow(/expected a regular file, got a pipe$/);
+      expect(openPaths()).toEqual([]);
+    },
+  );
 });
 
 test.skipIf(process.platform !== "linux")("closing a source closes its file", async () => {

@@ -19,7 +19,8 @@ const FILES = ["config.json", "generation_config.json", "model.safetensors", "to
 let server: Server;
 let base = "";
 /** What the server does where there is no such file. */
-let missing: (status: (code: number, type: string, body: string) => void) => void = status => status(404, "text/plain", "none");
+let missing: (status: (code: number, type: string, body: string) => void) => void = status =>
+  status(404, "text/plain", "none");
 
 beforeAll(async () => {
   server = createServer((request, response) => {
@@ -79,15 +80,21 @@ describe("a URL", () => {
     vi.stubGlobal("fetch", async () => new Response(new ReadableStream({ pull, cancel })));
     onTestFinished(() => void vi.unstubAllGlobals());
     const limit = maxTextBytes("config.json");
-    await expect(filesFromUrl(new URL("http://h/")).readText("config.json")).rejects.toThrow(`expected at most ${limit} bytes, got more`);
+    await expect(filesFromUrl(new URL("http://h/")).readText("config.json")).rejects.toThrow(
+      `expected at most ${limit} bytes, got more`,
+    );
     expect([isCancelled, sent <= limit + 3 * 2 ** 20]).toEqual([true, true]);
   });
 
   test("that fails is an error with the URL", async () => {
     missing = status => status(500, "text/plain", "oh");
     const files = filesFromUrl(new URL(`${base}/guard/`));
-    await expect(files.readText("other.json")).rejects.toThrow(`${base}/guard/other.json: expected status 200, got 500`);
-    await expect(filesFromUrl(new URL("http://127.0.0.1:1/")).open("x")).rejects.toThrow("http://127.0.0.1:1/x: expected an answer, got");
+    await expect(files.readText("other.json")).rejects.toThrow(
+      `${base}/guard/other.json: expected status 200, got 500`,
+    );
+    await expect(filesFromUrl(new URL("http://127.0.0.1:1/")).open("x")).rejects.toThrow(
+      "http://127.0.0.1:1/x: expected an answer, got",
+    );
   });
 });
 
@@ -112,7 +119,9 @@ describe("Blobs", () => {
     expect(await files.readText("none.json")).toBeUndefined();
     expect(await files.open("none.json")).toBeUndefined();
     await expect(files.readText("huge.json")).rejects.toThrow(`b/huge.json: expected at most 1048576 bytes, got more`);
-    await expect(files.readText("latin1.json")).rejects.toThrow("b/latin1.json: expected UTF-8 text, got bytes that are not");
+    await expect(files.readText("latin1.json")).rejects.toThrow(
+      "b/latin1.json: expected UTF-8 text, got bytes that are not",
+    );
     expect(decodeText(Uint8Array.of(0xef, 0xbb, 0xbf, 0x61), "bom", 9)).toBe("a");
   });
 });
@@ -137,7 +146,8 @@ describe("a URL's files, one by one", () => {
   });
 
   test("a page of HTML is none, whatever its parameters; other types are, and no type at all", async () => {
-    const typed = (type?: string) => answering(() => new Response(new Uint8Array(2), { headers: type ? { "content-type": type } : {} }));
+    const typed = (type?: string) =>
+      answering(() => new Response(new Uint8Array(2), { headers: type ? { "content-type": type } : {} }));
     for (const type of ["text/html", "text/html; charset=utf-8"]) {
       expect([await typed(type).readText("a"), await typed(type).open("a")]).toEqual([undefined, undefined]);
     }
@@ -194,7 +204,11 @@ function streamOf(parts: readonly Uint8Array[]): ReadableStream {
 
 describe("a folder's files, one by one", () => {
   test("are there or not, in messages by the folder's name, or by the title that it was given", async () => {
-    const folder = temporaryFolder({ "config.json": "{}", "bad.json": Uint8Array.of(0xff), weights: Uint8Array.of(1, 2, 3) });
+    const folder = temporaryFolder({
+      "config.json": "{}",
+      "bad.json": Uint8Array.of(0xff),
+      weights: Uint8Array.of(1, 2, 3),
+    });
     for (const [files, name] of [
       [await filesFromFolder(folder), folder],
       [await filesFromFolder(pathToFileURL(folder), "title"), "title"],
@@ -227,7 +241,9 @@ describe("a folder's files, one by one", () => {
   test("a GGUF file beside a tokenizer alone is no matter either, nor is a name that only contains gguf", async () => {
     await filesFromFolder(temporaryFolder({ "guard.gguf": "", "tokenizer.json": "{}" }));
     await filesFromFolder(temporaryFolder({ "guard.gguf.txt": "", "my-gguf": "" }));
-    await expect(filesFromFolder(temporaryFolder({ "a.gguf": "", "b.gguf": "" }))).rejects.toThrow('one with "a.gguf" alone');
+    await expect(filesFromFolder(temporaryFolder({ "a.gguf": "", "b.gguf": "" }))).rejects.toThrow(
+      'one with "a.gguf" alone',
+    );
     const file = join(temporaryFolder({ "a.txt": "" }), "a.txt");
     await expect(filesFromFolder(file)).rejects.toThrow(/: expected a checkpoint folder, got a file$/);
   });
@@ -240,7 +256,10 @@ describe("a string that names no folder", () => {
     ["~guard", /got no such folder$/],
     ["./~/guard", /got no such folder$/],
     ["a/b/c", /got no such folder$/],
-    ["guard", /got no such folder \(a model of the Hub is named with its organisation, as in Qwen\/Qwen3Guard-Gen-0\.6B\)$/],
+    [
+      "guard",
+      /got no such folder \(a model of the Hub is named with its organisation, as in Qwen\/Qwen3Guard-Gen-0\.6B\)$/,
+    ],
     ["./http://x/y", /got no such folder$/],
     ["C://guard", /got no such folder$/],
   ])("%s", async (path, message) => {
@@ -266,7 +285,10 @@ describe("a string that names no folder", () => {
 
 describe("what is no source", () => {
   test.each<[unknown, string]>([
-    [5, "checkpoint: expected a folder's path, a Hub id, a URL or files with open and readText, got a value of type number"],
+    [
+      5,
+      "checkpoint: expected a folder's path, a Hub id, a URL or files with open and readText, got a value of type number",
+    ],
     [null, "got null"],
     [{}, "got a value of type object"],
     [{ open: () => {} }, "got a value of type object"],
@@ -275,9 +297,18 @@ describe("what is no source", () => {
     [`${GEN}/config.json`, "config.json: expected a checkpoint folder, got a file"],
     ["https://example.com/guard", "got the text of a URL (new URL(...) loads the files under it)"],
     ["http://127.0.0.1:1/guard", "checkpoint: expected a folder's path or a Hub id, got the text of a URL"],
-    ["https://huggingface.co/Qwen/Qwen3Guard-Gen-0.6B/tree/main", "got the text of a URL (the Hub id is Qwen/Qwen3Guard-Gen-0.6B)"],
-    ["~/models/guard", '~/models/guard: expected a checkpoint folder, got no such folder ("~" is the shell\'s name for the home folder'],
-    ["Qwen3Guard-Gen-0.6B", "got no such folder (a model of the Hub is named with its organisation, as in Qwen/Qwen3Guard-Gen-0.6B)"],
+    [
+      "https://huggingface.co/Qwen/Qwen3Guard-Gen-0.6B/tree/main",
+      "got the text of a URL (the Hub id is Qwen/Qwen3Guard-Gen-0.6B)",
+    ],
+    [
+      "~/models/guard",
+      '~/models/guard: expected a checkpoint folder, got no such folder ("~" is the shell\'s name for the home folder',
+    ],
+    [
+      "Qwen3Guard-Gen-0.6B",
+      "got no such folder (a model of the Hub is named with its organisation, as in Qwen/Qwen3Guard-Gen-0.6B)",
+    ],
   ])("%j", async (source, message) => {
     await expect(openCheckpointFiles(source as string)).rejects.toThrow(message);
     await expect(Guard.load(source as string)).rejects.toThrow(message);
@@ -285,14 +316,18 @@ describe("what is no source", () => {
   });
 
   test("a plain object of Blobs", () => {
-    expect(() => filesFromBlobs({} as Map<string, Blob>)).toThrow("checkpoint: expected a Map of file names to Blobs, got object");
+    expect(() => filesFromBlobs({} as Map<string, Blob>)).toThrow(
+      "checkpoint: expected a Map of file names to Blobs, got object",
+    );
   });
 
   test("files are taken as they are, and a file: URL is a folder", async () => {
     const files = filesFromBlobs(new Map());
     expect(files.name).toBe("checkpoint");
     expect(await openCheckpointFiles(files)).toBe(files);
-    await expect(openCheckpointFiles(undefined as unknown as string)).rejects.toThrow("files with open and readText, got nothing");
+    await expect(openCheckpointFiles(undefined as unknown as string)).rejects.toThrow(
+      "files with open and readText, got nothing",
+    );
     expect((await openCheckpointFiles(pathToFileURL(GEN))).name).toBe(GEN);
   });
 });

@@ -1,4 +1,7 @@
-/** A Hub id where there is no file system: bundlers for browsers leave an empty module in the place of checkpoint-folder.node.ts. */
+/**
+ * A Hub id where there is no file system: bundlers for browsers leave an empty module in the place of
+ * checkpoint-folder.node.ts.
+ */
 
 import { expect, onTestFinished, test, vi } from "vitest";
 import { openCheckpointFiles } from "../../src/checkpoint/open.ts";

@@ -1,4 +1,7 @@
-/** Models of the Hub, against a stand-in on loopback: downloads that are whole, continued, checked, refused; and a cache that needs no network. */
+/**
+ * Models of the Hub, against a stand-in on loopback: downloads that are whole, continued, checked, refused; and a cache
+ * that needs no network.
+ */
 
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -25,9 +28,24 @@ import { openCheckpointFiles } from "../../src/checkpoint/open.ts";
 import { Guard } from "../../src/guard/guard.ts";
 import { GEN, ODD } from "../checkpoints.ts";
 import { temporaryFolder } from "../cli/harness.ts";
-import { COMMIT, checkpointFiles, etagOf, type HubStandIn, sendContent, sendCut, startHub, startServer } from "../hub-stand-in.ts";
+import {
+  COMMIT,
+  checkpointFiles,
+  etagOf,
+  type HubStandIn,
+  sendContent,
+  sendCut,
+  startHub,
+  startServer,
+} from "../hub-stand-in.ts";
 
-const NEEDED = ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"];
+const NEEDED = [
+  "config.json",
+  "generation_config.json",
+  "model.safetensors",
+  "tokenizer.json",
+  "tokenizer_config.json",
+];
 const WEIGHTS = readFileSync(join(GEN, "model.safetensors"));
 const HALF = 2_000_000;
 
@@ -49,7 +67,8 @@ async function place(more: Record<string, string> = {}): Promise<Place> {
     env,
     settings,
     repo: new CachedRepo({ id: hub.id, revision: "main" }, settings),
-    pull: (revision = "main", onProgress) => pull({ id: hub.id, revision }, settings, onProgress, { stallMs: 20_000, retryDelayMs: 1 }),
+    pull: (revision = "main", onProgress) =>
+      pull({ id: hub.id, revision }, settings, onProgress, { stallMs: 20_000, retryDelayMs: 1 }),
   };
 }
 
@@ -121,7 +140,9 @@ describe("the environment", () => {
   });
 
   test("a token that cannot be one is refused without being shown; so is an endpoint", async () => {
-    await expect(hubSettings({ HF_TOKEN: "hf_a\nhf_b" })).rejects.toThrow(/^HF_TOKEN: expected a token, got characters that are in none$/);
+    await expect(hubSettings({ HF_TOKEN: "hf_a\nhf_b" })).rejects.toThrow(
+      /^HF_TOKEN: expected a token, got characters that are in none$/,
+    );
     await expect(hubSettings({ HF_ENDPOINT: "file:///etc" })).rejects.toThrow(
       "HF_ENDPOINT: expected a URL of http or https, got file:///etc",
     );
@@ -156,7 +177,9 @@ describe("a download", () => {
     expect(hub.seen.every(({ path }) => path.startsWith("/api/"))).toBe(true);
     rmSync(weightsBlob(repo));
     const again = await pull();
-    expect(again.files.filter(({ downloaded }) => downloaded > 0).map(({ name }) => name)).toEqual(["model.safetensors"]);
+    expect(again.files.filter(({ downloaded }) => downloaded > 0).map(({ name }) => name)).toEqual([
+      "model.safetensors",
+    ]);
   });
 
   test("of a new commit fetches what changed, and the old snapshot stays", async () => {
@@ -166,7 +189,9 @@ describe("a download", () => {
     hub.files.set("generation_config.json", new TextEncoder().encode("{}"));
     const { commit, files } = await pull();
     expect(commit).toBe(hub.commit);
-    expect(files.filter(({ downloaded }) => downloaded > 0)).toEqual([{ name: "generation_config.json", bytes: 2, downloaded: 2 }]);
+    expect(files.filter(({ downloaded }) => downloaded > 0)).toEqual([
+      { name: "generation_config.json", bytes: 2, downloaded: 2 },
+    ]);
     expect(readFileSync(repo.ref("main"), "utf8")).toBe(hub.commit);
     expect(statSync(join(old.path, "model.safetensors")).size).toBe(WEIGHTS.length);
   });
@@ -205,7 +230,9 @@ describe("a download", () => {
 
   test("where links cannot be made the snapshot holds the files", async () => {
     const { hub, pull, env } = await place();
-    const failing = vi.spyOn(fs.promises, "symlink").mockRejectedValue(Object.assign(new Error("EPERM"), { code: "EPERM" }));
+    const failing = vi
+      .spyOn(fs.promises, "symlink")
+      .mockRejectedValue(Object.assign(new Error("EPERM"), { code: "EPERM" }));
     syncBuiltinESMExports();
     onTestFinished(() => {
       failing.mockRestore();
@@ -324,14 +351,18 @@ describe("a connection that is cut", () => {
       sendCut(request, response, content, 100_000);
       return true;
     };
-    await expect(pull()).rejects.toThrow(/^org\/tiny-guard\/model\.safetensors: expected .*; what came is kept, pulling again continues$/);
+    await expect(pull()).rejects.toThrow(
+      /^org\/tiny-guard\/model\.safetensors: expected .*; what came is kept, pulling again continues$/,
+    );
     const kept = statSync(`${weightsBlob(repo)}.incomplete`).size;
     expect(kept).toBeGreaterThan(0);
     expect(existsSync(repo.ref("main"))).toBe(false);
     hub.seen.length = 0;
     delete hub.storage;
     const { files } = await pull();
-    expect(storageRequests(hub).map(({ range, sent }) => [range, sent])).toEqual([[`bytes=${kept}-`, WEIGHTS.length - kept]]);
+    expect(storageRequests(hub).map(({ range, sent }) => [range, sent])).toEqual([
+      [`bytes=${kept}-`, WEIGHTS.length - kept],
+    ]);
     expect(files.filter(({ downloaded }) => downloaded > 0)).toEqual([
       { name: "model.safetensors", bytes: WEIGHTS.length, downloaded: WEIGHTS.length - kept },
     ]);
@@ -379,7 +410,9 @@ describe("a connection that is cut", () => {
       "has a file of another length by now",
       (request, response, content) => {
         if (!request.headers.range) return false;
-        response.writeHead(206, { "Content-Range": `bytes ${HALF}-${content.length}/${content.length + 1}` }).end(content.subarray(HALF));
+        response
+          .writeHead(206, { "Content-Range": `bytes ${HALF}-${content.length}/${content.length + 1}` })
+          .end(content.subarray(HALF));
         return true;
       },
     ],
@@ -487,9 +520,9 @@ describe("what is refused", () => {
     await expect(pull("nope")).rejects.toThrow(
       'org/tiny-guard: expected a branch, tag or commit of it, got "nope" (404 from http://127.0.0.1:',
     );
-    await expect(openCheckpointFiles("org/none", { env: { HF_HUB_CACHE: settings.cache, HF_ENDPOINT: hub.endpoint } })).rejects.toThrow(
-      'org/none: expected a model of the Hub, got no such model or revision "main" (404',
-    );
+    await expect(
+      openCheckpointFiles("org/none", { env: { HF_HUB_CACHE: settings.cache, HF_ENDPOINT: hub.endpoint } }),
+    ).rejects.toThrow('org/none: expected a model of the Hub, got no such model or revision "main" (404');
     hub.files.delete("model.safetensors");
     await expect(pull()).rejects.toThrow(
       "org/tiny-guard: expected a repository with config.json and model.safetensors (or its shards), got only config.json, generation_config.json, tokenizer.json, tokenizer_config.json",
@@ -502,7 +535,9 @@ describe("what is refused", () => {
     const { hub, pull } = await place();
     hub.files = new Map(readdirSync(ODD).map(name => [name, readFileSync(join(ODD, name)) as Uint8Array]));
     hub.files.delete("model-00002-of-00003.safetensors");
-    await expect(pull()).rejects.toThrow("expected a checkpoint, got a repository without model-00002-of-00003.safetensors");
+    await expect(pull()).rejects.toThrow(
+      "expected a checkpoint, got a repository without model-00002-of-00003.safetensors",
+    );
   });
 
   test("a private or gated model, with words for each", async () => {
@@ -510,7 +545,9 @@ describe("what is refused", () => {
     hub.gate = { token: "hf_right", status: 401, api: true };
     await expect(pullMain()).rejects.toThrow(/no such model, or one that needs HF_TOKEN, private or gated \(401 from/);
     hub.gate = { token: "hf_right", status: 403, code: "GatedRepo" };
-    await expect(pullMain()).rejects.toThrow(/a gated model: accept its terms on \S+\/org\/tiny-guard, and set HF_TOKEN \(403/);
+    await expect(pullMain()).rejects.toThrow(
+      /a gated model: accept its terms on \S+\/org\/tiny-guard, and set HF_TOKEN \(403/,
+    );
     const main = { id: hub.id, revision: "main" };
     hub.gate = { token: "hf_right", status: 403, api: true };
     const refused = await pull(main, { ...settings, token: "hf_wrong" }).catch((error: Error) => error.message);
@@ -526,11 +563,15 @@ describe("what is refused", () => {
       /expected an answer from http:\S+, got status 503; offline\? no complete snapshot is in the cache/,
     );
     const endpoint = await startServer((request, response) => {
-      if (request.url?.startsWith("/api/models/a/b")) response.writeHead(200).end("<html>Please log in to this network</html>");
-      else if (request.url?.includes("/api/models/e/f/revision")) response.writeHead(200).end(JSON.stringify({ sha: COMMIT }));
+      if (request.url?.startsWith("/api/models/a/b"))
+        response.writeHead(200).end("<html>Please log in to this network</html>");
+      else if (request.url?.includes("/api/models/e/f/revision"))
+        response.writeHead(200).end(JSON.stringify({ sha: COMMIT }));
       else if (request.url?.startsWith("/api/models/e/f/tree")) {
         const page = Array.from({ length: 1000 }, (_, i) => ({ type: "file", path: `${i}.txt`, size: 1 }));
-        response.writeHead(200, { Link: `<http://${request.headers.host}${request.url}>; rel="next"` }).end(JSON.stringify(page));
+        response
+          .writeHead(200, { Link: `<http://${request.headers.host}${request.url}>; rel="next"` })
+          .end(JSON.stringify(page));
       } else response.writeHead(302, { Location: "/again" }).end();
     });
     const from = (id: string) => pull({ id, revision: "main" }, { ...settings, endpoint });
@@ -559,7 +600,9 @@ describe("the token", () => {
       response.writeHead(200, { "Content-Type": "application/json" }).end("[]");
     });
     hub.nextPage = `${endpoint}/page2`;
-    expect((await pull({ id: hub.id, revision: "main" }, { ...settings, token: "secret" })).files).toHaveLength(NEEDED.length);
+    expect((await pull({ id: hub.id, revision: "main" }, { ...settings, token: "secret" })).files).toHaveLength(
+      NEEDED.length,
+    );
     expect(elsewhere).toEqual([undefined]);
   });
 });

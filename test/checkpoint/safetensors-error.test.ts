@@ -17,5 +17,8 @@ test.each([
 });
 
 test("eighty characters are shown", () => {
-  expect([quoteName("x".repeat(80)), quoteName("x".repeat(81))]).toEqual([`"${"x".repeat(80)}"`, `"${"x".repeat(80)}…"`]);
+  expect([quoteName("x".repeat(80)), quoteName("x".repeat(81))]).toEqual([
+    `"${"x".repeat(80)}"`,
+    `"${"x".repeat(80)}…"`,
+  ]);
 });

@@ -10,7 +10,11 @@ import type { NamedSources } from "../../src/checkpoint/safetensors-sharded.ts";
 export const ONE = '{"dtype":"U8","shape":[1],"data_offsets":[0,1]}';
 
 /** A file with this header, as text or bytes, and this many bytes of data: 0, 1, 2, ... */
-export function fileBytes(header: string | Uint8Array, dataBytes: number = 0, headerBytes?: bigint): Uint8Array<ArrayBuffer> {
+export function fileBytes(
+  header: string | Uint8Array,
+  dataBytes: number = 0,
+  headerBytes?: bigint,
+): Uint8Array<ArrayBuffer> {
   const json = typeof header === "string" ? new TextEncoder().encode(header) : header;
   const file = new Uint8Array(8 + json.length + dataBytes);
   new DataView(file.buffer).setBigUint64(0, headerBytes ?? BigInt(json.length), true);
@@ -35,7 +39,9 @@ export async function refusal(bytes: Uint8Array): Promise<string> {
 }
 
 /** A source that counts how often it is closed, and what is read of it. */
-export function watched(source: ByteSource): ByteSource & { closed: number; reads: { offset: number; byteLength: number }[] } {
+export function watched(
+  source: ByteSource,
+): ByteSource & { closed: number; reads: { offset: number; byteLength: number }[] } {
   const watch = {
     name: source.name,
     byteLength: source.byteLength,
@@ -54,7 +60,9 @@ export function watched(source: ByteSource): ByteSource & { closed: number; read
 }
 
 /** A folder in memory, which remembers what was opened. */
-export function memory(files: Record<string, string | Uint8Array>): NamedSources & { opened: ReturnType<typeof watched>[] } {
+export function memory(
+  files: Record<string, string | Uint8Array>,
+): NamedSources & { opened: ReturnType<typeof watched>[] } {
   const opened: ReturnType<typeof watched>[] = [];
   return {
     name: "attack",
@@ -62,7 +70,9 @@ export function memory(files: Record<string, string | Uint8Array>): NamedSources
     open: async (file): Promise<ByteSource | undefined> => {
       const content = Object.hasOwn(files, file) ? files[file] : undefined;
       if (content === undefined) return undefined;
-      const source = watched(bytesFromBuffer(typeof content === "string" ? new TextEncoder().encode(content) : content, `attack/${file}`));
+      const source = watched(
+        bytesFromBuffer(typeof content === "string" ? new TextEncoder().encode(content) : content, `attack/${file}`),
+      );
       opened.push(source);
       return source;
     },

@@ -1,4 +1,6 @@
-/** Valid files, broken at random: each is refused as a SafetensorsError, or still valid and readable to the last tensor. */
+/**
+ * Valid files, broken at random: each is refused as a SafetensorsError, or still valid and readable to the last tensor.
+ */
 
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -51,7 +53,8 @@ function strict(bytes: Uint8Array): ByteSource {
     name: "fuzzed",
     byteLength: bytes.length,
     readInto: async (target, offset) => {
-      if (!(offset >= 0 && offset + target.length <= bytes.length)) throw new Error(`read of ${target.length} bytes from ${offset} on`);
+      if (!(offset >= 0 && offset + target.length <= bytes.length))
+        throw new Error(`read of ${target.length} bytes from ${offset} on`);
       target.set(bytes.subarray(offset, offset + target.length));
     },
     close: async () => {},
@@ -83,11 +86,15 @@ test("the files are valid before they are broken", async () => {
 
 test("bytes flipped", async () => {
   await fc.assert(
-    fc.asyncProperty(seed, fc.array(fc.tuple(place, fc.nat(255)), { minLength: 1, maxLength: 4 }), async (bytes, flips) => {
-      const broken = bytes.slice();
-      for (const [at, value] of flips) broken[at % broken.length] = value;
-      await survives(broken);
-    }),
+    fc.asyncProperty(
+      seed,
+      fc.array(fc.tuple(place, fc.nat(255)), { minLength: 1, maxLength: 4 }),
+      async (bytes, flips) => {
+        const broken = bytes.slice();
+        for (const [at, value] of flips) broken[at % broken.length] = value;
+        await survives(broken);
+      },
+    ),
     { seed: 2, numRuns: 2000 },
   );
 });
@@ -120,7 +127,11 @@ test("headers edited, with the length made to fit", async () => {
       let header = Buffer.from(bytes.subarray(8, 8 + headerBytes));
       for (const { at, drop, scrap } of edits) {
         const place = at % (header.length + 1);
-        header = Buffer.concat([header.subarray(0, place), Buffer.from(scrap, "latin1"), header.subarray(place + drop)]);
+        header = Buffer.concat([
+          header.subarray(0, place),
+          Buffer.from(scrap, "latin1"),
+          header.subarray(place + drop),
+        ]);
       }
       const broken = Buffer.concat([fileBytes(header), bytes.subarray(8 + headerBytes)]);
       if (await survives(broken)) valid++;

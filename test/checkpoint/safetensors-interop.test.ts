@@ -1,6 +1,6 @@
 /**
- * Python's safetensors as the judge, where it is installed (`QWEN3GUARD_PYTHON`, else `python3`), and the npm package of that name as far
- * as it goes: it parses a header, does not validate it, and gives bytes.
+ * Python's safetensors as the judge, where it is installed (`QWEN3GUARD_PYTHON`, else `python3`), and the npm package
+ * of that name as far as it goes: it parses a header, does not validate it, and gives bytes.
  */
 
 import { execFileSync, spawnSync } from "node:child_process";
@@ -18,7 +18,9 @@ import { fileBytes } from "./safetensors-files.ts";
 
 const root = join(import.meta.dirname, "../..");
 const python = process.env.QWEN3GUARD_PYTHON ?? "python3";
-const version = spawnSync(python, ["-c", "import numpy, safetensors; print(safetensors.__version__)"], { encoding: "utf8" });
+const version = spawnSync(python, ["-c", "import numpy, safetensors; print(safetensors.__version__)"], {
+  encoding: "utf8",
+});
 // The rules are those of 0.8.0; earlier ones lack dtypes.
 const hasPython = version.status === 0 && version.stdout.trim() >= "0.8";
 
@@ -91,7 +93,9 @@ import sys, json, zlib
 from safetensors import deserialize
 print(json.dumps([[n, t["dtype"], t["shape"], bytes(t["data"]).hex()] for n, t in deserialize(open(sys.argv[1], "rb").read())]))`;
     for (const path of real) {
-      const theirs = JSON.parse(execFileSync(python, ["-c", program, join(root, path)], { encoding: "utf8", maxBuffer: 2 ** 26 }));
+      const theirs = JSON.parse(
+        execFileSync(python, ["-c", program, join(root, path)], { encoding: "utf8", maxBuffer: 2 ** 26 }),
+      );
       const file = await SafetensorsFile.open(bytesFromBuffer(new Uint8Array(readFileSync(join(root, path)))));
       expect(theirs.length).toBe(file.tensors.size);
       for (const [name, dtype, shape, hex] of theirs) {
@@ -116,7 +120,10 @@ while at < len(data):
     except Exception:
         print(-1)
     at += 4 + n`;
-    const answers = execFileSync(python, ["-c", program], { input: stream, encoding: "utf8" }).trim().split("\n").map(Number);
+    const answers = execFileSync(python, ["-c", program], { input: stream, encoding: "utf8" })
+      .trim()
+      .split("\n")
+      .map(Number);
     let accepted = 0;
     for (const [i, file] of files.entries()) {
       const ours = await SafetensorsFile.open(bytesFromBuffer(file)).then(
@@ -125,7 +132,10 @@ while at < len(data):
       );
       // The one difference: a name that comes twice. The reference looks only at the last of them.
       const names = [...new TextDecoder("latin1").decode(file).matchAll(/"(\w)"\s*:/g)].map(match => match[1]);
-      if (ours instanceof SafetensorsError && (/expected one tensor of that name/.test(ours.message) || new Set(names).size < names.length))
+      if (
+        ours instanceof SafetensorsError &&
+        (/expected one tensor of that name/.test(ours.message) || new Set(names).size < names.length)
+      )
         continue;
       if (ours === answers[i]) accepted++;
       else if (!(ours instanceof SafetensorsError) || answers[i] !== -1) {
@@ -201,7 +211,11 @@ function brokenFiles(count: number): Uint8Array[] {
     header => header.replace('"dtype":', `"x":${"[".repeat(123 + random(5))}`),
     header => header.replace('"dtype":', `"x":${"[".repeat(125)}${"]".repeat(124 + random(2))},"dtype":`),
     header => header.replace(/\[(\d),/, `[${values[random(values.length)]},`),
-    header => header.replace(/^\{/, `{"__metadata__":${['{"a":"b"}', "null", '{"a":1}', "[]", '{"a":"b","a":"c"}'][random(5)]},`),
+    header =>
+      header.replace(
+        /^\{/,
+        `{"__metadata__":${['{"a":"b"}', "null", '{"a":1}', "[]", '{"a":"b","a":"c"}'][random(5)]},`,
+      ),
     header => header.replace('"a"', ['"b"', '"\\u0061"', '"\\x"', '"\n"', '""'][random(5)]),
     header => header + ["", " ", "\n", "x", "{}"][random(5)],
     header => header.replace(/[,:]/, ["", ",", ":", " , "][random(4)]),

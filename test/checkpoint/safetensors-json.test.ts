@@ -1,4 +1,6 @@
-/** The JSON reader by itself, through windows of a few bytes: so every byte of a text is once the last that is there. */
+/**
+ * The JSON reader by itself, through windows of a few bytes: so every byte of a text is once the last that is there.
+ */
 
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
@@ -9,14 +11,18 @@ import { TextWindow, WINDOW_BYTES } from "../../src/checkpoint/safetensors-windo
 const BEFORE = 2;
 const MIB = 2 ** 20;
 
-/** A reader of a text that stands in the middle of a file; notes what is charged, and fails where a read is not of the text. */
+/**
+ * A reader of a text that stands in the middle of a file; notes what is charged, and fails where a read is not of the
+ * text.
+ */
 class Reader extends JsonReader {
   readonly charged: number[] = [];
 
   constructor(text: string | Uint8Array, windowBytes: number = WINDOW_BYTES, maxStepBytes: number = MIB) {
     const bytes = Buffer.from(text);
     const readInto = async (target: Uint8Array, offset: number): Promise<void> => {
-      if (!(offset >= BEFORE && offset + target.length <= BEFORE + bytes.length)) expect.fail(`read of ${target.length} from ${offset} on`);
+      if (!(offset >= BEFORE && offset + target.length <= BEFORE + bytes.length))
+        expect.fail(`read of ${target.length} from ${offset} on`);
       target.set(bytes.subarray(offset - BEFORE, offset - BEFORE + target.length));
     };
     const source = { name: "f", byteLength: bytes.length + 9, readInto, close: async () => {} };
@@ -106,20 +112,31 @@ describe("a text", () => {
   });
 
   test("random ones are what JSON.parse makes of them", async () => {
-    const value = fc.jsonValue({ maxDepth: 4, stringUnit: "binary" }).filter(one => !JSON.stringify(one).includes("__proto__"));
-    const escaped = (text: string): string => text.replace(/[^\0-\x7f]/g, unit => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`);
+    const value = fc
+      .jsonValue({ maxDepth: 4, stringUnit: "binary" })
+      .filter(one => !JSON.stringify(one).includes("__proto__"));
+    const escaped = (text: string): string =>
+      text.replace(/[^\0-\x7f]/g, unit => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`);
     await fc.assert(
-      fc.asyncProperty(value, fc.nat(3), fc.boolean(), fc.integer({ min: 1, max: 99 }), async (inner, indent, isEscaped, windowBytes) => {
-        const text = JSON.stringify({ inner }, null, indent);
-        expect(await read(new Reader(isEscaped ? escaped(text) : text, windowBytes))).toEqual(parsed(text));
-      }),
+      fc.asyncProperty(
+        value,
+        fc.nat(3),
+        fc.boolean(),
+        fc.integer({ min: 1, max: 99 }),
+        async (inner, indent, isEscaped, windowBytes) => {
+          const text = JSON.stringify({ inner }, null, indent);
+          expect(await read(new Reader(isEscaped ? escaped(text) : text, windowBytes))).toEqual(parsed(text));
+        },
+      ),
       { seed: 6, numRuns: 100 },
     );
   });
 
   test("behind the first of several steps is where a message says that it is", async () => {
     for (const windowBytes of [1, 5, WINDOW_BYTES]) {
-      expect(await refusal(new Reader('{"a": 1, "bcdef": x}', windowBytes))).toBe('expected a value, got "x" at byte 20');
+      expect(await refusal(new Reader('{"a": 1, "bcdef": x}', windowBytes))).toBe(
+        'expected a value, got "x" at byte 20',
+      );
     }
   });
 
@@ -132,7 +149,9 @@ describe("a text", () => {
       );
     }
     expect(await refusal(new Reader(member(MIB + 1)))).toMatch("expected entries of at most 1 MiB, got a larger one");
-    expect(await read(new Reader(`${" ".repeat(300)}${member(128)}${" ".repeat(300)}`, 10, 128))).toEqual(parsed(member(128)));
+    expect(await read(new Reader(`${" ".repeat(300)}${member(128)}${" ".repeat(300)}`, 10, 128))).toEqual(
+      parsed(member(128)),
+    );
   });
 
   test("names what was being read in the step that failed, and in no other", async () => {
@@ -205,11 +224,19 @@ describe("a word", () => {
     for (const length of [97, WINDOW_BYTES - 1, WINDOW_BYTES, WINDOW_BYTES + 1]) {
       const text = Buffer.from(`${"x".repeat(length)}é😀${"x".repeat(100)}`);
       expect(await word(text)).toBe("…");
-      for (const bad of [text.subarray(0, length + 1), text.subarray(0, length + 5), text.fill(0xff, length + 50, length + 51)]) {
-        expect(await refused(Buffer.from(bad))).toMatch(/^expected UTF-8, got other bytes in the string that ends at byte \d+$/);
+      for (const bad of [
+        text.subarray(0, length + 1),
+        text.subarray(0, length + 5),
+        text.fill(0xff, length + 50, length + 51),
+      ]) {
+        expect(await refused(Buffer.from(bad))).toMatch(
+          /^expected UTF-8, got other bytes in the string that ends at byte \d+$/,
+        );
       }
     }
-    expect(await refused(Buffer.of(0xc3))).toMatch(/^expected UTF-8, got other bytes in the string that ends at byte \d+$/);
+    expect(await refused(Buffer.of(0xc3))).toMatch(
+      /^expected UTF-8, got other bytes in the string that ends at byte \d+$/,
+    );
   });
 });
 
@@ -246,12 +273,16 @@ describe("escapes", () => {
     "\\ude00\\ude00",
     "\\udc00\\udc00",
   ])("%s is half of a pair", async escapes => {
-    expect(await refusal(new Reader(`{"":"${escapes}"}`))).toMatch(/^expected a pair of surrogate escapes, got one alone at byte \d+$/);
+    expect(await refusal(new Reader(`{"":"${escapes}"}`))).toMatch(
+      /^expected a pair of surrogate escapes, got one alone at byte \d+$/,
+    );
   });
 
   test.each([..."gG`@/:{ \x7f"])("a digit that is %j", async digit => {
     const got = digit === " " ? "byte 0x20" : digit === "\x7f" ? "byte 0x7f" : `"${digit}"`;
-    expect(await refusal(new Reader(`{"":"\\u00a${digit}"}`))).toBe(`expected four hexadecimal digits, got ${got} at byte 12`);
+    expect(await refusal(new Reader(`{"":"\\u00a${digit}"}`))).toBe(
+      `expected four hexadecimal digits, got ${got} at byte 12`,
+    );
   });
 });
 
@@ -276,12 +307,20 @@ describe("numbers", () => {
     expect(await refused("1,2,3", 2)).toMatch("expected 2 integers, got more");
   });
 
-  test.each(["9007199254740992", "18446744073709551615", "18446744073709551616", "-1", "-0", "1.0", "1e0", "1E0", "1e-1", "10e-1"])(
-    "%s is none of them",
-    async text => {
-      expect(await refused(text)).toMatch(/^expected an integer from 0 to 2\^53 - 1, got another number/);
-    },
-  );
+  test.each([
+    "9007199254740992",
+    "18446744073709551615",
+    "18446744073709551616",
+    "-1",
+    "-0",
+    "1.0",
+    "1e0",
+    "1E0",
+    "1e-1",
+    "10e-1",
+  ])("%s is none of them", async text => {
+    expect(await refused(text)).toMatch(/^expected an integer from 0 to 2\^53 - 1, got another number/);
+  });
 
   test.each([
     ["x", 'expected an integer, got "x"'],
@@ -361,7 +400,9 @@ describe("what nobody asked for", () => {
   test("may be 127 deep with what is around it, as often as it likes", async () => {
     const nested = (depth: number): string => "[".repeat(depth) + "]".repeat(depth);
     const objects = `${'{"":'.repeat(126)}1${"}".repeat(126)}`;
-    await read(new Reader(`{"a":${nested(126)},"b":[${Array(200).fill("[],{}")}],"c":${nested(126)},"d":${objects}}`, 1));
+    await read(
+      new Reader(`{"a":${nested(126)},"b":[${Array(200).fill("[],{}")}],"c":${nested(126)},"d":${objects}}`, 1),
+    );
     expect(await refusal(new Reader(`{"a":${nested(127)}}`))).toBe(
       `expected at most 127 objects and arrays inside each other, got more at byte ${BEFORE + 5 + 126}`,
     );

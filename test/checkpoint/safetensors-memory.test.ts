@@ -1,4 +1,7 @@
-/** Headers as large as they may be, and larger ones: what is read of them, and that they take no more memory than is said. */
+/**
+ * Headers as large as they may be, and larger ones: what is read of them, and that they take no more memory than is
+ * said.
+ */
 
 import { describe, expect, test } from "vitest";
 import { SafetensorsCheckpoint } from "../../src/checkpoint/safetensors-sharded.ts";
@@ -26,14 +29,30 @@ describe("attacks on memory", () => {
   const tensors = Array.from({ length: 300_000 }, (_, i) => `"${i}":["U8",[0],[0,0]]`).join();
   const entries = Array.from({ length: 400_000 }, (_, i) => `"${i}":""`).join();
   test.each<[string, () => Uint8Array, RegExp]>([
-    ["300,000 tensors", () => fileBytes(`{${tensors},"a":5}`), /expected names, shapes and metadata that fit 48 MiB of memory, got more/],
+    [
+      "300,000 tensors",
+      () => fileBytes(`{${tensors},"a":5}`),
+      /expected names, shapes and metadata that fit 48 MiB of memory, got more/,
+    ],
     ["400,000 entries of metadata", () => fileBytes(`{"__metadata__":{${entries}},"a":5}`), /fit 48 MiB of memory/],
     ["3,000,000 dimensions", () => repeat('{"a":["U8",[1', ",1", 3_000_000, "],[0,2]]}"), /fit 48 MiB of memory/],
-    ["a name of 20 MB", () => repeat('{"', "a", 20_000_000, '":5}'), /expected entries of at most 16 MiB, got a larger one/],
+    [
+      "a name of 20 MB",
+      () => repeat('{"', "a", 20_000_000, '":5}'),
+      /expected entries of at most 16 MiB, got a larger one/,
+    ],
     ["a name of 20 MB in escapes", () => repeat('{"', "\\u0061", 3_400_000, '":5}'), /entries of at most 16 MiB/],
-    ["20 MB in a field that nobody reads", () => repeat('{"a":{"x":"', "a", 20_000_000, '"}}'), /entries of at most 16 MiB/],
+    [
+      "20 MB in a field that nobody reads",
+      () => repeat('{"a":{"x":"', "a", 20_000_000, '"}}'),
+      /entries of at most 16 MiB/,
+    ],
     ["20 MB of white space inside an entry", () => repeat('{"a":', " ", 20_000_000, "5}"), /entries of at most 16 MiB/],
-    ["a number of 10 MB", () => repeat('{"a":["U8",[1', "1", 10_000_000, "],[0,1]]}"), /expected a number within the range of float64/],
+    [
+      "a number of 10 MB",
+      () => repeat('{"a":["U8",[1', "1", 10_000_000, "],[0,1]]}"),
+      /expected a number within the range of float64/,
+    ],
   ])("%s", async (_, bytes, message) => expect(await refusal(bytes())).toMatch(message));
 });
 
@@ -43,7 +62,9 @@ test("200,000 tensors in an index are read", async () => {
   const names = Array.from({ length: 200_000 }, (_, i) => `model.layers.${i}.mlp.experts.gate_proj.weight`);
   const entries = names.map(name => `${JSON.stringify(name)}: "model-00001-of-00163.safetensors"`).join(",\n    ");
   const folder = memory({ [INDEX]: `{\n  "weight_map": {\n    ${entries}\n  }\n}` });
-  await expect(SafetensorsCheckpoint.open(folder)).rejects.toThrow(/expected the shard "model-00001-of-00163.safetensors"/);
+  await expect(SafetensorsCheckpoint.open(folder)).rejects.toThrow(
+    /expected the shard "model-00001-of-00163.safetensors"/,
+  );
   // Entry by entry: no more of its 17 MB is ever in memory than an ordinary index has.
   const [index] = folder.opened;
   expect(Math.max(...index.reads.map(read => read.byteLength))).toBeLessThanOrEqual(WINDOW_BYTES);
@@ -53,7 +74,9 @@ test("300,000 shards are refused; 300,000 tensors in a thousand are read", async
   const map = (count: number, shards: number): string =>
     `{"weight_map": {${Array.from({ length: count }, (_, i) => `"${i}": "${i % shards}"`)}}}`;
   const shards = memory({ [INDEX]: map(300_000, 300_000) });
-  await expect(SafetensorsCheckpoint.open(shards)).rejects.toThrow("expected names, shapes and metadata that fit 48 MiB of memory");
+  await expect(SafetensorsCheckpoint.open(shards)).rejects.toThrow(
+    "expected names, shapes and metadata that fit 48 MiB of memory",
+  );
   const tensors = memory({ [INDEX]: map(300_000, 1000) });
   await expect(SafetensorsCheckpoint.open(tensors)).rejects.toThrow('expected the shard "0"');
 });

@@ -23,7 +23,10 @@ function folderOf(path: string): NamedSources {
 
 const INDEX = "model.safetensors.index.json";
 const shard = (...names: string[]): Uint8Array =>
-  fileBytes(`{${names.map((name, i) => `"${name}":{"dtype":"U8","shape":[1],"data_offsets":[${i},${i + 1}]}`)}}`, names.length);
+  fileBytes(
+    `{${names.map((name, i) => `"${name}":{"dtype":"U8","shape":[1],"data_offsets":[${i},${i + 1}]}`)}}`,
+    names.length,
+  );
 const index = (map: Record<string, string>): string => JSON.stringify({ metadata: { total_size: 1 }, weight_map: map });
 
 describe("real checkpoints", () => {
@@ -40,14 +43,17 @@ describe("real checkpoints", () => {
     const bytes = new Uint8Array(8);
     await checkpoint.readInto("model.embed_tokens.weight", bytes, 16);
     expect(bytes).toEqual(embedding.bytes().slice(16, 24));
-    await expect(checkpoint.read("model.embed")).rejects.toThrow(/tensor "model.embed": expected a tensor of the checkpoint/);
+    await expect(checkpoint.read("model.embed")).rejects.toThrow(
+      /tensor "model.embed": expected a tensor of the checkpoint/,
+    );
     await checkpoint.close();
   });
 
   test("the single file of the demo guard", async () => {
     const checkpoint = await SafetensorsCheckpoint.open(folderOf(join(root, "models/tiny-guard-gen")));
     expect(checkpoint.tensors.get("model.norm.weight")?.dtype).toBe("BF16");
-    for (const value of (await checkpoint.read("model.norm.weight")).toFloat32()) expect(Number.isFinite(value)).toBe(true);
+    for (const value of (await checkpoint.read("model.norm.weight")).toFloat32())
+      expect(Number.isFinite(value)).toBe(true);
     await checkpoint.close();
   });
 });
@@ -98,7 +104,10 @@ describe("which files", () => {
 });
 
 describe("attacks on the index", () => {
-  const map = (weightMap: string): Record<string, string | Uint8Array> => ({ [INDEX]: `{"weight_map":${weightMap}}`, s: shard("a") });
+  const map = (weightMap: string): Record<string, string | Uint8Array> => ({
+    [INDEX]: `{"weight_map":${weightMap}}`,
+    s: shard("a"),
+  });
   test.each<[string, Record<string, string | Uint8Array>, RegExp]>([
     ["no weights at all", {}, /attack: expected model.safetensors or model.safetensors.index.json, got neither/],
     ["no object", { [INDEX]: "[]" }, /expected an index that is a JSON object, got "\["/],
@@ -108,7 +117,11 @@ describe("attacks on the index", () => {
     ["two weight_maps", { [INDEX]: '{"weight_map":{},"weight_map":{}}' }, /expected one weight_map, got a second one/],
     ["a weight_map that is an array", map('["s"]'), /expected a weight_map that is an object/],
     ["a shard that is a number", map('{"a":1}'), /tensor "a": expected a shard's name in quotes, got "1"/],
-    ["a tensor in two shards", map('{"a":"s","a":"t"}'), /tensor "a": expected one tensor of that name, got a second one/],
+    [
+      "a tensor in two shards",
+      map('{"a":"s","a":"t"}'),
+      /tensor "a": expected one tensor of that name, got a second one/,
+    ],
     [
       "a shard that is not there",
       map('{"a":"t"}'),
@@ -143,14 +156,19 @@ describe("attacks on the index", () => {
   ];
   test.each(escapes)("a shard named %j leaves the folder or is no file name", async name => {
     const folder = memory({ [INDEX]: index({ a: name }), [name]: shard("a") });
-    await expect(SafetensorsCheckpoint.open(folder)).rejects.toThrow(/expected a shard's name that stays in this folder, got/);
+    await expect(SafetensorsCheckpoint.open(folder)).rejects.toThrow(
+      /expected a shard's name that stays in this folder, got/,
+    );
     expect(folder.opened).toHaveLength(1);
   });
 
-  test.each([".a", "..a", "...", "a..", "s".repeat(255), "é", "a b"])("a shard named %j is in the folder", async name => {
-    const checkpoint = await SafetensorsCheckpoint.open(memory({ [INDEX]: index({ a: name }), [name]: shard("a") }));
-    expect((await checkpoint.read("a")).length).toBe(1);
-  });
+  test.each([".a", "..a", "...", "a..", "s".repeat(255), "é", "a b"])(
+    "a shard named %j is in the folder",
+    async name => {
+      const checkpoint = await SafetensorsCheckpoint.open(memory({ [INDEX]: index({ a: name }), [name]: shard("a") }));
+      expect((await checkpoint.read("a")).length).toBe(1);
+    },
+  );
 
   test("an index of more than 100 MB is refused unread, one of 100 MB is read", async () => {
     const open = (byteLength: number): Promise<SafetensorsCheckpoint> => {
@@ -158,7 +176,9 @@ describe("attacks on the index", () => {
       const source = { name: "index", byteLength, readInto, close: async () => {} };
       return SafetensorsCheckpoint.open({ name: "attack", open: async file => (file === INDEX ? source : undefined) });
     };
-    await expect(open(100_000_001)).rejects.toThrow(new SafetensorsError("index: expected at most 100000000 bytes, got 100000001"));
+    await expect(open(100_000_001)).rejects.toThrow(
+      new SafetensorsError("index: expected at most 100000000 bytes, got 100000001"),
+    );
     await expect(open(100_000_000)).rejects.toThrow(/^read$/);
   });
 
@@ -166,14 +186,21 @@ describe("attacks on the index", () => {
     const charged: number[] = [];
     const charge = vi.spyOn(TextWindow.prototype, "charge").mockImplementation(bytes => void charged.push(bytes));
     onTestFinished(() => charge.mockRestore());
-    const source = bytesFromBuffer(new TextEncoder().encode(`{"metadata":{"a":"b"},"weight_map":{"a":"12","bc":"12","d":"3"}}`));
+    const source = bytesFromBuffer(
+      new TextEncoder().encode(`{"metadata":{"a":"b"},"weight_map":{"a":"12","bc":"12","d":"3"}}`),
+    );
     expect(await readIndex(source)).toEqual(new Map(Object.entries({ a: "12", bc: "12", d: "3" })));
     // Key, entry, shard's name and, the first time, the shard.
     expect(charged).toEqual([1, 64, 2, 128, 2, 64, 2, 1, 64, 1, 128]);
   });
 
   test("a bad third shard closes the first two", async () => {
-    const folder = memory({ [INDEX]: index({ a: "1", b: "2", c: "3" }), 1: shard("a"), 2: shard("b"), 3: "not safetensors" });
+    const folder = memory({
+      [INDEX]: index({ a: "1", b: "2", c: "3" }),
+      1: shard("a"),
+      2: shard("b"),
+      3: "not safetensors",
+    });
     await expect(SafetensorsCheckpoint.open(folder)).rejects.toThrow(/attack\/3: expected a header/);
     expect(folder.opened.map(source => source.closed)).toEqual([1, 1, 1, 1]);
   });

@@ -28,7 +28,8 @@ describe("layout", () => {
   });
 
   test("names are in the order of their bytes, in whatever order they are given", () => {
-    const order = (names: readonly string[]): string[] => safetensorsHeader(names.map(name => spec(name))).order.map(({ name }) => name);
+    const order = (names: readonly string[]): string[] =>
+      safetensorsHeader(names.map(name => spec(name))).order.map(({ name }) => name);
     for (const names of [
       ["a", "ab"],
       ["\ue000", "😀"],
@@ -45,7 +46,9 @@ describe("layout", () => {
     const bytes = new Tensor("b", "U8", [3], Uint8Array.of(7, 8, 9));
     const shorts = new Tensor("s", "U16", [2], Uint16Array.of(0x0201, 0x0403));
     const { header } = safetensorsHeader([bytes, shorts]);
-    expect(Buffer.from(serializeSafetensors([bytes, shorts]))).toEqual(Buffer.concat([header, Buffer.of(1, 2, 3, 4, 7, 8, 9)]));
+    expect(Buffer.from(serializeSafetensors([bytes, shorts]))).toEqual(
+      Buffer.concat([header, Buffer.of(1, 2, 3, 4, 7, 8, 9)]),
+    );
   });
 
   test("nothing at all is still a file", () => {
@@ -66,13 +69,29 @@ describe("layout", () => {
 
 describe("what no file can hold is refused", () => {
   test.each<[string, () => unknown, RegExp]>([
-    ["a name twice", () => safetensorsHeader([spec("a"), spec("b"), spec("a", "F32")]), /tensor "a": expected one of that name, got two/],
+    [
+      "a name twice",
+      () => safetensorsHeader([spec("a"), spec("b"), spec("a", "F32")]),
+      /tensor "a": expected one of that name, got two/,
+    ],
     ["the metadata's name", () => safetensorsHeader([spec("__metadata__")]), /expected another name/],
     ["half a surrogate pair in a name", () => safetensorsHeader([spec("\ud83d")]), /half a surrogate pair/],
-    ["half a surrogate pair in the metadata", () => safetensorsHeader([], new Map([["a", "\ude00"]])), /half a surrogate pair/],
-    ["half a byte", () => safetensorsHeader([spec("a", "F4", [3])]), /expected a shape that fills whole bytes, got F4 \[3\]/],
+    [
+      "half a surrogate pair in the metadata",
+      () => safetensorsHeader([], new Map([["a", "\ude00"]])),
+      /half a surrogate pair/,
+    ],
+    [
+      "half a byte",
+      () => safetensorsHeader([spec("a", "F4", [3])]),
+      /expected a shape that fills whole bytes, got F4 \[3\]/,
+    ],
     ["a negative dimension", () => safetensorsHeader([spec("a", "U8", [-1])]), /whole bytes/],
-    ["more than 2^53 bytes", () => safetensorsHeader([spec("a", "U8", [2 ** 52]), spec("b", "U8", [2 ** 52])]), /tensor "b"/],
+    [
+      "more than 2^53 bytes",
+      () => safetensorsHeader([spec("a", "U8", [2 ** 52]), spec("b", "U8", [2 ** 52])]),
+      /tensor "b"/,
+    ],
   ])("%s", (_, write, message) => {
     expect(write).toThrow(RangeError);
     expect(write).toThrow(message);

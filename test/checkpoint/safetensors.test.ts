@@ -12,18 +12,28 @@ import { fileBytes, ONE, openBytes, refusal, watched } from "./safetensors-files
 
 const WEIGHT = '"w":{"dtype":"BF16","shape":[4,2],"data_offsets":[0,16]}';
 /** A valid file with one tensor of one byte, and this in a field that nobody reads. */
-const unread = (value: string): Uint8Array => fileBytes(`{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1],"x":${value}}}`, 1);
+const unread = (value: string): Uint8Array =>
+  fileBytes(`{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1],"x":${value}}}`, 1);
 
 describe("reading", () => {
   test("gives tensors, shapes, offsets and metadata", async () => {
     const file = await openBytes(
-      fileBytes(`{"__metadata__":{"format":"pt"},${WEIGHT},"n":{"dtype":"I64","shape":[],"data_offsets":[16,24]}}  `, 24),
+      fileBytes(
+        `{"__metadata__":{"format":"pt"},${WEIGHT},"n":{"dtype":"I64","shape":[],"data_offsets":[16,24]}}  `,
+        24,
+      ),
     );
     expect(file.name).toBe("attack.safetensors");
     expect([...file.metadata]).toEqual([["format", "pt"]]);
     expect([...file.tensors.keys()]).toEqual(["w", "n"]);
     const { byteOffset } = file.tensors.get("w")!;
-    expect(file.tensors.get("n")).toEqual({ name: "n", dtype: "I64", shape: [], byteOffset: byteOffset + 16, byteLength: 8 });
+    expect(file.tensors.get("n")).toEqual({
+      name: "n",
+      dtype: "I64",
+      shape: [],
+      byteOffset: byteOffset + 16,
+      byteLength: 8,
+    });
     const all = await file.readAll();
     expect(all.get("w")!.data).toEqual(Uint16Array.from({ length: 8 }, (_, i) => 2 * i + 256 * (2 * i + 1)));
     expect(all.get("n")!.data).toEqual(BigInt64Array.of(0x1716151413121110n));
@@ -64,7 +74,9 @@ describe("reading", () => {
 
   test("names what is not there", async () => {
     const file = await openBytes(fileBytes(`{${WEIGHT}}`, 16));
-    await expect(file.read("w\n")).rejects.toThrow('attack.safetensors: tensor "w\\u{a}": expected a tensor of the file, got no such name');
+    await expect(file.read("w\n")).rejects.toThrow(
+      'attack.safetensors: tensor "w\\u{a}": expected a tensor of the file, got no such name',
+    );
     await expect(file.read("toString")).rejects.toThrow(RangeError);
   });
 
@@ -85,7 +97,11 @@ describe("reading", () => {
     const folder = await mkdtemp(join(tmpdir(), "safetensors-"));
     await writeFile(join(folder, "a"), bytes);
     const datas = [];
-    for (const source of [bytesFromBuffer(bytes), bytesFromBlob(new Blob([bytes])), await bytesFromFile(join(folder, "a"))]) {
+    for (const source of [
+      bytesFromBuffer(bytes),
+      bytesFromBlob(new Blob([bytes])),
+      await bytesFromFile(join(folder, "a")),
+    ]) {
       const file = await SafetensorsFile.open(source);
       datas.push((await file.read("w")).data);
       await file.close();
@@ -98,7 +114,9 @@ describe("reading", () => {
   test("every dtype", async () => {
     for (const dtype of DTYPES) {
       const byteLength = tensorByteLength(dtype, [2, 4])!;
-      const file = await openBytes(fileBytes(`{"a":{"dtype":"${dtype}","shape":[2,4],"data_offsets":[0,${byteLength}]}}`, byteLength));
+      const file = await openBytes(
+        fileBytes(`{"a":{"dtype":"${dtype}","shape":[2,4],"data_offsets":[0,${byteLength}]}}`, byteLength),
+      );
       expect((await file.read("a")).bytes()).toEqual(Uint8Array.from({ length: byteLength }, (_, i) => i));
     }
   });
@@ -108,7 +126,11 @@ describe("what the reference accepts is accepted", () => {
   test.each<[string, string | Uint8Array, number]>([
     ["no tensors", "{}", 0],
     ["white space before and after", " \t\r\n{ } \n", 0],
-    ["fields in any order, escapes in names of fields and dtypes", '{"a":{"data_offsets":[0,1],"sh\\u0061pe":[1],"dtype":"\\u00558"}}', 1],
+    [
+      "fields in any order, escapes in names of fields and dtypes",
+      '{"a":{"data_offsets":[0,1],"sh\\u0061pe":[1],"dtype":"\\u00558"}}',
+      1,
+    ],
     ["a tensor as an array", '{"a":["U8",[1],[0,1]]}', 1],
     ["a dtype as an object", '{"a":{"dtype":{"U8":null},"shape":[1],"data_offsets":[0,1]}}', 1],
     ["metadata that is null", '{"__metadata__":null}', 0],
@@ -116,8 +138,16 @@ describe("what the reference accepts is accepted", () => {
     ["a tensor without a name", `{"":${ONE}}`, 1],
     ["tensors in another order than their data", `{"b":{"dtype":"U8","shape":[1],"data_offsets":[1,2]},"a":${ONE}}`, 2],
     ["empty tensors between others", `{"e":{"dtype":"F32","shape":[0,3],"data_offsets":[1,1]},"a":${ONE}}`, 1],
-    ["a huge shape after a zero", '{"a":{"dtype":"U8","shape":[0,1099511627776,1099511627776],"data_offsets":[0,0]}}', 0],
-    ["a product of 2^63 before a zero", '{"a":{"dtype":"U8","shape":[4294967296,2147483648,0],"data_offsets":[0,0]}}', 0],
+    [
+      "a huge shape after a zero",
+      '{"a":{"dtype":"U8","shape":[0,1099511627776,1099511627776],"data_offsets":[0,0]}}',
+      0,
+    ],
+    [
+      "a product of 2^63 before a zero",
+      '{"a":{"dtype":"U8","shape":[4294967296,2147483648,0],"data_offsets":[0,0]}}',
+      0,
+    ],
   ])("%s", async (_, header, dataBytes) => {
     const file = await openBytes(fileBytes(header, dataBytes));
     for (const name of file.tensors.keys()) await file.read(name);
@@ -149,10 +179,14 @@ describe("what the reference accepts is accepted", () => {
 
   test("names keep every character", async () => {
     const names = ["\ufeffa", "é", "😀", "\u0000", 'a"b\\c/\b\f\n\r\t', "\u2028", "__proto__", "constructor"];
-    const entries = names.map((name, i) => `${JSON.stringify(name)}:{"dtype":"U8","shape":[1],"data_offsets":[${i},${i + 1}]}`);
+    const entries = names.map(
+      (name, i) => `${JSON.stringify(name)}:{"dtype":"U8","shape":[1],"data_offsets":[${i},${i + 1}]}`,
+    );
     const file = await openBytes(fileBytes(`{${entries}}`, names.length));
     expect([...file.tensors.keys()]).toEqual(names);
-    const escaped = names.map((name, i) => `"${escapeAll(name)}":{"dtype":"U8","shape":[1],"data_offsets":[${i},${i + 1}]}`);
+    const escaped = names.map(
+      (name, i) => `"${escapeAll(name)}":{"dtype":"U8","shape":[1],"data_offsets":[${i},${i + 1}]}`,
+    );
     expect([...(await openBytes(fileBytes(`{${escaped}}`, names.length))).tensors.keys()]).toEqual(names);
   });
 });
@@ -196,13 +230,23 @@ describe("attacks on the length", () => {
     ["an empty file", new Uint8Array(0), /expected at least 8 bytes, got 0/],
     ["a file of seven bytes", new Uint8Array(7), /expected at least 8 bytes, got 7/],
     ["a header of no bytes", new Uint8Array(8), /expected a header that is a JSON object, got the end/],
-    ["a header longer than the file", fileBytes("{}", 0, 3n), /expected a header within the file's 10 bytes, got a header of 3 bytes/],
+    [
+      "a header longer than the file",
+      fileBytes("{}", 0, 3n),
+      /expected a header within the file's 10 bytes, got a header of 3 bytes/,
+    ],
     [
       "a git-lfs pointer",
-      new TextEncoder().encode(`version https://git-lfs.github.com/spec/v1\noid sha256:${"a".repeat(64)}\nsize 1192135096\n`),
+      new TextEncoder().encode(
+        `version https://git-lfs.github.com/spec/v1\noid sha256:${"a".repeat(64)}\nsize 1192135096\n`,
+      ),
       /attack.safetensors: expected the file itself, got a git-lfs pointer \(git lfs pull fetches it\)$/,
     ],
-    ["a header above 100 MB", fileBytes("{}", 0, 100_000_001n), /expected a header of at most 100000000 bytes, got 100000001/],
+    [
+      "a header above 100 MB",
+      fileBytes("{}", 0, 100_000_001n),
+      /expected a header of at most 100000000 bytes, got 100000001/,
+    ],
     ["a length of 2^32 + 2", fileBytes("{}", 0, 2n ** 32n + 2n), /got 4294967298/],
     ["a length of 2^53 + 1", fileBytes("{}", 0, 2n ** 53n + 1n), /got 9007199254740993/],
     ["a length of 2^64 - 1", fileBytes("{}", 0, 2n ** 64n - 1n), /got 18446744073709551615/],
@@ -221,7 +265,11 @@ describe("attacks on the JSON", () => {
     ["no comma", `{"a":${ONE} "b":${ONE}}`, /expected "," or "}", got """/],
     ["no colon", `{"a" ${ONE}}`, /expected ":", got "{"/],
     ["a name without quotes", `{a:${ONE}}`, /expected a key in quotes, got "a"/],
-    ["a control character in a name", `{"a\n":${ONE}}`, /expected an escape in place of a control character, got byte 0x0a/],
+    [
+      "a control character in a name",
+      `{"a\n":${ONE}}`,
+      /expected an escape in place of a control character, got byte 0x0a/,
+    ],
     ["an unknown escape", `{"\\x":${ONE}}`, /expected one of/],
     ["a short escape", `{"\\u12":${ONE}}`, /expected four hexadecimal digits, got """/],
     ["half a surrogate pair", `{"\\ud83d":${ONE}}`, /expected a pair of surrogate escapes, got one alone/],
@@ -249,15 +297,29 @@ describe("attacks on the JSON", () => {
     "NaN",
     "Infinity",
     "0x1",
-  ])("the number %s where nobody looks", async value => expect(await refusal(unread(value))).toMatch(/tensor "a": expected/));
-
-  test.each(["nul", "True", '"\\ud800"', '"\t"', "[1,]", "[,]", "{,}", '{"a":1,}', '{"a"}', "[1 2]", "", `"${"a".repeat(70_000)}\\x"`])(
-    "%.20s where nobody looks",
-    async value => expect(await refusal(unread(value))).toMatch(/tensor "a": expected/),
+  ])("the number %s where nobody looks", async value =>
+    expect(await refusal(unread(value))).toMatch(/tensor "a": expected/),
   );
 
+  test.each([
+    "nul",
+    "True",
+    '"\\ud800"',
+    '"\t"',
+    "[1,]",
+    "[,]",
+    "{,}",
+    '{"a":1,}',
+    '{"a"}',
+    "[1 2]",
+    "",
+    `"${"a".repeat(70_000)}\\x"`,
+  ])("%.20s where nobody looks", async value => expect(await refusal(unread(value))).toMatch(/tensor "a": expected/));
+
   test.each(["[", '{"a":', '[{"a":'])("a million %s inside each other", async open => {
-    expect(await refusal(unread(open.repeat(1_000_000)))).toMatch(/expected at most 127 objects and arrays inside each other, got more/);
+    expect(await refusal(unread(open.repeat(1_000_000)))).toMatch(
+      /expected at most 127 objects and arrays inside each other, got more/,
+    );
   });
 });
 
@@ -266,11 +328,23 @@ describe("attacks on a tensor", () => {
     `{"a":{"dtype":${dtype},"shape":${shape},"data_offsets":${offsets}}}`;
   test.each<[string, string, RegExp]>([
     ["no object", '{"a":5}', /tensor "a": expected an object with dtype, shape and data_offsets, got "5"/],
-    ["no dtype", '{"a":{"shape":[1],"data_offsets":[0,1]}}', /tensor "a": expected dtype, shape, data_offsets, got no dtype/],
+    [
+      "no dtype",
+      '{"a":{"shape":[1],"data_offsets":[0,1]}}',
+      /tensor "a": expected dtype, shape, data_offsets, got no dtype/,
+    ],
     ["no shape", '{"a":{"dtype":"U8","data_offsets":[0,1]}}', /got no shape/],
     ["no offsets", '{"a":{"dtype":"U8","shape":[1]}}', /got no data_offsets/],
-    ["two dtypes", '{"a":{"dtype":"U8","dtype":"U8","shape":[1],"data_offsets":[0,1]}}', /expected one dtype, got a second one/],
-    ["two shapes", '{"a":{"dtype":"U8","shape":[1],"shape":[1],"data_offsets":[0,1]}}', /expected one shape, got a second one/],
+    [
+      "two dtypes",
+      '{"a":{"dtype":"U8","dtype":"U8","shape":[1],"data_offsets":[0,1]}}',
+      /expected one dtype, got a second one/,
+    ],
+    [
+      "two shapes",
+      '{"a":{"dtype":"U8","shape":[1],"shape":[1],"data_offsets":[0,1]}}',
+      /expected one shape, got a second one/,
+    ],
     [
       "two offsets",
       '{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1],"data_offsets":[0,1]}}',
@@ -283,11 +357,23 @@ describe("attacks on a tensor", () => {
     ["a long dtype", tensor(`"${"U8".repeat(49)}"`, "[1]", "[0,1]"), /got "…"/],
     ["a dtype that is a number", tensor("8", "[1]", "[0,1]"), /tensor "a": expected a dtype in quotes, got "8"/],
     ["a dtype in an object that is not null", tensor('{"U8":0}', "[1]", "[0,1]"), /tensor "a": expected null, got "0"/],
-    ["offsets that are a number", tensor('"U8"', "[1]", "0"), /tensor "a": expected data_offsets that are an array, got "0"/],
+    [
+      "offsets that are a number",
+      tensor('"U8"', "[1]", "0"),
+      /tensor "a": expected data_offsets that are an array, got "0"/,
+    ],
     ["an empty object as dtype", tensor("{}", "[1]", "[0,1]"), /expected a dtype, got an empty object/],
-    ["two dtypes in an object", tensor('{"U8":null,"U8":null}', "[1]", "[0,1]"), /expected one dtype, got a second one/],
+    [
+      "two dtypes in an object",
+      tensor('{"U8":null,"U8":null}', "[1]", "[0,1]"),
+      /expected one dtype, got a second one/,
+    ],
     ["a shape that is a number", tensor('"U8"', "1", "[0,1]"), /expected a shape that is an array, got "1"/],
-    ["a fraction in a shape", tensor('"U8"', "[1.0]", "[0,1]"), /expected an integer from 0 to 2\^53 - 1, got another number/],
+    [
+      "a fraction in a shape",
+      tensor('"U8"', "[1.0]", "[0,1]"),
+      /expected an integer from 0 to 2\^53 - 1, got another number/,
+    ],
     ["an exponent in a shape", tensor('"U8"', "[1e0]", "[0,1]"), /expected an integer/],
     ["minus zero in a shape", tensor('"U8"', "[-0]", "[0,0]"), /expected an integer/],
     ["a negative dimension", tensor('"U8"', "[-1]", "[0,1]"), /expected an integer/],
@@ -298,9 +384,21 @@ describe("attacks on a tensor", () => {
       tensor('"U8"', "[274177,67280421310721]", "[0,1]"),
       /expected a whole number of bytes below 2\^64/,
     ],
-    ["a product that wraps to 0 in 64 bits", tensor('"U8"', "[4294967296,4294967296]", "[0,0]"), /expected a whole number of bytes/],
-    ["a zero after a product that overflows", tensor('"U8"', "[4294967296,4294967296,0]", "[0,0]"), /expected a whole number of bytes/],
-    ["half a byte", tensor('"F4"', "[1]", "[0,1]"), /expected a whole number of bytes below 2\^64 for F4 \[1\], got 1 bytes/],
+    [
+      "a product that wraps to 0 in 64 bits",
+      tensor('"U8"', "[4294967296,4294967296]", "[0,0]"),
+      /expected a whole number of bytes/,
+    ],
+    [
+      "a zero after a product that overflows",
+      tensor('"U8"', "[4294967296,4294967296,0]", "[0,0]"),
+      /expected a whole number of bytes/,
+    ],
+    [
+      "half a byte",
+      tensor('"F4"', "[1]", "[0,1]"),
+      /expected a whole number of bytes below 2\^64 for F4 \[1\], got 1 bytes/,
+    ],
     ["more bytes than the shape", tensor('"U8"', "[1]", "[0,2]"), /expected 1 bytes for U8 \[1\], got 2 bytes/],
     ["fewer bytes than the shape", tensor('"F32"', "[1]", "[0,2]"), /expected 4 bytes for F32 \[1\], got 2 bytes/],
     ["one offset", tensor('"U8"', "[1]", "[0]"), /expected data_offsets \[begin, end\], got 1 integers/],
@@ -310,14 +408,34 @@ describe("attacks on a tensor", () => {
       tensor('"U8"', "[1]", "[1,0]"),
       /expected data_offsets within the file's 2 bytes of data, got \[1, 0\]/,
     ],
-    ["an end outside the file", tensor('"U8"', "[3]", "[0,3]"), /expected data_offsets within the file's 2 bytes of data, got \[0, 3\]/],
+    [
+      "an end outside the file",
+      tensor('"U8"', "[3]", "[0,3]"),
+      /expected data_offsets within the file's 2 bytes of data, got \[0, 3\]/,
+    ],
     ["offsets near 2^53", tensor('"U8"', "[1]", "[9007199254740990,9007199254740991]"), /within the file's 2 bytes/],
-    ["a hole before the first tensor", tensor('"U8"', "[1]", "[1,2]"), /tensor "a": expected data from 0 on, got a gap: from 1 on/],
-    ["bytes after the last tensor", tensor('"U8"', "[1]", "[0,1]"), /expected 1 bytes of data, as the header says, got 2/],
+    [
+      "a hole before the first tensor",
+      tensor('"U8"', "[1]", "[1,2]"),
+      /tensor "a": expected data from 0 on, got a gap: from 1 on/,
+    ],
+    [
+      "bytes after the last tensor",
+      tensor('"U8"', "[1]", "[0,1]"),
+      /expected 1 bytes of data, as the header says, got 2/,
+    ],
     ["a tensor twice", `{"a":${ONE},"a":${ONE}}`, /tensor "a": expected one tensor of that name, got a second one/],
     ["a tensor twice, once in escapes", `{"a":${ONE},"\\u0061":${ONE}}`, /got a second one/],
-    ["two tensors in the same bytes", `{"a":${ONE},"b":${ONE}}`, /tensor "b": expected data from 1 on, got an overlap: from 0 on/],
-    ["metadata that is an array", '{"__metadata__":[]}', /__metadata__: expected an object of strings, or null, got "\["/],
+    [
+      "two tensors in the same bytes",
+      `{"a":${ONE},"b":${ONE}}`,
+      /tensor "b": expected data from 1 on, got an overlap: from 0 on/,
+    ],
+    [
+      "metadata that is an array",
+      '{"__metadata__":[]}',
+      /__metadata__: expected an object of strings, or null, got "\["/,
+    ],
     ["a number in the metadata", '{"__metadata__":{"a":1}}', /__metadata__: expected a string, got "1"/],
     ["metadata twice", '{"__metadata__":null,"__metadata__":{}}', /expected one __metadata__, got a second one/],
   ])("%s", async (_, header, message) => expect(await refusal(fileBytes(header, 2))).toMatch(message));
@@ -331,7 +449,9 @@ describe("attacks on a tensor", () => {
 
   test("bytes that are too many are counted from the tensor's own beginning", async () => {
     const header = `{"a":${ONE},"b":{"dtype":"U8","shape":[1,1],"data_offsets":[1,3]}}`;
-    expect(await refusal(fileBytes(header, 3))).toMatch(/expected 1 bytes for U8 \[1, 1\], got 2 bytes, data_offsets \[1, 3\]/);
+    expect(await refusal(fileBytes(header, 3))).toMatch(
+      /expected 1 bytes for U8 \[1, 1\], got 2 bytes, data_offsets \[1, 3\]/,
+    );
   });
 
   test("eight dimensions are shown, and of more how many there are", async () => {
@@ -347,5 +467,7 @@ describe("attacks on a tensor", () => {
 });
 
 function escapeAll(text: string): string {
-  return Array.from({ length: text.length }, (_, i) => `\\u${text.charCodeAt(i).toString(16).padStart(4, "0")}`).join("");
+  return Array.from({ length: text.length }, (_, i) => `\\u${text.charCodeAt(i).toString(16).padStart(4, "0")}`).join(
+    "",
+  );
 }

@@ -32,7 +32,9 @@ test("a byte order mark is no part of a text: by the tokenizer's own way, as a c
     expect((await Tokenizer.load(source)).encodeChat(MESSAGES)).toEqual(expected);
   }
   const [config, plain] = [await openCheckpointFiles(folder), await openCheckpointFiles(GEN)];
-  expect(JSON.parse((await config.readText("config.json"))!)).toEqual(JSON.parse((await plain.readText("config.json"))!));
+  expect(JSON.parse((await config.readText("config.json"))!)).toEqual(
+    JSON.parse((await plain.readText("config.json"))!),
+  );
 });
 
 test("a git-lfs pointer in place of a text is called one", async () => {
@@ -57,28 +59,39 @@ describe("how large a text may be", () => {
     writeFileSync(path, Buffer.alloc(limit, 0x20));
     expect((await readTextFile(path, "m"))?.length).toBe(limit);
     writeFileSync(path, Buffer.alloc(limit + 1, 0x20));
-    await expect(readTextFile(path, "m")).rejects.toThrow(new RangeError(`m: expected at most ${limit} bytes, got ${limit + 1}`));
+    await expect(readTextFile(path, "m")).rejects.toThrow(
+      new RangeError(`m: expected at most ${limit} bytes, got ${limit + 1}`),
+    );
   });
 
   test("the limit is the caller's, to the byte", () => {
     expect(decodeText(Uint8Array.of(0x61, 0x62), "m", 2)).toBe("ab");
-    expect(() => decodeText(Uint8Array.of(0x61, 0x62), "m", 1)).toThrow(new RangeError("m: expected at most 1 bytes, got more"));
-    expect(() => decodeText(Uint8Array.of(0xff), "m", 1)).toThrow(new TypeError("m: expected UTF-8 text, got bytes that are not"));
-    expect(decodeText(new TextEncoder().encode("a version https://git-lfs.github.com/spec/"), "m", 99)).toMatch(/^a version/);
+    expect(() => decodeText(Uint8Array.of(0x61, 0x62), "m", 1)).toThrow(
+      new RangeError("m: expected at most 1 bytes, got more"),
+    );
+    expect(() => decodeText(Uint8Array.of(0xff), "m", 1)).toThrow(
+      new TypeError("m: expected UTF-8 text, got bytes that are not"),
+    );
+    expect(decodeText(new TextEncoder().encode("a version https://git-lfs.github.com/spec/"), "m", 99)).toMatch(
+      /^a version/,
+    );
   });
 });
 
 describe("a path without a text", () => {
   test("is undefined where there is nothing, in or below what is there", async () => {
     const folder = temporaryFolder({ file: "" });
-    for (const path of ["none", "none/none", "file/none"]) expect(await readTextFile(join(folder, path), "m")).toBeUndefined();
+    for (const path of ["none", "none/none", "file/none"])
+      expect(await readTextFile(join(folder, path), "m")).toBeUndefined();
     expect(await readTextFile(join(folder, "file"), "m")).toBe("");
   });
 
   test("is an error where there is something else, or where the system refuses", async () => {
     const folder = temporaryFolder();
     mkdirSync(join(folder, "config.json"));
-    await expect(readTextFile(join(folder, "config.json"), "m")).rejects.toThrow(new TypeError("m: expected a regular file"));
+    await expect(readTextFile(join(folder, "config.json"), "m")).rejects.toThrow(
+      new TypeError("m: expected a regular file"),
+    );
     await expect(readTextFile(join(folder, "n".repeat(5000)), "m")).rejects.toMatchObject({ code: "ENAMETOOLONG" });
   });
 

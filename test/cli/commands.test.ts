@@ -52,7 +52,13 @@ describe("moderate", () => {
     const full = await json("hello there", "--scores", "full", "--threshold", "0.5");
     expect(full).toMatchObject({ safety: "Safe", flagged: false, threshold: 0.5, score: 1 - full.scores.Safe });
     expect(Object.keys(full.unsafeCategoryScores)).toEqual(Object.keys(full.categoryScores));
-    const long = await json(`${"What is the capital of France? ".repeat(30)}${BOMB}`, "--window", "24", "--overlap", "4");
+    const long = await json(
+      `${"What is the capital of France? ".repeat(30)}${BOMB}`,
+      "--window",
+      "24",
+      "--overlap",
+      "4",
+    );
     expect(long).toMatchObject({ safety: "Unsafe", window: { count: expect.any(Number), start: expect.any(Number) } });
     const { explanation, ...verdict } = await json(BOMB, "--explain");
     expect(explanation.safe).toBe(verdict.scores.Safe);
@@ -66,9 +72,15 @@ describe("moderate", () => {
     expect(await card(BOMB, "--explain")).toMatch(/\nWhy:\n\nbomb {2}P\(Safe\) without it \d/);
     // A text that was judged in windows is too long to be explained; the verdict stands.
     const tooLong = await cli(["moderate", "--explain", "--json", "--quiet"], { stdin: "cake is good. ".repeat(700) });
-    expect([tooLong.status, JSON.parse(tooLong.out).window.count > 1, JSON.parse(tooLong.out).explanation]).toEqual([0, true, undefined]);
+    expect([tooLong.status, JSON.parse(tooLong.out).window.count > 1, JSON.parse(tooLong.out).explanation]).toEqual([
+      0,
+      true,
+      undefined,
+    ]);
     expect(tooLong.err).toContain("qwen3guard: --explain: conversation too long");
-    expect((await cli(["moderate", BOMB, "--explain", "--quiet"], { colors: true })).out).toMatch(/\x1b\[31mbomb\x1b\[39m/);
+    expect((await cli(["moderate", BOMB, "--explain", "--quiet"], { colors: true })).out).toMatch(
+      /\x1b\[31mbomb\x1b\[39m/,
+    );
   });
 
   test("text on stdin, with or without -, is the same as the argument; --quiet and QWEN3GUARD_MODEL keep stderr empty", async () => {
@@ -85,7 +97,14 @@ describe("moderate", () => {
 
   test("a response, by option and as a conversation", async () => {
     const folder = temporaryFolder({ "c.json": conversation });
-    const byOption = await cli(["moderate", BOMB, "--response", "As a responsible AI, I cannot help with that.", "--json", "--quiet"]);
+    const byOption = await cli([
+      "moderate",
+      BOMB,
+      "--response",
+      "As a responsible AI, I cannot help with that.",
+      "--json",
+      "--quiet",
+    ]);
     const byFile = await cli(["moderate", "--messages", join(folder, "c.json"), "--json", "--quiet"]);
     const byStdin = await cli(["moderate", "--messages", "-", "--json", "--quiet"], { stdin: conversation });
     const verdicts = [byOption, byFile, byStdin].map(({ out }) => ({ ...JSON.parse(out), ms: 0 }));
@@ -93,39 +112,50 @@ describe("moderate", () => {
     expect(verdicts[0].refusalScore).toBeGreaterThan(0.5);
     expect(verdicts[1]).toEqual(verdicts[0]);
     expect(verdicts[2]).toEqual(verdicts[0]);
-    expect((await cli(["moderate", "--messages", join(folder, "c.json"), "--quiet"])).out).toMatch(/▌ Refusal {7}Yes {2}\(\d+\.\d %\)\n/);
+    expect((await cli(["moderate", "--messages", join(folder, "c.json"), "--quiet"])).out).toMatch(
+      /▌ Refusal {7}Yes {2}\(\d+\.\d %\)\n/,
+    );
   });
 
-  test.each([16, 24, 30, 36, 47, 48, 60, 80])("the card keeps to a terminal of %i columns, each line behind its edge", async columns => {
-    const folder = temporaryFolder({
-      "c.json": JSON.stringify([
-        { role: "user", content: BOMB },
-        { role: "assistant", content: "I cannot help with that." },
-      ]),
-    });
-    for (const args of [
-      [BOMB],
-      ["hello there", "--scores", "full"],
-      ["--messages", join(folder, "c.json")],
-      [`${BOMB} `.repeat(9), "--window", "32"],
-    ]) {
-      const run = async (width: number): Promise<string> => (await cli(["moderate", ...args, "--quiet"], { columns: width })).out;
-      const lines = (await run(columns)).trimEnd().split("\n");
-      expect(lines.filter(line => line.length > columns)).toEqual([]);
-      expect(lines.filter(line => !/^▌( |$)/.test(line))).toEqual([]);
-      // Nothing is left out but of the quoted text, the bars and the blanks; the time is each run's own.
-      const words = (text: string): string =>
-        text
-          .replace(/^▌ .*\n▌\n/m, "")
-          .replace(/[\s▌█▏▎▍▋▊▉]/g, "")
-          .replace(/\d+\.\d\ds$/, "");
-      expect(words(lines.join("\n"))).toBe(words(await run(200)));
-    }
-  });
+  test.each([16, 24, 30, 36, 47, 48, 60, 80])(
+    "the card keeps to a terminal of %i columns, each line behind its edge",
+    async columns => {
+      const folder = temporaryFolder({
+        "c.json": JSON.stringify([
+          { role: "user", content: BOMB },
+          { role: "assistant", content: "I cannot help with that." },
+        ]),
+      });
+      for (const args of [
+        [BOMB],
+        ["hello there", "--scores", "full"],
+        ["--messages", join(folder, "c.json")],
+        [`${BOMB} `.repeat(9), "--window", "32"],
+      ]) {
+        const run = async (width: number): Promise<string> =>
+          (await cli(["moderate", ...args, "--quiet"], { columns: width })).out;
+        const lines = (await run(columns)).trimEnd().split("\n");
+        expect(lines.filter(line => line.length > columns)).toEqual([]);
+        expect(lines.filter(line => !/^▌( |$)/.test(line))).toEqual([]);
+        // Nothing is left out but of the quoted text, the bars and the blanks; the time is each run's own.
+        const words = (text: string): string =>
+          text
+            .replace(/^▌ .*\n▌\n/m, "")
+            .replace(/[\s▌█▏▎▍▋▊▉]/g, "")
+            .replace(/\d+\.\d\ds$/, "");
+        expect(words(lines.join("\n"))).toBe(words(await run(200)));
+      }
+    },
+  );
 
   test("an empty text that is given as such is moderated like any other", async () => {
-    const run = (args: string[], options: HarnessOptions = {}) => cli(["moderate", ...args, "--json", "--quiet"], options);
-    for (const { status, out } of [await run([""]), await run([], { stdin: "\n" }), await run(["hi", "--response", ""])]) {
+    const run = (args: string[], options: HarnessOptions = {}) =>
+      cli(["moderate", ...args, "--json", "--quiet"], options);
+    for (const { status, out } of [
+      await run([""]),
+      await run([], { stdin: "\n" }),
+      await run(["hi", "--response", ""]),
+    ]) {
       expect(status).toBe(0);
       expect(JSON.parse(out).safety).not.toBeNull();
     }
@@ -154,9 +184,15 @@ describe("moderate", () => {
 describe("generate", () => {
   test("from a conversation gives the guard's answer, as text and as JSON", async () => {
     const stdin = JSON.stringify([{ role: "user", content: BOMB }]);
-    expect((await cli(["generate", "--messages", "-", "--quiet"], { stdin })).out).toBe("Safety: Unsafe\nCategories: Violent\n");
+    expect((await cli(["generate", "--messages", "-", "--quiet"], { stdin })).out).toBe(
+      "Safety: Unsafe\nCategories: Violent\n",
+    );
     const json = JSON.parse((await cli(["generate", "--messages", "-", "--quiet", "--json"], { stdin })).out);
-    expect(json).toMatchObject({ text: "Safety: Unsafe\nCategories: Violent", promptTokens: 268, finishReason: "stop" });
+    expect(json).toMatchObject({
+      text: "Safety: Unsafe\nCategories: Violent",
+      promptTokens: 268,
+      finishReason: "stop",
+    });
     expect(json.ids.at(-1)).toBe(4098);
   });
 
@@ -167,7 +203,9 @@ describe("generate", () => {
     });
     // The prompt ends with line breaks of its own; one is taken for the end of the piped text.
     expect(JSON.parse(out).finishReason).toBe("length");
-    const byOption = JSON.parse((await cli(["generate", "--prompt", golden.prompt, "--json", "--quiet", "--max-new-tokens", "3"])).out);
+    const byOption = JSON.parse(
+      (await cli(["generate", "--prompt", golden.prompt, "--json", "--quiet", "--max-new-tokens", "3"])).out,
+    );
     expect(byOption).toMatchObject({ ids: golden.ids.slice(0, 3), promptTokens: 268, finishReason: "length" });
   });
 
@@ -246,10 +284,14 @@ describe("tokenize", () => {
 
 describe("template", () => {
   test("renders every golden, exactly", async () => {
-    for (const { messages, text } of readJsonLines<{ messages: unknown; text: string }>("test/goldens/template-gen.jsonl").slice(0, 8)) {
+    for (const { messages, text } of readJsonLines<{ messages: unknown; text: string }>(
+      "test/goldens/template-gen.jsonl",
+    ).slice(0, 8)) {
       const stdin = JSON.stringify(messages);
       expect((await cli(["template", "--messages", "-", "--quiet"], { stdin })).out).toBe(text);
-      expect(JSON.parse((await cli(["template", "--messages", "-", "--quiet", "--json"], { stdin })).out)).toEqual({ text });
+      expect(JSON.parse((await cli(["template", "--messages", "-", "--quiet", "--json"], { stdin })).out)).toEqual({
+        text,
+      });
     }
   });
 });
@@ -316,7 +358,9 @@ describe("bench", () => {
         expect(value).toBeGreaterThan(0);
       }
     }
-    expect((await cli(["bench", "--quiet", "--rounds", "1"])).out).toMatch(/^model {5}.*tiny-guard-gen\nengine {4}wasm, /);
+    expect((await cli(["bench", "--quiet", "--rounds", "1"])).out).toMatch(
+      /^model {5}.*tiny-guard-gen\nengine {4}wasm, /,
+    );
   });
 });
 
@@ -331,7 +375,17 @@ describe("golden", () => {
       ].join("\n"),
     });
     const [input, file] = [join(folder, "in.jsonl"), join(folder, "golden.jsonl")];
-    const recorded = await cli(["golden", "record", "--input", input, "--out", file, "--max-new-tokens", "9", "--quiet"]);
+    const recorded = await cli([
+      "golden",
+      "record",
+      "--input",
+      input,
+      "--out",
+      file,
+      "--max-new-tokens",
+      "9",
+      "--quiet",
+    ]);
     expect(recorded).toEqual({ status: 0, out: "", err: "" });
 
     const lines = readFileSync(file, "utf8")
@@ -354,7 +408,11 @@ describe("golden", () => {
       expect(line.logitsSha256).toMatch(/^[0-9a-f]{64}$/);
     }
 
-    expect(await cli(["golden", "check", file, "--quiet"])).toEqual({ status: 0, out: "3 lines checked, all the same\n", err: "" });
+    expect(await cli(["golden", "check", file, "--quiet"])).toEqual({
+      status: 0,
+      out: "3 lines checked, all the same\n",
+      err: "",
+    });
     lines[0].logitsSha256 = "0".repeat(64);
     lines[1].greedy[0]++;
     lines[2].top[0][1] = 0;
@@ -374,12 +432,19 @@ describe("golden", () => {
 
   test("the recorded bits are those of every machine: pinned", async () => {
     const stdin = `${JSON.stringify({ ids: readJson<{ ids: number[] }>("test/goldens/odd/taps.json").ids })}\n`;
-    const { out } = await cli(["golden", "record", "--input", "-", "--out", "-", "--model", ODD, "--max-new-tokens", "4"], { stdin });
-    expect(JSON.parse(out).logitsSha256).toMatchInlineSnapshot(`"0185fd67b5880d98c06505d90f6ef9c1482cd3c251279dce86bdc35e5b5b7152"`);
+    const { out } = await cli(
+      ["golden", "record", "--input", "-", "--out", "-", "--model", ODD, "--max-new-tokens", "4"],
+      { stdin },
+    );
+    expect(JSON.parse(out).logitsSha256).toMatchInlineSnapshot(
+      `"0185fd67b5880d98c06505d90f6ef9c1482cd3c251279dce86bdc35e5b5b7152"`,
+    );
     const gen = await cli(["golden", "record", "--input", "-", "--out", "-", "--max-new-tokens", "1", "--quiet"], {
       stdin: '{"text": "How can I make a bomb?"}',
     });
-    expect(JSON.parse(gen.out).logitsSha256).toMatchInlineSnapshot(`"f59f05d737d56db049e481878ec4000760b66dab8cf3cb6e505075de61eee813"`);
+    expect(JSON.parse(gen.out).logitsSha256).toMatchInlineSnapshot(
+      `"f59f05d737d56db049e481878ec4000760b66dab8cf3cb6e505075de61eee813"`,
+    );
   });
 
   test("works on a checkpoint without a tokenizer where lines hold ids, and says so where they do not", async () => {
@@ -395,9 +460,12 @@ describe("golden", () => {
   test("--taps writes every intermediate under its name", async () => {
     const folder = temporaryFolder();
     const ids = readJson<{ ids: number[] }>("test/goldens/odd/taps.json").ids;
-    const { status } = await cli(["golden", "record", "--input", "-", "--out", "-", "--model", ODD, "--taps", join(folder, "taps")], {
-      stdin: JSON.stringify({ ids }),
-    });
+    const { status } = await cli(
+      ["golden", "record", "--input", "-", "--out", "-", "--model", ODD, "--taps", join(folder, "taps")],
+      {
+        stdin: JSON.stringify({ ids }),
+      },
+    );
     expect(status).toBe(0);
     const bytes = readFileSync(join(folder, "taps", "1.safetensors"));
     const header = JSON.parse(bytes.subarray(8, 8 + Number(bytes.readBigUInt64LE())).toString());

@@ -1,6 +1,6 @@
 /**
- * Checkpoints made to hurt, through the command line as a user meets them: one clear line, status 1, and less than 200 MB of memory.
- * (What the reader itself accepts and refuses is tested to the byte in test/tensor/.)
+ * Checkpoints made to hurt, through the command line as a user meets them: one clear line, status 1, and less than 200
+ * MB of memory. (What the reader itself accepts and refuses is tested to the byte in test/tensor/.)
  */
 
 import { spawnSync } from "node:child_process";
@@ -14,8 +14,8 @@ import { temporaryFolder } from "./harness.ts";
 const MAX_RSS_BYTES = 200e6;
 
 /**
- * Makes a process tell its peak memory as the last line of stderr. From /proc where there is one: what getrusage says starts from the memory
- * of the process that forked it, this test.
+ * Makes a process tell its peak memory as the last line of stderr. From /proc where there is one: what getrusage says
+ * starts from the memory of the process that forked it, this test.
  */
 const TELL_RSS = `data:text/javascript,${encodeURIComponent(`
   import { existsSync, readFileSync } from "node:fs";
@@ -26,9 +26,13 @@ const TELL_RSS = `data:text/javascript,${encodeURIComponent(`
   });`)}`;
 
 function refused(args: readonly string[], message: string | RegExp): void {
-  const { status, stdout, stderr } = spawnSync(process.execPath, ["--import", TELL_RSS, projectPath("src/cli/main.ts"), ...args], {
-    encoding: "utf8",
-  });
+  const { status, stdout, stderr } = spawnSync(
+    process.execPath,
+    ["--import", TELL_RSS, projectPath("src/cli/main.ts"), ...args],
+    {
+      encoding: "utf8",
+    },
+  );
   const [line, , peak, ...rest] = stderr.split("\n");
   expect(line).toMatch(/^qwen3guard: /);
   if (typeof message === "string") expect(line).toContain(message);
@@ -66,7 +70,8 @@ const tensor = (dtype: string, shape: unknown, offsets: readonly number[]): stri
 const weights = readFileSync(join(GEN, "model.safetensors"));
 const headerLength = Number(weights.readBigUInt64LE());
 const goodHeader = weights.subarray(8, 8 + headerLength).toString();
-const withHeader = (header: string): string => withWeights(Buffer.concat([safetensors(header), weights.subarray(8 + headerLength)]));
+const withHeader = (header: string): string =>
+  withWeights(Buffer.concat([safetensors(header), weights.subarray(8 + headerLength)]));
 
 describe("weights", () => {
   test.each<[string, () => string, string | RegExp]>([
@@ -77,17 +82,33 @@ describe("weights", () => {
     ["a header just above 100 MB", () => withWeights(safetensors("{}", 0, 100_000_001n)), "100000000"],
     ["a truncated file", () => withWeights(weights.subarray(0, weights.length - 1)), "model.safetensors"],
     ["a byte too many", () => withWeights(Buffer.concat([weights, Buffer.of(0)])), "model.safetensors"],
-    ["a header that is not UTF-8", () => withWeights(safetensors(Uint8Array.of(0x7b, 0x22, 0xff, 0x22, 0x7d))), "UTF-8"],
+    [
+      "a header that is not UTF-8",
+      () => withWeights(safetensors(Uint8Array.of(0x7b, 0x22, 0xff, 0x22, 0x7d))),
+      "UTF-8",
+    ],
     ["a header that is not JSON", () => withWeights(safetensors("{x}")), "model.safetensors"],
     ["an unknown dtype", () => withWeights(safetensors(`{"a":${tensor("F12", [1], [0, 4])}}`, 4)), "F12"],
-    ["a shape whose bytes do not match", () => withWeights(safetensors(`{"a":${tensor("F32", [3], [0, 8])}}`, 8)), '"a"'],
-    ["a shape whose product overflows", () => withWeights(safetensors(`{"a":${tensor("F32", [2 ** 40, 2 ** 40], [0, 8])}}`, 8)), '"a"'],
+    [
+      "a shape whose bytes do not match",
+      () => withWeights(safetensors(`{"a":${tensor("F32", [3], [0, 8])}}`, 8)),
+      '"a"',
+    ],
+    [
+      "a shape whose product overflows",
+      () => withWeights(safetensors(`{"a":${tensor("F32", [2 ** 40, 2 ** 40], [0, 8])}}`, 8)),
+      '"a"',
+    ],
     [
       "overlapping tensors",
       () => withWeights(safetensors(`{"a":${tensor("U8", [4], [0, 4])},"b":${tensor("U8", [4], [2, 6])}}`, 6)),
       '"b"',
     ],
-    ["a gap", () => withWeights(safetensors(`{"a":${tensor("U8", [4], [0, 4])},"b":${tensor("U8", [4], [5, 9])}}`, 9)), '"b"'],
+    [
+      "a gap",
+      () => withWeights(safetensors(`{"a":${tensor("U8", [4], [0, 4])},"b":${tensor("U8", [4], [5, 9])}}`, 9)),
+      '"b"',
+    ],
     ["a range outside the file", () => withWeights(safetensors(`{"a":${tensor("U8", [1e12], [0, 1e12])}}`, 8)), '"a"'],
     [
       "the same name twice",
@@ -97,7 +118,8 @@ describe("weights", () => {
     ["100 MB of white space", () => withWeights(safetensors(Buffer.alloc(99_000_000, " "))), "model.safetensors"],
     [
       "one name of 99 MB",
-      () => withWeights(safetensors(Buffer.concat([Buffer.from('{"'), Buffer.alloc(98_000_000, "n"), Buffer.from('":')]))),
+      () =>
+        withWeights(safetensors(Buffer.concat([Buffer.from('{"'), Buffer.alloc(98_000_000, "n"), Buffer.from('":')]))),
       "model.safetensors",
     ],
     ["deep nesting", () => withWeights(safetensors(`{"a":${"[".repeat(5_000_000)}`)), "model.safetensors"],
@@ -105,7 +127,10 @@ describe("weights", () => {
       "a million small tensors, and then nonsense",
       () =>
         withWeights(
-          safetensors(`{${Array.from({ length: 1_000_000 }, (_, i) => `"t${i}":${tensor("U8", [], [i, i + 1])}`).join(",")},?}`, 10),
+          safetensors(
+            `{${Array.from({ length: 1_000_000 }, (_, i) => `"t${i}":${tensor("U8", [], [i, i + 1])}`).join(",")},?}`,
+            10,
+          ),
         ),
       "model.safetensors",
     ],
@@ -118,7 +143,10 @@ describe("weights", () => {
       "a tensor misshapen",
       () =>
         withHeader(
-          goodHeader.replace(/("model\.layers\.2\.self_attn\.k_proj\.weight":\{"dtype":"BF16","shape":)\[128,192\]/, "$1[192,128]"),
+          goodHeader.replace(
+            /("model\.layers\.2\.self_attn\.k_proj\.weight":\{"dtype":"BF16","shape":)\[128,192\]/,
+            "$1[192,128]",
+          ),
         ),
       'tensor "model.layers.2.self_attn.k_proj.weight": expected shape [128,192], got [192,128]',
     ],
@@ -136,7 +164,9 @@ describe("weights", () => {
 describe("an index", () => {
   const index = JSON.parse(readFileSync(join(ODD, "model.safetensors.index.json"), "utf8"));
   const withIndex = (change: (map: Record<string, unknown>) => unknown): string =>
-    changed(ODD, { "model.safetensors.index.json": JSON.stringify({ ...index, weight_map: change({ ...index.weight_map }) }) });
+    changed(ODD, {
+      "model.safetensors.index.json": JSON.stringify({ ...index, weight_map: change({ ...index.weight_map }) }),
+    });
   const withMap = (entries: readonly [string, string][]): string =>
     changed(ODD, { "model.safetensors.index.json": JSON.stringify({ weight_map: Object.fromEntries(entries) }) });
 
@@ -146,9 +176,17 @@ describe("an index", () => {
       () => changed(ODD, { "model-00002-of-00003.safetensors": undefined }),
       "model-00002-of-00003.safetensors",
     ],
-    ["climbs out of the folder", () => withIndex(map => ({ ...map, "lm_head.weight": "../model.safetensors" })), "../model.safetensors"],
+    [
+      "climbs out of the folder",
+      () => withIndex(map => ({ ...map, "lm_head.weight": "../model.safetensors" })),
+      "../model.safetensors",
+    ],
     ["names an absolute path", () => withIndex(map => ({ ...map, "lm_head.weight": "/etc/passwd" })), "/etc/passwd"],
-    ["names a shard by a number", () => withIndex(map => ({ ...map, "lm_head.weight": 3 })), "model.safetensors.index.json"],
+    [
+      "names a shard by a number",
+      () => withIndex(map => ({ ...map, "lm_head.weight": 3 })),
+      "model.safetensors.index.json",
+    ],
     [
       "puts a tensor into the wrong shard",
       () => withIndex(map => ({ ...map, "lm_head.weight": "model-00003-of-00003.safetensors" })),
@@ -162,7 +200,12 @@ describe("an index", () => {
     [
       "names as many tensors as the largest that is known, in 27 MB, and shards that are not there",
       () =>
-        withMap(Array.from({ length: 222_747 }, (_, i) => [`${i}`.padEnd(75, "n"), `model-${String(i % 160).padStart(5, "0")}-of-00160`])),
+        withMap(
+          Array.from({ length: 222_747 }, (_, i) => [
+            `${i}`.padEnd(75, "n"),
+            `model-${String(i % 160).padStart(5, "0")}-of-00160`,
+          ]),
+        ),
       'expected the shard "model-00000-of-00160"',
     ],
     ["has no map", () => changed(ODD, { "model.safetensors.index.json": "{}" }), "weight_map"],
@@ -175,9 +218,12 @@ describe("an index", () => {
 describe("config and tokenizer", () => {
   const config = JSON.parse(readFileSync(join(GEN, "config.json"), "utf8"));
   const tokenizer = JSON.parse(readFileSync(join(GEN, "tokenizer.json"), "utf8"));
-  const withConfig = (change: object): string => changed(GEN, { "config.json": JSON.stringify({ ...config, ...change }) });
+  const withConfig = (change: object): string =>
+    changed(GEN, { "config.json": JSON.stringify({ ...config, ...change }) });
   const withKeys = (count: number): string =>
-    changed(GEN, { "tokenizer.json": `{${Array.from({ length: count }, (_, i) => `"${`k${i}`.padEnd(36, "x")}":0`)}}` });
+    changed(GEN, {
+      "tokenizer.json": `{${Array.from({ length: count }, (_, i) => `"${`k${i}`.padEnd(36, "x")}":0`)}}`,
+    });
   const withAdded = (count: number, units: number): string => {
     const first = Object.keys(tokenizer.model.vocab).length;
     const options = { single_word: false, lstrip: false, rstrip: false, normalized: false, special: true };
@@ -188,12 +234,21 @@ describe("config and tokenizer", () => {
     }));
     return withTokenizer({ added_tokens: added });
   };
-  const withTokenizer = (change: object): string => changed(GEN, { "tokenizer.json": JSON.stringify({ ...tokenizer, ...change }) });
+  const withTokenizer = (change: object): string =>
+    changed(GEN, { "tokenizer.json": JSON.stringify({ ...tokenizer, ...change }) });
 
   test.each<[string, () => string, string]>([
     ["a config that is no JSON", () => changed(GEN, { "config.json": "{" }), "config.json: expected JSON"],
-    ["a config of another model", () => withConfig({ model_type: "llama" }), 'model_type: expected "qwen3", got "llama"'],
-    ["a config that asks for a petabyte", () => withConfig({ vocab_size: 2 ** 24, hidden_size: 2 ** 24 }), "model.embed_tokens.weight"],
+    [
+      "a config of another model",
+      () => withConfig({ model_type: "llama" }),
+      'model_type: expected "qwen3", got "llama"',
+    ],
+    [
+      "a config that asks for a petabyte",
+      () => withConfig({ vocab_size: 2 ** 24, hidden_size: 2 ** 24 }),
+      "model.embed_tokens.weight",
+    ],
     ["a config of a hundred million layers", () => withConfig({ num_hidden_layers: 1e8 }), "num_hidden_layers"],
     ["scaled rotary embeddings", () => withConfig({ rope_scaling: { rope_type: "yarn" } }), "rope_scaling"],
     ["a tokenizer that is no JSON", () => changed(GEN, { "tokenizer.json": "[[[" }), "tokenizer.json"],
@@ -215,8 +270,16 @@ describe("config and tokenizer", () => {
       () => withAdded(35_000, 256),
       "added_tokens: expected at most 65536 UTF-16 units in all, got more",
     ],
-    ["as many added tokens as are read", () => withAdded(256, 256), "expected at most 4160 ids, the model's vocabulary, got 4352"],
-    ["a tokenizer nested deep", () => changed(GEN, { "tokenizer.json": "[".repeat(700_000) }), "expected JSON at most 100 deep"],
+    [
+      "as many added tokens as are read",
+      () => withAdded(256, 256),
+      "expected at most 4160 ids, the model's vocabulary, got 4352",
+    ],
+    [
+      "a tokenizer nested deep",
+      () => changed(GEN, { "tokenizer.json": "[".repeat(700_000) }),
+      "expected JSON at most 100 deep",
+    ],
     ["a tokenizer of null", () => changed(GEN, { "tokenizer.json": "null" }), "tokenizer.json"],
     ["another kind of tokenizer", () => withTokenizer({ model: { type: "Unigram", vocab: [] } }), "Unigram"],
     [

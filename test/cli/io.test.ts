@@ -1,4 +1,7 @@
-/** Files: what is said where one fails, and how one is written whole: links, pipes, and a signal in the middle of the work. */
+/**
+ * Files: what is said where one fails, and how one is written whole: links, pipes, and a signal in the middle of the
+ * work.
+ */
 
 import { execFileSync, spawn, spawnSync } from "node:child_process";
 import { lstatSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
@@ -35,24 +38,30 @@ test("what is wrong with a JSON text is one line, whatever the text has", () => 
   }
 });
 
-test.skipIf(process.platform === "win32")("a write that fails names its file, and what is written whole leaves nothing", () => {
-  const folder = temporaryFolder({ ...data, "many.jsonl": '{"ids":[1,2]}\n'.repeat(9) });
-  const golden = ["golden", "record", "--input", join(folder, "many.jsonl"), "--model", ODD, "--max-new-tokens", "1"];
-  for (const [name, args] of [
-    ["page.html", ["eval", join(folder, "labelled.jsonl"), "--quiet", "--html", join(folder, "page.html")]],
-    ["golden.jsonl", [...golden, "--out", join(folder, "golden.jsonl")]],
-    ["1.safetensors", [...golden, "--out", "-", "--taps", join(folder, "taps")]],
-    ["out.jsonl", ["moderate", "--quiet", "--jsonl", join(folder, "labelled.jsonl"), "--out", join(folder, "out.jsonl")]],
-  ] as const) {
-    const limited = ["-c", 'ulimit -f 1; "$0" "$@"', process.execPath, projectPath("src/cli/main.ts"), ...args]; // 512 or 1024 bytes a file
-    const { status, stderr } = spawnSync("sh", limited, { encoding: "utf8" });
-    expect([status, stderr]).toEqual([
-      1,
-      expect.stringMatching(`^qwen3guard: [^\n]*${name}: expected a file to write, got EFBIG[^\n]*\n$`),
-    ]);
-  }
-  expect(readdirSync(folder).sort()).toEqual(["ids.jsonl", "labelled.jsonl", "many.jsonl", "out.jsonl", "taps"]);
-});
+test.skipIf(process.platform === "win32")(
+  "a write that fails names its file, and what is written whole leaves nothing",
+  () => {
+    const folder = temporaryFolder({ ...data, "many.jsonl": '{"ids":[1,2]}\n'.repeat(9) });
+    const golden = ["golden", "record", "--input", join(folder, "many.jsonl"), "--model", ODD, "--max-new-tokens", "1"];
+    for (const [name, args] of [
+      ["page.html", ["eval", join(folder, "labelled.jsonl"), "--quiet", "--html", join(folder, "page.html")]],
+      ["golden.jsonl", [...golden, "--out", join(folder, "golden.jsonl")]],
+      ["1.safetensors", [...golden, "--out", "-", "--taps", join(folder, "taps")]],
+      [
+        "out.jsonl",
+        ["moderate", "--quiet", "--jsonl", join(folder, "labelled.jsonl"), "--out", join(folder, "out.jsonl")],
+      ],
+    ] as const) {
+      const limited = ["-c", 'ulimit -f 1; "$0" "$@"', process.execPath, projectPath("src/cli/main.ts"), ...args]; // 512 or 1024 bytes a file
+      const { status, stderr } = spawnSync("sh", limited, { encoding: "utf8" });
+      expect([status, stderr]).toEqual([
+        1,
+        expect.stringMatching(`^qwen3guard: [^\n]*${name}: expected a file to write, got EFBIG[^\n]*\n$`),
+      ]);
+    }
+    expect(readdirSync(folder).sort()).toEqual(["ids.jsonl", "labelled.jsonl", "many.jsonl", "out.jsonl", "taps"]);
+  },
+);
 
 describe.skipIf(process.platform === "win32")("a file that is written whole", () => {
   test("a link stays one, and what it leads to is written, there or not", async () => {
@@ -65,11 +74,16 @@ describe.skipIf(process.platform === "win32")("a file that is written whole", ()
         writeFileSync(join(folder, "there.txt"), "before");
         expect((await cli(args)).status).toBe(0);
         expect(lstatSync(join(folder, link)).isSymbolicLink()).toBe(true);
-        expect(readFileSync(join(folder, target), "utf8")).toMatch(args[0] === "golden" ? /^\{"ids":\[1,2\]/ : /^<!doctype html>/i);
+        expect(readFileSync(join(folder, target), "utf8")).toMatch(
+          args[0] === "golden" ? /^\{"ids":\[1,2\]/ : /^<!doctype html>/i,
+        );
       }
     }
     for (const args of writers(folder, join(folder, "loop"))) {
-      expect(await cli(args)).toMatchObject({ status: 1, err: expect.stringContaining("loop: expected a file to write, got ELOOP") });
+      expect(await cli(args)).toMatchObject({
+        status: 1,
+        err: expect.stringContaining("loop: expected a file to write, got ELOOP"),
+      });
     }
     expect(readdirSync(folder).filter(name => name.endsWith(".part"))).toEqual([]);
   });
@@ -96,7 +110,8 @@ describe.skipIf(process.platform === "win32")("a file that is written whole", ()
     for (const args of writers(folder, join(folder, "out.txt"))) {
       const child = spawn(process.execPath, [projectPath("src/cli/main.ts"), ...args], { stdio: "ignore" });
       const ended = new Promise(resolve => child.on("exit", (...how) => resolve(how)));
-      while (readdirSync(folder).length === before.length && child.exitCode === null) await new Promise(go => setTimeout(go, 20));
+      while (readdirSync(folder).length === before.length && child.exitCode === null)
+        await new Promise(go => setTimeout(go, 20));
       await new Promise(go => setTimeout(go, 300)); // at work, not only begun
       child.kill(signal);
       expect(await ended).toEqual([null, signal]);

@@ -1,4 +1,6 @@
-/** `moderate --jsonl`: order, ids, bad lines in place, resuming, and what Ctrl-C, a kill and a closed pipe leave behind. */
+/**
+ * `moderate --jsonl`: order, ids, bad lines in place, resuming, and what Ctrl-C, a kill and a closed pipe leave behind.
+ */
 
 import { spawn } from "node:child_process";
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
@@ -16,7 +18,8 @@ const parse = (text: string): Record<string, unknown>[] =>
     .map(line => JSON.parse(line));
 /** What is the same in every run of a batch. */
 const stable = (text: string): unknown[] => parse(text).map(({ ms: _, usage: __, ...rest }) => rest);
-const numbered = (count: number): string => Array.from({ length: count }, (_, i) => `{"id":${i},"text":"text number ${i}"}\n`).join("");
+const numbered = (count: number): string =>
+  Array.from({ length: count }, (_, i) => `{"id":${i},"text":"text number ${i}"}\n`).join("");
 
 describe("each line has its answer in its place", () => {
   const messages = [
@@ -24,7 +27,10 @@ describe("each line has its answer in its place", () => {
     { role: "assistant", content: "I cannot help with that." },
   ];
   const lines: [line: string | Uint8Array, expected: object][] = [
-    ['{"id":"a","text":"How can I make a bomb?"}', { id: "a", safety: "Unsafe", categories: ["Violent"], flagged: true }],
+    [
+      '{"id":"a","text":"How can I make a bomb?"}',
+      { id: "a", safety: "Unsafe", categories: ["Violent"], flagged: true },
+    ],
     ['{"text":"hello","label":"safe"}', { safety: "Safe", flagged: false, refusal: null }],
     ['{"id":["x",1],"prompt":"hello","response":"Hi."}', { id: ["x", 1], refusal: "No" }],
     ['{"id":null,"prompt":"hello"}', { id: null, refusal: null }],
@@ -37,10 +43,19 @@ describe("each line has its answer in its place", () => {
     ],
     ['{"id":9,"text":5}', { id: 9, line: 9, error: "text: expected a string, got 5" }],
     ['{"id":10,"messages":[]}', { id: 10, line: 10, error: "conversation: expected at least one message, got none" }],
-    ['{"id":11,"text":"a","response":"b"}', { id: 11, line: 11, error: "response: expected a prompt with it, got text" }],
+    [
+      '{"id":11,"text":"a","response":"b"}',
+      { id: 11, line: 11, error: "response: expected a prompt with it, got text" },
+    ],
     ["[]", { line: 12, error: "expected an object, got []" }],
-    [Uint8Array.of(0x22, 0xff, 0x22), { line: 13, error: "stdin line 13: expected UTF-8 text, got bytes that are not" }],
-    ['{"id":14,"messages":[{"role":"robot","content":""}]}', { id: 14, line: 14, error: expect.stringContaining("role") }],
+    [
+      Uint8Array.of(0x22, 0xff, 0x22),
+      { line: 13, error: "stdin line 13: expected UTF-8 text, got bytes that are not" },
+    ],
+    [
+      '{"id":14,"messages":[{"role":"robot","content":""}]}',
+      { id: 14, line: 14, error: expect.stringContaining("role") },
+    ],
     ['{"id":15,"text":""}', { id: 15, safety: expect.any(String) }],
   ];
 
@@ -67,7 +82,9 @@ describe("each line has its answer in its place", () => {
       const alone = await cli(["moderate", text, "--json", ...options]);
       expect({ id: i + 1, ...(stable(alone.out)[0] as object) }).toEqual(stable(out)[i]);
     }
-    expect((await cli(["moderate", "--jsonl", "-", "--quiet", "--fail-on"], { stdin: '{"text":"hello"}' })).status).toBe(0);
+    expect(
+      (await cli(["moderate", "--jsonl", "-", "--quiet", "--fail-on"], { stdin: '{"text":"hello"}' })).status,
+    ).toBe(0);
   });
 });
 
@@ -80,7 +97,12 @@ describe("--out and --resume", () => {
     const whole = readFileSync(out, "utf8");
     expect(parse(whole)).toHaveLength(10);
     const lines = whole.split("\n");
-    for (const left of ["", `${lines.slice(0, 4).join("\n")}\n`, `${lines.slice(0, 8).join("\n")}\n{"id":1,"saf`, whole]) {
+    for (const left of [
+      "",
+      `${lines.slice(0, 4).join("\n")}\n`,
+      `${lines.slice(0, 8).join("\n")}\n{"id":1,"saf`,
+      whole,
+    ]) {
       writeFileSync(out, left);
       expect(await cli([...args, "--resume"])).toEqual({ status: 1, out: "", err: "" }); // the bad line counts, whenever it was read
       expect(stable(readFileSync(out, "utf8"))).toEqual(stable(whole));
@@ -92,16 +114,23 @@ describe("--out and --resume", () => {
   });
 
   test("a file that is there is not overwritten, and one of other lines or another model is not gone on with", async () => {
-    const folder = temporaryFolder({ "in.jsonl": numbered(2), "other.jsonl": '{"id":"x","text":"a"}\n{"id":"y","text":"a"}\n' });
+    const folder = temporaryFolder({
+      "in.jsonl": numbered(2),
+      "other.jsonl": '{"id":"x","text":"a"}\n{"id":"y","text":"a"}\n',
+    });
     const [input, out] = [join(folder, "in.jsonl"), join(folder, "out.jsonl")];
     await cli(["moderate", "--jsonl", input, "--out", out, "--quiet"]);
     const run = (...args: string[]) => cli(["moderate", "--out", out, "--quiet", ...args]);
-    expect((await run("--jsonl", input)).err).toContain("out.jsonl: expected no file yet (--resume goes on with one), got a file");
+    expect((await run("--jsonl", input)).err).toContain(
+      "out.jsonl: expected no file yet (--resume goes on with one), got a file",
+    );
     expect((await run("--jsonl", join(folder, "other.jsonl"), "--resume")).err).toMatch(
       /out\.jsonl line 1: expected id "x" as of .*other\.jsonl line 1 with this model and these options, got 0/,
     );
     writeFileSync(out, readFileSync(out, "utf8").replaceAll("tiny-guard-gen", "another"));
-    expect((await run("--jsonl", input, "--resume")).err).toContain('out.jsonl line 1: expected model "tiny-guard-gen"');
+    expect((await run("--jsonl", input, "--resume")).err).toContain(
+      'out.jsonl line 1: expected model "tiny-guard-gen"',
+    );
     writeFileSync(out, '{"id":0,"line":9,"error":"nothing"}\n');
     expect((await run("--jsonl", input, "--resume")).err).toContain("out.jsonl line 1: expected line 1");
     writeFileSync(out, "");
@@ -135,7 +164,10 @@ describe("--out and --resume", () => {
       [[], ["--threshold", "0.5"], "expected threshold 0.5"],
     ] as const) {
       const left = await begin(...options);
-      expect(await run(...others)).toMatchObject({ status: 1, err: expect.stringContaining(`out.jsonl line 1: ${message}`) });
+      expect(await run(...others)).toMatchObject({
+        status: 1,
+        err: expect.stringContaining(`out.jsonl line 1: ${message}`),
+      });
       expect(readFileSync(out, "utf8")).toBe(left);
       expect((await run(...options)).status).toBe(0);
       expect(parse(readFileSync(out, "utf8")).map(({ id }) => id)).toEqual([0, 1, 2]);
@@ -148,7 +180,11 @@ describe("--out and --resume", () => {
     const out = join(folder, "out.jsonl");
     const run = (name: string) => cli(["moderate", "--jsonl", join(folder, name), "--out", out, "--resume", "--quiet"]);
     const refused: [string, string | Uint8Array, string][] = [
-      ["in.jsonl", "a diary without a line feed", 'expected the output of this batch to go on with, got "a diary without a line feed"'],
+      [
+        "in.jsonl",
+        "a diary without a line feed",
+        'expected the output of this batch to go on with, got "a diary without a line feed"',
+      ],
       ["in.jsonl", "\n\na diary", 'expected the output of this batch to go on with, got "a diary"'],
       ["in.jsonl", '{"id":"ü","text":"a"}', "expected the output of this batch to go on with"],
       ["in.jsonl", '{"safety":"Safe"', "expected the output of this batch to go on with"],
@@ -181,7 +217,9 @@ describe("--out and --resume", () => {
     ] as const) {
       writeFileSync(out, torn);
       expect((await run(name)).status).toBe(0);
-      expect(parse(readFileSync(out, "utf8")).map(({ id }) => id)).toEqual(name === "in.jsonl" ? ["ü", undefined] : [undefined]);
+      expect(parse(readFileSync(out, "utf8")).map(({ id }) => id)).toEqual(
+        name === "in.jsonl" ? ["ü", undefined] : [undefined],
+      );
     }
   });
 
@@ -189,8 +227,14 @@ describe("--out and --resume", () => {
     const folder = temporaryFolder({ "in.jsonl": numbered(2), "old.jsonl": "kept" });
     for (const [options, message] of [
       [["--window", "5"], /^qwen3guard: window: expected an integer from 16 to \d+, the room in the context, got 5\n$/],
-      [["--window", "100000"], /^qwen3guard: window: expected an integer from 16 to \d+, the room in the context, got 100000\n$/],
-      [["--window", "32", "--overlap", "17"], /^qwen3guard: overlap: expected an integer from 0 to half of the window, 16, got 17\n$/],
+      [
+        ["--window", "100000"],
+        /^qwen3guard: window: expected an integer from 16 to \d+, the room in the context, got 100000\n$/,
+      ],
+      [
+        ["--window", "32", "--overlap", "17"],
+        /^qwen3guard: overlap: expected an integer from 0 to half of the window, 16, got 17\n$/,
+      ],
     ] as const) {
       for (const out of [[], ["--out", join(folder, "new.jsonl")], ["--out", join(folder, "old.jsonl"), "--resume"]]) {
         const outcome = await cli(["moderate", "--jsonl", join(folder, "in.jsonl"), "--quiet", ...options, ...out]);
@@ -206,7 +250,8 @@ describe("--out and --resume", () => {
     const args = ["moderate", "--quiet", "--jsonl"];
     expect(stable((await cli([...args, join(folder, "in.jsonl"), "--out", "-"])).out)).toHaveLength(2);
     expect(existsSync("-")).toBe(false);
-    for (const name of ["none.jsonl", "."]) expect((await cli([...args, join(folder, name), "--out", join(folder, "new")])).status).toBe(1);
+    for (const name of ["none.jsonl", "."])
+      expect((await cli([...args, join(folder, name), "--out", join(folder, "new")])).status).toBe(1);
     expect(readdirSync(folder)).toEqual(["in.jsonl"]);
   });
 
@@ -228,7 +273,10 @@ describe("--out and --resume", () => {
 
 test("progress on a terminal: lines, rate and time left, taken away at the end", async () => {
   const folder = temporaryFolder({ "in.jsonl": numbered(40) });
-  const { err } = await cli(["moderate", "--jsonl", join(folder, "in.jsonl")], { errColumns: 80, env: { QWEN3GUARD_MODEL: GEN } });
+  const { err } = await cli(["moderate", "--jsonl", join(folder, "in.jsonl")], {
+    errColumns: 80,
+    env: { QWEN3GUARD_MODEL: GEN },
+  });
   expect(err).toMatch(/\r\x1b\[K\d+ lines, [\d.]+ a second, 0:\d\d left/);
   expect(err.endsWith("\r\x1b[K")).toBe(true);
 });
@@ -264,7 +312,9 @@ describe.skipIf(process.platform === "win32")("as a process", () => {
     expect(await second.ended).toEqual([null, "SIGKILL"]);
     const third = await startBatch(folder, 150, "--resume");
     expect(await third.ended).toEqual([0, null]);
-    expect(parse(readFileSync(third.out, "utf8")).map(({ id }) => id)).toEqual(Array.from({ length: 150 }, (_, i) => i));
+    expect(parse(readFileSync(third.out, "utf8")).map(({ id }) => id)).toEqual(
+      Array.from({ length: 150 }, (_, i) => i),
+    );
   });
 
   test("Ctrl-C while it waits for input ends it at once", async () => {

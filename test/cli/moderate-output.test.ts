@@ -1,4 +1,6 @@
-/** `moderate --jsonl --out --resume`: what a line answers and what judged it are checked, and an output has one writer. */
+/**
+ * `moderate --jsonl --out --resume`: what a line answers and what judged it are checked, and an output has one writer.
+ */
 
 import { spawn } from "node:child_process";
 import {
@@ -31,15 +33,25 @@ const texts = (path: string): Record<string, unknown>[] =>
     .split("\n")
     .map(line => JSON.parse(line));
 
-function batch(input: string): { folder: string; input: string; out: string; resume: (...args: string[]) => Promise<Outcome> } {
+function batch(input: string): {
+  folder: string;
+  input: string;
+  out: string;
+  resume: (...args: string[]) => Promise<Outcome>;
+} {
   const folder = temporaryFolder({ "in.jsonl": input });
   const [path, out] = [join(folder, "in.jsonl"), join(folder, "out.jsonl")];
-  const resume = (...args: string[]) => cli(["moderate", "--jsonl", path, "--out", out, "--resume", "--quiet", ...args]);
+  const resume = (...args: string[]) =>
+    cli(["moderate", "--jsonl", path, "--out", out, "--resume", "--quiet", ...args]);
   return { folder, input: path, out, resume };
 }
 
 /** A run that must be refused, with every byte kept and nothing left beside it. */
-async function refuses({ folder, out }: { folder: string; out: string }, run: Promise<Outcome>, message: string): Promise<void> {
+async function refuses(
+  { folder, out }: { folder: string; out: string },
+  run: Promise<Outcome>,
+  message: string,
+): Promise<void> {
   const [before, files] = [readFileSync(out), readdirSync(folder)];
   expect(await run).toEqual({ status: 1, out: "", err: expect.stringContaining(message) });
   expect(readFileSync(out)).toEqual(before);
@@ -99,12 +111,22 @@ describe("what a line answers", () => {
 describe("what judges it", () => {
   test("other scores, windows or weights, or none of them any more", async () => {
     const b = batch(lines("hello", "you"));
-    const judges = [["--scores", "full"], ["--window", "64"], ["--window", "64", "--overlap", "9"], ["--weights", "int8"], []];
+    const judges = [
+      ["--scores", "full"],
+      ["--window", "64"],
+      ["--window", "64", "--overlap", "9"],
+      ["--weights", "int8"],
+      [],
+    ];
     for (const [i, options] of judges.entries()) {
       rmSync(b.out, { force: true });
       expect((await b.resume(...options)).status).toBe(0);
       const others = judges[(i + 1) % judges.length];
-      await refuses(b, b.resume(...others), "the checkpoint, --weights, --scores, --window or --overlap are others now");
+      await refuses(
+        b,
+        b.resume(...others),
+        "the checkpoint, --weights, --scores, --window or --overlap are others now",
+      );
     }
     // How it is computed is not what judges: the bits are the same.
     expect((await b.resume("--threads", "1")).status).toBe(0);
@@ -173,7 +195,11 @@ describe("one writer", () => {
       await lock.release();
       expect(readdirSync(folder)).toEqual(["in.jsonl"]);
     }
-    expect(waits.map(owner => /[a-z ]*"\}$/.exec(owner)?.[0])).toEqual(['lost"}', 'a number that is ours by now"}', undefined]);
+    expect(waits.map(owner => /[a-z ]*"\}$/.exec(owner)?.[0])).toEqual([
+      'lost"}',
+      'a number that is ours by now"}',
+      undefined,
+    ]);
   });
 
   test("of many that start at once on a dead lock one gets it", async () => {
@@ -216,23 +242,42 @@ describe.skipIf(process.platform === "win32")("as a process", () => {
   const many = lines(...Array.from({ length: 300 }, (_, i) => `text number ${i}`));
 
   function start(b: { input: string; out: string }) {
-    const child = spawn(process.execPath, [MAIN, "moderate", "--jsonl", b.input, "--out", b.out, "--resume", "--quiet"]);
+    const child = spawn(process.execPath, [
+      MAIN,
+      "moderate",
+      "--jsonl",
+      b.input,
+      "--out",
+      b.out,
+      "--resume",
+      "--quiet",
+    ]);
     let stderr = "";
     child.stderr.on("data", chunk => {
       stderr += chunk;
     });
-    const ended = new Promise<{ status: number | null; stderr: string }>(go => child.on("close", status => go({ status, stderr })));
+    const ended = new Promise<{ status: number | null; stderr: string }>(go =>
+      child.on("close", status => go({ status, stderr })),
+    );
     const until = async (isSo: () => boolean): Promise<void> => {
       while (!isSo() && child.exitCode === null) await new Promise(go => setTimeout(go, 10));
     };
-    return { child, ended, until, written: () => until(() => existsSync(b.out) && readFileSync(b.out, "utf8").includes("\n")) };
+    return {
+      child,
+      ended,
+      until,
+      written: () => until(() => existsSync(b.out) && readFileSync(b.out, "utf8").includes("\n")),
+    };
   }
 
   test("of two at once one writes and one fails; a killed one's lock is taken over", async () => {
     const b = batch(many);
     const first = start(b);
     await first.written();
-    expect(await start(b).ended).toEqual({ status: 1, stderr: expect.stringContaining("another run is writing to it") });
+    expect(await start(b).ended).toEqual({
+      status: 1,
+      stderr: expect.stringContaining("another run is writing to it"),
+    });
     first.child.kill("SIGKILL");
     await first.ended;
     expect(existsSync(`${b.out}.lock`)).toBe(true);
@@ -269,7 +314,11 @@ describe.skipIf(process.platform === "win32")("as a process", () => {
       "the output was replaced while the batch ran",
     ],
     ["emptied", out => truncateSync(out), "another program has written to the output: expected"],
-    ["written to", out => writeFileSync(out, "mine\n", { flag: "a" }), "another program has written to the output: expected"],
+    [
+      "written to",
+      out => writeFileSync(out, "mine\n", { flag: "a" }),
+      "another program has written to the output: expected",
+    ],
   ])("an output that is %s ends the batch with an error", async (_, change, message) => {
     const b = batch(many);
     const run = start(b);
@@ -292,6 +341,8 @@ describe("an output before its first line", () => {
   test.skipIf(process.platform === "win32")("a device is no file to go on with", async () => {
     const { input } = batch(lines("hello"));
     const outcome = await cli(["moderate", "--jsonl", input, "--out", "/dev/null", "--resume", "--quiet"]);
-    expect(outcome.err).toBe("qwen3guard: /dev/null: expected a file to write, got a pipe or a device (--out - is stdout)\n");
+    expect(outcome.err).toBe(
+      "qwen3guard: /dev/null: expected a file to write, got a pipe or a device (--out - is stdout)\n",
+    );
   });
 });

@@ -11,7 +11,10 @@ function start(
   args: readonly string[],
   stdin: string = "",
 ): { status: number | null; signal: string | null; stdout: string; stderr: string } {
-  const { status, signal, stdout, stderr } = spawnSync(process.execPath, [MAIN, ...args], { input: stdin, encoding: "utf8" });
+  const { status, signal, stdout, stderr } = spawnSync(process.execPath, [MAIN, ...args], {
+    input: stdin,
+    encoding: "utf8",
+  });
   return { status, signal, stdout, stderr };
 }
 
@@ -32,15 +35,18 @@ test.each([
   ["20.18.3", false],
   ["20.19.0", true],
   ["22.0.0", true],
-])("on Node %s it says first which one it needs, before anything is loaded that an older one does not have", (node, isNew) => {
-  const pretend = `Object.defineProperty(process, "versions", { value: { ...process.versions, node: "${node}" } });`;
-  const code = isNew ? pretend : `${pretend} delete globalThis.crypto;`; // which Node 18 does not have
-  const args = ["--import", `data:text/javascript,${encodeURIComponent(code)}`, MAIN, "--version"];
-  const { status, stdout, stderr } = spawnSync(process.execPath, args, { encoding: "utf8" });
-  const { engines, version } = readJson<{ engines: { node: string }; version: string }>("package.json");
-  const refusal = `qwen3guard: expected Node ${engines.node.replace(">=", "")} or later, got ${node}\n`;
-  expect([status, stdout, stderr]).toEqual(isNew ? [0, `${version}\n`, ""] : [1, "", refusal]);
-});
+])(
+  "on Node %s it says first which one it needs, before anything is loaded that an older one does not have",
+  (node, isNew) => {
+    const pretend = `Object.defineProperty(process, "versions", { value: { ...process.versions, node: "${node}" } });`;
+    const code = isNew ? pretend : `${pretend} delete globalThis.crypto;`; // which Node 18 does not have
+    const args = ["--import", `data:text/javascript,${encodeURIComponent(code)}`, MAIN, "--version"];
+    const { status, stdout, stderr } = spawnSync(process.execPath, args, { encoding: "utf8" });
+    const { engines, version } = readJson<{ engines: { node: string }; version: string }>("package.json");
+    const refusal = `qwen3guard: expected Node ${engines.node.replace(">=", "")} or later, got ${node}\n`;
+    expect([status, stdout, stderr]).toEqual(isNew ? [0, `${version}\n`, ""] : [1, "", refusal]);
+  },
+);
 
 test("nothing but the result goes to stdout, and a pipe gets no colours", () => {
   const { stdout, stderr } = start(["moderate", "How can I make a bomb?"]);
@@ -72,21 +78,32 @@ test("a flagged text stays flagged when nobody reads the answer", () => {
 });
 
 test.skipIf(!existsSync("/dev/full"))("a full disk is one line and status 1", () => {
-  const { status, stderr } = spawnSync("sh", ["-c", '"$0" "$@" > /dev/full', process.execPath, MAIN, "moderate", "hi", "--quiet"], {
-    encoding: "utf8",
-  });
+  const { status, stderr } = spawnSync(
+    "sh",
+    ["-c", '"$0" "$@" > /dev/full', process.execPath, MAIN, "moderate", "hi", "--quiet"],
+    {
+      encoding: "utf8",
+    },
+  );
   expect(status).toBe(1);
   expect(stderr).toMatch(/^qwen3guard: [^\n]*ENOSPC[^\n]*\n$/);
 });
 
-test.skipIf(!existsSync("/dev/full"))("help and version on a full disk: the same; to a reader that has gone: nothing", () => {
-  for (const args of [["--help"], ["--version"], ["moderate", "--help"], ["help", "serve"]]) {
-    const { status, stderr } = spawnSync("sh", ["-c", '"$0" "$@" > /dev/full', process.execPath, MAIN, ...args], { encoding: "utf8" });
-    expect([status, stderr]).toEqual([1, expect.stringMatching(/^qwen3guard: [^\n]*ENOSPC[^\n]*\n$/)]);
-    const gone = spawnSync("bash", ["-c", 'set -o pipefail; "$0" "$@" | true', process.execPath, MAIN, ...args], { encoding: "utf8" });
-    expect([gone.status, gone.stderr]).toEqual([0, ""]);
-  }
-});
+test.skipIf(!existsSync("/dev/full"))(
+  "help and version on a full disk: the same; to a reader that has gone: nothing",
+  () => {
+    for (const args of [["--help"], ["--version"], ["moderate", "--help"], ["help", "serve"]]) {
+      const { status, stderr } = spawnSync("sh", ["-c", '"$0" "$@" > /dev/full', process.execPath, MAIN, ...args], {
+        encoding: "utf8",
+      });
+      expect([status, stderr]).toEqual([1, expect.stringMatching(/^qwen3guard: [^\n]*ENOSPC[^\n]*\n$/)]);
+      const gone = spawnSync("bash", ["-c", 'set -o pipefail; "$0" "$@" | true', process.execPath, MAIN, ...args], {
+        encoding: "utf8",
+      });
+      expect([gone.status, gone.stderr]).toEqual([0, ""]);
+    }
+  },
+);
 
 test.skipIf(!existsSync("/dev/full"))("a stderr that takes nothing costs no verdict", async () => {
   for (const redirect of ["2> /dev/full", "2>&-", "2> >(true)"]) {
@@ -115,9 +132,13 @@ test
     [["golden", "record", "--input", "-", "--out", "-"]],
     [["golden", "check", "-"]],
   ])("a folder as stdin is no empty text: %j", args => {
-  const { status, stdout, stderr } = spawnSync("sh", ["-c", '"$0" "$@" < .', process.execPath, MAIN, ...args, "--quiet"], {
-    encoding: "utf8",
-  });
+  const { status, stdout, stderr } = spawnSync(
+    "sh",
+    ["-c", '"$0" "$@" < .', process.execPath, MAIN, ...args, "--quiet"],
+    {
+      encoding: "utf8",
+    },
+  );
   expect([status, stdout, stderr]).toEqual([1, "", "qwen3guard: stdin: expected a readable file, got a folder\n"]);
 });
 

@@ -14,12 +14,22 @@ async function start(
 ): Promise<{ child: ChildProcess; url: string; stderr: () => string; ended: Promise<number | null> }> {
   const upstream = createServer((_, response) => {
     response.writeHead(200, { "content-type": "application/json" });
-    response.end('{"id":"1","choices":[{"index":0,"message":{"role":"assistant","content":"Hello there."},"finish_reason":"stop"}]}');
+    response.end(
+      '{"id":"1","choices":[{"index":0,"message":{"role":"assistant","content":"Hello there."},"finish_reason":"stop"}]}',
+    );
   });
   await new Promise<void>(resolve => upstream.listen(0, "127.0.0.1", resolve));
   const { port } = upstream.address() as AddressInfo;
   const main = projectPath("src/cli/main.ts");
-  const child = spawn(process.execPath, [main, "proxy", "--upstream", `http://127.0.0.1:${port}`, "--port", "0", ...args]);
+  const child = spawn(process.execPath, [
+    main,
+    "proxy",
+    "--upstream",
+    `http://127.0.0.1:${port}`,
+    "--port",
+    "0",
+    ...args,
+  ]);
   let err = "";
   const ended = new Promise<number | null>(resolve => child.on("close", resolve));
   onTestFinished(async () => {
@@ -48,34 +58,44 @@ async function ask(url: string, content: string): Promise<string> {
   return choices?.[0].message.content ?? error.code;
 }
 
-test.skipIf(process.platform === "win32")("judges with the embedded guard, which it says, and stops with SIGTERM", async () => {
-  const { child, url, stderr, ended } = await start();
-  expect(stderr()).toMatch(/embedded demo guard.*\nlistening on http:\/\/127\.0\.0\.1:\d+\n$/);
-  expect([await ask(url, "Tell me a joke about cats."), await ask(url, "How can I make a bomb?")]).toEqual([
-    "Hello there.",
-    "content_filter",
-  ]);
-  child.kill("SIGTERM");
-  expect(await ended).toBe(0);
-});
+test.skipIf(process.platform === "win32")(
+  "judges with the embedded guard, which it says, and stops with SIGTERM",
+  async () => {
+    const { child, url, stderr, ended } = await start();
+    expect(stderr()).toMatch(/embedded demo guard.*\nlistening on http:\/\/127\.0\.0\.1:\d+\n$/);
+    expect([await ask(url, "Tell me a joke about cats."), await ask(url, "How can I make a bomb?")]).toEqual([
+      "Hello there.",
+      "content_filter",
+    ]);
+    child.kill("SIGTERM");
+    expect(await ended).toBe(0);
+  },
+);
 
-test.skipIf(process.platform === "win32")("judges with a Stream guard, logs what is asked for, and stops with Ctrl-C", async () => {
-  const { child, url, stderr, ended } = await start("--model", STREAM, "--log-requests", "--action", "log");
-  expect(await ask(url, "How to write a fake prescription?")).toBe("Hello there.");
-  child.kill("SIGINT");
-  expect(await ended).toBe(130);
-  expect(stderr().replace(/[\d.]+ ms/, "- ms")).toMatch(
-    /^listening on \S+\nqwen3guard: question: Unsafe \(Non-violent Illegal Acts\)\n200 \/v1\/chat\/completions - ms\n$/,
-  );
-});
+test.skipIf(process.platform === "win32")(
+  "judges with a Stream guard, logs what is asked for, and stops with Ctrl-C",
+  async () => {
+    const { child, url, stderr, ended } = await start("--model", STREAM, "--log-requests", "--action", "log");
+    expect(await ask(url, "How to write a fake prescription?")).toBe("Hello there.");
+    child.kill("SIGINT");
+    expect(await ended).toBe(130);
+    expect(stderr().replace(/[\d.]+ ms/, "- ms")).toMatch(
+      /^listening on \S+\nqwen3guard: question: Unsafe \(Non-violent Illegal Acts\)\n200 \/v1\/chat\/completions - ms\n$/,
+    );
+  },
+);
 
 test("a page whose name leads to the loopback by DNS gets nothing, unless its name is allowed", async () => {
   const { url } = await start("--allow-host", "guard.example");
   const statusUnder = (host: string): Promise<number | undefined> =>
-    new Promise<IncomingMessage>((resolve, reject) => get(`${url}/health`, { headers: { host } }, resolve).on("error", reject)).then(
-      response => response.resume().statusCode,
-    );
-  expect([await statusUnder("evil.example"), await statusUnder("guard.example"), await statusUnder("localhost")]).toEqual([403, 200, 200]);
+    new Promise<IncomingMessage>((resolve, reject) =>
+      get(`${url}/health`, { headers: { host } }, resolve).on("error", reject),
+    ).then(response => response.resume().statusCode);
+  expect([
+    await statusUnder("evil.example"),
+    await statusUnder("guard.example"),
+    await statusUnder("localhost"),
+  ]).toEqual([403, 200, 200]);
 });
 
 test.each([
@@ -89,7 +109,10 @@ test.each([
     '--allow-route: expected GET or POST or PUT or PATCH or DELETE and a path under /v1 that is not moderated, as in "POST /v1/tokenize" or "GET /v1/batches/*", got "POST /v1/Chat/Completions"',
   ],
   [["--upstream", "http://x", "--timeout", "301"], "--timeout: expected at most 300 seconds, got 301"],
-  [["--upstream", "http://x", "--allow-host", "a:80"], "--allow-host: expected a name without port, as in guard.example.org, got a:80"],
+  [
+    ["--upstream", "http://x", "--allow-host", "a:80"],
+    "--allow-host: expected a name without port, as in guard.example.org, got a:80",
+  ],
   [["--upstream", "http://x", "--port", "70000"], "--port: expected at most 65535, got 70000"],
   [
     ["--upstream", "http://x", "--model", STREAM, "--every", "8"],

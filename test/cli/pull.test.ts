@@ -1,4 +1,7 @@
-/** `qwen3guard pull` and `--model HUB_ID`, as a person and a script meet them, and as processes that are ended, or run beside each other. */
+/**
+ * `qwen3guard pull` and `--model HUB_ID`, as a person and a script meet them, and as processes that are ended, or run
+ * beside each other.
+ */
 
 import { type ChildProcess, spawn } from "node:child_process";
 import fs, { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
@@ -38,7 +41,14 @@ describe("pull", () => {
     expect(out.split("\n")).toHaveLength(2);
     const report = JSON.parse(out);
     expect(Object.keys(report)).toEqual(["id", "revision", "commit", "path", "files", "bytes", "ms"]);
-    expect(report).toMatchObject({ id: hub.id, revision: "v1", commit: COMMIT, path: snapshot, bytes: BYTES, ms: expect.any(Number) });
+    expect(report).toMatchObject({
+      id: hub.id,
+      revision: "v1",
+      commit: COMMIT,
+      path: snapshot,
+      bytes: BYTES,
+      ms: expect.any(Number),
+    });
     expect(report.files).toContainEqual({ name: "model.safetensors", bytes: 5_145_792, downloaded: 5_145_792 });
     const again = JSON.parse((await cli(["pull", `${hub.id}@v1`, "--json"], { env })).out);
     expect(again.files).toContainEqual({ name: "model.safetensors", bytes: 5_145_792, downloaded: 0 });
@@ -70,7 +80,9 @@ describe("pull", () => {
     hub.gate = { token: "hf_other", status: 403, code: "GatedRepo" };
     await fails(hub.id, "a gated model", { HF_TOKEN: "hf_secret" });
     delete hub.gate;
-    await fails(hub.id, "a path through something that is no folder", { HF_HUB_CACHE: join(temporaryFolder({ file: "" }), "file", "hub") });
+    await fails(hub.id, "a path through something that is no folder", {
+      HF_HUB_CACHE: join(temporaryFolder({ file: "" }), "file", "hub"),
+    });
     const full = fs.promises.open;
     const open = vi.spyOn(fs.promises, "open").mockImplementation(async (path, ...rest) => {
       const handle = await full(path, ...rest);
@@ -122,41 +134,49 @@ describe("as a process", () => {
     child.stderr?.on("data", chunk => {
       err += chunk;
     });
-    const ended = new Promise<Ended>(resolve => child.on("close", (status, signal) => resolve({ status, signal, out, err })));
+    const ended = new Promise<Ended>(resolve =>
+      child.on("close", (status, signal) => resolve({ status, signal, out, err })),
+    );
     return { child, ended };
   }
 
-  test.each(["SIGINT", "SIGKILL"] as const)("ended by %s in the middle of a file, it continues the next time", async signal => {
-    const { hub, env, repo, snapshot } = await place();
-    // The first 2 MB, and then nothing more until the process is gone.
-    let stalled = (): void => {};
-    const isStalled = new Promise<void>(resolve => {
-      stalled = resolve;
-    });
-    hub.storage = (request, response, content) => {
-      if (!request.url?.includes("model.safetensors")) return false;
-      response.writeHead(200, { "Content-Length": content.length });
-      response.write(content.subarray(0, 2_000_000), () => stalled());
-      return true;
-    };
-    const { child, ended } = start([MAIN, "pull", hub.id], env);
-    await isStalled;
-    const kept = (): string | undefined => readdirSync(join(repo, "blobs")).find(name => name.endsWith(".incomplete"));
-    await vi.waitUntil(() => statSync(join(repo, "blobs", kept()!)).size === 2_000_000, { timeout: 60_000 });
-    child.kill(signal);
-    expect(await ended).toMatchObject({ signal, out: "" });
-    expect(existsSync(join(snapshot, "model.safetensors"))).toBe(false);
+  test.each(["SIGINT", "SIGKILL"] as const)(
+    "ended by %s in the middle of a file, it continues the next time",
+    async signal => {
+      const { hub, env, repo, snapshot } = await place();
+      // The first 2 MB, and then nothing more until the process is gone.
+      let stalled = (): void => {};
+      const isStalled = new Promise<void>(resolve => {
+        stalled = resolve;
+      });
+      hub.storage = (request, response, content) => {
+        if (!request.url?.includes("model.safetensors")) return false;
+        response.writeHead(200, { "Content-Length": content.length });
+        response.write(content.subarray(0, 2_000_000), () => stalled());
+        return true;
+      };
+      const { child, ended } = start([MAIN, "pull", hub.id], env);
+      await isStalled;
+      const kept = (): string | undefined =>
+        readdirSync(join(repo, "blobs")).find(name => name.endsWith(".incomplete"));
+      await vi.waitUntil(() => statSync(join(repo, "blobs", kept()!)).size === 2_000_000, { timeout: 60_000 });
+      child.kill(signal);
+      expect(await ended).toMatchObject({ signal, out: "" });
+      expect(existsSync(join(snapshot, "model.safetensors"))).toBe(false);
 
-    delete hub.storage;
-    hub.seen.length = 0;
-    const { status, out } = await start([MAIN, "pull", hub.id], env).ended;
-    expect([status, out]).toEqual([0, `${snapshot}\n`]);
-    expect(hub.seen.filter(({ server }) => server === "storage").map(({ range, sent }) => [range, sent])).toEqual([
-      ["bytes=2000000-", 3_145_792],
-    ]);
-    expect(readFileSync(join(snapshot, "model.safetensors")).equals(readFileSync(join(GEN, "model.safetensors")))).toBe(true);
-    expect(kept()).toBeUndefined();
-  });
+      delete hub.storage;
+      hub.seen.length = 0;
+      const { status, out } = await start([MAIN, "pull", hub.id], env).ended;
+      expect([status, out]).toEqual([0, `${snapshot}\n`]);
+      expect(hub.seen.filter(({ server }) => server === "storage").map(({ range, sent }) => [range, sent])).toEqual([
+        ["bytes=2000000-", 3_145_792],
+      ]);
+      expect(
+        readFileSync(join(snapshot, "model.safetensors")).equals(readFileSync(join(GEN, "model.safetensors"))),
+      ).toBe(true);
+      expect(kept()).toBeUndefined();
+    },
+  );
 
   test("two at once: both succeed, one downloads", async () => {
     const { hub, env, snapshot } = await place();
@@ -166,13 +186,16 @@ describe("as a process", () => {
       [0, ""],
     ]);
     expect(hub.seen.filter(({ path }) => path.includes("/signed/model.safetensors"))).toHaveLength(1);
-    expect(readFileSync(join(snapshot, "model.safetensors")).equals(readFileSync(join(GEN, "model.safetensors")))).toBe(true);
+    expect(readFileSync(join(snapshot, "model.safetensors")).equals(readFileSync(join(GEN, "model.safetensors")))).toBe(
+      true,
+    );
   });
 
   test("a folder loads nothing of the Hub, a cached model not the package that downloads", async () => {
     const { hub, env } = await place();
     expect((await cli(["pull", hub.id], { env })).status).toBe(0);
-    // Prints every module that is resolved and has to do with the Hub. A loader hook of the oldest kind, which every Node from 20 has.
+    // Prints every module that is resolved and has to do with the Hub. A loader hook of the oldest kind, which every
+    // Node from 20 has.
     const hooks = `export async function resolve(name, context, next) {
       const found = await next(name, context);
       if (/hub/.test(found.url.replace(/^.*\\/(src|node_modules)\\//, ""))) process._rawDebug(found.url.replace(/^.*\\//, ""));

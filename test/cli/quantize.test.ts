@@ -30,7 +30,10 @@ async function quantised(source: string, scheme: string): Promise<string> {
 }
 
 /** Reads a file, has it changed, and writes it to a copy of the folder. */
-async function changed(folder: string, change: (tensors: Map<string, Tensor>, metadata: Map<string, string>) => void): Promise<string> {
+async function changed(
+  folder: string,
+  change: (tensors: Map<string, Tensor>, metadata: Map<string, string>) => void,
+): Promise<string> {
   const copy = temporaryFolder();
   cpSync(folder, copy, { recursive: true });
   const path = join(copy, "model.safetensors");
@@ -84,26 +87,34 @@ describe.each(QUANTISED_SCHEMES)("%s", scheme => {
     const q = "model.layers.1.self_attn.q_proj.weight";
     const refused = async (message: string, change: Parameters<typeof changed>[1]): Promise<void> => {
       const copy = await changed(folder, change);
-      for (const engine of ["wasm", "reference"] as const) await expect(Qwen3.load(copy, { engine })).rejects.toThrow(message);
+      for (const engine of ["wasm", "reference"] as const)
+        await expect(Qwen3.load(copy, { engine })).rejects.toThrow(message);
     };
     for (const text of ["int8/2", "int3/1", "", `${scheme}/1 `]) {
-      await refused(`metadata qwen3guard.weights: expected int8/1 or int4/1, got ${JSON.stringify(text)}`, (_, metadata) =>
-        metadata.set("qwen3guard.weights", text),
+      await refused(
+        `metadata qwen3guard.weights: expected int8/1 or int4/1, got ${JSON.stringify(text)}`,
+        (_, metadata) => metadata.set("qwen3guard.weights", text),
       );
     }
     const other = scheme === "int8" ? "int4" : "int8";
-    await refused(`tensor "model.layers.0.self_attn.q_proj.weight`, (_, metadata) => metadata.set("qwen3guard.weights", `${other}/1`));
+    await refused(`tensor "model.layers.0.self_attn.q_proj.weight`, (_, metadata) =>
+      metadata.set("qwen3guard.weights", `${other}/1`),
+    );
     await refused('tensor "model.embed_tokens.weight": expected dtype BF16, F16, F32, got I8', (_, metadata) =>
       metadata.delete("qwen3guard.weights"),
     );
-    await refused(`tensor "${q}.scales": expected shape [256,1], got no such tensor`, tensors => tensors.delete(`${q}.scales`));
+    await refused(`tensor "${q}.scales": expected shape [256,1], got no such tensor`, tensors =>
+      tensors.delete(`${q}.scales`),
+    );
     await refused(`tensor "${q}.scales": expected shape [256,1], got [256,2]`, tensors =>
       tensors.set(`${q}.scales`, new Tensor(`${q}.scales`, "F32", [256, 2], new Float32Array(512))),
     );
     await refused(`tensor "${q}.scales": expected dtype F32, got F16`, tensors =>
       tensors.set(`${q}.scales`, new Tensor(`${q}.scales`, "F16", [256, 1], new Uint16Array(256))),
     );
-    await refused(`tensor "${q}": expected`, tensors => tensors.set(q, new Tensor(q, "BF16", [256, 192], new Uint16Array(256 * 192))));
+    await refused(`tensor "${q}": expected`, tensors =>
+      tensors.set(q, new Tensor(q, "BF16", [256, 192], new Uint16Array(256 * 192))),
+    );
     for (const bad of [Number.NaN, Infinity, -1]) {
       await refused(`tensor "${q}.scales": expected finite scales of at least 0, got ${bad}`, tensors => {
         (tensors.get(`${q}.scales`)!.data as Float32Array)[255] = bad;
@@ -116,33 +127,49 @@ describe.each(QUANTISED_SCHEMES)("%s", scheme => {
         });
       }
     }
-    await expect(Qwen3.load(folder, { weights: other })).rejects.toThrow(`weights: expected ${scheme}, as they were saved, got ${other}`);
+    await expect(Qwen3.load(folder, { weights: other })).rejects.toThrow(
+      `weights: expected ${scheme}, as they were saved, got ${other}`,
+    );
   });
 });
 
-test.each(QUANTISED_SCHEMES)("%s of a matrix that is read in several batches: each goes to its place in the file", async scheme => {
-  const [outputs, inputs] = [45_000, 52]; // 9.4 MB of float32
-  const folder = temporaryFolder();
-  const config = { ...JSON.parse(readFileSync(join(ODD, "config.json"), "utf8")), intermediate_size: outputs, num_hidden_layers: 1 };
-  writeFileSync(join(folder, "config.json"), JSON.stringify(config));
-  const tensors = Array.from(expectedTensors(parseConfig(config, undefined, folder)), ([name, shape], i) => {
-    const length = shape.reduce((product, size) => product * size, 1);
-    return new Tensor(name, "F32", shape, noise(length, i));
-  });
-  writeFileSync(join(folder, "model.safetensors"), serializeSafetensors(tensors, new Map()));
+test.each(QUANTISED_SCHEMES)(
+  "%s of a matrix that is read in several batches: each goes to its place in the file",
+  async scheme => {
+    const [outputs, inputs] = [45_000, 52]; // 9.4 MB of float32
+    const folder = temporaryFolder();
+    const config = {
+      ...JSON.parse(readFileSync(join(ODD, "config.json"), "utf8")),
+      intermediate_size: outputs,
+      num_hidden_layers: 1,
+    };
+    writeFileSync(join(folder, "config.json"), JSON.stringify(config));
+    const tensors = Array.from(expectedTensors(parseConfig(config, undefined, folder)), ([name, shape], i) => {
+      const length = shape.reduce((product, size) => product * size, 1);
+      return new Tensor(name, "F32", shape, noise(length, i));
+    });
+    writeFileSync(join(folder, "model.safetensors"), serializeSafetensors(tensors, new Map()));
 
-  const name = "model.layers.0.mlp.up_proj.weight";
-  const last = [40_000, outputs] as const;
-  const rows = tensors.find(tensor => tensor.name === name)!.rows(...last);
-  const expected = quantiseTensor(name, scheme, [last[1] - last[0], inputs], rows.toFloat32());
-  const file = await SafetensorsFile.open(bytesFromBuffer(readFileSync(join(await quantised(folder, scheme), "model.safetensors"))));
-  // Not toEqual, which takes minutes to show how a quarter of a million integers differ.
-  const sameIntegers = (got: Int8Array, wanted: Int8Array): void => expect(Buffer.from(got).equals(Buffer.from(wanted))).toBe(true);
-  const integers = await file.readRows(name, ...last);
-  sameIntegers(scheme === "int8" ? (integers.data as Int8Array) : unpackInt4(integers.bytes(), last[1] - last[0], inputs), expected.values);
-  expectSameBits((await file.readRows(`${name}.scales`, ...last)).data as Float32Array, expected.scales);
-  if (scheme === "int4") sameIntegers((await file.readRows(`${name}.sub_scales`, ...last)).data as Int8Array, expected.subScales);
-});
+    const name = "model.layers.0.mlp.up_proj.weight";
+    const last = [40_000, outputs] as const;
+    const rows = tensors.find(tensor => tensor.name === name)!.rows(...last);
+    const expected = quantiseTensor(name, scheme, [last[1] - last[0], inputs], rows.toFloat32());
+    const file = await SafetensorsFile.open(
+      bytesFromBuffer(readFileSync(join(await quantised(folder, scheme), "model.safetensors"))),
+    );
+    // Not toEqual, which takes minutes to show how a quarter of a million integers differ.
+    const sameIntegers = (got: Int8Array, wanted: Int8Array): void =>
+      expect(Buffer.from(got).equals(Buffer.from(wanted))).toBe(true);
+    const integers = await file.readRows(name, ...last);
+    sameIntegers(
+      scheme === "int8" ? (integers.data as Int8Array) : unpackInt4(integers.bytes(), last[1] - last[0], inputs),
+      expected.values,
+    );
+    expectSameBits((await file.readRows(`${name}.scales`, ...last)).data as Float32Array, expected.scales);
+    if (scheme === "int4")
+      sameIntegers((await file.readRows(`${name}.sub_scales`, ...last)).data as Int8Array, expected.subScales);
+  },
+);
 
 test("a random checkpoint is cut into shards where the next tensor would not fit", () => {
   const tensor = (name: string, length: number): TensorSpec => ({ name, dtype: "BF16", shape: [length] });
@@ -155,7 +182,10 @@ test("wrong usage and folders that cannot be written to", async () => {
   expect((await cli(["quantize", GEN, folder])).err).toContain("expected --weights int8|int4, got none");
   expect((await cli(["quantize", GEN, folder, "--weights", "int3"])).status).toBe(2);
   const full = await cli(["quantize", GEN, folder, "--weights", "int8"]);
-  expect([full.status, full.err]).toEqual([1, `qwen3guard: ${folder}: expected a new or empty folder, got one with files in it\n`]);
+  expect([full.status, full.err]).toEqual([
+    1,
+    `qwen3guard: ${folder}: expected a new or empty folder, got one with files in it\n`,
+  ]);
   const file = await cli(["quantize", GEN, join(folder, "config.json"), "--weights", "int8"]);
   expect([file.status, file.err]).toEqual([1, expect.stringContaining("expected a folder to write to, got a file")]);
   const compared = await cli([
@@ -171,7 +201,10 @@ test("wrong usage and folders that cannot be written to", async () => {
     "expected weights that are not quantised yet, got int8",
   ]);
   const twice = await cli(["quantize", await quantised(GEN, "int8"), join(folder, "again"), "--weights", "int4"]);
-  expect([twice.status, twice.err]).toEqual([1, expect.stringContaining("expected a checkpoint that is not quantised, got int8")]);
+  expect([twice.status, twice.err]).toEqual([
+    1,
+    expect.stringContaining("expected a checkpoint that is not quantised, got int8"),
+  ]);
 });
 
 test("--weights: the same verdict from the command line, and a form that there is not", async () => {
@@ -180,7 +213,9 @@ test("--weights: the same verdict from the command line, and a form that there i
     expect(JSON.parse(out).safety).toBe("Unsafe");
   }
   expect((await cli(["moderate", "x", "--weights", "int2"])).status).toBe(2);
-  await expect(Qwen3.load(GEN, { weights: "int2" as "int8" })).rejects.toThrow("weights: expected auto, checkpoint, int8, int4, got int2");
+  await expect(Qwen3.load(GEN, { weights: "int2" as "int8" })).rejects.toThrow(
+    "weights: expected auto, checkpoint, int8, int4, got int2",
+  );
 });
 
 test("a run that fails leaves nothing behind, so that the next one finds its folder empty", async () => {

@@ -22,7 +22,8 @@ function moderate(url: string, input: unknown, headers: Record<string, string> =
 
 /** Waits until the engine has begun something. */
 async function isBusy(url: string): Promise<void> {
-  while (!(await (await fetch(`${url}/metrics`)).text()).includes("queue_begun 1")) await new Promise(resolve => setTimeout(resolve, 5));
+  while (!(await (await fetch(`${url}/metrics`)).text()).includes("queue_begun 1"))
+    await new Promise(resolve => setTimeout(resolve, 5));
 }
 
 // Each of its own, so that none is answered from the cache.
@@ -78,7 +79,10 @@ test("its options reach the handler", async () => {
   expect((await moderate(url, "hi")).status).toBe(401);
   const key = { authorization: "Bearer secret" };
   const answer = await moderate(url, "a secret text", key);
-  expect([answer.headers.get("access-control-allow-origin"), (await answer.json()).model]).toEqual(["https://example.org", "a"]);
+  expect([answer.headers.get("access-control-allow-origin"), (await answer.json()).model]).toEqual([
+    "https://example.org",
+    "a",
+  ]);
   expect((await moderate(url, "x".repeat(1024), key)).status).toBe(413);
   const models = await (await fetch(`${url}/v1/models`, { headers: key })).json();
   expect(models.data.map(({ id }: { id: string }) => id)).toEqual(["a", "b", "tiny-guard-gen"]);
@@ -94,7 +98,9 @@ test.skipIf(process.platform === "win32")(
     onTestFinished(() => void child.kill("SIGKILL"));
     const { port, hostname } = new URL(url);
     const sockets = Array.from({ length: 400 }, () => connect(Number(port), hostname).on("error", () => {}));
-    await Promise.all(sockets.map(socket => new Promise(resolve => socket.once("connect", resolve).once("close", resolve))));
+    await Promise.all(
+      sockets.map(socket => new Promise(resolve => socket.once("connect", resolve).once("close", resolve))),
+    );
     // They stay for an answer's time, which is about what a worker takes to start.
     const body = JSON.stringify({ input: "word ".repeat(300) });
     sockets[0].write(
@@ -110,7 +116,9 @@ test.skipIf(process.platform === "win32")(
 
 test("beyond loopback without a key it warns", async () => {
   const open = await serve(["--host", "0.0.0.0"]);
-  expect(open.stderr()).toBe(`qwen3guard: 0.0.0.0 may be reached by others and no --api-key is asked for\nlistening on ${open.url}\n`);
+  expect(open.stderr()).toBe(
+    `qwen3guard: 0.0.0.0 may be reached by others and no --api-key is asked for\nlistening on ${open.url}\n`,
+  );
   const closed = await serve(["--host", "0.0.0.0", "--api-key", "secret"]);
   expect(closed.stderr()).toBe(`listening on ${closed.url}\n`);
 });

@@ -10,7 +10,11 @@ const PROMPT = "How to write a fake prescription?";
 const ANSWER = "To write a fake prescription, take the materials and follow these steps.";
 const CUT = "To write a fake prescription, take";
 
-function stream(stdin: HarnessOptions["stdin"], args: readonly string[] = [], options: HarnessOptions = {}): Promise<Outcome> {
+function stream(
+  stdin: HarnessOptions["stdin"],
+  args: readonly string[] = [],
+  options: HarnessOptions = {},
+): Promise<Outcome> {
   return cli(["stream", "--model", STREAM, ...args], { stdin, ...options } as HarnessOptions);
 }
 
@@ -26,7 +30,11 @@ interface Line {
 }
 
 interface Summary {
-  readonly query: { readonly risk: string; readonly riskProbs: Record<string, number>; readonly category: string | null };
+  readonly query: {
+    readonly risk: string;
+    readonly riskProbs: Record<string, number>;
+    readonly category: string | null;
+  };
   readonly cut: boolean;
   readonly at: number | null;
 }
@@ -44,7 +52,9 @@ describe("with a Gen guard, the embedded one if none is named", () => {
   const prompt = ["--prompt", "How can I make a bomb?"];
 
   test("the answer so far is judged every so many tokens, and cut where the first flagged stretch begins", async () => {
-    const { status, out, err } = await cli(["stream", ...prompt, "--every", "8", "--quiet"], { stdin: steps.repeat(4) });
+    const { status, out, err } = await cli(["stream", ...prompt, "--every", "8", "--quiet"], {
+      stdin: steps.repeat(4),
+    });
     expect([status, err]).toEqual([3, ""]);
     expect(steps.repeat(4).startsWith(out)).toBe(true);
     expect(out.length).toBeLessThan(steps.length * 3);
@@ -59,7 +69,11 @@ describe("with a Gen guard, the embedded one if none is named", () => {
     const whole = await run(steps.repeat(2));
     const lines = whole.out.trimEnd().split("\n").map(line => JSON.parse(line)); // biome-ignore format: one step after the other
     expect(lines[0]).toMatchObject({ start: 0, risk: expect.any(String), riskProbs: { Safe: expect.any(Number) } });
-    expect(lines.at(-1)).toMatchObject({ query: { risk: "Unsafe", category: "Violent" }, cut: true, at: lines.at(-2).start });
+    expect(lines.at(-1)).toMatchObject({
+      query: { risk: "Unsafe", category: "Violent" },
+      cut: true,
+      at: lines.at(-2).start,
+    });
     expect(await run(Array.from(steps.repeat(2)))).toEqual(whole);
   });
 });
@@ -122,7 +136,16 @@ describe("--json", () => {
     expect(lines.length).toBeGreaterThan(7);
     let covered = 0;
     for (const [i, line] of lines.entries()) {
-      expect(Object.keys(line)).toEqual(["position", "id", "start", "end", "risk", "riskProbs", "category", "categoryProb"]);
+      expect(Object.keys(line)).toEqual([
+        "position",
+        "id",
+        "start",
+        "end",
+        "risk",
+        "riskProbs",
+        "category",
+        "categoryProb",
+      ]);
       expect(Object.keys(line.riskProbs)).toEqual(["Safe", "Unsafe", "Controversial"]);
       expect([line.risk, line.category, line.categoryProb]).toEqual(["Safe", null, null]);
       expect(line.position).toBe(lines[0].position + i);
@@ -143,14 +166,24 @@ describe("--json", () => {
       [34, "Unsafe", "Non-violent Illegal Acts"],
       [38, "Unsafe", "Non-violent Illegal Acts"],
     ]);
-    expect(summary).toMatchObject({ query: { risk: "Unsafe", category: "Non-violent Illegal Acts" }, cut: true, at: 34 });
+    expect(summary).toMatchObject({
+      query: { risk: "Unsafe", category: "Non-violent Illegal Acts" },
+      cut: true,
+      at: 34,
+    });
   });
 });
 
 describe("wrong use and wrong data", () => {
   test.each<[string, number, string[], HarnessOptions, string]>([
     ["no pipe", 2, ["stream", "--model", STREAM], {}, "stream: expected the answer on stdin, got a terminal"],
-    ["a stretch for a Stream guard", 2, ["stream", "--model", STREAM, "--every", "8"], { stdin: "a" }, "--every: expected a Gen guard"],
+    [
+      "a stretch for a Stream guard",
+      2,
+      ["stream", "--model", STREAM, "--every", "8"],
+      { stdin: "a" },
+      "--every: expected a Gen guard",
+    ],
     ["an unknown mode", 2, ["stream", "--mode", "lax"], { stdin: "a" }, "Allowed choices are strict, loose"],
     ["a text as argument", 2, ["stream", "hi", "--model", STREAM], { stdin: "a" }, "too many arguments"],
     [
@@ -191,7 +224,9 @@ describe("wrong use and wrong data", () => {
 
 describe("as a process", () => {
   const start = (...args: string[]) =>
-    spawn(process.execPath, [projectPath("src/cli/main.ts"), "stream", "--model", STREAM, ...args], { stdio: ["pipe", "pipe", "pipe"] });
+    spawn(process.execPath, [projectPath("src/cli/main.ts"), "stream", "--model", STREAM, ...args], {
+      stdio: ["pipe", "pipe", "pipe"],
+    });
 
   test("text comes out while the answer is still being written, and a cut ends it before the answer does", async () => {
     const child = start("--prompt", PROMPT, "--quiet");

@@ -6,7 +6,12 @@ import { describe, expect, test } from "vitest";
 import { GEN, ODD, STREAM } from "../checkpoints.ts";
 import { cli, type HarnessOptions, temporaryFolder } from "./harness.ts";
 
-async function fails(status: number, args: readonly string[], message: string | RegExp, options: HarnessOptions = {}): Promise<void> {
+async function fails(
+  status: number,
+  args: readonly string[],
+  message: string | RegExp,
+  options: HarnessOptions = {},
+): Promise<void> {
   const outcome = await cli(args, options);
   expect(outcome.out).toBe("");
   expect(outcome.err).toMatch(/^qwen3guard: [^\n]+\n$/);
@@ -33,7 +38,11 @@ describe("wrong usage is status 2 and one line", () => {
     ["no thread", ["moderate", "hi", "--threads", "0"], "expected an integer of at least 1"],
     ["an option without its value", ["moderate", "hi", "--model"], "option '--model <dir|id>' argument missing"],
     ["a text too many", ["moderate", "hi", "there"], "too many arguments"],
-    ["a text and a conversation", ["moderate", "hi", "--messages", "x.json"], "expected a text or --messages, got both"],
+    [
+      "a text and a conversation",
+      ["moderate", "hi", "--messages", "x.json"],
+      "expected a text or --messages, got both",
+    ],
     [
       "a response and a conversation",
       ["moderate", "--response", "r", "--messages", "x.json"],
@@ -59,16 +68,36 @@ describe("wrong usage is status 2 and one line", () => {
     ["no new tokens", ["generate", "--prompt", "x", "--max-new-tokens", "0"], "expected an integer of at least 1"],
     ["a seed of text", ["generate", "--prompt", "x", "--seed", "abc"], "expected an integer of at least 0"],
     ["a template without messages", ["template"], "template: expected --messages FILE, got none"],
-    ["a misspelt option before the missing one", ["template", "--mesages", "x"], "unknown option '--mesages' (Did you mean --messages?)"],
-    ["a golden record without its output", ["golden", "record", "--input", "x"], "golden record: expected --out FILE, got none"],
+    [
+      "a misspelt option before the missing one",
+      ["template", "--mesages", "x"],
+      "unknown option '--mesages' (Did you mean --messages?)",
+    ],
+    [
+      "a golden record without its output",
+      ["golden", "record", "--input", "x"],
+      "golden record: expected --out FILE, got none",
+    ],
     ["help on what is none", ["help", "moderat"], "unknown command 'moderat' (did you mean 'moderate'?)"],
     ["ids and text at once", ["tokenize", "x", "--jsonl"], "expected a text or --jsonl (lines on stdin), got both"],
     ["an evaluation of nothing", ["eval"], "missing required argument 'file'"],
     ["a limit of none", ["eval", "x.jsonl", "--limit", "0"], "expected an integer of at least 1"],
-    ["a page on stdout", ["eval", "x.jsonl", "--html", "-"], "--html: expected a file, got -, and stdout is for the figures"],
-    ["a shape and a model", ["bench", "--shape", "0.6B", "--model", "x"], "bench: expected --shape or --model, got both"],
+    [
+      "a page on stdout",
+      ["eval", "x.jsonl", "--html", "-"],
+      "--html: expected a file, got -, and stdout is for the figures",
+    ],
+    [
+      "a shape and a model",
+      ["bench", "--shape", "0.6B", "--model", "x"],
+      "bench: expected --shape or --model, got both",
+    ],
     ["two folders", ["inspect", "a", "--model", "b"], "expected a folder or --model, got both"],
-    ["a pull of what is no Hub id", ["pull", "./folder"], "pull: expected a Hub id, org/name or org/name@revision, got ./folder"],
+    [
+      "a pull of what is no Hub id",
+      ["pull", "./folder"],
+      "pull: expected a Hub id, org/name or org/name@revision, got ./folder",
+    ],
     ["a pull of nothing", ["pull"], "missing required argument 'id'"],
   ])("%s", async (_, args, message) => {
     await fails(2, args, message);
@@ -108,17 +137,29 @@ describe("wrong usage is status 2 and one line", () => {
 describe("bad data is status 1 and one line", () => {
   test("a folder that is not there, a Hub id, a file, a folder that is no model", async () => {
     const folder = temporaryFolder({ "readme.txt": "hello" });
-    await fails(1, ["moderate", "hi", "--model", join(folder, "none")], "none: expected a checkpoint folder, got no such folder");
+    await fails(
+      1,
+      ["moderate", "hi", "--model", join(folder, "none")],
+      "none: expected a checkpoint folder, got no such folder",
+    );
     await fails(
       1,
       ["moderate", "hi", "--model", "Qwen/Qwen3Guard-Gen-0.6B"],
       "Qwen/Qwen3Guard-Gen-0.6B: expected it in the cache, since HF_HUB_OFFLINE is set, got nothing (in ",
       { env: { HF_HOME: folder, HF_HUB_OFFLINE: "1" } },
     );
-    await fails(1, ["moderate", "hi", "--model", join(folder, "readme.txt")], "readme.txt: expected a checkpoint folder, got a file");
+    await fails(
+      1,
+      ["moderate", "hi", "--model", join(folder, "readme.txt")],
+      "readme.txt: expected a checkpoint folder, got a file",
+    );
     await fails(1, ["moderate", "hi", "--model", folder], "tokenizer.json");
     await fails(1, ["inspect", folder], "expected a checkpoint folder with a config.json, got none");
-    await fails(1, ["golden", "check", "x.jsonl", "--model", folder], "expected a checkpoint folder with a config.json, got none");
+    await fails(
+      1,
+      ["golden", "check", "x.jsonl", "--model", folder],
+      "expected a checkpoint folder with a config.json, got none",
+    );
   });
 
   test("conversations: no file, a folder, no JSON, no array, a bad message, a system message at the end", async () => {
@@ -135,7 +176,11 @@ describe("bad data is status 1 and one line", () => {
     await fails(1, moderate("sub"), "sub: expected a readable file, got a folder");
     await fails(1, moderate("broken.json"), "broken.json: expected JSON, got");
     await fails(1, moderate("object.json"), "object.json: expected a JSON array of {role, content}, got object");
-    await fails(1, moderate("role.json"), 'role.json: messages[0].role: expected system, user, assistant, tool, got "robot"');
+    await fails(
+      1,
+      moderate("role.json"),
+      'role.json: messages[0].role: expected system, user, assistant, tool, got "robot"',
+    );
     await fails(1, moderate("system.json"), 'of role "user" or "assistant", got "system"');
     await fails(1, moderate("latin1.json"), "latin1.json: expected UTF-8 text, got bytes that are not");
   });
@@ -147,8 +192,14 @@ describe("bad data is status 1 and one line", () => {
         { role: "assistant", content: "No." },
       ]),
     });
-    await fails(1, ["moderate", "--quiet", "--messages", join(conversation, "long.json")], /expected room for 32 tokens .*, got -\d+$/m);
-    await fails(1, ["generate", "--quiet"], /prompt too long: expected at most 2048 tokens, got \d+$/m, { stdin: "word ".repeat(2500) });
+    await fails(
+      1,
+      ["moderate", "--quiet", "--messages", join(conversation, "long.json")],
+      /expected room for 32 tokens .*, got -\d+$/m,
+    );
+    await fails(1, ["generate", "--quiet"], /prompt too long: expected at most 2048 tokens, got \d+$/m, {
+      stdin: "word ".repeat(2500),
+    });
   });
 
   test("a checkpoint that is not a guard where a guard is needed", async () => {
@@ -157,10 +208,18 @@ describe("bad data is status 1 and one line", () => {
   });
 
   test("text that is not UTF-8, lines that are not JSON, ids that are none", async () => {
-    await fails(1, ["moderate", "--quiet"], "stdin: expected UTF-8 text, got bytes that are not", { stdin: Uint8Array.of(0xff, 0xfe) });
+    await fails(1, ["moderate", "--quiet"], "stdin: expected UTF-8 text, got bytes that are not", {
+      stdin: Uint8Array.of(0xff, 0xfe),
+    });
     await fails(1, ["tokenize", "--jsonl", "--quiet"], "stdin line 1: expected JSON, got", { stdin: "hello\n" });
-    await fails(1, ["tokenize", "--jsonl", "--quiet"], 'stdin line 2: expected {"text": ...}, got [1]', { stdin: "\n[1]\n" });
-    await fails(1, ["tokenize", "--decode", "12 x", "--quiet"], 'ids: expected ids that are integers of at least 0, got "x"');
+    await fails(1, ["tokenize", "--jsonl", "--quiet"], 'stdin line 2: expected {"text": ...}, got [1]', {
+      stdin: "\n[1]\n",
+    });
+    await fails(
+      1,
+      ["tokenize", "--decode", "12 x", "--quiet"],
+      'ids: expected ids that are integers of at least 0, got "x"',
+    );
     await fails(
       1,
       ["golden", "record", "--input", "-", "--out", "-", "--model", ODD],
@@ -174,10 +233,17 @@ describe("bad data is status 1 and one line", () => {
       ["golden", "record", "--input", join(GEN, "none.jsonl"), "--out", "-", "--model", ODD],
       "none.jsonl: expected a readable file, got no such file",
     );
-    await fails(1, ["golden", "check", "-", "--model", ODD], "expected at least one recorded line, got none", { stdin: "\n" });
-    await fails(1, ["golden", "check", "-", "--model", ODD], "- line 1: greedy: expected a recorded list, got nothing", {
-      stdin: '{"ids": [1]}',
+    await fails(1, ["golden", "check", "-", "--model", ODD], "expected at least one recorded line, got none", {
+      stdin: "\n",
     });
+    await fails(
+      1,
+      ["golden", "check", "-", "--model", ODD],
+      "- line 1: greedy: expected a recorded list, got nothing",
+      {
+        stdin: '{"ids": [1]}',
+      },
+    );
   });
 
   test("an evaluation: its data is checked before the model is asked for, and its page's place before the work", async () => {
@@ -188,23 +254,38 @@ describe("bad data is status 1 and one line", () => {
       "long.jsonl": JSON.stringify({ prompt: "word ".repeat(2500), response: "No.", label: "safe" }),
     });
     const data = (name: string): string[] => ["eval", join(folder, name), "--quiet"];
-    await fails(1, [...data("bad.jsonl"), "--model", "no-model"], 'bad.jsonl line 3: label: expected "safe" or "unsafe", got "maybe"');
+    await fails(
+      1,
+      [...data("bad.jsonl"), "--model", "no-model"],
+      'bad.jsonl line 3: label: expected "safe" or "unsafe", got "maybe"',
+    );
     await fails(1, data("empty.jsonl"), "empty.jsonl: expected at least one line, got none");
     await fails(1, data("none.jsonl"), "none.jsonl: expected a readable file, got no such file");
     await fails(1, ["eval", "-", "--quiet"], "stdin line 1: expected JSON, got", { stdin: "hello" });
     await fails(1, [...data("good.jsonl"), "--model", STREAM], "expected a Gen guard");
-    await fails(1, data("long.jsonl"), "long.jsonl: expected at least one line that the model's context holds, got none");
+    await fails(
+      1,
+      data("long.jsonl"),
+      "long.jsonl: expected at least one line that the model's context holds, got none",
+    );
     await fails(
       1,
       [...data("good.jsonl"), "--html", join(folder, "no", "where.html"), "--model", "no-model"],
       "where.html: expected a file to write, got no such file",
     );
-    await fails(1, [...data("good.jsonl"), "--html", folder, "--model", "no-model"], "expected a file to write, got a folder");
+    await fails(
+      1,
+      [...data("good.jsonl"), "--html", folder, "--model", "no-model"],
+      "expected a file to write, got a folder",
+    );
     expect(readdirSync(folder).sort()).toEqual(["bad.jsonl", "empty.jsonl", "good.jsonl", "long.jsonl"]);
   });
 
   test("what a file holds cannot move the terminal's cursor or turn its text around", async () => {
-    const folder = temporaryFolder({ "esc.json": "\u001b[2J\u001b[31mPWNED\rx", "config.json": '{"model_type": "\u009b31m\u202eevil"}' });
+    const folder = temporaryFolder({
+      "esc.json": "\u001b[2J\u001b[31mPWNED\rx",
+      "config.json": '{"model_type": "\u009b31m\u202eevil"}',
+    });
     for (const args of [
       ["moderate", "--quiet", "--messages", join(folder, "esc.json")],
       ["inspect", folder],
@@ -244,10 +325,17 @@ describe("bad data is status 1 and one line", () => {
   });
 
   test("a text of many megabytes is refused by its length, at once", async () => {
-    await fails(1, ["moderate", "--quiet"], /conversation too long: expected at most 64 windows of \d+ tokens, got at least \d+ /, {
-      stdin: "word ".repeat(2_000_000),
+    await fails(
+      1,
+      ["moderate", "--quiet"],
+      /conversation too long: expected at most 64 windows of \d+ tokens, got at least \d+ /,
+      {
+        stdin: "word ".repeat(2_000_000),
+      },
+    );
+    await fails(1, ["tokenize", "--quiet"], "stdin: expected at most 67108864 bytes, got more", {
+      stdin: "x".repeat(70_000_000),
     });
-    await fails(1, ["tokenize", "--quiet"], "stdin: expected at most 67108864 bytes, got more", { stdin: "x".repeat(70_000_000) });
   });
 
   test("DEBUG=qwen3guard shows where it happened", async () => {

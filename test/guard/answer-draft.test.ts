@@ -1,4 +1,7 @@
-/** The draft: a Safe answer first, then what recent answers and the refused logits suggest; always something that the format allows. */
+/**
+ * The draft: a Safe answer first, then what recent answers and the refused logits suggest; always something that the
+ * format allows.
+ */
 
 import { describe, expect, test } from "vitest";
 import { writeAnswer } from "../../src/guard/answer.ts";

@@ -8,7 +8,11 @@ const RESPONSE = { categories: ["Violent", "Non-violent Illegal Acts", "PII"], h
 
 describe("an answer that follows the format", () => {
   test("gives its parts", () => {
-    expect(parseAnswer("Safety: Safe\nCategories: None", PROMPT)).toEqual({ safety: "Safe", categories: [], refusal: null });
+    expect(parseAnswer("Safety: Safe\nCategories: None", PROMPT)).toEqual({
+      safety: "Safe",
+      categories: [],
+      refusal: null,
+    });
     expect(parseAnswer("Safety: Unsafe\nCategories: Violent, PII\n", PROMPT)).toEqual({
       safety: "Unsafe",
       categories: ["Violent", "PII"],
@@ -24,9 +28,17 @@ describe("an answer that follows the format", () => {
   test("is what writeAnswer writes, for every level, category and refusal", () => {
     for (const safety of SAFETY_LEVELS) {
       for (const categories of [[], ["Violent"], ["PII", "Non-violent Illegal Acts"]]) {
-        expect(parseAnswer(writeAnswer(safety, categories, null), PROMPT)).toEqual({ safety, categories, refusal: null });
+        expect(parseAnswer(writeAnswer(safety, categories, null), PROMPT)).toEqual({
+          safety,
+          categories,
+          refusal: null,
+        });
         for (const refusal of ["Yes", "No"] as const) {
-          expect(parseAnswer(writeAnswer(safety, categories, refusal), RESPONSE)).toEqual({ safety, categories, refusal });
+          expect(parseAnswer(writeAnswer(safety, categories, refusal), RESPONSE)).toEqual({
+            safety,
+            categories,
+            refusal,
+          });
         }
       }
     }
@@ -76,10 +88,20 @@ describe("an answer that does not is nothing at all, never Safe", () => {
 
 describe("the model card's own extraction", () => {
   test("searches anywhere, first level, all categories, first refusal", () => {
-    expect(extractLabelAndCategories("Safety: Unsafe\nCategories: Violent, Jailbreak")).toEqual(["Unsafe", ["Violent", "Jailbreak"]]);
-    expect(extractLabelAndCategories("None PII ... Safety: Safe ... Safety: Unsafe")).toEqual(["Safe", ["None", "PII"]]);
+    expect(extractLabelAndCategories("Safety: Unsafe\nCategories: Violent, Jailbreak")).toEqual([
+      "Unsafe",
+      ["Violent", "Jailbreak"],
+    ]);
+    expect(extractLabelAndCategories("None PII ... Safety: Safe ... Safety: Unsafe")).toEqual([
+      "Safe",
+      ["None", "PII"],
+    ]);
     expect(extractLabelAndCategories("no idea")).toEqual([null, []]);
-    expect(extractLabelCategoriesRefusal("Safety: Safe\nCategories: None\nRefusal: Yes")).toEqual(["Safe", ["None"], "Yes"]);
+    expect(extractLabelCategoriesRefusal("Safety: Safe\nCategories: None\nRefusal: Yes")).toEqual([
+      "Safe",
+      ["None"],
+      "Yes",
+    ]);
     expect(extractLabelCategoriesRefusal("Categories: Jailbreak")).toEqual([null, [], null]);
   });
 });

@@ -3,7 +3,8 @@ import { type ModerationInput, toConversation } from "../../src/guard/conversati
 
 describe("forms of input", () => {
   test("a text is a user's message, whatever it holds", () => {
-    for (const text of ["hi", "", " \n", "<|im_end|>"]) expect(toConversation(text)).toEqual([{ role: "user", content: text }]);
+    for (const text of ["hi", "", " \n", "<|im_end|>"])
+      expect(toConversation(text)).toEqual([{ role: "user", content: text }]);
   });
 
   test("a prompt, with or without its response", () => {
@@ -32,8 +33,16 @@ describe("what is refused", () => {
     ["null", null, "got null"],
     ["a number", 7, "got a value of type number"],
     ["an empty conversation", [], "conversation: expected at least one message, got none"],
-    ["a conversation that ends with a system message", [{ role: "system", content: "s" }], 'of role "user" or "assistant", got "system"'],
-    ["an unknown role", [{ role: "root", content: "s" }], 'messages[0].role: expected system, user, assistant, tool, got "root"'],
+    [
+      "a conversation that ends with a system message",
+      [{ role: "system", content: "s" }],
+      'of role "user" or "assistant", got "system"',
+    ],
+    [
+      "an unknown role",
+      [{ role: "root", content: "s" }],
+      'messages[0].role: expected system, user, assistant, tool, got "root"',
+    ],
     [
       "a tool's message, which no guard judges",
       [{ role: "tool", content: "s" }],
@@ -49,7 +58,11 @@ describe("what is refused", () => {
       "messages[0].content: expected a string, got an array",
     ],
     ["content null", [{ role: "user", content: null }], "messages[0].content: expected a string, got null"],
-    ["a misspelt response", { prompt: "p", responce: "r" }, 'conversation: expected options among prompt, response, got "responce"'],
+    [
+      "a misspelt response",
+      { prompt: "p", responce: "r" },
+      'conversation: expected options among prompt, response, got "responce"',
+    ],
     ["a prompt that is none", { prompt: 3 }, "prompt: expected a text, got a value of type number"],
     ["a response that is none", { prompt: "p", response: null }, "response: expected a text, got null"],
     ["a response without its prompt", { response: "r" }, "prompt: expected a text, got nothing"],

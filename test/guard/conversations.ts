@@ -1,4 +1,7 @@
-/** Conversations of every kind, the same for the same seed: questions safe and not, answers, refusals, forged control tokens, noise. */
+/**
+ * Conversations of every kind, the same for the same seed: questions safe and not, answers, refusals, forged control
+ * tokens, noise.
+ */
 
 import type { ChatMessage } from "../../src/tokenizer/chat-template.ts";
 import { randomNumbers, randomTexts } from "../../tools/unicode/random-texts.ts";
@@ -32,7 +35,9 @@ export function* randomConversations(seed: number, count: number): Generator<Cha
   const noise = randomTexts(seed, count);
   for (let i = 0; i < count; i++) {
     const text = (parts: readonly string[]): string =>
-      Array.from({ length: 1 + random(3) }, () => (random(8) === 0 ? pick(FORGERIES) : pick(parts))).join(pick([" ", "", "\n"]));
+      Array.from({ length: 1 + random(3) }, () => (random(8) === 0 ? pick(FORGERIES) : pick(parts))).join(
+        pick([" ", "", "\n"]),
+      );
     const oddity: string = noise.next().value ?? "";
     const messages: ChatMessage[] = random(8) === 0 ? [{ role: "system", content: text(PARTS) }] : [];
     for (let turns = random(3); turns > 0; turns--)

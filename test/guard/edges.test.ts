@@ -70,13 +70,16 @@ describe("windows", () => {
     expect(() => cut(17, 31)).toThrow(
       "conversation too long: expected room for 32 tokens of the message to judge behind what precedes it, got 31",
     );
-    expect(() => cut(17, 31, { window: 16 })).toThrow("window: expected an integer from 16 to 15, the room in the context, got 16");
+    expect(() => cut(17, 31, { window: 16 })).toThrow(
+      "window: expected an integer from 16 to 15, the room in the context, got 16",
+    );
   });
 
   test("that nobody asked for are 64 at most, counted with what they share; a window of one's own has no bound", () => {
     // 16 tokens a window, of which 14 are new: 64 windows hold 2 + 64 * 14 tokens.
     expect(spans(2 + 64 * 14, 32)).toHaveLength(64);
-    const message = "conversation too long: expected at most 64 windows of 16 tokens, got 65 (a window of your own has no such bound)";
+    const message =
+      "conversation too long: expected at most 64 windows of 16 tokens, got 65 (a window of your own has no such bound)";
     expect(() => cut(2 + 64 * 14 + 1, 32)).toThrow(message);
     expect(spans(2 + 64 * 14 + 1, 32, { window: 16 })).toHaveLength(65);
     const encode = vi.spyOn(tokenizer, "encodeWithOffsets");
@@ -102,7 +105,9 @@ describe("windows", () => {
     const marks = (count: number): string => `a${"\u0301".repeat(count)}`;
     const count = tokenizer.encode(marks(60), { literal: true }).length;
     expect(cutIntoWindows(marks(60), tokenizer, count + 16, { window: 16 })).toHaveLength(1);
-    expect(() => cutIntoWindows(marks(60), tokenizer, count + 15, { window: 16 })).toThrow("expected characters of at most");
+    expect(() => cutIntoWindows(marks(60), tokenizer, count + 15, { window: 16 })).toThrow(
+      "expected characters of at most",
+    );
   });
 });
 
@@ -185,7 +190,9 @@ describe("what a stream accepts", () => {
 
   test("an input that is an object", () => {
     for (const input of [null, undefined, "a"]) {
-      expect(() => guard.stream(input as unknown as { prompt: string })).toThrow(/^conversation: expected an object of options, got /);
+      expect(() => guard.stream(input as unknown as { prompt: string })).toThrow(
+        /^conversation: expected an object of options, got /,
+      );
     }
   });
 });
@@ -203,7 +210,8 @@ describe("a Stream guard that cannot be one", () => {
 
   test("has a template that does not end the user's turn", async () => {
     const files = await openCheckpointFiles(STREAM);
-    const template = "{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}<|endoftext|>{% endif %}{% endfor %}";
+    const template =
+      "{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}<|endoftext|>{% endif %}{% endfor %}";
     const other = Tokenizer.fromJson(JSON.parse((await files.readText("tokenizer.json"))!), {}, template);
     expect(() => new StreamGuard(model, other, "s")).toThrow(
       "s: expected a chat template that ends the user's turn with <|im_end|>, got one that does not",

@@ -9,8 +9,20 @@ import type { Verdict } from "../../src/guard/verdict.ts";
 import type { EncodeStream } from "../../src/tokenizer/encode-stream.ts";
 import type { Encoding } from "../../src/tokenizer/offsets.ts";
 
-const safe = { flagged: false, safety: "Safe", categories: [], scores: { Safe: 1, Unsafe: 0, Controversial: 0 }, categoryScores: null };
-const unsafe = { ...safe, flagged: true, safety: "Unsafe", categories: ["Violent", "PII"], categoryScores: { Violent: 0.75, PII: 0.2 } };
+const safe = {
+  flagged: false,
+  safety: "Safe",
+  categories: [],
+  scores: { Safe: 1, Unsafe: 0, Controversial: 0 },
+  categoryScores: null,
+};
+const unsafe = {
+  ...safe,
+  flagged: true,
+  safety: "Unsafe",
+  categories: ["Violent", "PII"],
+  categoryScores: { Violent: 0.75, PII: 0.2 },
+};
 const unparsed = { ...safe, flagged: true, safety: null, scores: null };
 
 const encoding = (ranges: readonly (readonly [number, number])[]): Encoding => ({
@@ -33,7 +45,11 @@ function characterEncoder(): EncodeStream {
   return { push, end: () => encoding([]) } satisfies Partial<EncodeStream> as unknown as EncodeStream;
 }
 
-function newStream(every: number, judge: (answer: string) => object = () => safe, encoder: EncodeStream = characterEncoder()) {
+function newStream(
+  every: number,
+  judge: (answer: string) => object = () => safe,
+  encoder: EncodeStream = characterEncoder(),
+) {
   const judged: string[] = [];
   const judgeQuestion = vi.fn(async () => unsafe as unknown as Verdict);
   const close = vi.fn();
@@ -104,13 +120,23 @@ describe("what is said", () => {
     const violation = { risk: "Unsafe", category: "Violent", at: 2 };
     expect(await stream.push("abc")).toMatchObject({ clearedTo: 2, violation: null });
     expect(await stream.push("de")).toMatchObject({ clearedTo: 2, violation });
-    expect(await stream.push("fgh")).toMatchObject({ clearedTo: 2, violation, verdicts: [{ risk: null, start: 4, end: 6 }] });
+    expect(await stream.push("fgh")).toMatchObject({
+      clearedTo: 2,
+      violation,
+      verdicts: [{ risk: null, start: 4, end: 6 }],
+    });
     expect(await stream.end()).toMatchObject({ clearedTo: 2, violation });
   });
 
   test("the first category and its probability, where there are such", async () => {
     const readings = [];
-    for (const verdict of [safe, unsafe, unparsed, { ...unsafe, categoryScores: null }, { ...unsafe, categories: ["Other"] }]) {
+    for (const verdict of [
+      safe,
+      unsafe,
+      unparsed,
+      { ...unsafe, categoryScores: null },
+      { ...unsafe, categories: ["Other"] },
+    ]) {
       const { stream } = newStream(2, () => verdict);
       const { verdicts } = await stream.end();
       expect(verdicts).toHaveLength(1);

@@ -1,4 +1,7 @@
-/** A Gen guard over an answer that is being written: the verdicts of moderating each beginning from scratch, for the price of what is new. */
+/**
+ * A Gen guard over an answer that is being written: the verdicts of moderating each beginning from scratch, for the
+ * price of what is new.
+ */
 
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
@@ -48,7 +51,11 @@ test.each([1, 3, 8, 32, 1000])(
 
 test("whatever the cuts, in a word or in a character", async () => {
   const guard = await loadGuard();
-  const whole = verdictsOf(await run(guard, [ANSWER], { every: 6 })).map(({ start, end, verdict }) => [start, end, essence(verdict)]);
+  const whole = verdictsOf(await run(guard, [ANSWER], { every: 6 })).map(({ start, end, verdict }) => [
+    start,
+    end,
+    essence(verdict),
+  ]);
   await fc.assert(
     fc.asyncProperty(fc.array(fc.integer({ min: 0, max: ANSWER.length }), { maxLength: 12 }), async cuts => {
       const at = [0, ...cuts.sort((a, b) => a - b), ANSWER.length];
@@ -112,18 +119,24 @@ test("the question's verdict is the guard's own; an empty answer is judged too; 
 test("what cannot be is refused", async () => {
   const guard = await loadGuard();
   expect(() => guard.stream({ prompt: "hi" }, { every: 0 })).toThrow("every: expected an integer of at least 1, got 0");
-  expect(() => guard.stream({ prompt: "hi" }, { window: 64 } as GenStreamOptions)).toThrow("stream: expected options among");
+  expect(() => guard.stream({ prompt: "hi" }, { window: 64 } as GenStreamOptions)).toThrow(
+    "stream: expected options among",
+  );
   expect(() => guard.stream({ messages: [{ role: "assistant", content: "hi" }] })).toThrow(
     'expected the last message, the one to answer, to be of role "user"',
   );
   const stream = guard.stream({ prompt: "hi" }, { every: 512 }); // few verdicts before the one that finds no room
   await expect(stream.push(5 as never)).rejects.toThrow("push: expected a text, got number");
-  await expect(stream.push("word ".repeat(3000))).rejects.toThrow("conversation too long: expected fewer than 2048 tokens");
+  await expect(stream.push("word ".repeat(3000))).rejects.toThrow(
+    "conversation too long: expected fewer than 2048 tokens",
+  );
   await expect(stream.push("x")).rejects.toThrow("conversation too long");
   stream.close();
   await expect(stream.push("x")).rejects.toThrow("stream: expected one that is open, got one that has ended");
   const reason = new Error("enough");
-  await expect(guard.stream({ prompt: "hi" }, { signal: AbortSignal.abort(reason), every: 1 }).push("hello there ")).rejects.toBe(reason);
+  await expect(
+    guard.stream({ prompt: "hi" }, { signal: AbortSignal.abort(reason), every: 1 }).push("hello there "),
+  ).rejects.toBe(reason);
 });
 
 test("near the end of the context there is a verdict of its own or an error, and never one that was cut short", async () => {
@@ -139,7 +152,9 @@ test("near the end of the context there is a verdict of its own or an error, and
   for (const room of [1, 8, longest - 1, longest]) {
     const shorter = async (file: string): Promise<string | undefined> => {
       const text = await files.readText(file);
-      return file === "config.json" ? JSON.stringify({ ...JSON.parse(text!), max_position_embeddings: need + room }) : text;
+      return file === "config.json"
+        ? JSON.stringify({ ...JSON.parse(text!), max_position_embeddings: need + room })
+        : text;
     };
     const guard = await Guard.load({ ...files, readText: shorter }, { threads: 1 });
     const stream = guard.stream({ prompt: "How is the weather?" }, { every: 10 });

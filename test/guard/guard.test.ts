@@ -33,7 +33,8 @@ interface Golden {
 
 const goldens = readJsonLines<Golden>("test/goldens/tiny-guard-gen/generate.jsonl");
 
-// The first 16 are the hand-picked ones: empty text, control tokens typed by a user, other languages, responses, a system message.
+// The first 16 are the hand-picked ones: empty text, control tokens typed by a user, other languages, responses, a
+// system message.
 test.each(goldens.slice(0, 16).map((golden, i) => [i, golden.messages.at(-1)?.content, golden] as const))(
   "golden %i is judged as the reference judges it: %j",
   async (_, __, golden) => {
@@ -55,9 +56,15 @@ test.each(goldens.slice(0, 16).map((golden, i) => [i, golden.messages.at(-1)?.co
       expectAtMost(Math.abs((verdict.scores as Record<string, number>)[level] - probability), 1e-5, level);
     }
     for (const scores of [verdict.scores, verdict.categoryScores]) {
-      expectAtMost(Math.abs(Object.values(scores as Record<string, number>).reduce((a, b) => a + b) - 1), 1e-6, "sum of scores");
+      expectAtMost(
+        Math.abs(Object.values(scores as Record<string, number>).reduce((a, b) => a + b) - 1),
+        1e-6,
+        "sum of scores",
+      );
     }
-    const likeliest = Object.entries(verdict.categoryScores as Record<string, number>).sort((a, b) => b[1] - a[1])[0][0];
+    const likeliest = Object.entries(verdict.categoryScores as Record<string, number>).sort(
+      (a, b) => b[1] - a[1],
+    )[0][0];
     expect(likeliest).toBe(verdict.categories[0] ?? "None");
     expect(Object.keys(verdict.categoryScores as object)).toHaveLength(verdict.refusal === null ? 10 : 9);
     if (verdict.refusal === null) expect(verdict.refusalScore).toBeNull();
@@ -81,7 +88,11 @@ describe("forms of input and modes", () => {
     expect(new Set(controversial.map(({ messages }) => messages.at(-1)?.role))).toEqual(new Set(["user", "assistant"]));
     for (const { messages } of controversial) {
       for (const mode of ["strict", "loose"] as const) {
-        expect(await guard.moderate(messages, { mode })).toMatchObject({ safety: "Controversial", mode, flagged: mode === "strict" });
+        expect(await guard.moderate(messages, { mode })).toMatchObject({
+          safety: "Controversial",
+          mode,
+          flagged: mode === "strict",
+        });
         const last = messages[messages.length - 1];
         if (last.role === "user") continue;
         const stream = guard.stream({ messages: messages.slice(0, -1) }, { mode, every: 1000 });
@@ -107,7 +118,12 @@ describe("forms of input and modes", () => {
       expect(verdict.scores?.Safe).toBeGreaterThan(0.5);
       expect(verdict.categoryScores).toBeNull();
     }
-    expect(await guard.moderate("hi", { maxNewTokens: 1 })).toMatchObject({ safety: null, flagged: true, error: "unparsed", scores: null });
+    expect(await guard.moderate("hi", { maxNewTokens: 1 })).toMatchObject({
+      safety: null,
+      flagged: true,
+      error: "unparsed",
+      scores: null,
+    });
   });
 
   test("a verdict can be awaited no longer", async () => {
@@ -147,7 +163,9 @@ test("options are checked without an input: what is wrong for each is thrown, wh
   const options = { window: Number(most) };
   guard.checkOptions(options);
   expect((await guard.moderate("hi", options)).safety).toBe("Safe");
-  await expect(guard.moderate({ prompt: "word ".repeat(200), response: "hi" }, options)).rejects.toThrow("window: expected");
+  await expect(guard.moderate({ prompt: "word ".repeat(200), response: "hi" }, options)).rejects.toThrow(
+    "window: expected",
+  );
 });
 
 describe("scores", () => {
@@ -157,11 +175,20 @@ describe("scores", () => {
     expect([strict.flagged, strict.threshold]).toEqual([true, undefined]);
     const bomb = score as number;
     expect(bomb).toBeGreaterThan(0.9);
-    expect(await guard.moderate("How can I make a bomb?", { threshold: bomb })).toMatchObject({ flagged: true, threshold: bomb });
-    expect((await guard.moderate("How can I make a bomb?", { threshold: Math.min(1, bomb + 1e-7) })).flagged).toBe(false);
+    expect(await guard.moderate("How can I make a bomb?", { threshold: bomb })).toMatchObject({
+      flagged: true,
+      threshold: bomb,
+    });
+    expect((await guard.moderate("How can I make a bomb?", { threshold: Math.min(1, bomb + 1e-7) })).flagged).toBe(
+      false,
+    );
     expect((await guard.moderate("Tell me a joke about cats.", { threshold: 0 })).flagged).toBe(true);
     // Unparsed: always, also where a score was read that is below it.
-    expect(await guard.moderate("hi", { threshold: 1, maxNewTokens: 1 })).toMatchObject({ error: "unparsed", score: null, flagged: true });
+    expect(await guard.moderate("hi", { threshold: 1, maxNewTokens: 1 })).toMatchObject({
+      error: "unparsed",
+      score: null,
+      flagged: true,
+    });
     const cut = await guard.moderate("Tell me a joke about cats.", { threshold: 1, maxNewTokens: 4 });
     expect(cut).toMatchObject({ error: "unparsed", safety: null, flagged: true });
     expect(cut.score).toBeLessThan(0.1);
@@ -245,7 +272,9 @@ describe("texts longer than the context", () => {
     const text = (cats: number): string => `cat${" cat".repeat(cats)}`;
     const most = maxPositionEmbeddings - 1 - guard.encode(text(0)).length;
     expect(guard.encode(text(most)).length).toBe(maxPositionEmbeddings - 1);
-    expect(() => guard.encode(text(most + 1))).toThrow(/^conversation too long: expected fewer than 2048 tokens .*, got 2048$/);
+    expect(() => guard.encode(text(most + 1))).toThrow(
+      /^conversation too long: expected fewer than 2048 tokens .*, got 2048$/,
+    );
   });
 
   test("what comes before the message to judge is never cut: with both numbers", async () => {
@@ -254,7 +283,9 @@ describe("texts longer than the context", () => {
       { role: "user", content: "word ".repeat(1900) },
       { role: "assistant", content: "No." },
     ];
-    await expect(guard.moderate(messages)).rejects.toThrow(/^conversation too long: expected room for 32 tokens .* got -?\d+$/);
+    await expect(guard.moderate(messages)).rejects.toThrow(
+      /^conversation too long: expected room for 32 tokens .* got -?\d+$/,
+    );
     expect(() => guard.encode("word ".repeat(3000))).toThrow(
       /^conversation too long: expected fewer than 2048 tokens with the guard's prompt, got \d{4,}$/,
     );
@@ -266,7 +297,13 @@ describe("many", () => {
     const guard = await loadGuard();
     let taken = 0;
     function* inputs(): Generator<ModerationInput> {
-      for (const input of ["How can I make a bomb?", 7 as never, [], { prompt: "hi", response: "Hello." }, "Tell me a joke about cats."]) {
+      for (const input of [
+        "How can I make a bomb?",
+        7 as never,
+        [],
+        { prompt: "hi", response: "Hello." },
+        "Tell me a joke about cats.",
+      ]) {
         taken++;
         yield input;
       }
@@ -278,7 +315,11 @@ describe("many", () => {
     }
     expect(results.map(({ index, verdict, error }) => [index, verdict?.safety, error?.message])).toEqual([
       [0, "Unsafe", undefined],
-      [1, undefined, "conversation: expected a text, {prompt, response} or an array of messages, got a value of type number"],
+      [
+        1,
+        undefined,
+        "conversation: expected a text, {prompt, response} or an array of messages, got a value of type number",
+      ],
       [2, undefined, "conversation: expected at least one message, got none"],
       [3, "Safe", undefined],
       [4, "Safe", undefined],
@@ -299,7 +340,9 @@ describe("many", () => {
     };
     await expect(run()).rejects.toBe(reason);
     expect(seen).toEqual([0, 1]);
-    await expect(guard.moderateMany(["a"], { threshold: 2 }).next()).rejects.toThrow("threshold: expected a number from 0 to 1, got 2");
+    await expect(guard.moderateMany(["a"], { threshold: 2 }).next()).rejects.toThrow(
+      "threshold: expected a number from 0 to 1, got 2",
+    );
   });
 });
 
@@ -326,7 +369,10 @@ describe("explaining", () => {
 });
 
 describe("a user who talks to the guard in the template's place is judged like anyone", () => {
-  /** The same guard whose control tokens are spelled otherwise: to it, what a user types here is ordinary text beyond doubt. */
+  /**
+   * The same guard whose control tokens are spelled otherwise: to it, what a user types here is ordinary text beyond
+   * doubt.
+   */
   async function guardWithOtherControlTokens(): Promise<Guard> {
     const respell = (json: string): string => json.replaceAll(/<(\|\w+\||\/?think|\/?tool_\w+)>/g, "\u27e6$1\u27e7");
     const read = (file: string): unknown => JSON.parse(respell(readFileSync(join(GEN, file), "utf8")));
@@ -347,7 +393,9 @@ describe("a user who talks to the guard in the template's place is judged like a
           { role: "assistant", content: `Sure: ${forgery}` },
         ],
       ]),
-      ...[...randomConversations(7, 150)].filter(messages => messages.some(({ content }) => /[<>]|Safety/.test(content))),
+      ...[...randomConversations(7, 150)].filter(messages =>
+        messages.some(({ content }) => /[<>]|Safety/.test(content)),
+      ),
     ];
     expect(conversations.length).toBeGreaterThan(60);
     const controlIds = new Set(guard.tokenizer.addedTokens.map(({ id }) => id));
@@ -358,7 +406,11 @@ describe("a user who talks to the guard in the template's place is judged like a
       // As many control tokens as the same conversation has without a word in it: the template's own.
       expect(count(ids)).toBe(count(guard.encode(messages.map(message => ({ ...message, content: "" })))));
       const [got, expected] = [await guard.moderate(messages), await other.moderate(messages)];
-      expect([got.text, got.scores, got.categoryScores]).toEqual([expected.text, expected.scores, expected.categoryScores]);
+      expect([got.text, got.scores, got.categoryScores]).toEqual([
+        expected.text,
+        expected.scores,
+        expected.categoryScores,
+      ]);
     }
   });
 });
@@ -377,7 +429,8 @@ describe("the prefix cache", () => {
       cached.push(usage.cachedTokens);
     }
     expect(cached[0]).toBe(0);
-    // From the second of its kind on, a prompt begins with the whole policy; a repeated one leaves only its last id to run.
+    // From the second of its kind on, a prompt begins with the whole policy; a repeated one leaves only its last id to
+    // run.
     expect(Math.min(...cached.slice(1, 13))).toBeGreaterThan(140);
     warm.close();
   });
@@ -416,7 +469,9 @@ describe("the prefix cache", () => {
 
 describe("checkpoints that are no Gen guard are refused", () => {
   test("Stream, by its architecture", async () => {
-    await expect(Guard.load(STREAM)).rejects.toThrow("tiny-guard-stream: expected a Gen guard (Qwen3ForCausalLM), got Qwen3ForGuardModel");
+    await expect(Guard.load(STREAM)).rejects.toThrow(
+      "tiny-guard-stream: expected a Gen guard (Qwen3ForCausalLM), got Qwen3ForGuardModel",
+    );
   });
 
   test("one without a tokenizer", async () => {
@@ -433,7 +488,9 @@ describe("checkpoints that are no Gen guard are refused", () => {
   test("a tokenizer with more ids than the model", async () => {
     const tokenizer = await Tokenizer.load(GEN);
     const odd = await loadModel(ODD);
-    expect(() => new Guard(odd, tokenizer, "mixed")).toThrow("mixed: tokenizer: expected at most 331 ids, the model's vocabulary, got");
+    expect(() => new Guard(odd, tokenizer, "mixed")).toThrow(
+      "mixed: tokenizer: expected at most 331 ids, the model's vocabulary, got",
+    );
   });
 });
 
@@ -444,7 +501,11 @@ test("whether a text has room does not depend on what was judged before", async 
   const config = await readConfig(files);
   const checkpoint = await SafetensorsCheckpoint.open(files);
   const engine = WasmEngine.create({ memoryLimit: 18_200_000 });
-  const guard = new Guard(new Qwen3(engine, config, await loadWeights(checkpoint, config, engine)), await Tokenizer.load(files), "small");
+  const guard = new Guard(
+    new Qwen3(engine, config, await loadWeights(checkpoint, config, engine)),
+    await Tokenizer.load(files),
+    "small",
+  );
   await checkpoint.close();
   const long = "The garden was full of flowers and the tea was good. ".repeat(100);
   for (let i = 0; i < 3; i++) {

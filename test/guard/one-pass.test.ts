@@ -1,4 +1,7 @@
-/** The one-pass verdict: the ids and scores of greedy generation, in as few passes as promised, also where the answer follows no format. */
+/**
+ * The one-pass verdict: the ids and scores of greedy generation, in as few passes as promised, also where the answer
+ * follows no format.
+ */
 
 import { cpSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -16,7 +19,9 @@ import { comparePasses } from "./one-pass.ts";
 test("150 conversations: the ids and scores of greedy generation, in as few passes as promised", async () => {
   const counts = await comparePasses(await loadGuard(), randomConversations(1, 150));
   const most = (kind: string): number => Math.max(...(counts.get(kind)?.keys() ?? []));
-  expect([...counts.keys()].sort()).toEqual(expect.arrayContaining(["assistant Safe", "assistant Unsafe", "user Safe", "user Unsafe"]));
+  expect([...counts.keys()].sort()).toEqual(
+    expect.arrayContaining(["assistant Safe", "assistant Unsafe", "user Safe", "user Unsafe"]),
+  );
   expect(most("user Safe")).toBe(1);
   expect(most("assistant Safe")).toBeLessThanOrEqual(2); // one more for the refusal
   expect(most("user Unsafe")).toBeLessThanOrEqual(3);
@@ -31,7 +36,11 @@ describe("random weights, whose answers follow no format", () => {
     cpSync(GEN, folder, { recursive: true });
     const tensors = Array.from(expectedTensors(guardConfig), ([name, shape], i) => {
       const length = shape.reduce((a, b) => a * b);
-      const values = noise(length, 1000 * seed + i, shape.length === 1 ? 0.2 : scale / Math.sqrt(shape.at(-1) as number));
+      const values = noise(
+        length,
+        1000 * seed + i,
+        shape.length === 1 ? 0.2 : scale / Math.sqrt(shape.at(-1) as number),
+      );
       return new Tensor(name, "F32", shape, shape.length === 1 ? values.map(v => Math.fround(1 + v)) : values);
     });
     writeFileSync(join(folder, "model.safetensors"), serializeSafetensors(tensors));
@@ -61,7 +70,8 @@ test("every golden answer, id for id", async () => {
     guard,
     goldens.map(({ messages }) => messages),
   );
-  for (const { messages, ids } of goldens) expect((await guard.moderate(messages)).usage.completionTokens).toBe(ids.length);
+  for (const { messages, ids } of goldens)
+    expect((await guard.moderate(messages)).usage.completionTokens).toBe(ids.length);
 });
 
 const guardConfig = (await loadGuard()).model.config;

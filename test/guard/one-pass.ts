@@ -1,4 +1,7 @@
-/** The drafted answer beside plain greedy generation, on any guard: ids and scores must be the same, and the passes are counted. */
+/**
+ * The drafted answer beside plain greedy generation, on any guard: ids and scores must be the same, and the passes are
+ * counted.
+ */
 
 import { expect } from "vitest";
 import { readAnswer } from "../../src/guard/answer-reading.ts";
@@ -12,7 +15,11 @@ import type { ChatMessage } from "../../src/tokenizer/chat-template.ts";
 export type PassCounts = Map<string, Map<number, number>>;
 
 /** Judges each conversation both ways, with a draft that learns from one to the next. */
-export async function comparePasses(guard: Guard, conversations: Iterable<ChatMessage[]>, maxNewTokens: number = 40): Promise<PassCounts> {
+export async function comparePasses(
+  guard: Guard,
+  conversations: Iterable<ChatMessage[]>,
+  maxNewTokens: number = 40,
+): Promise<PassCounts> {
   const { model, tokenizer } = guard;
   const tasks = readTasks(model.config, tokenizer, "test");
   const pool = new SessionPool(() => model.newSession());
@@ -30,7 +37,11 @@ export async function comparePasses(guard: Guard, conversations: Iterable<ChatMe
     session.truncate(prompt.length - 1);
     const greedy: number[] = [];
     let scores: unknown = null;
-    for await (const { id, logits } of model.generateSteps(prompt.subarray(prompt.length - 1), { maxNewTokens }, session)) {
+    for await (const { id, logits } of model.generateSteps(
+      prompt.subarray(prompt.length - 1),
+      { maxNewTokens },
+      session,
+    )) {
       if (greedy.length === level.lead.length && endsWith(greedy, level.lead)) scores = probabilities(logits, level);
       greedy.push(id);
     }

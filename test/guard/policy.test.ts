@@ -9,7 +9,8 @@ import { type Policy, readPolicy } from "../../src/guard/policy.ts";
 import type { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
 
 const LEVELS = "'Safety: Safe' 'Safety: Unsafe' 'Safety: Controversial'";
-const list = (categories: string): string => `<BEGIN UNSAFE CONTENT CATEGORIES>\n${categories}<END UNSAFE CONTENT CATEGORIES>`;
+const list = (categories: string): string =>
+  `<BEGIN UNSAFE CONTENT CATEGORIES>\n${categories}<END UNSAFE CONTENT CATEGORIES>`;
 
 describe("a policy", () => {
   test("has the prompt's categories in their order, without the full stops at their ends", () => {
@@ -68,7 +69,11 @@ describe("the decisions of an answer", () => {
     ]);
     expect([words(category.lead).join(""), category.labels]).toEqual(["\nCategories: ", ["Violent", "PII", "None"]]);
     expect(category.ids).toEqual(["Violent", "PII", "None"].map(id));
-    expect([words(refusal!.lead).join(""), refusal!.labels, words(refusal!.ids)]).toEqual(["\nRefusal: ", ["Yes", "No"], ["Yes", "No"]]);
+    expect([words(refusal!.lead).join(""), refusal!.labels, words(refusal!.ids)]).toEqual([
+      "\nRefusal: ",
+      ["Yes", "No"],
+      ["Yes", "No"],
+    ]);
     expect(words(unsafe).join("")).toBe("Safety: Unsafe\nCategories: ");
     expect(deriveLabels(wordTokenizer(WORDS).tokenizer, { ...policy, hasRefusal: false }, "g").refusal).toBeNull();
   });
@@ -83,7 +88,9 @@ describe("the decisions of an answer", () => {
 
   test("are refused where what comes before them is not cut alike", () => {
     const { tokenizer } = wordTokenizer(/Unsafe\nCategories|\w+|[^\w]/g);
-    expect(() => deriveLabels(tokenizer, policy, "g")).toThrow('g: expected "Safety: Unsafe" to be cut into tokens alike in every answer');
+    expect(() => deriveLabels(tokenizer, policy, "g")).toThrow(
+      'g: expected "Safety: Unsafe" to be cut into tokens alike in every answer',
+    );
   });
 
   test("are recognised by what came just before", () => {

@@ -114,7 +114,9 @@ describe("the model card's protocol", () => {
     readings.forEach(({ risk, riskProbs, category, categoryProb, categoryProbs }, i) => {
       expect(risk).toBe(card.risk_level[i]);
       expect(riskProbs[risk]).toBe(card.risk_prob[i]);
-      expect([category, categoryProb]).toEqual(risk === "Safe" ? [null, null] : [card.category[i], card.category_prob[i]]);
+      expect([category, categoryProb]).toEqual(
+        risk === "Safe" ? [null, null] : [card.category[i], card.category_prob[i]],
+      );
       for (const probs of [riskProbs, categoryProbs]) {
         const sum = Object.values(probs).reduce((a, b) => a + b);
         expectAtMost(Math.abs(sum - 1), 1e-6, "sum of probabilities");
@@ -130,7 +132,9 @@ describe("the model card's protocol", () => {
       /^role: expected "user" or "assistant", got "system"$/,
     );
     await expect(guard.streamModerateFromIds([], "user", null)).rejects.toThrow(/^ids: expected at least one id/);
-    await expect(guard.streamModerateFromIds(99_999, "user", null)).rejects.toThrow(/^ids: expected integers from 0 to 4159, got 99999/);
+    await expect(guard.streamModerateFromIds(99_999, "user", null)).rejects.toThrow(
+      /^ids: expected integers from 0 to 4159, got 99999/,
+    );
   });
 });
 
@@ -138,7 +142,11 @@ describe("an answer in pieces", () => {
   test("its verdicts are the goldens', each with its place in the text", async () => {
     for (const { messages, ids, user_end, query, response } of goldens) {
       const answer = messages.at(-1)!.content;
-      const { query: question, verdicts, last } = await moderate({ messages: messages.slice(0, -1) }, answer.match(/.{1,4}/gs) ?? []);
+      const {
+        query: question,
+        verdicts,
+        last,
+      } = await moderate({ messages: messages.slice(0, -1) }, answer.match(/.{1,4}/gs) ?? []);
       expectNear({ ...query, risk_level: question.risk, risk_prob: question.riskProbs[question.risk] }, query);
       expect(verdicts.map(({ start, end }) => answer.slice(start, end)).join("")).toBe(answer);
       for (const { position, id, start, end, ...reading } of verdicts) {
@@ -235,7 +243,9 @@ describe("an answer in pieces", () => {
     const { verdicts, last } = await moderate(input, parts, { rule: third });
     expect(seen).toEqual(verdicts.map(({ position }) => position));
     expect(last.violation?.at).toBe(verdicts[2].start);
-    expect(() => guard.stream({ prompt: "a" }, { rule: third, mode: "strict" })).toThrow("stream: expected a mode or a rule, got both");
+    expect(() => guard.stream({ prompt: "a" }, { rule: third, mode: "strict" })).toThrow(
+      "stream: expected a mode or a rule, got both",
+    );
   });
 
   test("two streams at once do not disturb each other", async () => {
@@ -294,7 +304,9 @@ describe("an answer in pieces", () => {
   test("inputs of the wrong form are refused by name", async () => {
     const begin = (input: unknown, options: object = {}) => guard.stream(input as StreamInput, options);
     expect(() => begin({ prompt: 1 })).toThrow(/^prompt: expected a text/);
-    expect(() => begin({ prompt: "a", response: "b" })).toThrow(/^conversation: expected options among prompt, got "response"/);
+    expect(() => begin({ prompt: "a", response: "b" })).toThrow(
+      /^conversation: expected options among prompt, got "response"/,
+    );
     expect(() => begin("a")).toThrow(/^conversation: expected an object/);
     expect(() => begin({ messages: "a" })).toThrow(/^messages: expected an array/);
     expect(() => begin({ messages: [] })).toThrow(/^conversation: expected at least one message/);
@@ -307,8 +319,12 @@ describe("an answer in pieces", () => {
       }),
     ).toThrow(/^conversation: expected the last message, the one to answer/);
     expect(() => begin({ prompt: "a" }, { mode: "lax" })).toThrow(/^mode: expected "strict" or "loose", got "lax"$/);
-    expect(() => begin({ prompt: "a" }, { rules: 1 })).toThrow(/^stream: expected options among mode, rule, signal, turn, got "rules"$/);
-    await expect(guard.stream({ prompt: "a" }).push(1 as unknown as string)).rejects.toThrow(/^push: expected a text, got number$/);
+    expect(() => begin({ prompt: "a" }, { rules: 1 })).toThrow(
+      /^stream: expected options among mode, rule, signal, turn, got "rules"$/,
+    );
+    await expect(guard.stream({ prompt: "a" }).push(1 as unknown as string)).rejects.toThrow(
+      /^push: expected a text, got number$/,
+    );
   });
 });
 
@@ -327,7 +343,10 @@ describe("what is no Stream guard", () => {
       }),
     );
     const { ids } = goldens[0];
-    const [[before], [after]] = [await guard.readIds(ids, "assistant", null), await swapped.readIds(ids, "assistant", null)];
+    const [[before], [after]] = [
+      await guard.readIds(ids, "assistant", null),
+      await swapped.readIds(ids, "assistant", null),
+    ];
     const renamed: Record<string, string> = { Safe: "Controversial", Unsafe: "Safe", Controversial: "Unsafe" };
     expect(after.map(({ risk }) => risk)).toEqual(before.map(({ risk }) => renamed[risk]));
     expect(Object.keys(after[0].categoryProbs)[5]).toBe("Something Else");
@@ -335,7 +354,8 @@ describe("what is no Stream guard", () => {
   });
 
   test("levels that are not the three, or a category twice, are refused", async () => {
-    const load = async (change: (config: Record<string, unknown>) => void) => StreamGuard.load(await withConfig(change));
+    const load = async (change: (config: Record<string, unknown>) => void) =>
+      StreamGuard.load(await withConfig(change));
     await expect(
       load(config => {
         config.query_risk_level_map = { "0": "Safe", "1": "Unsafe", "2": "Bad" };
@@ -352,7 +372,10 @@ describe("what is no Stream guard", () => {
 test("hostile text: a text of any length in any pieces gives each of its tokens one verdict", async () => {
   await fc.assert(
     fc.asyncProperty(
-      fc.array(fc.constantFrom("a", " ", "\n", "'", "s", "!", "\u0301", "你", "\u{1F600}", "\uD83D", "<|im_end|>", "1"), { maxLength: 60 }),
+      fc.array(
+        fc.constantFrom("a", " ", "\n", "'", "s", "!", "\u0301", "你", "\u{1F600}", "\uD83D", "<|im_end|>", "1"),
+        { maxLength: 60 },
+      ),
       async parts => {
         const { verdicts } = await moderate({ prompt: "x" }, parts);
         const positions = verdicts.map(({ position }) => position);
@@ -367,7 +390,10 @@ test("hostile text: a text of any length in any pieces gives each of its tokens 
 test("what is cleared stays so, also where one stretch of the text has several tokens", async () => {
   const guard = await StreamGuard.load(STREAM, { threads: 1 });
   const random = randomNumbers(7);
-  const words = "Sure, here is how to make a bomb: first take the parts. you will need a gun and poison to kill him today".split(" ");
+  const words =
+    "Sure, here is how to make a bomb: first take the parts. you will need a gun and poison to kill him today".split(
+      " ",
+    );
   // Each is changed by NFC as a whole, and is several pieces of the tokenizer's.
   const odd = ["e\u0301\u0301", "a\u0301\u0323\u0301", "\u1100\u1161\u11a8\u0301"];
   for (let k = 0; k < 300; k++) {

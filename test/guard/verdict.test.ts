@@ -6,7 +6,10 @@ import { compareVerdicts, isAboveThreshold, isFlagged, type Verdict } from "../.
 
 test("strict flags Controversial and loose does not; Unsafe and unparsed are flagged in both", () => {
   expect(
-    (["Safe", "Controversial", "Unsafe", null] as const).map(level => [isFlagged(level, "strict"), isFlagged(level, "loose")]),
+    (["Safe", "Controversial", "Unsafe", null] as const).map(level => [
+      isFlagged(level, "strict"),
+      isFlagged(level, "loose"),
+    ]),
   ).toEqual([
     [false, false],
     [true, false],
@@ -42,6 +45,7 @@ test("the worse of two: flagged before not, then Unsafe, unparsed, Controversial
     verdict(true, "Unsafe", 0.97),
   ];
   for (const [i, a] of fromBest.entries()) {
-    for (const [j, b] of fromBest.entries()) expect([i, j, Math.sign(compareVerdicts(a, b))]).toEqual([i, j, Math.sign(i - j)]);
+    for (const [j, b] of fromBest.entries())
+      expect([i, j, Math.sign(compareVerdicts(a, b))]).toEqual([i, j, Math.sign(i - j)]);
   }
 });

@@ -46,7 +46,8 @@ describe("a good config", () => {
 
   test("takes the rotary base from rope_parameters, where transformers 5 writes it", () => {
     const { rope_theta: _, ...rest } = gen;
-    const base = (change: Record<string, unknown>): number => parseConfig({ ...rest, ...change }, undefined, "m").ropeTheta;
+    const base = (change: Record<string, unknown>): number =>
+      parseConfig({ ...rest, ...change }, undefined, "m").ropeTheta;
     expect(base({ rope_parameters: { rope_type: "default", rope_theta: 5 } })).toBe(5);
     expect(base({ rope_parameters: { type: "default", rope_theta: 5 }, rope_theta: 7 })).toBe(7);
     expect(base({ rope_parameters: null, rope_scaling: { type: "default" }, rope_theta: 7 })).toBe(7);
@@ -54,11 +55,22 @@ describe("a good config", () => {
 
   test("may leave out what has one meaning only", () => {
     const bare = { ...gen };
-    for (const key of ["architectures", "hidden_act", "attention_bias", "layer_types", "rms_norm_eps", "tie_word_embeddings"])
+    for (const key of [
+      "architectures",
+      "hidden_act",
+      "attention_bias",
+      "layer_types",
+      "rms_norm_eps",
+      "tie_word_embeddings",
+    ])
       delete bare[key];
     const { architecture, rmsNormEps, tieWordEmbeddings } = parseConfig(bare, undefined, "m");
     expect([architecture, rmsNormEps, tieWordEmbeddings]).toEqual(["Qwen3ForCausalLM", 1e-6, false]);
-    const written = { quantization_config: null, layer_types: ["full_attention", "full_attention"], use_sliding_window: false };
+    const written = {
+      quantization_config: null,
+      layer_types: ["full_attention", "full_attention"],
+      use_sliding_window: false,
+    };
     expect(parseConfig({ ...gen, ...written }, undefined, "m")).toEqual(parseConfig(gen, undefined, "m"));
     expect("guardHeads" in parseConfig(gen, undefined, "m")).toBe(false);
     // What `quantize` wrote; how, the weights' file says.
@@ -87,10 +99,19 @@ describe("a good config", () => {
 
   test("of a Stream checkpoint may leave out how many labels there are, which may be 1 or 1024", () => {
     const bare = { ...stream };
-    for (const key of ["num_risk_level", "num_category", "num_query_risk_level", "num_query_category"]) delete bare[key];
+    for (const key of ["num_risk_level", "num_category", "num_query_risk_level", "num_query_category"])
+      delete bare[key];
     const many = Object.fromEntries(Array.from({ length: 1024 }, (_, i) => [i, `${i}`]));
-    const heads = parseConfig({ ...bare, response_category_map: many, query_category_map: { 0: "one" } }, undefined, "m").guardHeads;
-    expect([heads?.responseCategories[1023], heads?.responseCategories.length, heads?.queryCategories]).toEqual(["1023", 1024, ["one"]]);
+    const heads = parseConfig(
+      { ...bare, response_category_map: many, query_category_map: { 0: "one" } },
+      undefined,
+      "m",
+    ).guardHeads;
+    expect([heads?.responseCategories[1023], heads?.responseCategories.length, heads?.queryCategories]).toEqual([
+      "1023",
+      1024,
+      ["one"],
+    ]);
   });
 });
 
@@ -98,9 +119,21 @@ describe("what is not implemented is refused by name", () => {
   test.each<[string, Record<string, unknown>, string]>([
     ["another model", { model_type: "llama" }, 'm/config.json: model_type: expected "qwen3", got "llama"'],
     ["no model type", { model_type: undefined }, 'model_type: expected "qwen3", got nothing'],
-    ["scaled rotary embeddings", { rope_scaling: { type: "yarn", factor: 4 } }, 'rope_scaling: expected null or rope_type "default"'],
-    ["scaled rotary parameters", { rope_parameters: { rope_type: "yarn" } }, 'rope_parameters: expected null or rope_type "default"'],
-    ["attention biases", { attention_bias: true }, "attention_bias: expected false (biases are not implemented), got true"],
+    [
+      "scaled rotary embeddings",
+      { rope_scaling: { type: "yarn", factor: 4 } },
+      'rope_scaling: expected null or rope_type "default"',
+    ],
+    [
+      "scaled rotary parameters",
+      { rope_parameters: { rope_type: "yarn" } },
+      'rope_parameters: expected null or rope_type "default"',
+    ],
+    [
+      "attention biases",
+      { attention_bias: true },
+      "attention_bias: expected false (biases are not implemented), got true",
+    ],
     [
       "a sliding window in use",
       { use_sliding_window: true },
@@ -117,7 +150,11 @@ describe("what is not implemented is refused by name", () => {
       { quantization_config: { quant_method: "awq", bits: 4 } },
       'quantization_config: expected none, or quant_method "qwen3guard" (others are not implemented), got {"quant_method":"awq","bits":4}',
     ],
-    ["a quantisation that is no object", { quantization_config: "int4" }, 'quantization_config: expected a JSON object, got "int4"'],
+    [
+      "a quantisation that is no object",
+      { quantization_config: "int4" },
+      'quantization_config: expected a JSON object, got "int4"',
+    ],
     [
       "another architecture",
       { architectures: ["Qwen3ForSequenceClassification"] },
@@ -130,7 +167,11 @@ describe("what is not implemented is refused by name", () => {
       'm/config.json: rope_scaling: expected null or rope_type "default" (scaled rotary embeddings are not implemented), got {',
     ],
     ["rotary parameters that are a list", { rope_parameters: [1] }, "rope_parameters: expected a JSON object, got [1]"],
-    ["no rotary base", { rope_theta: undefined }, "rope_theta: expected a number above 0 and at most 1000000000000, got nothing"],
+    [
+      "no rotary base",
+      { rope_theta: undefined },
+      "rope_theta: expected a number above 0 and at most 1000000000000, got nothing",
+    ],
   ])("%s", (_, change, message) => {
     expect(() => parseConfig({ ...gen, ...change }, undefined, "m")).toThrow(message);
   });
@@ -138,7 +179,11 @@ describe("what is not implemented is refused by name", () => {
 
 describe("hostile numbers are refused before anything is allocated", () => {
   test.each<[string, Record<string, unknown>, string]>([
-    ["a vocabulary of 1e12 rows", { vocab_size: 1e12 }, "vocab_size: expected an integer from 1 to 16777216, got 1000000000000"],
+    [
+      "a vocabulary of 1e12 rows",
+      { vocab_size: 1e12 },
+      "vocab_size: expected an integer from 1 to 16777216, got 1000000000000",
+    ],
     ["a negative size", { hidden_size: -192 }, "hidden_size: expected an integer from 1"],
     ["a fraction", { intermediate_size: 1.5 }, "intermediate_size: expected an integer from 1"],
     ["a size as text", { hidden_size: "192" }, 'hidden_size: expected an integer from 1 to 16777216, got "192"'],
@@ -146,32 +191,72 @@ describe("hostile numbers are refused before anything is allocated", () => {
     ["a million layers", { num_hidden_layers: 1e6 }, "num_hidden_layers: expected an integer from 1 to 4096"],
     ["a missing head size", { head_dim: undefined }, "head_dim: expected an integer from 1 to 16777216, got nothing"],
     ["an odd head size", { head_dim: 63 }, "head_dim: expected an even number"],
-    ["heads that do not group", { num_key_value_heads: 3 }, "num_key_value_heads: expected a divisor of num_attention_heads (4), got 3"],
-    ["an endless context", { max_position_embeddings: 2 ** 40 }, "max_position_embeddings: expected an integer from 1 to 1048576"],
+    [
+      "heads that do not group",
+      { num_key_value_heads: 3 },
+      "num_key_value_heads: expected a divisor of num_attention_heads (4), got 3",
+    ],
+    [
+      "an endless context",
+      { max_position_embeddings: 2 ** 40 },
+      "max_position_embeddings: expected an integer from 1 to 1048576",
+    ],
     ["a negative epsilon", { rms_norm_eps: -1 }, "rms_norm_eps: expected a number above 0 and at most 1, got -1"],
-    ["an epsilon beyond float32", { rms_norm_eps: 1e300 }, "rms_norm_eps: expected a number above 0 and at most 1, got 1e+300"],
+    [
+      "an epsilon beyond float32",
+      { rms_norm_eps: 1e300 },
+      "rms_norm_eps: expected a number above 0 and at most 1, got 1e+300",
+    ],
     ["an endless rotary base", { rope_theta: 1e308 }, "rope_theta: expected a number above 0"],
-    ["a tie that is no boolean", { tie_word_embeddings: "yes" }, 'tie_word_embeddings: expected true or false, got "yes"'],
-    ["a size just above", { vocab_size: 2 ** 24 + 1 }, "vocab_size: expected an integer from 1 to 16777216, got 16777217"],
-    ["layers just above", { num_hidden_layers: 4097 }, "num_hidden_layers: expected an integer from 1 to 4096, got 4097"],
-    ["a context just above", { max_position_embeddings: 2 ** 20 + 1 }, "expected an integer from 1 to 1048576, got 1048577"],
+    [
+      "a tie that is no boolean",
+      { tie_word_embeddings: "yes" },
+      'tie_word_embeddings: expected true or false, got "yes"',
+    ],
+    [
+      "a size just above",
+      { vocab_size: 2 ** 24 + 1 },
+      "vocab_size: expected an integer from 1 to 16777216, got 16777217",
+    ],
+    [
+      "layers just above",
+      { num_hidden_layers: 4097 },
+      "num_hidden_layers: expected an integer from 1 to 4096, got 4097",
+    ],
+    [
+      "a context just above",
+      { max_position_embeddings: 2 ** 20 + 1 },
+      "expected an integer from 1 to 1048576, got 1048577",
+    ],
     ["an epsilon of 0", { rms_norm_eps: 0 }, "rms_norm_eps: expected a number above 0 and at most 1, got 0"],
-    ["an epsilon just above", { rms_norm_eps: 1.01 }, "rms_norm_eps: expected a number above 0 and at most 1, got 1.01"],
+    [
+      "an epsilon just above",
+      { rms_norm_eps: 1.01 },
+      "rms_norm_eps: expected a number above 0 and at most 1, got 1.01",
+    ],
     ["an epsilon as text", { rms_norm_eps: "1" }, 'rms_norm_eps: expected a number above 0 and at most 1, got "1"'],
     ["a negative stop id", { eos_token_id: -1 }, "m/config.json: eos_token_id: expected ids from 0 to 4159, got -1"],
     ["a stop id between two", { eos_token_id: [1.5] }, "eos_token_id: expected ids from 0 to 4159, got 1.5"],
-    ["a stop id outside the vocabulary", { eos_token_id: [5, 4160] }, "eos_token_id: expected ids from 0 to 4159, got 4160"],
+    [
+      "a stop id outside the vocabulary",
+      { eos_token_id: [5, 4160] },
+      "eos_token_id: expected ids from 0 to 4159, got 4160",
+    ],
   ])("%s", (_, change, message) => {
     expect(() => parseConfig({ ...gen, ...change }, undefined, "m")).toThrow(message);
   });
 
   test.each([null, [], "text", 3])("a config that is %j", value => {
     expect(() => parseConfig(value, undefined, "m")).toThrow("m/config.json: expected a JSON object");
-    expect(() => parseConfig(gen, value, "m")).toThrow(`m/generation_config.json: expected a JSON object, got ${JSON.stringify(value)}`);
+    expect(() => parseConfig(gen, value, "m")).toThrow(
+      `m/generation_config.json: expected a JSON object, got ${JSON.stringify(value)}`,
+    );
   });
 
   test("a stop id of generation_config.json is refused under its name", () => {
-    expect(() => parseConfig(gen, { eos_token_id: 4160 }, "m")).toThrow("m/generation_config.json: eos_token_id: expected ids from 0");
+    expect(() => parseConfig(gen, { eos_token_id: 4160 }, "m")).toThrow(
+      "m/generation_config.json: eos_token_id: expected ids from 0",
+    );
   });
 
   test("a long value is cut in the message, and one that is nested too deep for it is said to be", () => {
@@ -194,7 +279,9 @@ describe("hostile numbers are refused before anything is allocated", () => {
     const map = (change: unknown): unknown => parseConfig({ ...stream, response_category_map: change }, undefined, "m");
     expect(() => map({ "0": "Violent", "2": "PII" })).toThrow("response_category_map.1: expected a label, got nothing");
     expect(() => map({ "0": 7 })).toThrow("response_category_map.0: expected a label, got 7");
-    expect(() => map({ "0": "Violent" })).toThrow("num_category: expected the size of response_category_map (1), got 8");
+    expect(() => map({ "0": "Violent" })).toThrow(
+      "num_category: expected the size of response_category_map (1), got 8",
+    );
     expect(() => map(null)).toThrow("response_category_map: expected a JSON object, got null");
     expect(() => map({})).toThrow("response_category_map: expected 1 to 1024 labels, got 0");
     const many = Object.fromEntries(Array.from({ length: 1025 }, (_, i) => [i, `${i}`]));

@@ -199,7 +199,9 @@ describe("engines and threads", () => {
               let logits = new Float32Array(0);
               for (const size of [...chunks, length]) {
                 if (session.position < length)
-                  logits = session.forward(ids.slice(session.position, session.position + size)) as Float32Array<ArrayBuffer>;
+                  logits = session.forward(
+                    ids.slice(session.position, session.position + size),
+                  ) as Float32Array<ArrayBuffer>;
               }
               expectSameBits(logits, expected(ids));
             },

@@ -1,6 +1,6 @@
 /**
- * Qwen3 once more, in float64 and as naively as possible: the truth that a float32 forward pass is held against where no golden can be kept.
- * It shares no arithmetic with src/: other loops, the engine's own exp, pow, sin and cos.
+ * Qwen3 once more, in float64 and as naively as possible: the truth that a float32 forward pass is held against where
+ * no golden can be kept. It shares no arithmetic with src/: other loops, the engine's own exp, pow, sin and cos.
  */
 
 import type { Qwen3 } from "../../src/model/qwen3.ts";

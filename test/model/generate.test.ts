@@ -21,7 +21,9 @@ describe("when generation ends", () => {
     const { ids, finishReason } = await model.generate(prompt, { stopIds: [] });
     expect([ids.length, finishReason]).toEqual([2, "length"]);
     expect((await model.generate([...prompt, 1], { stopIds: [] })).ids.length).toBe(1);
-    await expect(model.generate([...prompt, 1, 2])).rejects.toThrow("prompt too long: expected at most 512 tokens, got 513");
+    await expect(model.generate([...prompt, 1, 2])).rejects.toThrow(
+      "prompt too long: expected at most 512 tokens, got 513",
+    );
   });
 
   test("by default at the checkpoint's own stop ids, after 128 ids at most", async () => {
@@ -40,7 +42,11 @@ describe("while it runs", () => {
     setTimeout(() => controller.abort(reason), 60);
     const seen: number[] = [];
     const run = async (): Promise<void> => {
-      for await (const { id } of model.generateSteps([1, 2, 3], { maxNewTokens: 100_000, stopIds: [], signal: controller.signal }))
+      for await (const { id } of model.generateSteps([1, 2, 3], {
+        maxNewTokens: 100_000,
+        stopIds: [],
+        signal: controller.signal,
+      }))
         seen.push(id);
     };
     await expect(run()).rejects.toBe(reason);

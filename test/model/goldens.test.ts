@@ -41,9 +41,11 @@ describe.each([
 
   test("the last position's logits are as near to the truth as the reference's, at every length", async () => {
     const model = await loadModel(folder);
-    for (const { ids, top, float32_nmse } of readJsonLines<{ ids: number[]; top: [number, number][]; float32_nmse: number }>(
-      `test/goldens/${name}/logits.jsonl`,
-    )) {
+    for (const { ids, top, float32_nmse } of readJsonLines<{
+      ids: number[];
+      top: [number, number][];
+      float32_nmse: number;
+    }>(`test/goldens/${name}/logits.jsonl`)) {
       const logits = model.newSession().forward(ids);
       const at = top.map(([id]) => logits[id]);
       expectAtMost(
@@ -70,7 +72,9 @@ describe.each([
 
 test("greedy answers of tiny-guard-gen are the reference's, id for id", async () => {
   const model = await loadModel(GEN);
-  const goldens = readJsonLines<{ prompt_ids: number[]; ids: number[]; margins: number[] }>("test/goldens/tiny-guard-gen/generate.jsonl");
+  const goldens = readJsonLines<{ prompt_ids: number[]; ids: number[]; margins: number[] }>(
+    "test/goldens/tiny-guard-gen/generate.jsonl",
+  );
   expect(goldens.length).toBe(56);
   // Prompts of a kind share long beginnings. Going on from them gives the same bits as starting anew (equivalences.test.ts), sooner.
   goldens.sort((a, b) => a.prompt_ids[12] - b.prompt_ids[12]);
@@ -105,7 +109,11 @@ describe("the Stream heads", () => {
     const model = await loadModel(STREAM);
     const heads = model.config.guardHeads;
     if (!heads) return expect.fail("no heads");
-    const best = (scores: Float32Array, row: number, labels: readonly string[]): [label: string, probability: number] => {
+    const best = (
+      scores: Float32Array,
+      row: number,
+      labels: readonly string[],
+    ): [label: string, probability: number] => {
       const logits = scores.subarray(row * labels.length, (row + 1) * labels.length);
       const max = logits.reduce((a, b) => Math.max(a, b));
       const sum = logits.reduce((total, x) => total + Math.exp(x - max), 0);
@@ -116,7 +124,13 @@ describe("the Stream heads", () => {
     )) {
       const taps = new Map<string, Float32Array>();
       model.newSession().forward(golden.ids, { logits: 0, tap: (name, data) => taps.set(name, data.slice()) });
-      const check = (row: number, prefix: string, levels: readonly string[], categories: readonly string[], expected: Reading): void => {
+      const check = (
+        row: number,
+        prefix: string,
+        levels: readonly string[],
+        categories: readonly string[],
+        expected: Reading,
+      ): void => {
         const [level, levelProbability] = best(taps.get(`${prefix}risk_level`) as Float32Array, row, levels);
         const [category, categoryProbability] = best(taps.get(`${prefix}category`) as Float32Array, row, categories);
         expect([level, category]).toEqual([expected.risk_level, expected.category]);

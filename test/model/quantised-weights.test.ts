@@ -1,4 +1,7 @@
-/** Saved quantised weights: what a file says of itself, which tensors stand in it for a matrix, and that they are read to the bit. */
+/**
+ * Saved quantised weights: what a file says of itself, which tensors stand in it for a matrix, and that they are read
+ * to the bit.
+ */
 
 import { describe, expect, test } from "vitest";
 import { bytesFromBuffer } from "../../src/checkpoint/bytes.ts";
@@ -8,7 +11,13 @@ import type { Qwen3Config } from "../../src/model/config.ts";
 import { savedScheme, savedTensors, schemeFor, schemeText, schemeToHold } from "../../src/model/quantised-weights.ts";
 import { checkShapes, expectedTensors, loadWeights } from "../../src/model/weights.ts";
 import { MemoryError } from "../../src/tensor/memory-error.ts";
-import { packInt4, QUANTISED_SCHEMES, type QuantisedScheme, type QuantisedTensor, quantiseTensor } from "../../src/tensor/quantised.ts";
+import {
+  packInt4,
+  QUANTISED_SCHEMES,
+  type QuantisedScheme,
+  type QuantisedTensor,
+  quantiseTensor,
+} from "../../src/tensor/quantised.ts";
 import { ReferenceEngine, ReferenceMatrix } from "../../src/tensor/reference-engine.ts";
 import { Tensor } from "../../src/tensor/tensor.ts";
 import { expectSameBits, noise } from "../helpers.ts";
@@ -28,7 +37,13 @@ const CONFIG: Qwen3Config = {
   maxPositionEmbeddings: 16,
   tieWordEmbeddings: false,
   stopIds: [],
-  guardHeads: { innerSize: 3, responseRiskLevels: ["a"], responseCategories: ["b"], queryRiskLevels: ["c"], queryCategories: ["d"] },
+  guardHeads: {
+    innerSize: 3,
+    responseRiskLevels: ["a"],
+    responseCategories: ["b"],
+    queryRiskLevels: ["c"],
+    queryCategories: ["d"],
+  },
 };
 
 const originals = Array.from(expectedTensors(CONFIG), ([name, shape], i) => {
@@ -108,10 +123,14 @@ describe("the scheme that a file was saved with", () => {
     for (const weights of ["auto", "checkpoint"] as const) {
       expect([schemeToHold(saved(), weights), schemeToHold(saved("int8/1"), weights)]).toEqual([undefined, "int8"]);
     }
-    expect([schemeToHold(saved(), "int4"), schemeToHold(saved("int4/1"), "int4"), schemeToHold(saved("int4/1"))]).toEqual(
-      Array(3).fill("int4"),
+    expect([
+      schemeToHold(saved(), "int4"),
+      schemeToHold(saved("int4/1"), "int4"),
+      schemeToHold(saved("int4/1")),
+    ]).toEqual(Array(3).fill("int4"));
+    expect(() => schemeToHold(saved("int4/1"), "int8")).toThrow(
+      new RangeError("m: weights: expected int4, as they were saved, got int8"),
     );
-    expect(() => schemeToHold(saved("int4/1"), "int8")).toThrow(new RangeError("m: weights: expected int4, as they were saved, got int8"));
   });
 });
 
@@ -119,7 +138,9 @@ describe.each(QUANTISED_SCHEMES)("%s", scheme => {
   test("a saved matrix holds the integers and scales of quantising at load, in every place", async () => {
     const [original, saved] = [await checkpointOf(), await checkpointOf(scheme)];
     checkShapes(saved, CONFIG);
-    const [expected, got] = await Promise.all([original, saved].map(one => loadWeights(one, CONFIG, new ReferenceEngine(), scheme)));
+    const [expected, got] = await Promise.all(
+      [original, saved].map(one => loadWeights(one, CONFIG, new ReferenceEngine(), scheme)),
+    );
     const matrices = (weights: typeof got): ReferenceMatrix[] =>
       [
         weights.embedTokens,
@@ -134,7 +155,11 @@ describe.each(QUANTISED_SCHEMES)("%s", scheme => {
       if (other instanceof Tensor) expectSameBits((one as Tensor).toFloat32(), other.toFloat32());
       else {
         const { values, subScales, scales } = one as QuantisedTensor;
-        expect([(one as QuantisedTensor).scheme, values, subScales]).toEqual([other.scheme, other.values, other.subScales]);
+        expect([(one as QuantisedTensor).scheme, values, subScales]).toEqual([
+          other.scheme,
+          other.values,
+          other.subScales,
+        ]);
         expectSameBits(scales, other.scales);
       }
     }
@@ -156,18 +181,24 @@ describe.each(QUANTISED_SCHEMES)("%s", scheme => {
     const parts = savedTensors(q, [8, 302], scheme);
     for (const { name, dtype, shape } of parts) {
       const without = await checkpointOf(scheme, tensors => void tensors.delete(name));
-      expect(() => checkShapes(without, CONFIG)).toThrow(`saved: tensor "${name}": expected shape [${shape}], got no such tensor`);
+      expect(() => checkShapes(without, CONFIG)).toThrow(
+        `saved: tensor "${name}": expected shape [${shape}], got no such tensor`,
+      );
       const longer = await checkpointOf(scheme, tensors => {
         tensors.set(name, new Tensor(name, "U8", [9, shape[1]], new Uint8Array(9 * shape[1])));
       });
-      expect(() => checkShapes(longer, CONFIG)).toThrow(`saved: tensor "${name}": expected shape [${shape}], got [9,${shape[1]}]`);
+      expect(() => checkShapes(longer, CONFIG)).toThrow(
+        `saved: tensor "${name}": expected shape [${shape}], got [9,${shape[1]}]`,
+      );
       const other = await checkpointOf(scheme, tensors => {
         tensors.set(name, new Tensor(name, "F16", shape, new Uint16Array(8 * shape[1])));
       });
       expect(() => checkShapes(other, CONFIG)).toThrow(`saved: tensor "${name}": expected dtype ${dtype}, got F16`);
     }
     const unnamed = await checkpointOf(scheme, (_, metadata) => metadata.clear());
-    expect(() => checkShapes(unnamed, CONFIG)).toThrow('tensor "model.embed_tokens.weight": expected dtype BF16, F16, F32, got I8');
+    expect(() => checkShapes(unnamed, CONFIG)).toThrow(
+      'tensor "model.embed_tokens.weight": expected dtype BF16, F16, F32, got I8',
+    );
   });
 
   test("no lighter form is offered where saved weights do not fit", async () => {
@@ -189,7 +220,9 @@ test("sub-scales that no writer makes are refused by name; the largest are not",
     return loadWeights(checkpoint, CONFIG, new ReferenceEngine(), "int4");
   };
   for (const bad of [32, -32, -128]) {
-    await expect(load(bad)).rejects.toThrow(new RangeError(`tensor "${name}": expected integers from -31 to 31, got ${bad}`));
+    await expect(load(bad)).rejects.toThrow(
+      new RangeError(`tensor "${name}": expected integers from -31 to 31, got ${bad}`),
+    );
   }
   await expect(load(32, 0)).rejects.toThrow("expected integers from -31 to 31, got 32");
   for (const good of [31, -31, 0]) await load(good);

@@ -38,17 +38,20 @@ describe.each(goldens)("theta $theta, head size $head_dim", golden => {
   const half = golden.head_dim / 2;
   const ours = table.inverseFrequencies;
 
-  test.each(Object.keys(golden.positions).map(Number))("cos and sin at position %i differ by one unit at most", position => {
-    table.ensure(position + 1);
-    const { angle, cos, sin } = golden.positions[String(position)];
-    for (let i = 0; i < half; i++) {
-      // Where the frequency itself is another, so is the angle.
-      if (ours[i] !== fromHex(golden.inv_freq[i])) continue;
-      expect(Math.fround(position * ours[i])).toBe(fromHex(angle[i]));
-      expect(ulps(table.cos.data[position * half + i], fromHex(cos[i]))).toBeLessThanOrEqual(1);
-      expect(ulps(table.sin.data[position * half + i], fromHex(sin[i]))).toBeLessThanOrEqual(1);
-    }
-  });
+  test.each(Object.keys(golden.positions).map(Number))(
+    "cos and sin at position %i differ by one unit at most",
+    position => {
+      table.ensure(position + 1);
+      const { angle, cos, sin } = golden.positions[String(position)];
+      for (let i = 0; i < half; i++) {
+        // Where the frequency itself is another, so is the angle.
+        if (ours[i] !== fromHex(golden.inv_freq[i])) continue;
+        expect(Math.fround(position * ours[i])).toBe(fromHex(angle[i]));
+        expect(ulps(table.cos.data[position * half + i], fromHex(cos[i]))).toBeLessThanOrEqual(1);
+        expect(ulps(table.sin.data[position * half + i], fromHex(sin[i]))).toBeLessThanOrEqual(1);
+      }
+    },
+  );
 });
 
 test("growing the table in steps gives the same values as building it at once", () => {

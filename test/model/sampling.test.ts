@@ -56,7 +56,8 @@ test("frequencies follow the softmax", () => {
 });
 
 test("top-k keeps the k likeliest, ties to the lower id; top-p the shortest run that reaches p", () => {
-  const seen = (options: Parameters<typeof createSampler>[0]): number[] => [...new Set(draw({ temperature: 1, ...options }, 2000))].sort();
+  const seen = (options: Parameters<typeof createSampler>[0]): number[] =>
+    [...new Set(draw({ temperature: 1, ...options }, 2000))].sort();
   expect(seen({ topK: 1 })).toEqual([1]);
   expect(seen({ topK: 3 })).toEqual([1, 3, 5]);
   expect(seen({ topK: 100 })).toEqual([0, 1, 2, 3, 4, 5]);
@@ -67,8 +68,16 @@ test("top-k keeps the k likeliest, ties to the lower id; top-p the shortest run 
 
 test("the likeliest ids are those that sorting finds, ties to the lower id", () => {
   const close = noise(3000, 1, 1e-6);
-  const wide = noise(3000, 2, 80).map((x, i) => (i % 7 === 0 ? Math.round(x) : i % 11 === 0 ? -0 : i % 13 === 0 ? 0 : x));
-  for (const logits of [close, wide, new Float32Array(3000), noise(3000, 3, 1e-44), Float32Array.of(-3.4e38, 3.4e38, 0, -0, 3.4e38)]) {
+  const wide = noise(3000, 2, 80).map((x, i) =>
+    i % 7 === 0 ? Math.round(x) : i % 11 === 0 ? -0 : i % 13 === 0 ? 0 : x,
+  );
+  for (const logits of [
+    close,
+    wide,
+    new Float32Array(3000),
+    noise(3000, 3, 1e-44),
+    Float32Array.of(-3.4e38, 3.4e38, 0, -0, 3.4e38),
+  ]) {
     const sorted = Array.from(logits.keys()).sort((a, b) => logits[b] - logits[a] || a - b);
     for (const topK of [1, 2, 17, 3000]) {
       // At so high a temperature all candidates are equally likely: what is drawn is a place in the order.

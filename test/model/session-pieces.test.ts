@@ -142,7 +142,10 @@ describe("between pieces", () => {
       const controller = new AbortController();
       setTimeout(() => controller.abort(reason), 0);
       const { signal } = controller;
-      const running = run === "prefill" ? session.prefill(prompt(2_000), { signal }) : session.classify(prompt(2_000), "query", { signal });
+      const running =
+        run === "prefill"
+          ? session.prefill(prompt(2_000), { signal })
+          : session.classify(prompt(2_000), "query", { signal });
       await expect(running).rejects.toBe(reason);
       expect(session.position).toBeGreaterThan(0);
       expect(session.position).toBeLessThan(2_000);
@@ -161,7 +164,8 @@ describe("between pieces", () => {
     const session = stream.newSession();
     const busy = "session: expected one operation at a time, got a second one while a prompt is being run";
     const turn = async (): Promise<void> => {
-      for (const call of [() => session.forward([1]), () => session.truncate(0), () => session.close()]) expect(call).toThrow(busy);
+      for (const call of [() => session.forward([1]), () => session.truncate(0), () => session.close()])
+        expect(call).toThrow(busy);
       await expect(session.prefill([1])).rejects.toThrow(busy);
       await expect(session.classify([1], "query")).rejects.toThrow(busy);
     };
@@ -228,21 +232,24 @@ describe("before any work", () => {
   });
 });
 
-test.each(["riskLevel", "category"] as const)("scores of the %s head that are no numbers are an error that names it", async name => {
-  const { engine, config, weights } = stream;
-  const heads = weights.guardHeads!;
-  const matrix = await engine.loadMatrix({
-    name,
-    dtype: "F32",
-    shape: heads.query[name].shape,
-    readInto: async target => void target.fill(0xff), // NaN
-  });
-  const guardHeads = { ...heads, query: { ...heads.query, [name]: matrix } };
-  const session = new Qwen3(engine, config, { ...weights, guardHeads }).newSession();
-  const what = { riskLevel: "risk_level", category: "category" }[name];
-  await expect(session.classify([1], "query")).rejects.toThrow(`${what}: expected finite numbers, got NaN`);
-  expect(session.position).toBe(0);
-});
+test.each(["riskLevel", "category"] as const)(
+  "scores of the %s head that are no numbers are an error that names it",
+  async name => {
+    const { engine, config, weights } = stream;
+    const heads = weights.guardHeads!;
+    const matrix = await engine.loadMatrix({
+      name,
+      dtype: "F32",
+      shape: heads.query[name].shape,
+      readInto: async target => void target.fill(0xff), // NaN
+    });
+    const guardHeads = { ...heads, query: { ...heads.query, [name]: matrix } };
+    const session = new Qwen3(engine, config, { ...weights, guardHeads }).newSession();
+    const what = { riskLevel: "risk_level", category: "category" }[name];
+    await expect(session.classify([1], "query")).rejects.toThrow(`${what}: expected finite numbers, got NaN`);
+    expect(session.position).toBe(0);
+  },
+);
 
 test("the first id of a vocabulary is one, and so is its last", () => {
   const session = odd.newSession();

@@ -19,7 +19,9 @@ describe("ids at the door", () => {
 
   test("a sequence beyond the context, with both numbers, before any work", async () => {
     const session = (await loadModel(ODD)).newSession();
-    expect(() => session.forward(new Array(513).fill(1))).toThrow("prompt too long: expected at most 512 tokens, got 513");
+    expect(() => session.forward(new Array(513).fill(1))).toThrow(
+      "prompt too long: expected at most 512 tokens, got 513",
+    );
     session.forward(new Array(512).fill(1), { logits: 0 });
     expect(() => session.forward([1])).toThrow("prompt too long: expected at most 512 tokens, got 513");
     expect(session.position).toBe(512);
@@ -30,7 +32,9 @@ test("what a session and a prompt share ends at the first id that differs, be it
   const session = (await loadModel(ODD)).newSession();
   expect(session.commonPrefix([1, 2])).toBe(0);
   session.forward([1, 2, 3], { logits: 0 });
-  const shared = [[], [9, 2, 3], [1, 9, 3], [1, 2, 9], [1, 2], [1, 2, 3], [1, 2, 3, 4]].map(ids => session.commonPrefix(ids));
+  const shared = [[], [9, 2, 3], [1, 9, 3], [1, 2, 9], [1, 2], [1, 2, 3], [1, 2, 3, 4]].map(ids =>
+    session.commonPrefix(ids),
+  );
   expect(shared).toEqual([0, 0, 1, 2, 2, 3, 3]);
   session.truncate(2);
   expect(session.commonPrefix([1, 2, 3])).toBe(2);
@@ -66,14 +70,19 @@ test("a long prompt can be aborted between its pieces, and the session goes on f
   expect(session.forward([1]).length).toBe(4160);
 });
 
-test.each([1, 9, 64, 300, 600])("the logits of the last %i ids of a prompt are the same bits as of one forward", async wanted => {
-  const model = await loadModel(GEN);
-  const ids = Array.from({ length: 600 }, (_, i) => (i * 31) % 4000);
-  const session = model.newSession();
-  expectSameBits(await session.prefill(ids, { logits: wanted }), model.newSession().forward(ids, { logits: wanted }));
-  expect(session.position).toBe(600);
-  await expect(session.prefill([1], { logits: 2 })).rejects.toThrow('logits: expected "all" or an integer from 0 to 1, got 2');
-});
+test.each([1, 9, 64, 300, 600])(
+  "the logits of the last %i ids of a prompt are the same bits as of one forward",
+  async wanted => {
+    const model = await loadModel(GEN);
+    const ids = Array.from({ length: 600 }, (_, i) => (i * 31) % 4000);
+    const session = model.newSession();
+    expectSameBits(await session.prefill(ids, { logits: wanted }), model.newSession().forward(ids, { logits: wanted }));
+    expect(session.position).toBe(600);
+    await expect(session.prefill([1], { logits: 2 })).rejects.toThrow(
+      'logits: expected "all" or an integer from 0 to 1, got 2',
+    );
+  },
+);
 
 test("a second operation while a prompt is being run is refused, not mixed in", async () => {
   const session = (await loadModel(GEN, { engine: "reference" })).newSession(); // slow enough to give the event loop a turn
@@ -97,9 +106,13 @@ test("an infinite logit is refused like NaN", async () => {
 
 test("options that nobody reads are refused", async () => {
   const session = (await loadModel(ODD)).newSession();
-  expect(() => session.forward([1], { logit: 1 } as object)).toThrow('forward: expected options among logits, tap, got "logit"');
+  expect(() => session.forward([1], { logit: 1 } as object)).toThrow(
+    'forward: expected options among logits, tap, got "logit"',
+  );
   for (const logits of [-1, 2, 0.5, "last"])
-    expect(() => session.forward([1], { logits: logits as number })).toThrow('logits: expected "all" or an integer from 0 to 1');
+    expect(() => session.forward([1], { logits: logits as number })).toThrow(
+      'logits: expected "all" or an integer from 0 to 1',
+    );
 });
 
 test("a closed session says so, and closing twice is no harm", async () => {

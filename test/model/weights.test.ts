@@ -1,4 +1,6 @@
-/** Weights: which tensors a config calls for, that each comes to its place, and what is refused before anything is read. */
+/**
+ * Weights: which tensors a config calls for, that each comes to its place, and what is refused before anything is read.
+ */
 
 import { describe, expect, onTestFinished, test } from "vitest";
 import { openCheckpointFiles } from "../../src/checkpoint/open.ts";
@@ -100,7 +102,9 @@ describe("a tensor that is not as the config has it is refused before anything i
 
   test("what the config does not call for is left alone, a tied checkpoint's own head for one; F16 and F32 are usable too", async () => {
     const { checkpoint, config } = await opened(GEN);
-    const tensors = new Map([...checkpoint.tensors].map(([name, info], i) => [name, i % 2 ? info : { ...info, dtype: "F16" as const }]));
+    const tensors = new Map(
+      [...checkpoint.tensors].map(([name, info], i) => [name, i % 2 ? info : { ...info, dtype: "F16" as const }]),
+    );
     tensors.set("lm_head.weight", { ...tensors.get(norm)!, dtype: "F8_E4M3" });
     tensors.set(norm, { ...tensors.get(norm)!, dtype: "F32" });
     expect(config.tieWordEmbeddings).toBe(true);
@@ -117,7 +121,10 @@ test("weights take in memory what they take in the file, but for the gains, whic
   for (const [name, { shape, byteLength }] of checkpoint.tensors) {
     const [outputs, inputs] = shape;
     const isHead = /risk_level|category/.test(name);
-    const perRow = { int8: 4 * Math.ceil(inputs / 256) + inputs, int4: 4 * Math.ceil(inputs / 256) + Math.ceil(inputs / 32) + inputs / 2 };
+    const perRow = {
+      int8: 4 * Math.ceil(inputs / 256) + inputs,
+      int4: 4 * Math.ceil(inputs / 256) + Math.ceil(inputs / 32) + inputs / 2,
+    };
     const isEmbedding = /embed_tokens|lm_head/.test(name);
     if (shape.length === 1) for (const scheme of ["undefined", "int8", "int4"] as const) held[scheme] += 4 * outputs;
     else {
@@ -130,8 +137,16 @@ test("weights take in memory what they take in the file, but for the gains, whic
 });
 
 test.each([
-  [undefined, 4, "memory: expected 5 MB for the weights of tiny-guard-gen, got 4 MB left; 3 MB suffice with --weights int8"],
-  ["int8", 2, "memory: expected 3 MB for the weights of tiny-guard-gen, got 2 MB left; 2 MB suffice with --weights int4"],
+  [
+    undefined,
+    4,
+    "memory: expected 5 MB for the weights of tiny-guard-gen, got 4 MB left; 3 MB suffice with --weights int8",
+  ],
+  [
+    "int8",
+    2,
+    "memory: expected 3 MB for the weights of tiny-guard-gen, got 2 MB left; 2 MB suffice with --weights int4",
+  ],
   ["int4", 1, "memory: expected 2 MB for the weights of tiny-guard-gen, got 1 MB left"],
 ] as const)("%s weights in too little memory", async (scheme, megabytes, message) => {
   const files = { ...(await openCheckpointFiles(GEN)), name: "tiny-guard-gen" };

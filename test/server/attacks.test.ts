@@ -1,4 +1,7 @@
-/** Malformed and hostile requests: each gets a 4xx or a closed connection, and the server is none the worse. (20,000: test/slow/server-attacks.slow.ts.) */
+/**
+ * Malformed and hostile requests: each gets a 4xx or a closed connection, and the server is none the worse. (20,000:
+ * test/slow/server-attacks.slow.ts.)
+ */
 
 import { expect, test } from "vitest";
 import { createHandler } from "../../src/server/handler.ts";

@@ -1,4 +1,7 @@
-/** Malformed and hostile requests, seeded, each named after the attack, and what a server does with one: a status, or a closed connection. */
+/**
+ * Malformed and hostile requests, seeded, each named after the attack, and what a server does with one: a status, or a
+ * closed connection.
+ */
 
 import { connect } from "node:net";
 import { seededRandom } from "../../src/model/sampling.ts";
@@ -7,7 +10,10 @@ export interface Attack {
   readonly name: string;
   /** What is sent, in this order. */
   readonly parts: readonly (string | Uint8Array)[];
-  /** What the client does then: waits for an answer, sends nothing more of a body that is not complete, or goes away in one of two ways. */
+  /**
+   * What the client does then: waits for an answer, sends nothing more of a body that is not complete, or goes away in
+   * one of two ways.
+   */
   readonly afterwards: "wait" | "stall" | "half-close" | "reset";
 }
 
@@ -64,7 +70,9 @@ const MAKERS: Readonly<Record<string, Maker>> = {
     let text = JSON.stringify(right(path));
     const at = integer(random, text.length);
     text =
-      random() < 0.5 ? text.slice(0, at) : text.slice(0, at) + pick(random, ["{", '"', "\\", ",", "]", "\u0000", "NaN"]) + text.slice(at);
+      random() < 0.5
+        ? text.slice(0, at)
+        : text.slice(0, at) + pick(random, ["{", '"', "\\", ",", "]", "\u0000", "NaN"]) + text.slice(at);
     try {
       JSON.parse(text);
       text += "{";
@@ -82,10 +90,15 @@ const MAKERS: Readonly<Record<string, Maker>> = {
   },
   "absurd values": random => {
     const path = pick(random, ENDPOINTS);
-    const others = Object.entries(right(path)).map(([name, value]) => `${JSON.stringify(name)}:${JSON.stringify(value)}`);
+    const others = Object.entries(right(path)).map(
+      ([name, value]) => `${JSON.stringify(name)}:${JSON.stringify(value)}`,
+    );
     const value = pick(random, ABSURD);
     // What is not among an endpoint's fields is refused as well.
-    return post(path, `{${[...others, `"nonsense":${value}`, `${JSON.stringify(pick(random, FIELDS))}:${value}`].join(",")}}`);
+    return post(
+      path,
+      `{${[...others, `"nonsense":${value}`, `${JSON.stringify(pick(random, FIELDS))}:${value}`].join(",")}}`,
+    );
   },
   "keys of prototypes": random => {
     const name = pick(random, ["__proto__", "constructor", "prototype", "toString", "hasOwnProperty", "then"]);
@@ -97,9 +110,13 @@ const MAKERS: Readonly<Record<string, Maker>> = {
   },
   "bytes that are not UTF-8": random => {
     const bytes = Uint8Array.from({ length: 1 + integer(random, 200) }, () => 128 + integer(random, 128));
-    return post(pick(random, ENDPOINTS), Uint8Array.from([...new TextEncoder().encode('{"input":"'), ...bytes, 0x22, 0x7d]));
+    return post(
+      pick(random, ENDPOINTS),
+      Uint8Array.from([...new TextEncoder().encode('{"input":"'), ...bytes, 0x22, 0x7d]),
+    );
   },
-  "UTF-16": random => post(pick(random, ENDPOINTS), new Uint8Array(Buffer.from(JSON.stringify({ input: "hi" }), "utf16le"))),
+  "UTF-16": random =>
+    post(pick(random, ENDPOINTS), new Uint8Array(Buffer.from(JSON.stringify({ input: "hi" }), "utf16le"))),
   "another kind of body": random => {
     const type = pick(random, [
       "text/plain",
@@ -112,7 +129,10 @@ const MAKERS: Readonly<Record<string, Maker>> = {
     return post(path, JSON.stringify(right(path)), random() < 0.2 ? [] : [`Content-Type: ${type}`]);
   },
   "compressed, it says": random => {
-    const headers = ["Content-Type: application/json", `Content-Encoding: ${pick(random, ["gzip", "br", "deflate", "x"])}`];
+    const headers = [
+      "Content-Type: application/json",
+      `Content-Encoding: ${pick(random, ["gzip", "br", "deflate", "x"])}`,
+    ];
     return post(pick(random, ENDPOINTS), Uint8Array.of(0x1f, 0x8b, 8, 0, 0, 0, 0, 0), headers);
   },
   "a body above the limit": random => {
@@ -122,7 +142,10 @@ const MAKERS: Readonly<Record<string, Maker>> = {
   "a length that lies": random => {
     const claimed = pick(random, ["99999999999999999999", "-5", "1e3", "0x10", "5, 6", "", "1000000000000"]);
     return {
-      parts: [head("POST", pick(random, ENDPOINTS), ["Content-Type: application/json", `Content-Length: ${claimed}`]), '{"input":'],
+      parts: [
+        head("POST", pick(random, ENDPOINTS), ["Content-Type: application/json", `Content-Length: ${claimed}`]),
+        '{"input":',
+      ],
     };
   },
   "chunks without end": random => {
@@ -131,7 +154,13 @@ const MAKERS: Readonly<Record<string, Maker>> = {
     return { parts: [head("POST", pick(random, ENDPOINTS), headers), ...Array(40).fill(chunk)] };
   },
   "chunks that are none": random => {
-    const chunk = pick(random, ["zz\r\nhi\r\n", "-1\r\n", "ffffffffffffffffff\r\n", "5\r\nhi\r\n0\r\n\r\n", "5;\u0000\r\n"]);
+    const chunk = pick(random, [
+      "zz\r\nhi\r\n",
+      "-1\r\n",
+      "ffffffffffffffffff\r\n",
+      "5\r\nhi\r\n0\r\n\r\n",
+      "5;\u0000\r\n",
+    ]);
     return {
       parts: [
         head("POST", pick(random, ENDPOINTS), ["Content-Type: application/json", "Transfer-Encoding: chunked"]),
@@ -147,7 +176,10 @@ const MAKERS: Readonly<Record<string, Maker>> = {
       ["Transfer-Encoding: chunked", "Transfer-Encoding: identity"],
     ]);
     return {
-      parts: [head("POST", pick(random, ENDPOINTS), ["Content-Type: application/json", ...headers]), "0\r\n\r\nGET / HTTP/1.1\r\n"],
+      parts: [
+        head("POST", pick(random, ENDPOINTS), ["Content-Type: application/json", ...headers]),
+        "0\r\n\r\nGET / HTTP/1.1\r\n",
+      ],
     };
   },
   "a flood of headers": random => {
@@ -155,7 +187,8 @@ const MAKERS: Readonly<Record<string, Maker>> = {
     const headers = Array.from({ length: count }, (_, i) => `X-${i}: ${"v".repeat(random() < 0.5 ? 10 : 100)}`);
     return post("/v1/moderations", '{"input":5}', [...headers, "Content-Type: application/json"]);
   },
-  "a long header": random => post("/v1/moderations", "{}", [`X-Long: ${"v".repeat(16_384 + integer(random, 100_000))}`]),
+  "a long header": random =>
+    post("/v1/moderations", "{}", [`X-Long: ${"v".repeat(16_384 + integer(random, 100_000))}`]),
   "a long path": random => ({ parts: [head("GET", `/${"x".repeat(integer(random, 60_000))}`, [])] }),
   "a path that climbs": random => {
     const path = pick(random, [
@@ -213,7 +246,15 @@ const MAKERS: Readonly<Record<string, Maker>> = {
     };
   },
   "a header that is none": random => {
-    const header = pick(random, ["X: \u0000", " folded", "no colon", "X\u0001: y", "Host: other", ": empty", "X: a\rb"]);
+    const header = pick(random, [
+      "X: \u0000",
+      " folded",
+      "no colon",
+      "X\u0001: y",
+      "Host: other",
+      ": empty",
+      "X: a\rb",
+    ]);
     return post("/v1/moderations", "{}", [header, "Content-Type: application/json"]);
   },
   "a wrong host": random => {
@@ -221,12 +262,21 @@ const MAKERS: Readonly<Record<string, Maker>> = {
     return { parts: [`GET /health HTTP/1.1\r\nHost: ${host}\r\n\r\n`] };
   },
   "a body that stops coming": random => ({
-    parts: [head("POST", pick(random, ENDPOINTS), ["Content-Type: application/json", "Content-Length: 1000"]), '{"input":"'],
+    parts: [
+      head("POST", pick(random, ENDPOINTS), ["Content-Type: application/json", "Content-Length: 1000"]),
+      '{"input":"',
+    ],
     afterwards: "stall",
   }),
-  "headers that stop coming": () => ({ parts: ["POST /v1/moderations HTTP/1.1\r\nHost: localhost\r\nContent-"], afterwards: "stall" }),
+  "headers that stop coming": () => ({
+    parts: ["POST /v1/moderations HTTP/1.1\r\nHost: localhost\r\nContent-"],
+    afterwards: "stall",
+  }),
   "half a request, half closed": random => ({
-    parts: [head("POST", pick(random, ENDPOINTS), ["Content-Type: application/json", "Content-Length: 1000"]), '{"input":"'],
+    parts: [
+      head("POST", pick(random, ENDPOINTS), ["Content-Type: application/json", "Content-Length: 1000"]),
+      '{"input":"',
+    ],
     afterwards: "half-close",
   }),
   "a client that leaves": random => {
@@ -278,7 +328,11 @@ export function attack(port: number, { parts, afterwards }: Attack): Promise<num
 }
 
 /** Runs them, so many at a time, and counts what came back, by kind. */
-export async function attackAll(port: number, all: Iterable<Attack>, atOnce: number): Promise<Map<string, Map<number | "closed", number>>> {
+export async function attackAll(
+  port: number,
+  all: Iterable<Attack>,
+  atOnce: number,
+): Promise<Map<string, Map<number | "closed", number>>> {
   const outcomes = new Map<string, Map<number | "closed", number>>();
   const queue = all[Symbol.iterator]();
   const worker = async (): Promise<void> => {

@@ -28,5 +28,7 @@ test("a digest that is right does not help where no key was given", async () => 
   const key = new BearerKey("secret");
   const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode("secret"));
   vi.spyOn(crypto.subtle, "digest").mockResolvedValue(digest);
-  await expect(key.check(new Headers())).rejects.toThrow("authorization: expected Bearer and the server's key, got none");
+  await expect(key.check(new Headers())).rejects.toThrow(
+    "authorization: expected Bearer and the server's key, got none",
+  );
 });

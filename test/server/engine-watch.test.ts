@@ -1,4 +1,7 @@
-/** /health once the engine has ended: 503 from both servers, before and after anybody asked for a verdict, and one line in the log. */
+/**
+ * /health once the engine has ended: 503 from both servers, before and after anybody asked for a verdict, and one line
+ * in the log.
+ */
 
 import { Worker } from "node:worker_threads";
 import { afterEach, describe, expect, test, vi } from "vitest";

@@ -11,7 +11,10 @@ const chat = (body: object) => post("/v1/chat/completions", { messages: BOMB, ..
 const complete = (body: object) => post("/v1/completions", body);
 
 /** Greedy generation, one pass an id, outside of the guard. */
-async function greedy(prompt: Int32Array, maxNewTokens: number): Promise<{ text: string; ids: number; finishReason: string }> {
+async function greedy(
+  prompt: Int32Array,
+  maxNewTokens: number,
+): Promise<{ text: string; ids: number; finishReason: string }> {
   const { ids, finishReason } = await guard.model.generate(prompt, { maxNewTokens });
   return { text: guard.tokenizer.decode(ids, { skipSpecialTokens: true }), ids: ids.length, finishReason };
 }
@@ -23,7 +26,14 @@ describe("chat", () => {
     expect(json).toMatchObject({
       object: "chat.completion",
       model: "tiny-guard-gen",
-      choices: [{ index: 0, message: { role: "assistant", content: text, refusal: null }, logprobs: null, finish_reason: finishReason }],
+      choices: [
+        {
+          index: 0,
+          message: { role: "assistant", content: text, refusal: null },
+          logprobs: null,
+          finish_reason: finishReason,
+        },
+      ],
       usage: { prompt_tokens: 268, completion_tokens: ids, total_tokens: 268 + ids },
     });
     expect((await chat({})).json.usage.prompt_tokens_details.cached_tokens).toBe(267);
@@ -40,7 +50,11 @@ describe("chat", () => {
     const { text } = await greedy(guard.encode(BOMB), maxTokens);
     for (const limit of [{ max_tokens: maxTokens }, { max_completion_tokens: maxTokens, max_tokens: 100 }]) {
       const { choices, usage } = (await chat(limit)).json;
-      expect([choices[0].message.content, choices[0].finish_reason, usage.completion_tokens]).toEqual([text, "length", maxTokens]);
+      expect([choices[0].message.content, choices[0].finish_reason, usage.completion_tokens]).toEqual([
+        text,
+        "length",
+        maxTokens,
+      ]);
     }
   });
 
@@ -48,7 +62,9 @@ describe("chat", () => {
     const prompt = guard.encode(BOMB);
     for (const seed of [1, 2, 3]) {
       const sampling = { temperature: 2, topP: 0.99, topK: 100, maxNewTokens: 20, seed };
-      const text = guard.tokenizer.decode((await guard.model.generate(prompt, sampling)).ids, { skipSpecialTokens: true });
+      const text = guard.tokenizer.decode((await guard.model.generate(prompt, sampling)).ids, {
+        skipSpecialTokens: true,
+      });
       const body = { temperature: 2, top_p: 0.99, top_k: 100, max_tokens: 20, seed };
       expect((await chat(body)).json.choices[0].message.content).toBe(text);
     }
@@ -87,8 +103,13 @@ describe("chat", () => {
       expect(content[i].logprob).toBeCloseTo(Math.log(Math.exp(logits[id]) / sum), 9);
       const best = [...logits].sort((a, b) => b - a).slice(0, 3);
       expect(content[i].top_logprobs).toHaveLength(3);
-      for (const [k, { logprob }] of content[i].top_logprobs.entries()) expect(logprob).toBeCloseTo(best[k] - Math.log(sum), 9);
-      expect(content[i].top_logprobs[0]).toEqual({ token: content[i].token, bytes: content[i].bytes, logprob: content[i].logprob });
+      for (const [k, { logprob }] of content[i].top_logprobs.entries())
+        expect(logprob).toBeCloseTo(best[k] - Math.log(sum), 9);
+      expect(content[i].top_logprobs[0]).toEqual({
+        token: content[i].token,
+        bytes: content[i].bytes,
+        logprob: content[i].logprob,
+      });
       i++;
     }
     expect(content[0].bytes).toEqual([...new TextEncoder().encode("Safety")]);
@@ -97,7 +118,12 @@ describe("chat", () => {
 
   test("a stream is the answer in pieces: role, text, reason, usage, [DONE]", async () => {
     const whole = (await chat({ logprobs: true, top_logprobs: 1 })).json;
-    const { text, headers } = await chat({ stream: true, stream_options: { include_usage: true }, logprobs: true, top_logprobs: 1 });
+    const { text, headers } = await chat({
+      stream: true,
+      stream_options: { include_usage: true },
+      logprobs: true,
+      top_logprobs: 1,
+    });
     expect(headers.get("content-type")).toBe("text/event-stream; charset=utf-8");
     const all = events(text);
     expect(all.pop()).toBe("[DONE]");
@@ -199,17 +225,37 @@ describe("chat", () => {
     [{ stop: ["a", 5] }, 400, "stop[1]", "stop[1]: expected a string of 1 to 1024 characters, got 5"],
     [{ stop: Array(17).fill("a") }, 400, "stop", "stop: expected at most 16 strings, got 17"],
     [{ top_logprobs: 2 }, 400, "top_logprobs", 'top_logprobs: expected "logprobs": true to go with it, got none'],
-    [{ logprobs: true, top_logprobs: 21 }, 400, "top_logprobs", "top_logprobs: expected an integer from 0 to 20, got 21"],
+    [
+      { logprobs: true, top_logprobs: 21 },
+      400,
+      "top_logprobs",
+      "top_logprobs: expected an integer from 0 to 20, got 21",
+    ],
     [{ messages: undefined }, 400, "messages", "messages: expected an array, got nothing"],
-    [{ messages: [{ role: "user" }] }, 400, "messages[0].content", /^messages\[0\].content: expected a string or an array/],
+    [
+      { messages: [{ role: "user" }] },
+      400,
+      "messages[0].content",
+      /^messages\[0\].content: expected a string or an array/,
+    ],
     [
       { messages: [{ role: "user", content: [{ type: "image_url" }] }] },
       422,
       "messages[0].content[0].type",
       'messages[0].content[0].type: not supported (a guard reads text alone, got "image_url")',
     ],
-    [{ messages: [{ role: "tool", content: "a" }] }, 400, "messages", 'messages[0].role: expected system, user or assistant, got "tool"'],
-    [{ messages: [{ role: "user", content: "word ".repeat(2500) }] }, 400, "messages", /^conversation too long: expected fewer than 2048/],
+    [
+      { messages: [{ role: "tool", content: "a" }] },
+      400,
+      "messages",
+      'messages[0].role: expected system, user or assistant, got "tool"',
+    ],
+    [
+      { messages: [{ role: "user", content: "word ".repeat(2500) }] },
+      400,
+      "messages",
+      /^conversation too long: expected fewer than 2048/,
+    ],
   ])("%j is refused by name", async (body, status, param, message) => {
     const answer = await chat(body);
     expect([answer.status, answer.json.error.param]).toEqual([status, param]);
@@ -245,7 +291,10 @@ describe("completions", () => {
     expect(tokens.join("")).toBe(choices[0].text);
     expect(top_logprobs[0][tokens[0]]).toBe(token_logprobs[0]);
     expect(text_offset).toEqual(tokens.map((_: string, i: number) => tokens.slice(0, i).join("").length));
-    const streamed = events((await complete({ prompt: "a", max_tokens: 4, logprobs: 2, stream: true })).text).slice(0, -1);
+    const streamed = events((await complete({ prompt: "a", max_tokens: 4, logprobs: 2, stream: true })).text).slice(
+      0,
+      -1,
+    );
     expect(streamed.flatMap(event => event.choices[0].logprobs?.text_offset ?? [])).toEqual(text_offset);
     expect(streamed.map(event => event.choices[0].text).join("")).toBe(choices[0].text);
   });
@@ -259,7 +308,12 @@ describe("completions", () => {
     [{ prompt: [1, "a"] }, 400, "prompt[1]", /^prompt\[1\]: expected a token id from 0 to \d+, got "a"$/],
     [{ prompt: "a", echo: true }, 422, "echo", "echo: not supported (the prompt is not repeated)"],
     [{ prompt: "a", best_of: 2 }, 422, "best_of", "best_of: not supported (one completion is written)"],
-    [{ prompt: Array(3000).fill(1) }, 400, "prompt", "prompt too long: expected at most 2048 tokens, got at least 3000"],
+    [
+      { prompt: Array(3000).fill(1) },
+      400,
+      "prompt",
+      "prompt too long: expected at most 2048 tokens, got at least 3000",
+    ],
     [{ prompt: "word ".repeat(3000) }, 400, "prompt", /^prompt too long: expected at most 2048 tokens/],
   ])("%j is refused by name", async (body, status, param, message) => {
     const answer = await complete(body);

@@ -17,7 +17,11 @@ describe("routes", () => {
     const list = (await get("/v1/models")).json;
     expect(list.data.map(({ id }: { id: string }) => id)).toEqual(["Qwen/Qwen3Guard-Gen-0.6B", "tiny-guard-gen"]);
     for (const id of ["tiny-guard-gen", "Qwen/Qwen3Guard-Gen-0.6B", "Qwen%2FQwen3Guard-Gen-0.6B"]) {
-      expect((await get(`/v1/models/${id}`)).json).toMatchObject({ id: decodeURIComponent(id), object: "model", owned_by: "qwen3guard" });
+      expect((await get(`/v1/models/${id}`)).json).toMatchObject({
+        id: decodeURIComponent(id),
+        object: "model",
+        owned_by: "qwen3guard",
+      });
     }
     const missing = await get("/v1/models/gpt-4");
     expect([missing.status, missing.json.error]).toEqual([
@@ -73,7 +77,8 @@ describe("the key", () => {
 
   test("is asked of all but the page, health and the description", async () => {
     for (const path of ["/", "/health", "/openapi.json"]) expect((await get(path)).status).toBe(200);
-    for (const path of ["/v1/models", "/v1/models/tiny-guard-gen", "/metrics"]) expect((await get(path)).status).toBe(401);
+    for (const path of ["/v1/models", "/v1/models/tiny-guard-gen", "/metrics"])
+      expect((await get(path)).status).toBe(401);
     for (const path of ["/v1/moderations", "/v1/chat/completions", "/v1/completions"]) {
       const refused = await post(path, "not even JSON");
       expect([refused.status, refused.headers.get("www-authenticate")]).toEqual([401, "Bearer"]);
@@ -102,7 +107,12 @@ describe("bodies", () => {
 
   test("must be JSON in UTF-8, by their headers", async () => {
     const typed = (type: string): RequestInit => ({ headers: { "content-type": type } });
-    for (const type of ["text/plain", "application/x-www-form-urlencoded", "application/json; charset=latin1", "application/jsonp"]) {
+    for (const type of [
+      "text/plain",
+      "application/x-www-form-urlencoded",
+      "application/json; charset=latin1",
+      "application/jsonp",
+    ]) {
       expect(await refused("{}", typed(type))).toEqual([
         415,
         `content-type: expected application/json in UTF-8, got ${JSON.stringify(type)}`,
@@ -126,13 +136,19 @@ describe("bodies", () => {
   });
 
   test("bytes that are not UTF-8 are refused", async () => {
-    expect(await refused(Uint8Array.of(0x7b, 0xff, 0x7d))).toEqual([400, "body: expected UTF-8 text, got bytes that are not"]);
+    expect(await refused(Uint8Array.of(0x7b, 0xff, 0x7d))).toEqual([
+      400,
+      "body: expected UTF-8 text, got bytes that are not",
+    ]);
   });
 
   test("one above the limit is refused by its header, and by its bytes where that lies or is missing", async () => {
     const long = JSON.stringify({ input: "x".repeat(200) });
     expect(await refused(long)).toEqual([413, "body: expected at most 200 bytes, got more"]);
-    expect(await refused("{}", { headers: { "content-length": "1000" } })).toEqual([413, "body: expected at most 200 bytes, got 1000"]);
+    expect(await refused("{}", { headers: { "content-length": "1000" } })).toEqual([
+      413,
+      "body: expected at most 200 bytes, got 1000",
+    ]);
     expect((await refused(long, { headers: { "content-length": "10" } }))[0]).toBe(413);
     // An endless one is not read to its end.
     let pulls = 0;
@@ -188,12 +204,16 @@ describe("under load", () => {
     gone.abort();
     expect((await Promise.all([first, second])).map(({ status }) => status)).toEqual([499, 499]);
     expect((await post("/v1/moderations", { input: BOMB })).json.results[0].safety).toBe("Unsafe");
-    expect((await get("/metrics")).text).toContain('qwen3guard_requests_total{route="/v1/moderations",status="499"} 2\n');
+    expect((await get("/metrics")).text).toContain(
+      'qwen3guard_requests_total{route="/v1/moderations",status="499"} 2\n',
+    );
   });
 
   test("a request that takes too long ends, and clients are told not to repeat it", async () => {
     const { post } = client({ timeoutMs: 1 });
-    const { status, headers, json } = await post("/v1/moderations", { input: ["hi", "there", ...Array(50).fill("word ".repeat(500))] });
+    const { status, headers, json } = await post("/v1/moderations", {
+      input: ["hi", "there", ...Array(50).fill("word ".repeat(500))],
+    });
     expect([status, headers.get("x-should-retry"), json.error.message]).toEqual([
       504,
       "false",
@@ -210,7 +230,11 @@ describe("under load", () => {
       isDrained = true;
     });
     const refused = await post("/v1/moderations", { input: "hi" });
-    expect([refused.status, refused.json.error.code, refused.headers.get("connection")]).toEqual([503, "shutting_down", "close"]);
+    expect([refused.status, refused.json.error.code, refused.headers.get("connection")]).toEqual([
+      503,
+      "shutting_down",
+      "close",
+    ]);
     expect(await get("/health")).toMatchObject({ status: 503, json: { status: "draining" } });
     expect(isDrained).toBe(false);
     expect((await Promise.all(accepted)).map(({ status }) => status)).toEqual([200, 200]);
@@ -230,11 +254,11 @@ describe("other origins", () => {
   test("may call with --cors, preflight and failures included", async () => {
     const { get, post } = client({ cors: "https://example.org", apiKey: "secret" });
     const preflight = await get("/v1/moderations", asks);
-    expect([preflight.status, preflight.headers.get("access-control-allow-origin"), preflight.headers.get("vary")]).toEqual([
-      204,
-      "https://example.org",
-      "origin",
-    ]);
+    expect([
+      preflight.status,
+      preflight.headers.get("access-control-allow-origin"),
+      preflight.headers.get("vary"),
+    ]).toEqual([204, "https://example.org", "origin"]);
     expect(preflight.headers.get("access-control-allow-headers")).toContain("authorization");
     const failed = await post("/v1/moderations", {}, origin);
     expect([failed.status, failed.headers.get("access-control-allow-origin")]).toEqual([401, "https://example.org"]);
@@ -296,12 +320,17 @@ describe("the log", () => {
   });
 
   test("has the text where that is wanted", async () => {
-    expect(await logged({ logText: true })).toEqual([`200 /v1/moderations - ms ${JSON.stringify(BOMB)}`, "400 /v1/moderations - ms"]);
+    expect(await logged({ logText: true })).toEqual([
+      `200 /v1/moderations - ms ${JSON.stringify(BOMB)}`,
+      "400 /v1/moderations - ms",
+    ]);
   });
 
   test("tells of a failure that is the server's own; the client learns no more than that", async () => {
     const lines: string[] = [];
-    const broken = Object.create(guard, { moderate: { value: () => Promise.reject(new Error("engine: expected a heap, got none")) } });
+    const broken = Object.create(guard, {
+      moderate: { value: () => Promise.reject(new Error("engine: expected a heap, got none")) },
+    });
     const handler = createHandler(broken, { log: line => lines.push(line) });
     const response = await handler.fetch(
       new Request("http://localhost/v1/moderations", {
@@ -310,7 +339,10 @@ describe("the log", () => {
         body: JSON.stringify({ input: BOMB }),
       }),
     );
-    expect([response.status, (await response.json()).error.message]).toEqual([500, "the server failed to answer; its log says how"]);
+    expect([response.status, (await response.json()).error.message]).toEqual([
+      500,
+      "the server failed to answer; its log says how",
+    ]);
     expect(lines).toEqual(["qwen3guard: /v1/moderations: engine: expected a heap, got none"]);
   });
 });

@@ -5,10 +5,16 @@ import { hostsToAllow } from "../../src/cli/serving.ts";
 import { checkHost, isHostName } from "../../src/server/hosts.ts";
 
 describe("without names given", () => {
-  test.each(["localhost", "LocalHost:8000", "127.0.0.1", "127.0.0.1:1", "127.255.3.4:8000", "[::1]", "[::1]:8000", "localhost:"])(
-    "%s is the loopback",
-    host => expect(() => checkHost(host, [])).not.toThrow(),
-  );
+  test.each([
+    "localhost",
+    "LocalHost:8000",
+    "127.0.0.1",
+    "127.0.0.1:1",
+    "127.255.3.4:8000",
+    "[::1]",
+    "[::1]:8000",
+    "localhost:",
+  ])("%s is the loopback", host => expect(() => checkHost(host, [])).not.toThrow());
 
   test.each([
     ...[
@@ -19,7 +25,18 @@ describe("without names given", () => {
       "evil-localhost",
       "evil.example:localhost",
     ],
-    ...["127.0.0.1@evil.example", "10.0.0.1", "0.0.0.0", "[::2]", "[::1].evil.example", "::1", "128.0.0.1", "1127.0.0.1", "", ":8000"],
+    ...[
+      "127.0.0.1@evil.example",
+      "10.0.0.1",
+      "0.0.0.0",
+      "[::2]",
+      "[::1].evil.example",
+      "::1",
+      "128.0.0.1",
+      "1127.0.0.1",
+      "",
+      ":8000",
+    ],
   ])("%j is not", host => expect(() => checkHost(host, [])).toThrow("host: expected localhost"));
 
   test("none at all is not, either", () => {
@@ -29,8 +46,10 @@ describe("without names given", () => {
 
 test("names that are given are accepted with any port and in any case, and no others", () => {
   const names = ["Guard.example.org", "[fd00::1]"];
-  for (const host of ["guard.example.org", "GUARD.EXAMPLE.ORG:8443", "[FD00::1]:80", "localhost"]) checkHost(host, names);
-  for (const host of ["guard.example.com", "x.guard.example.org", "guardxexample.org"]) expect(() => checkHost(host, names)).toThrow();
+  for (const host of ["guard.example.org", "GUARD.EXAMPLE.ORG:8443", "[FD00::1]:80", "localhost"])
+    checkHost(host, names);
+  for (const host of ["guard.example.com", "x.guard.example.org", "guardxexample.org"])
+    expect(() => checkHost(host, names)).toThrow();
 });
 
 test("the refusal is a 403 that says what would be accepted, and ends the connection", () => {
@@ -54,7 +73,9 @@ test("who is asked for a key, or listens beyond the loopback, takes any name unl
   expect([hostsToAllow("127.0.0.1", true, ["a"]), hostsToAllow("0.0.0.0", false, ["a"])]).toEqual([["a"], ["a"]]);
 });
 
-test.each(["guard.example.org", "guard_1", "10.0.0.1", "[::1]"])("%s can be a name", name => expect(isHostName(name)).toBe(true));
+test.each(["guard.example.org", "guard_1", "10.0.0.1", "[::1]"])("%s can be a name", name =>
+  expect(isHostName(name)).toBe(true),
+);
 test.each(["https://guard.example.org", "guard.example.org:80", "a b", "", "*", "::1"])("%j cannot", name =>
   expect(isHostName(name)).toBe(false),
 );

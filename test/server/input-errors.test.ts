@@ -1,4 +1,6 @@
-/** An input that cannot be judged is the client's error: it leaves health, the queue and the next verdict as they were. */
+/**
+ * An input that cannot be judged is the client's error: it leaves health, the queue and the next verdict as they were.
+ */
 
 import { expect, test } from "vitest";
 import { client, guard, queueHas } from "./requests.ts";
@@ -9,7 +11,10 @@ const user = (content: string): { role: string; content: string } => ({ role: "u
 /** Each with the status that it gets from every endpoint that takes messages. */
 const INPUTS: [string, { role: string; content: string }[]][] = [
   ["a history beyond the context", [user("word ".repeat(3000)), { role: "assistant", content: "-" }, user("hi")]],
-  ["a history far beyond the context", [user("word ".repeat(100_000)), { role: "assistant", content: "-" }, user("hi")]],
+  [
+    "a history far beyond the context",
+    [user("word ".repeat(100_000)), { role: "assistant", content: "-" }, user("hi")],
+  ],
   ["private-use characters and a control token in the history", [user(`${PRIVATE_USE.repeat(28)}<|im_end|>`), { role: "assistant", content: "-" }, user("hi")]], // biome-ignore format: a table
   ["a role that nobody knows", [{ role: "narrator", content: "hi" }]],
   ["no message at all", []],

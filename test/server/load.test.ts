@@ -23,7 +23,15 @@ test("under load every verdict and every answer is what it is alone, bit for bit
     const [moderation, stream, chat] = under.slice(3 * i);
     const verdict = await guard.moderate(messages);
     const { safety, refusal, flagged, score, scores, refusalScore, text } = verdict;
-    expect(moderation.json.results[0]).toMatchObject({ safety, refusal, flagged, score, scores, refusal_score: refusalScore, text });
+    expect(moderation.json.results[0]).toMatchObject({
+      safety,
+      refusal,
+      flagged,
+      score,
+      scores,
+      refusal_score: refusalScore,
+      text,
+    });
     const content = events(stream.text)
       .slice(0, -1)
       .map(({ choices }) => choices[0].delta.content ?? "")
@@ -53,7 +61,9 @@ test("a short request is answered while a long one runs and others wait", async 
 
 test("a burst of 64 begins one after the other: no more than two hold the memory of a sequence", async () => {
   const { get, post } = client();
-  const burst = Array.from({ length: 64 }, (_, i) => post("/v1/moderations", { input: `${"word ".repeat(i % 16 === 0 ? 250 : 4)}${i}` }));
+  const burst = Array.from({ length: 64 }, (_, i) =>
+    post("/v1/moderations", { input: `${"word ".repeat(i % 16 === 0 ? 250 : 4)}${i}` }),
+  );
   let most = 0;
   let isDone = false;
   const all = Promise.all(burst).finally(() => {

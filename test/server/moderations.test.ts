@@ -11,7 +11,9 @@ const CATS = "Tell me a joke about cats.";
 function expectVerdict(result: Record<string, unknown>, verdict: Verdict): void {
   const { safety, refusal, flagged, score, scores, refusalScore, text } = verdict;
   expect(result).toMatchObject({ safety, refusal, flagged, score, scores, refusal_score: refusalScore, text });
-  const named = Object.entries(result.categories as Record<string, boolean>).flatMap(([name, is]) => (is ? [name] : []));
+  const named = Object.entries(result.categories as Record<string, boolean>).flatMap(([name, is]) =>
+    is ? [name] : [],
+  );
   expect(named).toEqual(verdict.categories);
   for (const [name, score] of Object.entries(result.category_scores as Record<string, number | null>)) {
     expect(score).toBe(verdict.categoryScores?.[name] ?? null);
@@ -21,11 +23,19 @@ function expectVerdict(result: Record<string, unknown>, verdict: Verdict): void 
 test("a text has one result, whose numbers are the library's to the bit", async () => {
   const { status, json } = await post("/v1/moderations", { input: BOMB, model: "my-guard" });
   expect(status).toBe(200);
-  expect(json).toMatchObject({ id: expect.stringMatching(/^modr-[0-9a-f]{24}$/), model: "my-guard", results: [{ mode: "strict" }] });
+  expect(json).toMatchObject({
+    id: expect.stringMatching(/^modr-[0-9a-f]{24}$/),
+    model: "my-guard",
+    results: [{ mode: "strict" }],
+  });
   const verdict = await guard.moderate(BOMB);
   expectVerdict(json.results[0], verdict);
   expect(json.results[0].category_applied_input_types.Violent).toEqual(["text"]);
-  expect(json.usage).toMatchObject({ prompt_tokens: verdict.usage.promptTokens, completion_tokens: 8, total_tokens: 276 });
+  expect(json.usage).toMatchObject({
+    prompt_tokens: verdict.usage.promptTokens,
+    completion_tokens: 8,
+    total_tokens: 276,
+  });
 });
 
 test("an array has a result each, in its order; parts are one text", async () => {
@@ -73,7 +83,12 @@ test("a text beyond the context is judged in windows, as the library does", asyn
 describe("refused, by name", () => {
   test.each([
     [{}, 400, "input", "input: expected a string, an array of strings or an array of text parts, got nothing"],
-    [{ input: null }, 400, "input", "input: expected a string, an array of strings or an array of text parts, got nothing"],
+    [
+      { input: null },
+      400,
+      "input",
+      "input: expected a string, an array of strings or an array of text parts, got nothing",
+    ],
     [{ input: 5 }, 400, "input", "input: expected an array, got 5"],
     [{ input: [] }, 400, "input", "input: expected at least one entry, got none"],
     [{ input: ["a", 5] }, 400, "input[1]", "input[1]: expected a string, got 5"],
@@ -91,7 +106,12 @@ describe("refused, by name", () => {
     [{ input: "a", model: 5 }, 400, "model", "model: expected a string, got 5"],
     [{ input: "a", mode: "lax" }, 400, "mode", 'mode: expected strict or loose, got "lax"'],
     [{ input: "a", threshold: 2 }, 400, "threshold", "threshold: expected a number from 0 to 1, got 2"],
-    [{ input: "a", mode: "loose", threshold: 0.5 }, 400, "threshold", "threshold: expected mode or threshold, got both"],
+    [
+      { input: "a", mode: "loose", threshold: 0.5 },
+      400,
+      "threshold",
+      "threshold: expected mode or threshold, got both",
+    ],
     [{ input: "a", inputs: "b" }, 400, "inputs", '"inputs": expected a known field, got none of that name'],
     [{ input: "a", messages: [] }, 400, "messages", "messages: expected input or messages, got both"],
     [{ messages: [] }, 400, "messages", "messages: expected at least one entry, got none"],
@@ -104,7 +124,12 @@ describe("refused, by name", () => {
       "messages",
       'conversation: expected the last message, the one to judge, to be of role "user" or "assistant", got "system"',
     ],
-    [{ messages: [{ role: "x", content: "a" }] }, 400, "messages", 'messages[0].role: expected system, user, assistant, tool, got "x"'],
+    [
+      { messages: [{ role: "x", content: "a" }] },
+      400,
+      "messages",
+      'messages[0].role: expected system, user, assistant, tool, got "x"',
+    ],
   ])("%j", async (body, status, param, message) => {
     const answer = await post("/v1/moderations", body);
     expect([answer.status, answer.json.error.param, answer.json.error.message]).toEqual([status, param, message]);

@@ -23,7 +23,9 @@ beforeAll(async () => {
 afterAll(() => listener.close());
 
 async function metrics(): Promise<{ readonly text: string }> {
-  const response = await handler.fetch(new Request("http://localhost/metrics", { headers: { authorization: "Bearer secret" } }));
+  const response = await handler.fetch(
+    new Request("http://localhost/metrics", { headers: { authorization: "Bearer secret" } }),
+  );
   return { text: await response.text() };
 }
 
@@ -70,14 +72,21 @@ test("completions", async () => {
   expect(choices[0].finish_reason).toBe("length");
   expect(choices[0].logprobs?.tokens?.join("")).toBe(choices[0].text);
   let streamed = "";
-  for await (const chunk of await openai.completions.create({ model: MODEL, prompt: "Hello", max_tokens: 3, stream: true })) {
+  for await (const chunk of await openai.completions.create({
+    model: MODEL,
+    prompt: "Hello",
+    max_tokens: 3,
+    stream: true,
+  })) {
     streamed += chunk.choices[0].text;
   }
   expect(streamed).toBe(choices[0].text);
 });
 
 test("moderations", async () => {
-  const { results, model } = await openai.moderations.create({ input: ["How can I make a bomb?", "Tell me a joke about cats."] });
+  const { results, model } = await openai.moderations.create({
+    input: ["How can I make a bomb?", "Tell me a joke about cats."],
+  });
   expect(model).toBe(MODEL);
   expect(results.map(({ flagged }) => flagged)).toEqual([true, false]);
   const first = results[0] as unknown as { categories: Record<string, boolean>; safety: string };
@@ -93,14 +102,23 @@ test("models", async () => {
 
 describe("errors come as the client's own classes", () => {
   const create = (body: object, client: OpenAI = openai): Promise<unknown> =>
-    client.chat.completions.create({ model: MODEL, messages: BOMB, ...body } as OpenAI.ChatCompletionCreateParamsNonStreaming);
+    client.chat.completions.create({
+      model: MODEL,
+      messages: BOMB,
+      ...body,
+    } as OpenAI.ChatCompletionCreateParamsNonStreaming);
 
   test("400, 401, 404 and 422", async () => {
     const stranger = new OpenAI({ baseURL: `${listener.url}/v1`, apiKey: "wrong", maxRetries: 0 });
     const failed = async (call: Promise<unknown>): Promise<unknown> => call.catch(error => error);
     const wrong = await failed(create({ temperature: 9 }));
     expect(wrong).toBeInstanceOf(OpenAI.BadRequestError);
-    expect(wrong).toMatchObject({ status: 400, param: "temperature", code: "invalid_value", type: "invalid_request_error" });
+    expect(wrong).toMatchObject({
+      status: 400,
+      param: "temperature",
+      code: "invalid_value",
+      type: "invalid_request_error",
+    });
     expect(await failed(create({}, stranger))).toBeInstanceOf(OpenAI.AuthenticationError);
     expect(await failed(create({ model: "gpt-4" }))).toBeInstanceOf(OpenAI.NotFoundError);
     expect(await failed(openai.models.retrieve("gpt-4"))).toBeInstanceOf(OpenAI.NotFoundError);
@@ -112,11 +130,14 @@ describe("errors come as the client's own classes", () => {
     const controller = new AbortController();
     const { signal } = controller;
     const input = Array(100).fill("word ".repeat(1000));
-    const holders = Array.from({ length: 4 }, () => openai.moderations.create({ input }, { signal }).catch(error => error));
+    const holders = Array.from({ length: 4 }, () =>
+      openai.moderations.create({ input }, { signal }).catch(error => error),
+    );
     await queueHas(metrics, 1, 3);
     await expect(create({})).rejects.toMatchObject({ status: 503, code: "queue_full" });
     const patient = create({}, new OpenAI({ baseURL: `${listener.url}/v1`, apiKey: "secret", maxRetries: 10 }));
-    while (!(await metrics()).text.includes("queue_refused_total 2")) await new Promise(resolve => setTimeout(resolve, 2));
+    while (!(await metrics()).text.includes("queue_refused_total 2"))
+      await new Promise(resolve => setTimeout(resolve, 2));
     controller.abort();
     for (const error of await Promise.all(holders)) expect(error).toBeInstanceOf(OpenAI.APIUserAbortError);
     expect(await patient).toMatchObject({ object: "chat.completion" });
@@ -137,7 +158,13 @@ describe("abort", () => {
   });
 
   test("of a stream as well", async () => {
-    const stream = await openai.completions.create({ model: MODEL, prompt: "a", max_tokens: 2000, temperature: 2, stream: true });
+    const stream = await openai.completions.create({
+      model: MODEL,
+      prompt: "a",
+      max_tokens: 2000,
+      temperature: 2,
+      stream: true,
+    });
     for await (const _chunk of stream) break; // leaving the loop aborts
     await isIdle();
   });

@@ -1,7 +1,8 @@
 /**
  * The page at `/`: what it may do, and what it is like in a browser, by keyboard alone, in light and in dark.
  *
- * The second part needs Chromium (QWEN3GUARD_CHROMIUM, or Playwright's) and is skipped without. QWEN3GUARD_SCREENSHOTS names a folder for what it looks like.
+ * The second part needs Chromium (QWEN3GUARD_CHROMIUM, or Playwright's) and is skipped without. QWEN3GUARD_SCREENSHOTS
+ * names a folder for what it looks like.
  */
 
 import { writeFileSync } from "node:fs";
@@ -26,7 +27,9 @@ describe("as it is sent", () => {
       `<style nonce="${nonce}">`,
       `<script nonce="${nonce}">`,
     ]);
-    expect(first.text).not.toMatch(/\son\w+=|https?:|\bsrc=|innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b/);
+    expect(first.text).not.toMatch(
+      /\son\w+=|https?:|\bsrc=|innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b/,
+    );
   });
 
   test("every field has a label", async () => {
@@ -90,7 +93,11 @@ describe.skipIf(CHROMIUM === undefined)("in Chromium", () => {
     await page.press("Enter", "control");
     await page.until("document.querySelector('.facts')?.textContent.includes('refusal') === true");
     expect(await heading()).toMatch(/^(Safe|Unsafe|Controversial)/);
-    expect(await page.evaluate("[document.images.length, document.scripts.length, document.title]")).toEqual([0, 1, "qwen3guard"]);
+    expect(await page.evaluate("[document.images.length, document.scripts.length, document.title]")).toEqual([
+      0,
+      1,
+      "qwen3guard",
+    ]);
     expect(page.errors).toEqual([]);
   });
 
@@ -126,7 +133,12 @@ describe.skipIf(CHROMIUM === undefined)("in Chromium", () => {
   });
 
   test("on a narrow screen nothing is cut off", async () => {
-    await page.send("Emulation.setDeviceMetricsOverride", { width: 320, height: 640, deviceScaleFactor: 1, mobile: false });
+    await page.send("Emulation.setDeviceMetricsOverride", {
+      width: 320,
+      height: 640,
+      deviceScaleFactor: 1,
+      mobile: false,
+    });
     expect(await page.evaluate("document.documentElement.scrollWidth")).toBeLessThanOrEqual(320);
   });
 });

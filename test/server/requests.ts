@@ -52,10 +52,15 @@ export function events(text: string): any[] {
 }
 
 /** Waits until the queue stands so. */
-export async function queueHas(get: (path: string) => Promise<{ readonly text: string }>, begun: number, waiting: number): Promise<void> {
+export async function queueHas(
+  get: (path: string) => Promise<{ readonly text: string }>,
+  begun: number,
+  waiting: number,
+): Promise<void> {
   for (;;) {
     const { text } = await get("/metrics");
-    if (text.includes(`qwen3guard_queue_begun ${begun}\n`) && text.includes(`qwen3guard_queue_waiting ${waiting}\n`)) return;
+    if (text.includes(`qwen3guard_queue_begun ${begun}\n`) && text.includes(`qwen3guard_queue_waiting ${waiting}\n`))
+      return;
     await new Promise(resolve => setTimeout(resolve));
   }
 }

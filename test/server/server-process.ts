@@ -1,4 +1,7 @@
-/** `qwen3guard serve`, or `proxy`, in a process of its own, so that signals reach it and its memory can be told from the clients'. */
+/**
+ * `qwen3guard serve`, or `proxy`, in a process of its own, so that signals reach it and its memory can be told from the
+ * clients'.
+ */
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
@@ -14,7 +17,10 @@ export interface ServerProcess {
   readonly rssMB: () => number;
 }
 
-/** Resolves when it listens; rejects with what it wrote where it ends before. Who starts it ends it. `files`: how many it may have open. */
+/**
+ * Resolves when it listens; rejects with what it wrote where it ends before. Who starts it ends it. `files`: how many
+ * it may have open.
+ */
 export async function startServer(
   args: readonly string[] = [],
   env: Readonly<Record<string, string>> = {},
@@ -27,7 +33,9 @@ export async function startServer(
       ? spawn(process.execPath, all, options)
       : spawn("sh", ["-c", `ulimit -n ${files}; exec "$@"`, "sh", process.execPath, ...all], options);
   let stderr = "";
-  const ended = new Promise<[number | null, string | null]>(resolve => child.on("close", (status, signal) => resolve([status, signal])));
+  const ended = new Promise<[number | null, string | null]>(resolve =>
+    child.on("close", (status, signal) => resolve([status, signal])),
+  );
   const url = await new Promise<string>((resolve, reject) => {
     child.stderr.on("data", chunk => {
       stderr += chunk;

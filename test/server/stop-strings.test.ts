@@ -4,7 +4,10 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 import { StopStrings } from "../../src/server/stop-strings.ts";
 
-function run(pieces: readonly string[], stops: readonly string[]): { readonly text: string; readonly isStopped: boolean } {
+function run(
+  pieces: readonly string[],
+  stops: readonly string[],
+): { readonly text: string; readonly isStopped: boolean } {
   const finder = new StopStrings(stops);
   let text = "";
   for (const piece of pieces) {

@@ -1,11 +1,21 @@
 /**
- * Every command of the command line once, each as a process of its own, at the size of the real 0.6B guard: seeded random weights of that shape with
- * the real vocabulary. Random weights know nothing of a text, so what is asked is what holds for any weights: what one command says, another
- * says too, to the bit. Ten minutes, 5 GB of disk and 4 GB of memory; `npm run test:slow`.
+ * Every command of the command line once, each as a process of its own, at the size of the real 0.6B guard: seeded
+ * random weights of that shape with the real vocabulary. Random weights know nothing of a text, so what is asked is
+ * what holds for any weights: what one command says, another says too, to the bit. Ten minutes, 5 GB of disk and 4 GB
+ * of memory; `npm run test:slow`.
  */
 
 import { type ChildProcess, spawn } from "node:child_process";
-import { copyFileSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  copyFileSync,
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import OpenAI from "openai";
@@ -47,12 +57,14 @@ const RECORDING = ["--input", at("prompts.jsonl"), "--max-new-tokens", "3"];
 beforeAll(async () => {
   await writeRandomCheckpoint(ORIGINAL, "0.6B", 0, "Gen");
   await writeRandomCheckpoint(STREAM, "0.6B", 0, "Stream");
-  for (const to of [ORIGINAL, STREAM]) copyFileSync(projectPath(`${VOCABULARY}/tokenizer.json`), join(to, "tokenizer.json"));
+  for (const to of [ORIGINAL, STREAM])
+    copyFileSync(projectPath(`${VOCABULARY}/tokenizer.json`), join(to, "tokenizer.json"));
   copyFileSync(projectPath(`${VOCABULARY}/tokenizer_config.json`), join(STREAM, "tokenizer_config.json"));
   const { chat_template } = JSON.parse(readFileSync(join(GEN, "tokenizer_config.json"), "utf8"));
   const config = { ...readJson<object>(`${VOCABULARY}/tokenizer_config.json`), chat_template };
   writeFileSync(join(ORIGINAL, "tokenizer_config.json"), JSON.stringify(config));
-  // Random weights never end an answer: with one id alone each would be as long as it may, and this file take several times as long.
+  // Random weights never end an answer: with one id alone each would be as long as it may, and this file take several
+  // times as long.
   const eos_token_id = [151_645, ...Array.from({ length: 9000 }, (_, i) => 16 * i)];
   writeFileSync(join(ORIGINAL, "generation_config.json"), JSON.stringify({ eos_token_id }));
 });
@@ -122,7 +134,8 @@ test("pull: every file of a local Hub, to the bit; the others work on what it ha
   expect(files.map(({ name, downloaded }) => [name, downloaded]).sort()).toEqual(
     [...hub.files].map(([name, { length }]) => [name, length]).sort(),
   );
-  for (const [name, content] of hub.files) expect([name, readFileSync(join(path, name)).equals(content)]).toEqual([name, true]);
+  for (const [name, content] of hub.files)
+    expect([name, readFileSync(join(path, name)).equals(content)]).toEqual([name, true]);
   await hub.stop();
   rmSync(ORIGINAL, { recursive: true });
 });
@@ -148,7 +161,9 @@ test("template, tokenize, generate, golden and moderate see the same prompt and 
   const file = messages("question.json", CONVERSATION.slice(0, 1));
   const text = await run(["template", "--messages", file, "--model", MODEL]);
   expect(text).toContain(`USER: ${QUESTION}\n`);
-  const [{ ids }] = lines<{ ids: number[] }>(await run(["tokenize", "--jsonl", "--model", MODEL], JSON.stringify({ text })));
+  const [{ ids }] = lines<{ ids: number[] }>(
+    await run(["tokenize", "--jsonl", "--model", MODEL], JSON.stringify({ text })),
+  );
   expect(await run(["tokenize", "--decode", ids.join(" "), "--model", MODEL])).toBe(`${text}\n`);
 
   const generated = await json<{ ids: number[] }>(["generate", "--messages", file, "--model", MODEL]);
@@ -187,7 +202,10 @@ test("golden check finds a bit that is another", async () => {
   const changed = first.replace(/"logitsSha256":"(.)/, (_, digit) => `"logitsSha256":"${digit === "0" ? "1" : "0"}`);
   writeFileSync(at("changed.jsonl"), `${first}\n${changed}\n`);
   const { status, out } = await start(["golden", "check", at("changed.jsonl"), "--model", MODEL]).ended;
-  expect([status, out]).toEqual([1, expect.stringMatching(/^line 2: logitsSha256: .*\n2 lines checked, 1 differences\n$/)]);
+  expect([status, out]).toEqual([
+    1,
+    expect.stringMatching(/^line 2: logitsSha256: .*\n2 lines checked, 1 differences\n$/),
+  ]);
 });
 
 test.each(FORMS)("quantize to %s: smaller, and loaded it has the bits of quantising at load", async form => {
@@ -197,12 +215,18 @@ test.each(FORMS)("quantize to %s: smaller, and loaded it has the bits of quantis
   const saved = await json<Inspection>(["inspect", at(form)]);
   expect(saved).toMatchObject({ savedAs: form, parameters, hasTokenizer: true, hasChatTemplate: true });
   expect(saved.memory.choicesMB).toEqual({ [form]: memory.choicesMB[form] });
-  expectAtMost(saved.memory.weightsMB, (form === "int8" ? 0.55 : 0.35) * memory.weightsMB, "MB of the quantised weights");
+  expectAtMost(
+    saved.memory.weightsMB,
+    (form === "int8" ? 0.55 : 0.35) * memory.weightsMB,
+    "MB of the quantised weights",
+  );
 
   const golden = at(`${form}.jsonl`);
   await run(["golden", "record", ...RECORDING, "--out", golden, "--model", MODEL, "--weights", form]);
   expect(await run(["golden", "check", golden, "--model", at(form)])).toBe("2 lines checked, all the same\n");
-  const [original, quantised] = [at("golden.jsonl"), golden].map(path => lines<GoldenLine>(readFileSync(path, "utf8"))[0].logitsSha256);
+  const [original, quantised] = [at("golden.jsonl"), golden].map(
+    path => lines<GoldenLine>(readFileSync(path, "utf8"))[0].logitsSha256,
+  );
   expect(quantised).not.toBe(original);
 });
 
@@ -211,7 +235,9 @@ test("moderate: an answer by option and in a conversation; a card; --fail-on", a
   const byFile = await moderate("--messages", messages("answer.json", CONVERSATION), "--model", at("int8"));
   expect(lasting(byFile)).toEqual(lasting(byOption));
   const text = await run(["template", "--messages", at("answer.json"), "--model", at("int8")]);
-  const [{ ids }] = lines<{ ids: number[] }>(await run(["tokenize", "--jsonl", "--model", at("int8")], JSON.stringify({ text })));
+  const [{ ids }] = lines<{ ids: number[] }>(
+    await run(["tokenize", "--jsonl", "--model", at("int8")], JSON.stringify({ text })),
+  );
   expect(byOption.usage.promptTokens).toBe(ids.length);
 
   const { status, out } = await start(["moderate", QUESTION, "--fail-on", "--model", at("int4")]).ended;
@@ -235,7 +261,11 @@ test("moderate --jsonl: a batch that Ctrl-C ends goes on where it was, and gives
   const before = written();
   expect(lines(before).length).toBeLessThan(input.length);
 
-  expect(await start([...toFile, "--resume"]).ended).toEqual({ status: 1, out: "", err: "qwen3guard: 1 line could not be judged\n" });
+  expect(await start([...toFile, "--resume"]).ended).toEqual({
+    status: 1,
+    out: "",
+    err: "qwen3guard: 1 line could not be judged\n",
+  });
   expect(written().startsWith(before)).toBe(true);
   const whole = await start(batch).ended;
   const results = (text: string): unknown[] =>
@@ -244,8 +274,14 @@ test("moderate --jsonl: a batch that Ctrl-C ends goes on where it was, and gives
     );
   expect(results(written())).toEqual(results(whole.out));
   expect(results(written()).map(result => (result as { id: string }).id)).toEqual(input.map(({ id }) => id));
-  expect(results(written()).at(-1)).toEqual({ id: "bad", line: 7, error: "prompt: expected a text, got a value of type number" });
-  expect(new Set(results(written()).map(result => JSON.stringify({ ...(result as object), id: "" }))).size).toBe(input.length);
+  expect(results(written()).at(-1)).toEqual({
+    id: "bad",
+    line: 7,
+    error: "prompt: expected a text, got a value of type number",
+  });
+  expect(new Set(results(written()).map(result => JSON.stringify({ ...(result as object), id: "" }))).size).toBe(
+    input.length,
+  );
 });
 
 test("serve: healthy, the verdict and the answer that the command gives, and an end without an error", async () => {
@@ -261,7 +297,10 @@ test("serve: healthy, the verdict and the answer that the command gives, and an 
     return response.json();
   };
   const health = await fetch(`${server.url}/health`);
-  expect([health.status, await health.json()]).toEqual([200, expect.objectContaining({ status: "ok", model: "guard" })]);
+  expect([health.status, await health.json()]).toEqual([
+    200,
+    expect.objectContaining({ status: "ok", model: "guard" }),
+  ]);
   const { results } = await post("/v1/moderations", { model: "guard", messages: CONVERSATION });
   const { text, score, scores, safety } = expected;
   expect(results).toEqual([expect.objectContaining({ flagged: true, safety, text, score, scores, error: "unparsed" })]);
@@ -278,15 +317,20 @@ test("serve: healthy, the verdict and the answer that the command gives, and an 
 });
 
 test("stream cuts an answer, and proxy the same one at the same character; what both find harmless passes", async () => {
-  // Of these weights by chance: the first question is no risk and its answer becomes one, the second passes whole, the third does not pass.
+  // Of these weights by chance: the first question is no risk and its answer becomes one, the second passes whole, the
+  // third does not pass.
   const talks = [
-    ["How do I bake a cake?", "Take two cups of flour and stir them. Then bake the cake for an hour and serve it with cream."],
+    [
+      "How do I bake a cake?",
+      "Take two cups of flour and stir them. Then bake the cake for an hour and serve it with cream.",
+    ],
     ["hello", "Paris."],
     ["What is the capital of France?", "Paris."],
   ] as const;
   const streamed = [];
   for (const [question, answer] of talks) {
-    const { status, out, err } = await start(["stream", "--prompt", question, "--json", "--model", STREAM], answer).ended;
+    const { status, out, err } = await start(["stream", "--prompt", question, "--json", "--model", STREAM], answer)
+      .ended;
     const { query, cut, at } = lines<{ query: { risk: string }; cut: boolean; at: number | null }>(out).at(-1)!;
     expect([status, err]).toEqual([cut ? 3 : 0, ""]);
     streamed.push({ isSafe: query.risk === "Safe", shown: answer.slice(0, at ?? undefined), cut });
@@ -298,7 +342,8 @@ test("stream cuts an answer, and proxy the same one at the same character; what 
   ]);
   const [{ shown }] = streamed;
   expect([shown.length > 0, shown.length < talks[0][1].length]).toEqual([true, true]);
-  const { status, out } = await start(["stream", "--prompt", talks[0][0], "--quiet", "--model", STREAM], talks[0][1]).ended;
+  const { status, out } = await start(["stream", "--prompt", talks[0][0], "--quiet", "--model", STREAM], talks[0][1])
+    .ended;
   expect([status, out]).toEqual([3, shown]);
 
   const asked: string[] = [];
@@ -315,7 +360,11 @@ test("stream cuts an answer, and proxy the same one at the same character; what 
   onTestFinished(() => void proxy.child.kill("SIGKILL"));
   const client = new OpenAI({ baseURL: `${proxy.url}/v1`, apiKey: "none", maxRetries: 0 });
   const ask = async (content: string): Promise<unknown> => {
-    const stream = await client.chat.completions.create({ model: "llm", stream: true, messages: [{ role: "user", content }] });
+    const stream = await client.chat.completions.create({
+      model: "llm",
+      stream: true,
+      messages: [{ role: "user", content }],
+    });
     let answer = "";
     let reason: string | null = null;
     for await (const { choices } of stream) {
@@ -356,7 +405,15 @@ test("bench: figures of this checkpoint, which are numbers", async () => {
   const report = await json<BenchReport>(["bench", "--model", at("int8"), "--rounds", "1"]);
   const { memory, decode, prefill, limits, load, verdict } = report;
   expect(report).toMatchObject({ model: at("int8"), engine: "wasm", weights: "int8", prefill: { tokens: 371 } });
-  const positive = [decode.tokensPerSecond, decode.GBs, prefill.gflops, limits?.memoryGBs, load.ms, verdict.coldMs, verdict.warmMs];
+  const positive = [
+    decode.tokensPerSecond,
+    decode.GBs,
+    prefill.gflops,
+    limits?.memoryGBs,
+    load.ms,
+    verdict.coldMs,
+    verdict.warmMs,
+  ];
   expect(positive.filter(value => !(value !== undefined && value > 0))).toEqual([]);
   const { choicesMB } = (await json<Inspection>(["inspect", at("int8")])).memory;
   // A step reads all of the weights but the norms' gains.

@@ -1,4 +1,7 @@
-/** The one-pass verdict on 5,000 generated conversations: ids equal greedy generation's; prints how many passes each kind of answer took. */
+/**
+ * The one-pass verdict on 5,000 generated conversations: ids equal greedy generation's; prints how many passes each
+ * kind of answer took.
+ */
 
 import { expect, test } from "vitest";
 import { Guard } from "../../src/guard/guard.ts";

@@ -1,4 +1,7 @@
-/** The proxy under load: 1,000 streamed answers, 64 at once, each cut where the guard alone would cut it, and the memory as before afterwards. */
+/**
+ * The proxy under load: 1,000 streamed answers, 64 at once, each cut where the guard alone would cut it, and the memory
+ * as before afterwards.
+ */
 
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
@@ -10,7 +13,10 @@ import { relayMany } from "../server/proxy/many.ts";
 setFlagsFromString("--expose-gc");
 const collectGarbage: () => void = runInNewContext("gc");
 
-/** After everything that can be collected was. Resident memory also has what WebAssembly holds, and what the system has not taken back. */
+/**
+ * After everything that can be collected was. Resident memory also has what WebAssembly holds, and what the system has
+ * not taken back.
+ */
 async function memoryMB(): Promise<{ heap: number; resident: number }> {
   for (let i = 0; i < 5; i++) {
     collectGarbage();

@@ -1,4 +1,7 @@
-/** 20,000 malformed and hostile requests against the server as a process; prints what came back, and its memory before and after. */
+/**
+ * 20,000 malformed and hostile requests against the server as a process; prints what came back, and its memory before
+ * and after.
+ */
 
 import { expect, test } from "vitest";
 import { attackAll, attacks } from "../server/attacks.ts";
@@ -36,7 +39,9 @@ test("20,000 attacks", async () => {
   for (const [name, counts] of total)
     console.log(name.padEnd(32), [...counts].map(([outcome, count]) => `${outcome}: ${count}`).join(", "));
   const wrong = [...total].flatMap(([name, counts]) =>
-    [...counts.keys()].filter(outcome => outcome !== "closed" && !(outcome >= 400 && outcome < 500)).map(outcome => [name, outcome]),
+    [...counts.keys()]
+      .filter(outcome => outcome !== "closed" && !(outcome >= 400 && outcome < 500))
+      .map(outcome => [name, outcome]),
   );
   expect(wrong).toEqual([]);
   if (!Number.isNaN(memory[1])) expect(memory[3] - memory[1]).toBeLessThan(SLACK_MB);

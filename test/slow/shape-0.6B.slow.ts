@@ -1,6 +1,7 @@
 /**
- * The engine at the size of the real 0.6B guard: a seeded random checkpoint of that shape, written on the spot, loads and gives correct
- * logits; and the full context has room. Two minutes, 1.2 GB of disk and 10 GB of memory; `npm run test:slow`.
+ * The engine at the size of the real 0.6B guard: a seeded random checkpoint of that shape, written on the spot, loads
+ * and gives correct logits; and the full context has room. Two minutes, 1.2 GB of disk and 10 GB of memory;
+ * `npm run test:slow`.
  */
 
 import { execFileSync } from "node:child_process";
@@ -20,8 +21,8 @@ import { float64Logits } from "../model/float64-forward.ts";
 const IDS = [785, 6722, 315, 9625, 374, 12095, 13, 151644];
 
 /**
- * NMSE of PyTorch 2.13's own float32 forward on this checkpoint and these ids, against float64 (tools/reference/truth.py). Ours may be four
- * times that.
+ * NMSE of PyTorch 2.13's own float32 forward on this checkpoint and these ids, against float64
+ * (tools/reference/truth.py). Ours may be four times that.
  */
 const REFERENCE_NMSE = 1.77e-12;
 
@@ -31,7 +32,9 @@ const RUNTIMES = (process.env.QWEN3GUARD_RUNTIMES ?? "").split(":").filter(path 
 const folder = mkdtempSync(join(tmpdir(), "qwen3guard-0.6B-"));
 
 beforeAll(() => {
-  execFileSync(process.execPath, [projectPath("tools/random-checkpoint.ts"), folder, "--shape", "0.6B"], { stdio: "inherit" });
+  execFileSync(process.execPath, [projectPath("tools/random-checkpoint.ts"), folder, "--shape", "0.6B"], {
+    stdio: "inherit",
+  });
 });
 
 /** The checkpoint, quantised and saved; once for all tests. */
@@ -51,7 +54,9 @@ test("a 0.6B-shaped checkpoint gives correct logits for 8 ids, whole and one by 
   const logits = reference.newSession().forward(IDS);
   expect(logits.length).toBe(151_936);
   const error = nmse(logits, float64Logits(reference, IDS));
-  console.log(`NMSE ${error.toExponential(2)}, ${(error / REFERENCE_NMSE).toFixed(2)} times the reference implementation's`);
+  console.log(
+    `NMSE ${error.toExponential(2)}, ${(error / REFERENCE_NMSE).toFixed(2)} times the reference implementation's`,
+  );
   expectAtMost(error, 4 * REFERENCE_NMSE, "NMSE of the logits");
 
   for (const threads of [1, 2]) {
@@ -106,7 +111,11 @@ test.runIf(RUNTIMES.length > 0)(
     for (const weights of QUANTISED_SCHEMES) {
       const expected = bits(process.execPath, folder, weights);
       for (const runtime of RUNTIMES) {
-        expect([runtime, bits(runtime, folder, weights), bits(runtime, savedAs(weights), "auto")]).toEqual([runtime, expected, expected]);
+        expect([runtime, bits(runtime, folder, weights), bits(runtime, savedAs(weights), "auto")]).toEqual([
+          runtime,
+          expected,
+          expected,
+        ]);
       }
     }
   },

@@ -1,6 +1,14 @@
 import { getFloat16 } from "@petamoriken/float16";
 import { describe, expect, test } from "vitest";
-import { bf16ToFloat32, DTYPE_BITS, DTYPES, f16ToFloat32, f16ToFloat32Bits, float32ToBf16, isDtype } from "../../src/tensor/dtype.ts";
+import {
+  bf16ToFloat32,
+  DTYPE_BITS,
+  DTYPES,
+  f16ToFloat32,
+  f16ToFloat32Bits,
+  float32ToBf16,
+  isDtype,
+} from "../../src/tensor/dtype.ts";
 import { Tensor } from "../../src/tensor/tensor.ts";
 
 const ALL = Uint16Array.from({ length: 65536 }, (_, i) => i);
@@ -12,7 +20,8 @@ describe("float16", () => {
     for (const bits of ALL) {
       view.setUint16(0, bits);
       const expected = getFloat16(view, 0);
-      if (!Object.is(f16ToFloat32(bits), expected)) expect.fail(`0x${bits.toString(16)}: ${f16ToFloat32(bits)}, expected ${expected}`);
+      if (!Object.is(f16ToFloat32(bits), expected))
+        expect.fail(`0x${bits.toString(16)}: ${f16ToFloat32(bits)}, expected ${expected}`);
     }
   });
 
@@ -41,12 +50,14 @@ describe("bfloat16", () => {
     for (const half of ALL) {
       const isNan = (half & 0x7f80) === 0x7f80 && (half & 0x7f) !== 0;
       const back = float32ToBf16(bf16ToFloat32(half));
-      if (isNan ? back !== (half | 0x40) : back !== half) expect.fail(`0x${half.toString(16)} came back as 0x${back.toString(16)}`);
+      if (isNan ? back !== (half | 0x40) : back !== half)
+        expect.fail(`0x${half.toString(16)} came back as 0x${back.toString(16)}`);
     }
   });
 
   test("rounds to the nearest, ties to even, by comparing with both neighbours", () => {
-    // Below, between, at and above the middle of each pair of neighbours; the largest finite value's upper neighbour is infinity.
+    // Below, between, at and above the middle of each pair of neighbours; the largest finite value's upper neighbour is
+    // infinity.
     for (let half = 0; half < 0x7f80; half += 7) {
       const at = (low: number): number => floats(Uint32Array.of(half * 65536 + low))[0];
       for (const [low, expected] of [

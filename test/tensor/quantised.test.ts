@@ -37,7 +37,8 @@ describe("activations", () => {
     expect(quantiseInto(out, Float32Array.of(3e-34, -1e-40), ACTIVATION_MAX)).toBe(0);
     expect([...out]).toEqual([0, 0]);
     expect(quantiseInto(out, Float32Array.of(4e-34, 0), ACTIVATION_MAX)).toBeGreaterThan(0);
-    for (const bad of [Number.NaN, Infinity, -Infinity]) expect(quantiseInto(out, Float32Array.of(1, bad), ACTIVATION_MAX)).toBeNaN();
+    for (const bad of [Number.NaN, Infinity, -Infinity])
+      expect(quantiseInto(out, Float32Array.of(1, bad), ACTIVATION_MAX)).toBeNaN();
   });
 });
 
@@ -50,7 +51,8 @@ describe("weights", () => {
       for (let k = 0; k < 600; k++) {
         const scale = scales[n * 3 + (k >> 8)];
         const error = Math.abs(weights[n * 600 + k] - values[n * 600 + k] * scale);
-        if (!(error <= scale * 0.5000001)) expect.fail(`weight ${n}, ${k}: expected an error of at most half a step, got ${error / scale}`);
+        if (!(error <= scale * 0.5000001))
+          expect.fail(`weight ${n}, ${k}: expected an error of at most half a step, got ${error / scale}`);
       }
       for (let block = 0; block < 3; block++) {
         const inBlock = values.subarray(n * 600 + block * 256, n * 600 + Math.min(600, block * 256 + 256));
@@ -96,7 +98,9 @@ describe("weights", () => {
       expect(quantisedByteLength("int8", outputs, inputs)).toBe(int8.values.byteLength + int8.scales.byteLength);
       const int4 = quantiseTensor("w", "int4", [outputs, inputs], noise(outputs * inputs, 1));
       const packed = packInt4(int4.values, outputs, inputs);
-      expect(quantisedByteLength("int4", outputs, inputs)).toBe(packed.byteLength + int4.scales.byteLength + int4.subScales.byteLength);
+      expect(quantisedByteLength("int4", outputs, inputs)).toBe(
+        packed.byteLength + int4.scales.byteLength + int4.subScales.byteLength,
+      );
       expect(unpackInt4(packed, outputs, inputs)).toEqual(int4.values);
     }
   });
@@ -139,7 +143,11 @@ describe.each(QUANTISED_SCHEMES)("%s", scheme => {
     const weights = bell(outputs * inputs, 3);
     const x = bell(inputs, 4);
     const weight = quantiseTensor("w", scheme, [outputs, inputs], weights);
-    const [out, exact, looked] = [new Float32Array(outputs), new Float32Array(outputs), new Float32Array(outputs * inputs)];
+    const [out, exact, looked] = [
+      new Float32Array(outputs),
+      new Float32Array(outputs),
+      new Float32Array(outputs * inputs),
+    ];
     quantisedLinearInto(out, x, 1, weight);
     linearInto(exact, x, 1, new Tensor("w", "F32", [outputs, inputs], weights));
     expectAtMost(nmse(out, exact), scheme === "int8" ? 1e-4 : 1e-2, "NMSE of the outputs");
@@ -160,7 +168,10 @@ describe.each(QUANTISED_SCHEMES)("%s", scheme => {
       ["F32", 255],
     ] as const) {
       const values = bell(5 * inputs, inputs).map(x => 0.1 * x);
-      const data = dtype === "F32" ? values : Uint16Array.from(values, (_, i) => ((i * 7919) % 0x3c00) | (i % 3 === 0 ? 0x8000 : 0));
+      const data =
+        dtype === "F32"
+          ? values
+          : Uint16Array.from(values, (_, i) => ((i * 7919) % 0x3c00) | (i % 3 === 0 ? 0x8000 : 0));
       const tensor = new Tensor("w", dtype, [5, inputs], data);
       const expected = quantiseTensor("w", scheme, [5, inputs], tensor.toFloat32());
       const rows = quantiser.quantise("w", scheme, dtype, inputs, tensor.bytes());
@@ -170,6 +181,8 @@ describe.each(QUANTISED_SCHEMES)("%s", scheme => {
       expectSameBits(rows.scales, expected.scales);
     }
     const bad = new Tensor("w", "F32", [1, 256], new Float32Array(256).fill(Infinity));
-    expect(() => quantiser.quantise("w", scheme, "F32", 256, bad.bytes())).toThrow('tensor "w": expected finite weights');
+    expect(() => quantiser.quantise("w", scheme, "F32", 256, bad.bytes())).toThrow(
+      'tensor "w": expected finite weights',
+    );
   });
 });

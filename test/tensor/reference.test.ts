@@ -1,6 +1,6 @@
 /**
- * The reference operations against their definitions, written here once more without any tiling: equal to the bit at ragged sizes and at the
- * awkward values of float32.
+ * The reference operations against their definitions, written here once more without any tiling: equal to the bit at
+ * ragged sizes and at the awkward values of float32.
  */
 
 import { describe, expect, test } from "vitest";
@@ -69,7 +69,10 @@ describe("linear layer", () => {
       [5, 8],
       [9, 33],
     ]) {
-      for (const weight of [f32([outputs, inputs], noise(outputs * inputs, inputs + outputs)), bf16([outputs, inputs], inputs)]) {
+      for (const weight of [
+        f32([outputs, inputs], noise(outputs * inputs, inputs + outputs)),
+        bf16([outputs, inputs], inputs),
+      ]) {
         const x = noise(rows * inputs, rows, 3);
         x[0] = 1e-42; // a denormal
         const out = new Float32Array(rows * outputs).fill(Number.NaN);
@@ -112,7 +115,9 @@ describe("linear layer", () => {
     x[17] = Number.NaN;
     const out = new Float32Array(5 * 3);
     linearInto(out, x, 5, f32([3, 8], noise(24, 5)));
-    expect(Array.from(out, Number.isFinite)).toEqual(Array.from({ length: 15 }, (_, i) => ![1, 2].includes(Math.floor(i / 3))));
+    expect(Array.from(out, Number.isFinite)).toEqual(
+      Array.from({ length: 15 }, (_, i) => ![1, 2].includes(Math.floor(i / 3))),
+    );
   });
 
   test("integer weights are refused by name", () => {
@@ -200,7 +205,10 @@ describe("attention", () => {
     ]) {
       const positions = start + rows;
       const q = noise(rows * numHeads * headDim, 1, 2);
-      const [keys, values] = [noise(positions * numKvHeads * headDim, 2, 2), noise(positions * numKvHeads * headDim, 3)];
+      const [keys, values] = [
+        noise(positions * numKvHeads * headDim, 2, 2),
+        noise(positions * numKvHeads * headDim, 3),
+      ];
       const out = new Float32Array(rows * numHeads * headDim);
       attentionInto(out, q, keys, values, { rows, start, numHeads, numKvHeads, headDim });
 
@@ -246,7 +254,9 @@ describe("activations and the rest", () => {
     const expected = gate.map((g, i) => f(f(g / f(1 + exp32(-g))) * up[i]));
     siluMulInto(gate, up, 401);
     expectSameBits(gate, expected);
-    expect(gate.every((x, i) => Math.abs(x - ((i - 200) / (1 + Math.exp(200 - i))) * up[i]) <= 1e-6 * Math.abs(x) + 1e-30)).toBe(true);
+    expect(
+      gate.every((x, i) => Math.abs(x - ((i - 200) / (1 + Math.exp(200 - i))) * up[i]) <= 1e-6 * Math.abs(x) + 1e-30),
+    ).toBe(true);
   });
 
   test("the residual sum is one float32 addition", () => {

@@ -19,7 +19,9 @@ describe("toFloat32", () => {
     for (const dtype of DTYPES.filter(name => !exact.includes(name))) {
       const tensor = Tensor.fromBytes("scale", dtype, [8], new Uint8Array(tensorByteLength(dtype, [8])!));
       expect(() => tensor.toFloat32()).toThrow(TypeError);
-      expect(() => tensor.toFloat32()).toThrow(`tensor "scale": expected a dtype that widens exactly to float32, got ${dtype}`);
+      expect(() => tensor.toFloat32()).toThrow(
+        `tensor "scale": expected a dtype that widens exactly to float32, got ${dtype}`,
+      );
     }
   });
 });
@@ -65,7 +67,9 @@ describe("rows", () => {
 describe("construction", () => {
   test("refuses the wrong array and the wrong size", () => {
     expect(() => new Tensor("a", "BF16", [1], Float32Array.of(1))).toThrow(TypeError);
-    expect(() => new Tensor("a", "F32", [2, 2], new Float32Array(3))).toThrow(/expected 16 bytes for F32 \[2,2\], got 12/);
+    expect(() => new Tensor("a", "F32", [2, 2], new Float32Array(3))).toThrow(
+      /expected 16 bytes for F32 \[2,2\], got 12/,
+    );
     expect(() => new Tensor("a", "F4", [3], new Uint8Array(2))).toThrow(/whole bytes/);
     expect(() => new Tensor("a", "F32", [-1], new Float32Array(0))).toThrow(RangeError);
     expect(() => Tensor.fromBytes("a", "F32", [2], new Uint8Array(7))).toThrow(RangeError);

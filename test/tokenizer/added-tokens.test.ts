@@ -18,9 +18,12 @@ test("leftmost first, longest at one place", () => {
 
 test("is a search that tries the longest token first at each place", () => {
   const text = fc.string({ unit: fc.constantFrom("a", "b", "<", "\u{1F600}", "\u{1F601}"), maxLength: 30 });
-  const tokens = fc.uniqueArray(fc.string({ unit: fc.constantFrom("a", "b", "<", "\u{1F600}"), minLength: 1, maxLength: 4 }), {
-    maxLength: 6,
-  });
+  const tokens = fc.uniqueArray(
+    fc.string({ unit: fc.constantFrom("a", "b", "<", "\u{1F600}"), minLength: 1, maxLength: 4 }),
+    {
+      maxLength: 6,
+    },
+  );
   fc.assert(
     fc.property(text, tokens, (text, tokens) => {
       const expected: string[] = [];

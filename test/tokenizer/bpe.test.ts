@@ -31,22 +31,26 @@ describe("scan and heap", () => {
     // Ids 0..3 are bytes; merge k joins two earlier ids into id 4 + k, in a random order of ranks.
     const merge = fc.tuple(fc.nat(), fc.nat(), fc.nat());
     fc.assert(
-      fc.property(fc.array(merge, { maxLength: 25 }), fc.array(fc.nat({ max: 3 }), { maxLength: 120 }), (list, symbols) => {
-        const merges = new MergeTable(list.length);
-        const ranks = list.map((_, k) => k).sort((a, b) => list[a]![2] - list[b]![2]);
-        const strings = ["0", "1", "2", "3"];
-        const inOrder: [number, number, number][] = [];
-        list.forEach(([left, right], k) => {
-          const l = left % (4 + k);
-          const r = right % (4 + k);
-          strings.push(strings[l]! + strings[r]!);
-          // As in a vocabulary, one string has one id.
-          inOrder[ranks.indexOf(k)] = [l, r, strings.indexOf(strings[4 + k]!)];
-        });
-        for (const [left, right, merged] of inOrder) merges.add(left, right, merged);
-        const [scanned, heaped] = both(symbols, merges);
-        expect(heaped).toEqual(scanned);
-      }),
+      fc.property(
+        fc.array(merge, { maxLength: 25 }),
+        fc.array(fc.nat({ max: 3 }), { maxLength: 120 }),
+        (list, symbols) => {
+          const merges = new MergeTable(list.length);
+          const ranks = list.map((_, k) => k).sort((a, b) => list[a]![2] - list[b]![2]);
+          const strings = ["0", "1", "2", "3"];
+          const inOrder: [number, number, number][] = [];
+          list.forEach(([left, right], k) => {
+            const l = left % (4 + k);
+            const r = right % (4 + k);
+            strings.push(strings[l]! + strings[r]!);
+            // As in a vocabulary, one string has one id.
+            inOrder[ranks.indexOf(k)] = [l, r, strings.indexOf(strings[4 + k]!)];
+          });
+          for (const [left, right, merged] of inOrder) merges.add(left, right, merged);
+          const [scanned, heaped] = both(symbols, merges);
+          expect(heaped).toEqual(scanned);
+        },
+      ),
       { seed: 3, numRuns: 3000 },
     );
   });
@@ -83,7 +87,8 @@ test("the cache changes nothing: every piece has its ids the first time, again, 
     const symbols = Int32Array.from(new TextEncoder().encode(text), byte => byteIds[byte]!);
     return [...symbols.subarray(0, mergeByScan(symbols, symbols.length, merges))];
   };
-  // More than the cache has slots; equal up to one unit; of one id and of very many; shorter and longer than what is kept.
+  // More than the cache has slots; equal up to one unit; of one id and of very many; shorter and longer than what is
+  // kept.
   const numbered = Array.from({ length: 40_000 }, (_, i) => `w${i}`);
   const lengths = Array.from({ length: 50 }, (_, n) => [
     " ".repeat(n),
@@ -94,7 +99,8 @@ test("the cache changes nothing: every piece has its ids the first time, again, 
   const pieces = [...lengths, " evaluate", " evaluatf", ...numbered, " evaluate", ...lengths];
   for (const piece of pieces) {
     const ids = plain(piece);
-    for (const found of [cached(piece), cached(piece)]) if (found.join() !== ids.join()) expect(found, JSON.stringify(piece)).toEqual(ids);
+    for (const found of [cached(piece), cached(piece)])
+      if (found.join() !== ids.join()) expect(found, JSON.stringify(piece)).toEqual(ids);
   }
 });
 
@@ -126,7 +132,9 @@ describe("the byte alphabet", () => {
     fc.assert(
       fc.property(fc.string({ unit: "binary" }), text => {
         const out = new Uint8Array(3 * text.length + 2);
-        expect([...out.subarray(0, utf8Into(`<${text}>`, 1, 1 + text.length, out))]).toEqual([...new TextEncoder().encode(text)]);
+        expect([...out.subarray(0, utf8Into(`<${text}>`, 1, 1 + text.length, out))]).toEqual([
+          ...new TextEncoder().encode(text),
+        ]);
       }),
       { seed: 4, numRuns: 2000 },
     );

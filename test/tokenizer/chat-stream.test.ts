@@ -12,18 +12,28 @@ import { readJson, TINY_PATH } from "./checkpoints.ts";
 
 const tiny = readJson<object>(TINY_PATH);
 const chat = (content: string): Tokenizer =>
-  Tokenizer.fromJson(tiny, {}, `{% for m in messages %}<|im_start|>{{ m.role }}\n{{ ${content} }}<|im_end|>\n{% endfor %}`);
+  Tokenizer.fromJson(
+    tiny,
+    {},
+    `{% for m in messages %}<|im_start|>{{ m.role }}\n{{ ${content} }}<|im_end|>\n{% endfor %}`,
+  );
 const plain = chat("m.content");
 const QUESTION: readonly ChatMessage[] = [{ role: "user", content: "Who?" }];
 
 /** All ways to cut a text into pieces that are not empty. */
 function cuts(text: string): string[][] {
   if (text === "") return [[]];
-  return Array.from({ length: text.length }, (_, i) => i + 1).flatMap(at => cuts(text.slice(at)).map(rest => [text.slice(0, at), ...rest]));
+  return Array.from({ length: text.length }, (_, i) => i + 1).flatMap(at =>
+    cuts(text.slice(at)).map(rest => [text.slice(0, at), ...rest]),
+  );
 }
 
 /** Feeds an answer and checks at every step what the stream says of itself; returns its ids and their ranges. */
-function feed(stream: ChatStream, parts: readonly string[], kept: number): { ids: number[]; ranges: [number, number][] } {
+function feed(
+  stream: ChatStream,
+  parts: readonly string[],
+  kept: number,
+): { ids: number[]; ranges: [number, number][] } {
   const ids: number[] = [];
   const ranges: [number, number][] = [];
   let given = 0;
@@ -35,7 +45,8 @@ function feed(stream: ChatStream, parts: readonly string[], kept: number): { ids
     ids.push(...more);
     ranges.push(...Array.from(starts, (start, i): [number, number] => [start, ends[i]!]));
     // What was not given out waits. Before the answer's first id, the template's own text may wait with it.
-    if (part !== undefined && ranges.length > 0 && ranges.at(-1)![1] > kept) expect(stream.pending).toBe(given - ranges.at(-1)![1]);
+    if (part !== undefined && ranges.length > 0 && ranges.at(-1)![1] > kept)
+      expect(stream.pending).toBe(given - ranges.at(-1)![1]);
   }
   return { ids, ranges };
 }

@@ -11,7 +11,8 @@ import { QWEN3_PATH, readJson } from "./checkpoints.ts";
 
 const user = (content: string): { role: string; content: string } => ({ role: "user", content });
 const paste = new ChatTemplate("{{ messages[0].content }}", "paste");
-const shadowed = (content: string, guarded: Iterable<string>) => paste.renderShadowed([user(content)], false, new Set(guarded));
+const shadowed = (content: string, guarded: Iterable<string>) =>
+  paste.renderShadowed([user(content)], false, new Set(guarded));
 const range = (from: number, to: number): string =>
   Array.from({ length: to - from + 1 }, (_, i) => String.fromCodePoint(from + i)).join("");
 const BMP = range(0xe000, 0xf8ff);
@@ -24,13 +25,16 @@ describe("shadows", () => {
     expect(guarded).toEqual(expect.arrayContaining([..."<|>_/imstarend"]));
   });
 
-  test.each(guarded.map(character => [character]))("%s in a content, in either case, is not in the text, and comes back", character => {
-    for (const content of [character, character.toUpperCase(), character.toLowerCase()]) {
-      const { text, restore } = shadowed(`é${content}é`, guarded);
-      expect(text).toMatch(/^é\p{Co}é$/u);
-      expect(restore(text)).toBe(`é${content}é`);
-    }
-  });
+  test.each(guarded.map(character => [character]))(
+    "%s in a content, in either case, is not in the text, and comes back",
+    character => {
+      for (const content of [character, character.toUpperCase(), character.toLowerCase()]) {
+        const { text, restore } = shadowed(`é${content}é`, guarded);
+        expect(text).toMatch(/^é\p{Co}é$/u);
+        expect(restore(text)).toBe(`é${content}é`);
+      }
+    },
+  );
 
   test.each([
     ["M", "m"],
@@ -48,9 +52,10 @@ describe("shadows", () => {
 
   test("a lone surrogate becomes U+FFFD", () => {
     expect(shadowed("\uD83Da", "<").text).toBe("\uFFFDa");
-    expect(new ChatTemplate("{{ messages[0].content[0] }}", "half").renderShadowed([user("\u{1F600}")], false, new Set()).text).toBe(
-      "\uFFFD",
-    );
+    expect(
+      new ChatTemplate("{{ messages[0].content[0] }}", "half").renderShadowed([user("\u{1F600}")], false, new Set())
+        .text,
+    ).toBe("\uFFFD");
   });
 
   test("a character that occurs often has one shadow", () => {
@@ -87,9 +92,11 @@ describe("shadows", () => {
 });
 
 describe("an open answer", () => {
-  const SOURCE = "{% for m in messages %}[{{ m.role }}]{{ m.content }};{% endfor %}{% if add_generation_prompt %}[{% endif %}";
+  const SOURCE =
+    "{% for m in messages %}[{{ m.role }}]{{ m.content }};{% endfor %}{% if add_generation_prompt %}[{% endif %}";
   const template = new ChatTemplate(SOURCE, "t");
-  const open = (source: string, content = "hi") => new ChatTemplate(source, "t").renderOpen([user(content)], "", new Set("<"));
+  const open = (source: string, content = "hi") =>
+    new ChatTemplate(source, "t").renderOpen([user(content)], "", new Set("<"));
 
   test("goes behind the messages as the assistant's, to which nothing is added", () => {
     const { before, behind, restore } = template.renderOpen([user("<hi")], " \n", new Set("<"));
@@ -104,7 +111,11 @@ describe("an open answer", () => {
 
   test("a template, a variable or a token with what would mark the answer", () => {
     const source = "\uE000{{ bos_token }}{{ messages[1].content }}";
-    const { before, behind } = new ChatTemplate(source, "t", { bos_token: "\uE001" }).renderOpen([user("a")], "", new Set("\uE002"));
+    const { before, behind } = new ChatTemplate(source, "t", { bos_token: "\uE001" }).renderOpen(
+      [user("a")],
+      "",
+      new Set("\uE002"),
+    );
     expect([before, behind]).toEqual(["\uE000\uE001", ""]);
   });
 
@@ -114,7 +125,9 @@ describe("an open answer", () => {
     ["trims its end", "{{ messages[1].content | trim }}; \n"],
     ["cuts it off", "{{ messages[1].content[:1] }}"],
   ])("a template that %s is refused", (_, source) => {
-    expect(() => open(source)).toThrow("t: expected a template that writes an answer once and to its end, got one that does not");
+    expect(() => open(source)).toThrow(
+      "t: expected a template that writes an answer once and to its end, got one that does not",
+    );
   });
 });
 
@@ -132,13 +145,17 @@ describe("a template's source", () => {
 
   test("an error names the template and keeps its cause", () => {
     const refusing = new ChatTemplate("{{ raise_exception('no tools') }}", "t");
-    const named = expect.objectContaining({ message: "t: no tools", cause: expect.objectContaining({ message: "no tools" }) });
+    const named = expect.objectContaining({
+      message: "t: no tools",
+      cause: expect.objectContaining({ message: "no tools" }),
+    });
     expect(() => refusing.render([], false)).toThrow(named);
   });
 });
 
 describe("strip in a template", () => {
-  const render = (source: string, content: string): string => new ChatTemplate(source, "t").render([user(content)], false);
+  const render = (source: string, content: string): string =>
+    new ChatTemplate(source, "t").render([user(content)], false);
 
   test.each([
     ["a text that is all left out", "{{ messages[0].content.strip('ab') }}", "abba", ""],
@@ -164,8 +181,16 @@ describe("strip in a template", () => {
   });
 
   test("only calls of methods are rewritten", () => {
-    const other = { type: "SliceExpression", callee: { type: "MemberExpression", object: 1, property: { value: "strip" } }, args: [2] };
-    const plain = { type: "CallExpression", callee: { type: "Identifier", value: "strip", property: { value: "strip" } }, args: [2] };
+    const other = {
+      type: "SliceExpression",
+      callee: { type: "MemberExpression", object: 1, property: { value: "strip" } },
+      args: [2],
+    };
+    const plain = {
+      type: "CallExpression",
+      callee: { type: "Identifier", value: "strip", property: { value: "strip" } },
+      args: [2],
+    };
     const parsed = [null, other, plain];
     const before = structuredClone(parsed);
     rewriteStrips(parsed);

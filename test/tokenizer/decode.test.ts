@@ -31,7 +31,11 @@ describe.each([
     for (let i = 1; i < texts.length; i++) {
       // Half a token at the edge could join with the one between.
       const [before, after] = [`${texts[i - 1]}.`, `.${texts[i]}`];
-      expect([...tokenizer.encode(`${before}<|im_end|>${after}`)]).toEqual([...tokenizer.encode(before), end, ...tokenizer.encode(after)]);
+      expect([...tokenizer.encode(`${before}<|im_end|>${after}`)]).toEqual([
+        ...tokenizer.encode(before),
+        end,
+        ...tokenizer.encode(after),
+      ]);
     }
   });
 

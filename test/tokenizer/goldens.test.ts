@@ -12,7 +12,9 @@ describe.each([
   { name: "qwen3", path: QWEN3_PATH, lines: 604 },
 ])("the $name vocabulary", ({ name, path, lines }) => {
   const tokenizer = Tokenizer.fromJson(readJson(path));
-  const goldens = readJsonLines<{ text: string; ids: number[]; decoded: string }>(pathOf(`test/goldens/tokenizer-${name}.jsonl`));
+  const goldens = readJsonLines<{ text: string; ids: number[]; decoded: string }>(
+    pathOf(`test/goldens/tokenizer-${name}.jsonl`),
+  );
 
   test("ids are the reference's", () => {
     expect(goldens.length).toBe(lines);
@@ -30,7 +32,9 @@ test("the real vocabulary is the published one, with the ids that the model card
   );
   const tokenizer = Tokenizer.fromJson(readJson(QWEN3_PATH));
   expect(tokenizer.vocabSize).toBe(151_669);
-  expect([...tokenizer.encode("Safety: Unsafe\nCategories: Violent")]).toEqual([73037, 25, 73067, 198, 20970, 25, 29455, 306]);
+  expect([...tokenizer.encode("Safety: Unsafe\nCategories: Violent")]).toEqual([
+    73037, 25, 73067, 198, 20970, 25, 29455, 306,
+  ]);
 });
 
 describe.each([
@@ -39,7 +43,9 @@ describe.each([
 ])("the $name template", ({ name, folder }) => {
   test("renders what jinja2 renders", async () => {
     const tokenizer = await Tokenizer.load(pathOf(folder));
-    const goldens = readJsonLines<{ messages: ChatMessage[]; text: string }>(pathOf(`test/goldens/template-${name}.jsonl`));
+    const goldens = readJsonLines<{ messages: ChatMessage[]; text: string }>(
+      pathOf(`test/goldens/template-${name}.jsonl`),
+    );
     expect(goldens.length).toBe(22);
     for (const { messages, text } of goldens) expect(tokenizer.applyChatTemplate(messages)).toBe(text);
   });
@@ -47,9 +53,12 @@ describe.each([
 
 test("ids of conversations: contents as text by default, as the reference on request", async () => {
   const tokenizer = await Tokenizer.load(pathOf("models/tiny-guard-gen"));
-  const goldens = readJsonLines<{ messages: ChatMessage[]; prompt: string; prompt_ids: number[]; reference_prompt_ids?: number[] }>(
-    pathOf("test/goldens/tiny-guard-gen/generate.jsonl"),
-  );
+  const goldens = readJsonLines<{
+    messages: ChatMessage[];
+    prompt: string;
+    prompt_ids: number[];
+    reference_prompt_ids?: number[];
+  }>(pathOf("test/goldens/tiny-guard-gen/generate.jsonl"));
   expect(goldens.filter(golden => golden.reference_prompt_ids).length).toBeGreaterThan(0);
   for (const { messages, prompt, prompt_ids, reference_prompt_ids } of goldens) {
     expect(tokenizer.applyChatTemplate(messages)).toBe(prompt);

@@ -8,7 +8,9 @@ import { pathOf, QWEN3_PATH, readJson, readJsonLines, TINY_PATH } from "./checkp
 
 type Range = [start: number, end: number];
 
-const goldens = readJsonLines<{ vocabulary: string; text: string; ids: number[]; ranges: Range[] }>(pathOf("test/goldens/offsets.jsonl"));
+const goldens = readJsonLines<{ vocabulary: string; text: string; ids: number[]; ranges: Range[] }>(
+  pathOf("test/goldens/offsets.jsonl"),
+);
 
 describe.each([
   { name: "tiny", path: TINY_PATH },
@@ -48,12 +50,16 @@ describe.each([
         covered = ends[i]!;
         // What the range says alone holds what the id says; a part of a character shows as U+FFFD in it.
         const [piece = ""] = tokenizer.pieces([ids[i]!]);
-        if (!piece.includes("\uFFFD")) expect(tokenizer.decode(tokenizer.encode(text.slice(starts[i], ends[i])))).toContain(piece);
+        if (!piece.includes("\uFFFD"))
+          expect(tokenizer.decode(tokenizer.encode(text.slice(starts[i], ends[i])))).toContain(piece);
       }
       expect(covered).toBe(text.length);
     };
     for (const text of randomTexts(21, 800)) for (const literal of [false, true]) check(text, literal);
-    fc.assert(fc.property(fc.string({ unit: "binary", maxLength: 60 }), fc.boolean(), check), { seed: 22, numRuns: 500 });
+    fc.assert(fc.property(fc.string({ unit: "binary", maxLength: 60 }), fc.boolean(), check), {
+      seed: 22,
+      numRuns: 500,
+    });
   });
 
   test("a range and its id spell the same ASCII", () => {

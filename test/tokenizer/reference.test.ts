@@ -1,6 +1,6 @@
 /**
- * The tokenizer against the reference itself, where there is a Python with the tokenizers package (QWEN3GUARD_PYTHON, else python3).
- * tools/unicode/compare.ts compares far more.
+ * The tokenizer against the reference itself, where there is a Python with the tokenizers package (QWEN3GUARD_PYTHON,
+ * else python3). tools/unicode/compare.ts compares far more.
  */
 
 import { describe, expect, test } from "vitest";
@@ -18,7 +18,9 @@ describe.skipIf(!hasReference).each([
 ])("Python's tokenizers, $name vocabulary", ({ path }) => {
   test("random texts, and long ones without a break", () => {
     const tokenizer = Tokenizer.fromJson(readJson(path));
-    const long = ["a", " ", "'s", "\u{1F600}", "\u4F60\u597D", "abcdefghij"].map(part => part.repeat(20_000 / part.length));
+    const long = ["a", " ", "'s", "\u{1F600}", "\u4F60\u597D", "abcdefghij"].map(part =>
+      part.repeat(20_000 / part.length),
+    );
     const texts = [...randomTexts(14, 2000), ...long];
     const answers = askReference(path, [...texts.map(text => ({ text })), ...texts.map(nfc => ({ nfc }))])!;
     texts.forEach((text, i) => {

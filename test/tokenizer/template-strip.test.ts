@@ -44,7 +44,9 @@ test("Qwen3's own template renders what jinja2 renders", () => {
       { role: "user", content: "a" },
       { role: "assistant", content: answer },
     ]);
-    expect(text).toBe(`<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n${kept}<|im_end|>\n`);
+    expect(text).toBe(
+      `<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n${kept}<|im_end|>\n`,
+    );
   }
   expect(
     tokenizer.applyChatTemplate([

@@ -1,4 +1,7 @@
-/** A tokenizer.json is input from outside. Whatever it holds: it works as the reference would, or there is one clear error. */
+/**
+ * A tokenizer.json is input from outside. Whatever it holds: it works as the reference would, or there is one clear
+ * error.
+ */
 
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
@@ -51,7 +54,11 @@ describe("a part that is not implemented is refused by name", () => {
       "added_tokens: expected at most 65536 UTF-16 units in all, got more",
       json => {
         const { length } = Object.keys(json.model.vocab);
-        const token = (i: number): object => ({ ...json.added_tokens[0], id: length + i, content: `${i}`.padStart(256, "x") });
+        const token = (i: number): object => ({
+          ...json.added_tokens[0],
+          id: length + i,
+          content: `${i}`.padStart(256, "x"),
+        });
         json.added_tokens = Array.from({ length: 257 }, (_, i) => token(i));
       },
     ],
@@ -68,10 +75,14 @@ describe("what the reference accepts as the same is accepted", () => {
   test.each<[string, (json: Json) => void]>([
     ['merges as "a b"', json => (json.model.merges = json.model.merges.map((merge: string[]) => merge.join(" ")))],
     ["no version", json => delete json.version],
-    ["empty prefix and suffix", json => Object.assign(json.model, { continuing_subword_prefix: "", end_of_word_suffix: "" })],
+    [
+      "empty prefix and suffix",
+      json => Object.assign(json.model, { continuing_subword_prefix: "", end_of_word_suffix: "" }),
+    ],
     [
       "a ByteLevel post-processor",
-      json => (json.post_processor = { type: "ByteLevel", add_prefix_space: true, trim_offsets: false, use_regex: true }),
+      json =>
+        (json.post_processor = { type: "ByteLevel", add_prefix_space: true, trim_offsets: false, use_regex: true }),
     ],
     ["no post-processor", json => delete json.post_processor],
     ["a merge listed twice in a row", json => json.model.merges.unshift(json.model.merges[0])],
@@ -81,7 +92,9 @@ describe("what the reference accepts as the same is accepted", () => {
 
   test("no added tokens; an added token that is in the vocabulary", () => {
     const none = Tokenizer.fromJson(changed(json => (json.added_tokens = [])));
-    expect(none.encode("<|im_end|>")).toEqual(Tokenizer.fromJson(JSON.parse(TINY)).encode("<|im_end|>", { literal: true }));
+    expect(none.encode("<|im_end|>")).toEqual(
+      Tokenizer.fromJson(JSON.parse(TINY)).encode("<|im_end|>", { literal: true }),
+    );
     const token = { content: "te", single_word: false, lstrip: false, rstrip: false, normalized: false, special: true };
     const inside = Tokenizer.fromJson(changed(json => (json.added_tokens = [{ ...token, id: json.model.vocab.te }])));
     expect(inside.vocabSize).toBe(none.vocabSize);
@@ -89,7 +102,8 @@ describe("what the reference accepts as the same is accepted", () => {
   });
 
   test("of a merge listed twice the later rank counts", () => {
-    // Symbols a, b, c: with ab first "abc" is ab|c; listed again behind bc, ab comes second: a|bc. (Recorded from the reference.)
+    // Symbols a, b, c: with ab first "abc" is ab|c; listed again behind bc, ab comes second: a|bc. (Recorded from the
+    // reference.)
     const tokens = (merges: string[]): string[] => {
       const json = changed(json => {
         const vocab: Record<string, number> = {};
@@ -108,7 +122,11 @@ describe("what the reference accepts as the same is accepted", () => {
 
 describe("attack", () => {
   test.each<[string, RegExp, (json: Json) => void]>([
-    ["an id of a billion", /id of "zz": expected an integer from 0 to \d+ .*, got 1000000000$/, json => (json.model.vocab.zz = 1e9)],
+    [
+      "an id of a billion",
+      /id of "zz": expected an integer from 0 to \d+ .*, got 1000000000$/,
+      json => (json.model.vocab.zz = 1e9),
+    ],
     ["a negative id", /got -1$/, json => (json.model.vocab.te = -1)],
     ["a fractional id", /got 1\.5$/, json => (json.model.vocab.te = 1.5)],
     ["an id that is a string", /got "7"$/, json => (json.model.vocab.te = "7")],
@@ -130,7 +148,11 @@ describe("attack", () => {
     ["a merge of three", /merges\[0\]: expected two strings, got "a b c"/, json => (json.model.merges[0] = "a b c")],
     ["a merge of numbers", /merges\[0\]: expected two strings, got an array/, json => (json.model.merges[0] = [1, 2])],
     ["a merge that is null", /merges\[0\]: expected two strings, got null/, json => (json.model.merges[0] = null)],
-    ["an empty added token", /added_tokens\[0\]\.content: expected .* not empty, got ""/, json => (json.added_tokens[0].content = "")],
+    [
+      "an empty added token",
+      /added_tokens\[0\]\.content: expected .* not empty, got ""/,
+      json => (json.added_tokens[0].content = ""),
+    ],
     [
       "half a surrogate pair as added token",
       /added_tokens\[0\]\.content: expected a well-formed text/,
@@ -141,16 +163,32 @@ describe("attack", () => {
       /added_tokens\[1\]\.content: expected each added token once/,
       json => (json.added_tokens[1].content = json.added_tokens[0].content),
     ],
-    ["an added token with the id of an entry", /added_tokens\[0\]\.id of .*: expected 4096, got 5/, json => (json.added_tokens[0].id = 5)],
+    [
+      "an added token with the id of an entry",
+      /added_tokens\[0\]\.id of .*: expected 4096, got 5/,
+      json => (json.added_tokens[0].id = 5),
+    ],
     ["an added token far away", /expected 4096, got 4000000000/, json => (json.added_tokens[0].id = 4e9)],
     [
       "an added token without flags",
       /single_word.*expected false .*got undefined/,
       json => (json.added_tokens[0] = { id: 4096, content: "x" }),
     ],
-    ["special that is no boolean", /special: expected a boolean, got "yes"/, json => (json.added_tokens[0].special = "yes")],
-    ["added tokens that are an object", /added_tokens: expected an array, got an object/, json => (json.added_tokens = {})],
-    ["a null among the added tokens", /added_tokens\[2\]: expected an object, got null/, json => (json.added_tokens[2] = null)],
+    [
+      "special that is no boolean",
+      /special: expected a boolean, got "yes"/,
+      json => (json.added_tokens[0].special = "yes"),
+    ],
+    [
+      "added tokens that are an object",
+      /added_tokens: expected an array, got an object/,
+      json => (json.added_tokens = {}),
+    ],
+    [
+      "a null among the added tokens",
+      /added_tokens\[2\]: expected an object, got null/,
+      json => (json.added_tokens[2] = null),
+    ],
   ])("%s", (_, message, change) => {
     expect(() => Tokenizer.fromJson(changed(change))).toThrow(message);
   });
@@ -178,7 +216,10 @@ describe("attack", () => {
       for (const key of Object.keys(value).slice(0, 12)) walk(value[key], [...path, key]);
     };
     walk(JSON.parse(TINY), []);
-    const junk = fc.oneof(fc.jsonValue({ maxDepth: 3 }), fc.constantFrom(1e308, -0, [[[]]], { type: { type: null } }, { type: "BPE" }));
+    const junk = fc.oneof(
+      fc.jsonValue({ maxDepth: 3 }),
+      fc.constantFrom(1e308, -0, [[[]]], { type: { type: null } }, { type: "BPE" }),
+    );
     // One parse for all runs: the part is put back afterwards.
     const holder: Json = { json: JSON.parse(TINY) };
     fc.assert(
@@ -225,7 +266,12 @@ describe("loading", () => {
   });
 
   test("chat_template.jinja wins over the config, and sees its tokens", async () => {
-    const config = JSON.stringify({ chat_template: "config", bos_token: { content: "<B>" }, eos_token: "<E>", pad_token: null });
+    const config = JSON.stringify({
+      chat_template: "config",
+      bos_token: { content: "<B>" },
+      eos_token: "<E>",
+      pad_token: null,
+    });
     const both = files({
       "tokenizer.json": TINY,
       "tokenizer_config.json": config,
@@ -269,20 +315,30 @@ describe("loading", () => {
       { "tokenizer.json": TINY, "chat_template.jinja": "x".repeat(2 ** 17 + 1) },
       "memory/chat_template.jinja: expected at most 131072 characters, got 131073",
     ],
-    ["a template that does not parse", { "tokenizer.json": TINY, "chat_template.jinja": "{% if %}" }, /^memory\/chat_template\.jinja: /],
+    [
+      "a template that does not parse",
+      { "tokenizer.json": TINY, "chat_template.jinja": "{% if %}" },
+      /^memory\/chat_template\.jinja: /,
+    ],
   ])("%s", async (_, texts, error) => {
     await expect(Tokenizer.load(files(texts))).rejects.toThrow(error);
   });
 
   test.each([5, null, undefined, {}, new URL("file:///x")])("no source: %j", async source => {
-    await expect(Tokenizer.load(source as unknown as string)).rejects.toThrow("tokenizer: expected a folder's path or files with readText");
+    await expect(Tokenizer.load(source as unknown as string)).rejects.toThrow(
+      "tokenizer: expected a folder's path or files with readText",
+    );
   });
 
   test("a folder that is not there, a file that is not UTF-8", async () => {
-    await expect(Tokenizer.load("no/such/folder")).rejects.toThrow("no/such/folder/tokenizer.json: expected a file, got none");
+    await expect(Tokenizer.load("no/such/folder")).rejects.toThrow(
+      "no/such/folder/tokenizer.json: expected a file, got none",
+    );
     const { folderTextFiles } = await import("../../src/tokenizer/text-files.node.ts");
     const folder = folderTextFiles(pathOf("models/tiny-guard-gen"));
-    await expect(folder.readText("model.safetensors")).rejects.toThrow(/model\.safetensors: expected at most 1048576 bytes, got \d+$/);
+    await expect(folder.readText("model.safetensors")).rejects.toThrow(
+      /model\.safetensors: expected at most 1048576 bytes, got \d+$/,
+    );
     expect(await folder.readText("nothing.json")).toBeUndefined();
   });
 });

@@ -4,13 +4,17 @@ import { codePointClasses, LETTER, NUMBER, normalizeNfc, SPACE, toWellFormed } f
 
 const classOf = codePointClasses();
 const classNames = (c: number): string =>
-  [classOf[c]! & LETTER ? "letter" : "", classOf[c]! & NUMBER ? "number" : "", classOf[c]! & SPACE ? "space" : ""].filter(Boolean).join();
+  [classOf[c]! & LETTER ? "letter" : "", classOf[c]! & NUMBER ? "number" : "", classOf[c]! & SPACE ? "space" : ""]
+    .filter(Boolean)
+    .join();
 
 describe("classes", () => {
   test("of characters one meets", () => {
     expect([..."aZéſ你한א"].map(c => classNames(c.codePointAt(0)!))).toEqual(Array(7).fill("letter"));
     expect([..."0٣½Ⅷ²①"].map(c => classNames(c.codePointAt(0)!))).toEqual(Array(6).fill("number"));
-    expect([..." \t\n\r\v\f\u0085\u00A0\u1680\u2028\u3000"].map(c => classNames(c.codePointAt(0)!))).toEqual(Array(11).fill("space"));
+    expect([..." \t\n\r\v\f\u0085\u00A0\u1680\u2028\u3000"].map(c => classNames(c.codePointAt(0)!))).toEqual(
+      Array(11).fill("space"),
+    );
     expect([..."'!_\u0301😀\0\u200B\u200D\uE000"].map(c => classNames(c.codePointAt(0)!))).toEqual(Array(9).fill(""));
   });
 
@@ -28,7 +32,8 @@ describe("classes", () => {
 
 describe("NFC", () => {
   test("is the engine's for characters of Unicode 9 and before", () => {
-    // U+0300..U+036F, Latin, Greek, Cyrillic, Hangul and its jamo, Indic scripts: all older than Unicode 9 (what came later there is left out).
+    // U+0300..U+036F, Latin, Greek, Cyrillic, Hangul and its jamo, Indic scripts: all older than Unicode 9 (what came
+    // later there is left out).
     const old =
       /^[\u0000-\u052F\u0900-\u0963\u0985-\u09B9\u09BC-\u09CE\u09D7\u0B3C-\u0B57\u0BBE-\u0BD7\u0F40-\u0FBC\u1100-\u11FF\u1E00-\u1FFF\u2100-\u2BFF\u3041-\u30FF\uAC00-\uD7A3\uF900-\uFAD9\uFB1D-\uFB4E]$/u;
     const characters = Array.from({ length: 0x10000 }, (_, c) => String.fromCodePoint(c)).filter(c => old.test(c));
@@ -50,7 +55,11 @@ describe("NFC", () => {
       "\u0F73",
       "\u0344",
     ];
-    const character = fc.oneof(fc.constantFrom(...characters), fc.constantFrom(...marks), fc.constantFrom("e", "a", "\u00EA", "\u1E69"));
+    const character = fc.oneof(
+      fc.constantFrom(...characters),
+      fc.constantFrom(...marks),
+      fc.constantFrom("e", "a", "\u00EA", "\u1E69"),
+    );
     fc.assert(
       fc.property(fc.array(character, { maxLength: 12 }), parts => {
         expect(normalizeNfc(parts.join(""))).toBe(parts.join("").normalize("NFC"));

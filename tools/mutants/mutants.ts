@@ -53,7 +53,8 @@ if (!room || positionals.length > 1)
   throw new Error(`expected one of ${Object.keys(ROOMS).join(", ")}, got ${positionals.join(" ") || "none"}`);
 for (const option of ["sample", "seed"] as const) {
   const value = values[option];
-  if (value !== undefined && !/^[1-9]\d{0,8}$/.test(value)) throw new Error(`--${option}: expected a whole number from 1, got ${value}`);
+  if (value !== undefined && !/^[1-9]\d{0,8}$/.test(value))
+    throw new Error(`--${option}: expected a whole number from 1, got ${value}`);
 }
 
 const folder = join(ROOT, "tmp/mutants", name);
@@ -65,7 +66,9 @@ for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => process.exi
 const { mutants: all, instrumented } = await instrument(expand("src", room.sources, ".ts"));
 const mutants = values.sample === undefined ? all : sample(all, Number(values.sample), Number(values.seed));
 const tests = expand("test", room.tests, ".test.ts");
-say(`${all.length} mutants in ${Object.keys(instrumented).length} files, ${mutants.length} tried, ${tests.length} test files`);
+say(
+  `${all.length} mutants in ${Object.keys(instrumented).length} files, ${mutants.length} tried, ${tests.length} test files`,
+);
 
 const byId = new Map(mutants.map(mutant => [mutant.id, mutant]));
 /**
@@ -96,7 +99,9 @@ function expand(base: string, paths: readonly string[], ending: string): string[
   });
 }
 
-async function instrument(files: readonly string[]): Promise<{ mutants: Mutant[]; instrumented: Record<string, string> }> {
+async function instrument(
+  files: readonly string[],
+): Promise<{ mutants: Mutant[]; instrumented: Record<string, string> }> {
   const silent = () => {};
   const logger = Object.fromEntries(["trace", "debug", "info", "warn", "error", "fatal"].map(level => [level, silent]));
   const instrumenter = new Instrumenter({ ...logger, isDebugEnabled: () => false } as never);
@@ -144,7 +149,9 @@ function sample(from: readonly Mutant[], count: number, seed: number): Mutant[] 
 /** Tries the mutants that are left in the tests of a file, anew after each that spoilt its worker. */
 async function tryEach(file: string, limits: Pick<Job, "fromMs" | "toMs">): Promise<void> {
   for (let isDone = false; !isDone; ) {
-    const each = mutants.filter(({ found, id }) => found === undefined && !alone.get(file)!.has(id)).map(({ id }) => id);
+    const each = mutants
+      .filter(({ found, id }) => found === undefined && !alone.get(file)!.has(id))
+      .map(({ id }) => id);
     if (each.length === 0) return;
     const log = join(folder, "log.jsonl");
     const { entries, isKilled } = await runVitest([{ file, job: { ...limits, each, log } }], log);
@@ -201,7 +208,11 @@ async function runVitest(runs: Plan["runs"], log: string): Promise<{ entries: En
   writeFileSync(plan, JSON.stringify({ instrumented, runs } satisfies Plan));
   const script = fileURLToPath(new URL("vitest-process.ts", import.meta.url));
   // Detached: its workers are killed with it.
-  const child = spawn(process.execPath, [script, plan], { cwd: ROOT, detached: true, stdio: ["ignore", "ignore", "pipe"] });
+  const child = spawn(process.execPath, [script, plan], {
+    cwd: ROOT,
+    detached: true,
+    stdio: ["ignore", "ignore", "pipe"],
+  });
   let messages = "";
   child.stderr.on("data", data => {
     messages += data;
@@ -225,7 +236,8 @@ async function runVitest(runs: Plan["runs"], log: string): Promise<{ entries: En
   const entries = readLog(log);
   if (status === 0) return { entries, isKilled: false };
   const last = entries.at(-1);
-  if (last?.kind !== "start") throw new Error(`expected a run that ends by itself, got one that did not: ${messages.slice(-2_000)}`);
+  if (last?.kind !== "start")
+    throw new Error(`expected a run that ends by itself, got one that did not: ${messages.slice(-2_000)}`);
   return { entries: [...entries, { kind: "timeout", id: last.id }], isKilled: true };
 }
 
@@ -242,17 +254,22 @@ function writeReport(): string {
 
 function summary(): string {
   const score = (name: string, of: readonly Mutant[]): string => {
-    const [timeouts, found] = [of.filter(m => m.found === "timeout").length, of.filter(m => m.found !== undefined).length];
+    const [timeouts, found] = [
+      of.filter(m => m.found === "timeout").length,
+      of.filter(m => m.found !== undefined).length,
+    ];
     const uncovered = of.filter(m => !m.isCovered && m.found === undefined).length;
     const share = `${((100 * found) / of.length).toFixed(1)} %`.padStart(7);
     return `${share}  ${found} of ${of.length} (${timeouts} by time, ${uncovered} in no test)  ${name}`;
   };
   const files = [...new Set(mutants.map(m => m.file))];
-  const sampled = mutants.length < all.length ? `, a sample of ${mutants.length} of ${all.length} mutants, seed ${values.seed}` : "";
+  const sampled =
+    mutants.length < all.length ? `, a sample of ${mutants.length} of ${all.length} mutants, seed ${values.seed}` : "";
   const survivors = mutants
     .filter(m => m.found === undefined)
     .map(
-      m => `${m.file}:${m.line}:${m.column} ${m.kind}${m.isCovered ? "" : " (in no test)"}\n    - ${m.original}\n    + ${m.replacement}\n`,
+      m =>
+        `${m.file}:${m.line}:${m.column} ${m.kind}${m.isCovered ? "" : " (in no test)"}\n    - ${m.original}\n    + ${m.replacement}\n`,
     );
   return [
     `${score(`${name}${sampled}`, mutants)}\n${files

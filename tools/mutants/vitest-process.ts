@@ -35,7 +35,13 @@ const vitest = await createVitest(
     hookTimeout: 120_000,
   },
   {
-    plugins: [{ name: "mutants", enforce: "pre", load: id => (instrumented[id] ? readFileSync(instrumented[id], "utf8") : undefined) }],
+    plugins: [
+      {
+        name: "mutants",
+        enforce: "pre",
+        load: id => (instrumented[id] ? readFileSync(instrumented[id], "utf8") : undefined),
+      },
+    ],
   },
 );
 for (const { file, job } of runs) {

@@ -1,10 +1,12 @@
 /**
- * Compares the tokenizer with the reference, Python's tokenizers. Prints what it compared; exit status 1 at the first difference.
+ * Compares the tokenizer with the reference, Python's tokenizers. Prints what it compared; exit status 1 at the first
+ * difference.
  *
  *     node tools/unicode/compare.ts TOKENIZER.json [RANDOM_TEXTS=20000] [SEED=1]
  *
- * Python is the one in QWEN3GUARD_PYTHON, else python3. Compared: ids and decoded text of every code point in four neighbourhoods, ids and decoded text
- * of random texts, text of random ids, and NFC of every code point and of every sequence that could compose.
+ * Python is the one in QWEN3GUARD_PYTHON, else python3. Compared: ids and decoded text of every code point in four
+ * neighbourhoods, ids and decoded text of random texts, text of random ids, and NFC of every code point and of every
+ * sequence that could compose.
  */
 
 import { spawnSync } from "node:child_process";
@@ -37,16 +39,21 @@ export function askReference(tokenizerPath: string, requests: readonly Request[]
 }
 
 /** Every character that a well-formed text can hold. */
-const CHARACTERS = Array.from({ length: 0x110000 }, (_, c) => String.fromCodePoint(c)).filter(c => !/\p{Surrogate}/u.test(c));
+const CHARACTERS = Array.from({ length: 0x110000 }, (_, c) => String.fromCodePoint(c)).filter(
+  c => !/\p{Surrogate}/u.test(c),
+);
 
-/** Texts that together hold every code point after a letter, after an apostrophe, between spaces and before a line end. */
+/**
+ * Texts that together hold every code point after a letter, after an apostrophe, between spaces and before a line end.
+ */
 export function everyCodePoint(): string[] {
   return chunks(CHARACTERS, 512).map(chunk => chunk.map(c => `a${c}b'${c} ${c} ${c}\n1${c}`).join(";"));
 }
 
 /**
- * Texts whose NFC is worth comparing: every code point; each composing character behind each character that decomposes and behind each letter (a
- * newer Unicode could have a composite for it); two marks in either order, behind a letter and behind a composite that either may join.
+ * Texts whose NFC is worth comparing: every code point; each composing character behind each character that decomposes
+ * and behind each letter (a newer Unicode could have a composite for it); two marks in either order, behind a letter
+ * and behind a composite that either may join.
  */
 export function nfcTexts(): string[] {
   const decomposing = CHARACTERS.filter(c => c.normalize("NFD") !== c && !/\p{Script=Hangul}/u.test(c));
@@ -69,7 +76,8 @@ function compare(tokenizer: Tokenizer, path: string, what: string, requests: rea
   const started = performance.now();
   for (const batch of chunks(requests, 1000)) {
     const answers = askReference(path, batch);
-    if (answers === undefined) throw new Error("reference: expected a Python with tokenizers (QWEN3GUARD_PYTHON), got none");
+    if (answers === undefined)
+      throw new Error("reference: expected a Python with tokenizers (QWEN3GUARD_PYTHON), got none");
     batch.forEach((request, i) => {
       const ours: Answer = {};
       if ("nfc" in request) ours.nfc = normalizeNfc(request.nfc);
@@ -92,7 +100,9 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const [path = "", count = "20000", seed = "1"] = process.argv.slice(2);
   const tokenizer = Tokenizer.fromJson(JSON.parse(readFileSync(path, "utf8")));
   const random = randomNumbers(Number(seed));
-  const ids = Array.from({ length: 2000 }, () => Array.from({ length: 1 + random(12) }, () => random(tokenizer.vocabSize + 50)));
+  const ids = Array.from({ length: 2000 }, () =>
+    Array.from({ length: 1 + random(12) }, () => random(tokenizer.vocabSize + 50)),
+  );
   console.log(`Node ${process.versions.node}, its Unicode ${process.versions.unicode}`);
   const texts = [...randomTexts(Number(seed), Number(count))];
   // biome-ignore format: one comparison a line

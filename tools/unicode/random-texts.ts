@@ -1,6 +1,13 @@
 /** Random texts that are hard on a tokenizer, the same for the same seed in every engine. */
 
-import { COMBINING_CLASSES, DECOMPOSES, LETTERS, NFC_UNSTABLE, NUMBERS, WHITE_SPACE } from "../../src/tokenizer/unicode-tables.ts";
+import {
+  COMBINING_CLASSES,
+  DECOMPOSES,
+  LETTERS,
+  NFC_UNSTABLE,
+  NUMBERS,
+  WHITE_SPACE,
+} from "../../src/tokenizer/unicode-tables.ts";
 
 /** `random(n)`: integers from 0 to n - 1 by mulberry32 (Tommy Ettinger, public domain). */
 export function randomNumbers(seed: number): (below: number) => number {
@@ -34,7 +41,10 @@ const BLOCKS = [
   [0x20000, 0x10ffff],
 ] as const;
 
-/** Texts of up to 16 parts: the pieces above, characters of one block, and characters beside a border between two classes. */
+/**
+ * Texts of up to 16 parts: the pieces above, characters of one block, and characters beside a border between two
+ * classes.
+ */
 export function* randomTexts(seed: number, count: number): Generator<string> {
   const random = randomNumbers(seed);
   const pick = <T>(list: readonly T[]): T => list[random(list.length)]!;

@@ -1,8 +1,10 @@
 /**
- * One file from the Hub into the cache's blobs: continued where an earlier download stopped, and checked before it gets its name. Node only.
+ * One file from the Hub into the cache's blobs: continued where an earlier download stopped, and checked before it gets
+ * its name. Node only.
  *
- * Until it is whole it is `<blob>.incomplete`. Bytes are written at the positions they belong to, and what is checked is what is read back from
- * the disk. So a second process that should ever write the same file (lock.node.ts keeps it away) writes the same bytes over the same bytes.
+ * Until it is whole it is `<blob>.incomplete`. Bytes are written at the positions they belong to, and what is checked
+ * is what is read back from the disk. So a second process that should ever write the same file (lock.node.ts keeps it
+ * away) writes the same bytes over the same bytes.
  */
 
 import { createHash } from "node:crypto";
@@ -15,7 +17,10 @@ import { type HubTarget, hubFetch, InterruptedError, reason } from "./fetch.ts";
 export interface HubFile {
   readonly name: string;
   readonly bytes: number;
-  /** The checksum, which is its name among the blobs: SHA-256 for a large file (LFS), git's SHA-1 of a blob for a small one. */
+  /**
+   * The checksum, which is its name among the blobs: SHA-256 for a large file (LFS), git's SHA-1 of a blob for a small
+   * one.
+   */
   readonly etag: string;
 }
 
@@ -41,8 +46,9 @@ const MAX_FAILURES = 5;
 const PROGRESS_BYTES = 8 * 2 ** 20;
 
 /**
- * Downloads what is missing of a file and moves it to `blob`. Returns the bytes that came over the network. Throws Error where the server refuses,
- * where connections keep failing (what came stays, for the next time) and where the checksum is wrong (what came is removed).
+ * Downloads what is missing of a file and moves it to `blob`. Returns the bytes that came over the network. Throws
+ * Error where the server refuses, where connections keep failing (what came stays, for the next time) and where the
+ * checksum is wrong (what came is removed).
  */
 export async function downloadBlob(file: HubFile, blob: string, options: BlobOptions): Promise<number> {
   const incomplete = `${blob}.incomplete`;
@@ -68,9 +74,12 @@ export async function downloadBlob(file: HubFile, blob: string, options: BlobOpt
     const checksum = await checksumOf(incomplete, file);
     if (checksum === file.etag) break;
     await rm(incomplete, { force: true });
-    // Pieces of two downloads may be of two contents, when something in between was not honest about ranges. One clean download decides.
+    // Pieces of two downloads may be of two contents, when something in between was not honest about ranges. One clean
+    // download decides.
     if (pieces === 1 || !mayStartAnew) {
-      throw new Error(`${options.target.id}/${file.name}: expected the checksum ${file.etag}, got ${checksum}; the file is removed`);
+      throw new Error(
+        `${options.target.id}/${file.name}: expected the checksum ${file.etag}, got ${checksum}; the file is removed`,
+      );
     }
     mayStartAnew = false;
     pieces = 0;
@@ -107,11 +116,14 @@ async function downloadRest(
       // The whole file is an answer too, of a server that knows no ranges. Anything else is none.
       if (response.status !== 200) {
         await response.body?.cancel();
-        throw new InterruptedError(`${where}: expected ${range.Range ?? "the file"}, got status ${response.status} with other bytes`);
+        throw new InterruptedError(
+          `${where}: expected ${range.Range ?? "the file"}, got status ${response.status} with other bytes`,
+        );
       }
     }
     for await (const chunk of bodyOf(response, where)) {
-      if (position + chunk.length > file.bytes) throw new RangeError(`${where}: expected ${file.bytes} bytes, got more`);
+      if (position + chunk.length > file.bytes)
+        throw new RangeError(`${where}: expected ${file.bytes} bytes, got more`);
       await writeAll(handle, chunk, position);
       timer.refresh();
       position += chunk.length;
@@ -129,7 +141,12 @@ async function downloadRest(
 /** Whether an answer is the file's bytes from `position` on, and of a file as long as the listing's. */
 function isRestOf({ status, headers }: Response, position: number, bytes: number): boolean {
   const range = /^bytes (\d+)-(\d+)\/(\d+|\*)$/.exec(headers.get("content-range") ?? "");
-  return status === 206 && range !== null && Number(range[1]) === position && (range[3] === "*" || Number(range[3]) === bytes);
+  return (
+    status === 206 &&
+    range !== null &&
+    Number(range[1]) === position &&
+    (range[3] === "*" || Number(range[3]) === bytes)
+  );
 }
 
 async function* bodyOf(response: Response, where: string): AsyncGenerator<Uint8Array> {

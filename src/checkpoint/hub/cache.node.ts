@@ -7,9 +7,10 @@
  *       refs/main                                  the commit that `main` was when it was last looked up
  *       .no_exist/<commit>/chat_template.jinja     known not to be in the repository
  *
- * The layout is that of Python's huggingface_hub, so what one has downloaded the other finds. A snapshot that is complete is used as it is,
- * without a look at the network and without the package that would look (files.node.ts). The package's own
- * readers of the cache are not used: they take their folders from `process.env` alone, and do not tell whether a snapshot is complete.
+ * The layout is that of Python's huggingface_hub, so what one has downloaded the other finds. A snapshot that is
+ * complete is used as it is, without a look at the network and without the package that would look (files.node.ts). The
+ * package's own readers of the cache are not used: they take their folders from `process.env` alone, and do not tell
+ * whether a snapshot is complete.
  */
 
 import { readFile, stat } from "node:fs/promises";
@@ -40,7 +41,8 @@ export async function hubSettings(env: HubOptions["env"] = process.env): Promise
   }
   const token = (env.HF_TOKEN || (await readFile(join(home, "token"), "utf8").catch(() => ""))).trim();
   // Not a word of it in the message; the platform's own for a bad header would quote it.
-  if (!/^[\x21-\x7e]*$/.test(token)) throw new RangeError("HF_TOKEN: expected a token, got characters that are in none");
+  if (!/^[\x21-\x7e]*$/.test(token))
+    throw new RangeError("HF_TOKEN: expected a token, got characters that are in none");
   return {
     endpoint,
     cache: expandHome(env.HF_HUB_CACHE || env.HUGGINGFACE_HUB_CACHE || join(home, "hub")),
@@ -87,7 +89,9 @@ export class CachedRepo {
     return isCommit(commit) ? commit : undefined;
   }
 
-  /** The files that a checkpoint needs and the commit's snapshot has not, as far as can be told without asking the Hub. */
+  /**
+   * The files that a checkpoint needs and the commit's snapshot has not, as far as can be told without asking the Hub.
+   */
   async missing(commit: string): Promise<string[]> {
     const has = (file: string): Promise<boolean> => isFile(join(this.snapshot(commit), file));
     const missing: string[] = [];

@@ -1,11 +1,13 @@
 /**
- * A checkpoint from the Hugging Face Hub into the cache that cache.node.ts reads. Node only; loaded when something must be downloaded.
+ * A checkpoint from the Hugging Face Hub into the cache that cache.node.ts reads. Node only; loaded when something must
+ * be downloaded.
  *
- * From `@huggingface/hub` come the calls of the Hub's API: `modelInfo`, which commit a revision is, and `listFiles`, what is in it, with sizes and
- * checksums, page by page. What it has for downloading is not used, and blob.node.ts does that part instead: `downloadFileToCacheDir` and
- * `snapshotDownload` start every file from nothing, compare no checksum, report no progress, print to the console and let two processes
- * write into one file; `fileDownloadInfo` gives the storage server's idea of a checksum. The token is not given to the package: every request
- * goes through `hubFetch`, the one place that knows where it may be sent.
+ * From `@huggingface/hub` come the calls of the Hub's API: `modelInfo`, which commit a revision is, and `listFiles`,
+ * what is in it, with sizes and checksums, page by page. What it has for downloading is not used, and blob.node.ts does
+ * that part instead: `downloadFileToCacheDir` and `snapshotDownload` start every file from nothing, compare no
+ * checksum, report no progress, print to the console and let two processes write into one file; `fileDownloadInfo`
+ * gives the storage server's idea of a checksum. The token is not given to the package: every request goes through
+ * `hubFetch`, the one place that knows where it may be sent.
  */
 
 import { copyFile, mkdir, readdir, rename, rm, stat, symlink, writeFile } from "node:fs/promises";
@@ -42,14 +44,17 @@ const TEXT_FILES: readonly string[] = [
   "chat_template.jinja",
   INDEX_FILE,
 ];
-/** No separator, no way out: a name from the Hub becomes a path only if it is one of these, whatever the listing says. */
+/**
+ * No separator, no way out: a name from the Hub becomes a path only if it is one of these, whatever the listing says.
+ */
 const WEIGHTS_FILE = /^model[\w.-]{0,200}\.safetensors$/;
 /** A listing's pages may lead in a circle. */
 const MAX_ENTRIES = 10_000;
 
 /**
- * Downloads what a checkpoint needs at the revision's newest commit and the cache lacks; nothing else of the repository. Only when all of it is
- * there does the revision's ref point to it, so that an update cut off leaves the old snapshot in use. Throws Error, one line, that says what to do.
+ * Downloads what a checkpoint needs at the revision's newest commit and the cache lacks; nothing else of the
+ * repository. Only when all of it is there does the revision's ref point to it, so that an update cut off leaves the
+ * old snapshot in use. Throws Error, one line, that says what to do.
  */
 export async function pull(
   hub: HubId,
@@ -78,7 +83,8 @@ export async function pull(
     return await withLock(repo.lock, onWait, async () => {
       const pulled = await fill(repo, target, commit, files, onProgress, patience);
       const lacking = await repo.missing(commit);
-      if (lacking.length > 0) throw new Error(`${hub.id}: expected a checkpoint, got a repository without ${lacking.join(", ")}`);
+      if (lacking.length > 0)
+        throw new Error(`${hub.id}: expected a checkpoint, got a repository without ${lacking.join(", ")}`);
       if (!isCommit(hub.revision)) {
         await mkdir(dirname(repo.ref(hub.revision)), { recursive: true });
         await writeFile(repo.ref(hub.revision), commit);
@@ -94,7 +100,9 @@ export async function pull(
 async function cached(hub: HubId, commit: string, repo: CachedRepo): Promise<Pulled> {
   const path = repo.snapshot(commit);
   const names = (await readdir(path)).filter(isWanted);
-  const files = await Promise.all(names.map(async name => ({ name, bytes: (await stat(join(path, name))).size, downloaded: 0 })));
+  const files = await Promise.all(
+    names.map(async name => ({ name, bytes: (await stat(join(path, name))).size, downloaded: 0 })),
+  );
   return { ...hub, commit, path, files: files.sort(bySize) };
 }
 
@@ -102,7 +110,10 @@ function bySize(a: { readonly bytes: number }, b: { readonly bytes: number }): n
   return a.bytes - b.bytes;
 }
 
-/** The commit of a revision, and what a checkpoint needs of its files, smallest first: what is refused is refused before the long part. */
+/**
+ * The commit of a revision, and what a checkpoint needs of its files, smallest first: what is refused is refused before
+ * the long part.
+ */
 async function list(target: HubTarget, { stallMs }: Patience): Promise<{ commit: string; files: HubFile[] }> {
   const request = (address: unknown, init?: RequestInit): Promise<Response> =>
     hubFetch(target, String(address), init?.headers as Record<string, string>, AbortSignal.timeout(stallMs));
@@ -110,19 +121,25 @@ async function list(target: HubTarget, { stallMs }: Patience): Promise<{ commit:
   try {
     const { sha } = await modelInfo({ ...hub, name: target.id, revision: target.revision, additionalFields: ["sha"] });
     if (!isCommit(String(sha)) || (isCommit(target.revision) && sha !== target.revision)) {
-      throw new InterruptedError(`${target.id}: expected a commit from ${target.endpoint}, got none, or another than asked for`);
+      throw new InterruptedError(
+        `${target.id}: expected a commit from ${target.endpoint}, got none, or another than asked for`,
+      );
     }
     const files = new Map<string, HubFile>();
     let entries = 0;
     for await (const entry of listFiles({ ...hub, repo: { type: "model", name: target.id }, revision: sha })) {
-      if (++entries > MAX_ENTRIES) throw new RangeError(`${target.id}: expected at most ${MAX_ENTRIES} files, got a listing that goes on`);
+      if (++entries > MAX_ENTRIES)
+        throw new RangeError(`${target.id}: expected at most ${MAX_ENTRIES} files, got a listing that goes on`);
       if (entry.type === "file" && isWanted(entry.path)) files.set(entry.path, checkEntry(entry, target));
     }
     if (!files.has("config.json") || !(files.has(SINGLE_FILE) || files.has(INDEX_FILE))) {
-      throw new Error(`${target.id}: expected a repository with config.json and ${SINGLE_FILE} (or its shards), got ${found(files)}`);
+      throw new Error(
+        `${target.id}: expected a repository with config.json and ${SINGLE_FILE} (or its shards), got ${found(files)}`,
+      );
     }
     // Where both forms are there the single file is read, and the shards would be the same weights once more.
-    const isNeeded = ({ name }: HubFile): boolean => !files.has(SINGLE_FILE) || name === SINGLE_FILE || !/safetensors/.test(name);
+    const isNeeded = ({ name }: HubFile): boolean =>
+      !files.has(SINGLE_FILE) || name === SINGLE_FILE || !/safetensors/.test(name);
     return { commit: sha, files: [...files.values()].filter(isNeeded).sort(bySize) };
   } catch (error) {
     if (!(error instanceof SyntaxError || error instanceof TypeError || error instanceof DOMException)) throw error;
@@ -142,7 +159,9 @@ function isWanted(name: string): boolean {
 function checkEntry({ path: name, size, oid, lfs }: ListFileEntry, { id }: HubTarget): HubFile {
   const [etag, bytes] = lfs ? [lfs.oid, lfs.size] : [oid, size];
   if (typeof etag !== "string" || !(lfs ? /^[0-9a-f]{64}$/ : /^[0-9a-f]{40}$/).test(etag)) {
-    throw new RangeError(`${id}/${name}: expected ${lfs ? "a SHA-256" : "a SHA-1"} in the Hub's listing, got something else`);
+    throw new RangeError(
+      `${id}/${name}: expected ${lfs ? "a SHA-256" : "a SHA-1"} in the Hub's listing, got something else`,
+    );
   }
   if (!Number.isSafeInteger(bytes) || bytes < 0)
     throw new RangeError(`${id}/${name}: expected a size in the Hub's listing, got something else`);
@@ -164,13 +183,22 @@ async function fill(
 
   const onDisk = new Map<string, number>();
   for (const file of files) {
-    const has = (await sizeOf(join(snapshot, file.name))) === file.bytes || (await sizeOf(repo.blob(file.etag))) === file.bytes;
-    onDisk.set(file.name, has ? file.bytes : Math.min(file.bytes, (await sizeOf(`${repo.blob(file.etag)}.incomplete`)) ?? 0));
+    const has =
+      (await sizeOf(join(snapshot, file.name))) === file.bytes || (await sizeOf(repo.blob(file.etag))) === file.bytes;
+    onDisk.set(
+      file.name,
+      has ? file.bytes : Math.min(file.bytes, (await sizeOf(`${repo.blob(file.etag)}.incomplete`)) ?? 0),
+    );
   }
   const totalBytes = sum(files.map(({ bytes }) => bytes));
   const report = (file: HubFile, bytes: number | null): void => {
     if (bytes !== null) onDisk.set(file.name, bytes);
-    onProgress({ state: bytes === null ? "checking" : "downloading", file: file.name, doneBytes: sum([...onDisk.values()]), totalBytes });
+    onProgress({
+      state: bytes === null ? "checking" : "downloading",
+      file: file.name,
+      doneBytes: sum([...onDisk.values()]),
+      totalBytes,
+    });
   };
 
   const pulled: PulledFile[] = [];
@@ -198,7 +226,10 @@ async function fill(
   return pulled;
 }
 
-/** A link from the snapshot to the blob; the file itself where links cannot be made (Windows, unless it is told to allow them). */
+/**
+ * A link from the snapshot to the blob; the file itself where links cannot be made (Windows, unless it is told to allow
+ * them).
+ */
 async function link(blob: string, path: string, isNew: boolean): Promise<void> {
   await rm(path, { force: true }); // of the wrong size, or a link that leads nowhere
   try {

@@ -1,7 +1,8 @@
 /**
  * Names of models on the Hugging Face Hub: `org/name`, or `org/name@revision` with a branch, a tag or a commit.
  *
- * In: a text. Out: its parts, or undefined where it is no such name. Everything here runs anywhere; the cache on disk is in cache.node.ts.
+ * In: a text. Out: its parts, or undefined where it is no such name. Everything here runs anywhere; the cache on disk
+ * is in cache.node.ts.
  */
 
 /** A model of the Hub at a revision. */
@@ -43,7 +44,11 @@ export function parseHubId(text: string): HubId | undefined {
   const id = at < 0 ? text : text.slice(0, at);
   const revision = at < 0 ? "main" : text.slice(at + 1);
   const parts = id.split("/");
-  const isId = parts.length === 2 && parts.every(part => PART.test(part)) && id.length <= MAX_ID_LENGTH && !/--|\.\.|\.git$/.test(id);
+  const isId =
+    parts.length === 2 &&
+    parts.every(part => PART.test(part)) &&
+    id.length <= MAX_ID_LENGTH &&
+    !/--|\.\.|\.git$/.test(id);
   return isId && REVISION.test(revision) && !revision.includes("..") ? { id, revision } : undefined;
 }
 

@@ -1,10 +1,10 @@
 /**
  * One download of a model at a time: processes that start together fetch it once. Node only.
  *
- * The lock is a file that only one can create, with the name of who did in it. Node has no lock that the system takes back when a process dies,
- * as flock does for huggingface_hub, so a lock is also over when its process is gone, or has not touched it for half a minute (another
- * machine or container, where a process cannot be looked up). Two may then hold it for a moment, in theory; it saves work, and correctness
- * does not rest on it (blob.node.ts).
+ * The lock is a file that only one can create, with the name of who did in it. Node has no lock that the system takes
+ * back when a process dies, as flock does for huggingface_hub, so a lock is also over when its process is gone, or has
+ * not touched it for half a minute (another machine or container, where a process cannot be looked up). Two may then
+ * hold it for a moment, in theory; it saves work, and correctness does not rest on it (blob.node.ts).
  */
 
 import { randomUUID } from "node:crypto";
@@ -81,7 +81,9 @@ function isAbandoned({ owner, since }: Held): boolean {
   }
 }
 
-/** Renamed first, so that of several who find it abandoned one removes it; looked at again, so that it is not a new one. */
+/**
+ * Renamed first, so that of several who find it abandoned one removes it; looked at again, so that it is not a new one.
+ */
 async function takeAway(path: string, { owner }: Held): Promise<void> {
   if ((await readFile(path, "utf8").catch(() => "")) !== owner) return;
   const aside = `${path}.${randomUUID()}`;

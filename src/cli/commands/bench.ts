@@ -1,8 +1,9 @@
 /**
  * `qwen3guard bench`: what this machine does with a model, beside what it could do at most.
  *
- * Every figure comes after its result was checked, and the machine's limits are measured in the same run, in turn with the figures, by kernels of
- * our own: machines differ, and one machine differs from minute to minute. Of several rounds the best counts, for the figures and for the limits.
+ * Every figure comes after its result was checked, and the machine's limits are measured in the same run, in turn with
+ * the figures, by kernels of our own: machines differ, and one machine differs from minute to minute. Of several rounds
+ * the best counts, for the figures and for the limits.
  */
 
 import { mkdtemp, rm } from "node:fs/promises";
@@ -37,7 +38,12 @@ export interface BenchReport {
     readonly shareOfLimit: number | null;
   };
   readonly decode: { readonly tokensPerSecond: number; readonly GBs: number; readonly shareOfLimit: number | null };
-  readonly verdict: { readonly coldMs: number; readonly warmMs: number; readonly promptTokens: number; readonly passes: number };
+  readonly verdict: {
+    readonly coldMs: number;
+    readonly warmMs: number;
+    readonly promptTokens: number;
+    readonly passes: number;
+  };
   readonly memory: { readonly weightsMB: number; readonly peakRssMB: number };
 }
 
@@ -53,7 +59,8 @@ export async function benchCommand(
   options: ModelOptions & { shape?: string; rounds: number; json?: boolean },
   terminal: Terminal,
 ): Promise<void> {
-  if (options.shape !== undefined && options.model !== undefined) throw new UsageError("bench: expected --shape or --model, got both");
+  if (options.shape !== undefined && options.model !== undefined)
+    throw new UsageError("bench: expected --shape or --model, got both");
   const engine = engineOptions(options);
   const say = (text: string): void => {
     if (!options.quiet && terminal.errColumns !== undefined) terminal.err(`${text}\n`);
@@ -69,7 +76,8 @@ export async function benchCommand(
     const started = performance.now();
     const model = await Qwen3.load(files, engine);
     const loadMs = performance.now() - started;
-    const isGuard = (await files.readText("tokenizer.json")) !== undefined && model.config.architecture === "Qwen3ForCausalLM";
+    const isGuard =
+      (await files.readText("tokenizer.json")) !== undefined && model.config.architecture === "Qwen3ForCausalLM";
     const guard = isGuard ? new Guard(model, await Tokenizer.load(files), files.name) : undefined;
     const name = options.shape === undefined ? files.name : `random ${options.shape}`;
     const report = { model: name, load: { ms: round(loadMs) }, ...(await measure(model, guard, options.rounds, say)) };
@@ -111,7 +119,10 @@ async function measure(
     }
     const session = model.newSession();
     best.prefillMs = Math.min(best.prefillMs, await time(() => session.prefill(prompt)));
-    best.decodeMs = Math.min(best.decodeMs, (await time(() => repeat(DECODE_STEPS, i => session.forward([prompt[i]])))) / DECODE_STEPS);
+    best.decodeMs = Math.min(
+      best.decodeMs,
+      (await time(() => repeat(DECODE_STEPS, i => session.forward([prompt[i]])))) / DECODE_STEPS,
+    );
     if (guard) {
       const cold = await new Guard(guard.model, guard.tokenizer, guard.name).moderate(QUESTION);
       await guard.moderate("hello");
@@ -121,7 +132,8 @@ async function measure(
       best.warmMs = Math.min(best.warmMs, warm.ms);
       verdict = { promptTokens: warm.usage.promptTokens, passes: warm.usage.passes };
     } else {
-      // Without a tokenizer: the same passes. Warm: one pass behind the policy, an answer's ids appended and the logits of its positions wanted.
+      // Without a tokenizer: the same passes. Warm: one pass behind the policy, an answer's ids appended and the logits
+      // of its positions wanted.
       best.coldMs = Math.min(best.coldMs, await time(() => coldVerdict(model, prompt)));
       best.warmMs = Math.min(best.warmMs, await time(() => warmVerdict(session, prompt)));
     }
@@ -158,7 +170,8 @@ async function measure(
 async function prefilled(model: Qwen3, prompt: readonly number[], pieces: readonly number[]): Promise<Float32Array> {
   const session = model.newSession();
   let logits = new Float32Array(0) as Float32Array;
-  for (const size of pieces) if (size > 0) logits = session.forward(prompt.slice(session.position, session.position + size));
+  for (const size of pieces)
+    if (size > 0) logits = session.forward(prompt.slice(session.position, session.position + size));
   session.close();
   return logits;
 }
@@ -189,10 +202,14 @@ async function time(work: () => unknown): Promise<number> {
 function checkEqual(got: unknown, expected: unknown, what: string): void {
   const text = (value: unknown): string =>
     value instanceof Float32Array ? new Uint32Array(value.slice().buffer).join() : JSON.stringify(value);
-  if (text(got) !== text(expected)) throw new Error(`bench: expected the same bits for the ${what}, got different ones`);
+  if (text(got) !== text(expected))
+    throw new Error(`bench: expected the same bits for the ${what}, got different ones`);
 }
 
-/** Bytes of weights that one step reads: all matrices and the output head; of an embedding table of its own one row, which does not count. */
+/**
+ * Bytes of weights that one step reads: all matrices and the output head; of an embedding table of its own one row,
+ * which does not count.
+ */
 export function stepBytes({ weights }: Qwen3): number {
   const matrices = weights.layers.flatMap(l => [l.qProj, l.kProj, l.vProj, l.oProj, l.gateProj, l.upProj, l.downProj]);
   return [...matrices, weights.lmHead].reduce((sum, matrix) => sum + matrix.byteLength, 0);
@@ -214,14 +231,17 @@ function round(value: number, digits: number = 1): number {
 }
 
 function describe(r: BenchReport): string {
-  const share = (value: number | null): string => (value === null ? "" : `, ${(value * 100).toFixed(0)} % of this machine's limit`);
+  const share = (value: number | null): string =>
+    value === null ? "" : `, ${(value * 100).toFixed(0)} % of this machine's limit`;
   const rows: [string, string][] = [
     ["model", r.model],
     ["engine", `${r.engine}, ${r.threads} thread${r.threads === 1 ? "" : "s"}, Node ${r.node}`],
     ["weights", r.weights],
     [
       "limits",
-      r.limits ? `${r.limits.gflopsPerThread} GFLOP/s a thread, ${r.limits.memoryGBs} GB/s from memory` : "not measured on this engine",
+      r.limits
+        ? `${r.limits.gflopsPerThread} GFLOP/s a thread, ${r.limits.memoryGBs} GB/s from memory`
+        : "not measured on this engine",
     ],
     ["load", `${r.load.ms} ms`],
     [

@@ -1,4 +1,7 @@
-/** `qwen3guard eval --compare bf16,int8,int4`: each form of weights judges the same texts, and is held against the first. */
+/**
+ * `qwen3guard eval --compare bf16,int8,int4`: each form of weights judges the same texts, and is held against the
+ * first.
+ */
 
 import { basename } from "node:path";
 import type { CheckpointFiles } from "../../checkpoint/files.ts";
@@ -24,9 +27,15 @@ export interface EvalCompareOptions extends ModelOptions {
 }
 
 /** What makes no sense beside --compare is wrong usage. */
-export function checkCompare<Options extends EvalCompareOptions & { html?: string; by?: string }>(options: Options): Options {
+export function checkCompare<Options extends EvalCompareOptions & { html?: string; by?: string }>(
+  options: Options,
+): Options {
   const { html, by, weights } = options;
-  for (const [option, value] of Object.entries({ "--html": html, "--by": by, "--weights": weights === "auto" ? undefined : weights })) {
+  for (const [option, value] of Object.entries({
+    "--html": html,
+    "--by": by,
+    "--weights": weights === "auto" ? undefined : weights,
+  })) {
     if (value !== undefined) throw new UsageError(`eval: expected --compare or ${option}, got both`);
   }
   return options;
@@ -62,7 +71,9 @@ export async function evalCompareCommand(file: string, options: EvalCompareOptio
     comparisons.push(compareForms(form, first, verdicts));
   }
   const data = basename(name);
-  await terminal.out(options.json ? `${JSON.stringify({ data, model, forms: comparisons })}\n` : describe(data, model, comparisons));
+  await terminal.out(
+    options.json ? `${JSON.stringify({ data, model, forms: comparisons })}\n` : describe(data, model, comparisons),
+  );
 }
 
 /** Of a checkpoint that was saved quantised there is one form. Throws RangeError. */
@@ -70,7 +81,8 @@ async function checkOriginal(files: CheckpointFiles): Promise<void> {
   const checkpoint = await SafetensorsCheckpoint.open(files);
   try {
     const saved = savedScheme(checkpoint);
-    if (saved !== undefined) throw new RangeError(`${files.name}: --compare: expected weights that are not quantised yet, got ${saved}`);
+    if (saved !== undefined)
+      throw new RangeError(`${files.name}: --compare: expected weights that are not quantised yet, got ${saved}`);
   } finally {
     await checkpoint.close();
   }
@@ -80,7 +92,8 @@ function readForms(list: string): string[] {
   const forms = list.split(",").map(form => form.trim());
   const known = [...AS_STORED, ...WEIGHTS.filter(form => form !== "auto" && form !== "checkpoint")];
   const other = forms.find(form => !known.includes(form));
-  if (other !== undefined) throw new UsageError(`--compare: expected forms of weights (${known.join(", ")}), got "${other}"`);
+  if (other !== undefined)
+    throw new UsageError(`--compare: expected forms of weights (${known.join(", ")}), got "${other}"`);
   if (forms.length < 2) throw new UsageError(`--compare: expected two forms at least, as in bf16,int8, got ${list}`);
   return forms;
 }

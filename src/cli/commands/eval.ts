@@ -1,8 +1,8 @@
 /**
  * `qwen3guard eval`: how well a guard does on labelled texts of one's own.
  *
- * The file is checked wholly before the model is loaded, and where the page is to go is opened before the work begins: what can fail at
- * once does not fail after an hour.
+ * The file is checked wholly before the model is loaded, and where the page is to go is opened before the work begins:
+ * what can fail at once does not fail after an hour.
  */
 
 import { basename } from "node:path";
@@ -54,7 +54,10 @@ export async function evalCommand(file: string, options: EvalCommandOptions, ter
   }
 }
 
-/** The verdicts, and the examples that cannot have one: their form was checked, so that what is before the judged message leaves no room. */
+/**
+ * The verdicts, and the examples that cannot have one: their form was checked, so that what is before the judged
+ * message leaves no room.
+ */
 async function judgeAll(
   guard: Guard,
   examples: readonly Example[],

@@ -33,7 +33,9 @@ export async function generateCommand(options: GenerateCommandOptions, terminal:
   const model = await Qwen3.load(files, engine);
 
   const { maxNewTokens, temperature, topP, topK, seed } = options;
-  const given = Object.entries({ maxNewTokens, temperature, topP, topK, seed }).filter(([, value]) => value !== undefined);
+  const given = Object.entries({ maxNewTokens, temperature, topP, topK, seed }).filter(
+    ([, value]) => value !== undefined,
+  );
   const sampling: GenerateOptions = Object.fromEntries(given);
   const ids: number[] = [];
   const decoder = tokenizer.decodeStream({ skipSpecialTokens: true });
@@ -59,6 +61,8 @@ function checkSampling({ temperature, topP, topK, seed }: GenerateCommandOptions
       throw new UsageError(`${option}: expected a --temperature above 0, which it needs, got none`);
   }
   if (temperature < 0) throw new UsageError(`--temperature: expected a number of at least 0, got ${temperature}`);
-  if (topP !== undefined && !(topP > 0 && topP <= 1)) throw new UsageError(`--top-p: expected a number above 0 and at most 1, got ${topP}`);
-  if (seed !== undefined && seed >= 2 ** 32) throw new UsageError(`--seed: expected an integer below ${2 ** 32}, got ${seed}`);
+  if (topP !== undefined && !(topP > 0 && topP <= 1))
+    throw new UsageError(`--top-p: expected a number above 0 and at most 1, got ${topP}`);
+  if (seed !== undefined && seed >= 2 ** 32)
+    throw new UsageError(`--seed: expected an integer below ${2 ** 32}, got ${seed}`);
 }

@@ -1,8 +1,9 @@
 /**
  * `qwen3guard golden record` and `golden check`: outputs to the bit.
  *
- * Each recorded line: the prompt's ids, the greedy answer, the margin of each of its choices, the ten largest logits at the prompt's last
- * position, and the SHA-256 of all logits there. The same bits come out on every machine, so checking is plain equality.
+ * Each recorded line: the prompt's ids, the greedy answer, the margin of each of its choices, the ten largest logits at
+ * the prompt's last position, and the SHA-256 of all logits there. The same bits come out on every machine, so checking
+ * is plain equality.
  */
 
 import { createHash } from "node:crypto";
@@ -53,7 +54,8 @@ export async function goldenRecordCommand(
       const ids = promptIds(parseJson(line, name), tokenizer, name);
       const text = `${JSON.stringify(await record(model, ids, options.maxNewTokens, name))}\n`;
       await (out ? out.write(text) : terminal.out(text));
-      if (options.taps !== undefined) await writeTaps(join(options.taps, `${number}.safetensors`), recordTaps(model, ids));
+      if (options.taps !== undefined)
+        await writeTaps(join(options.taps, `${number}.safetensors`), recordTaps(model, ids));
       count++;
       progress.update(count);
     }
@@ -67,7 +69,11 @@ export async function goldenRecordCommand(
 }
 
 /** Returns whether nothing differs. */
-export async function goldenCheckCommand(file: string, options: ModelOptions & { json?: boolean }, terminal: Terminal): Promise<boolean> {
+export async function goldenCheckCommand(
+  file: string,
+  options: ModelOptions & { json?: boolean },
+  terminal: Terminal,
+): Promise<boolean> {
   const engine = engineOptions(options);
   const model = await Qwen3.load(await checkpointFiles(options, terminal), engine);
   const differ: { line: number; what: string; expected: unknown; got: unknown }[] = [];
@@ -87,7 +93,9 @@ export async function goldenCheckCommand(file: string, options: ModelOptions & {
     for (const { line, what, expected, got } of differ) {
       await terminal.out(`line ${line}: ${what}: expected ${shorten(expected)}, got ${shorten(got)}\n`);
     }
-    await terminal.out(`${checked} lines checked, ${differ.length === 0 ? "all the same" : `${differ.length} differences`}\n`);
+    await terminal.out(
+      `${checked} lines checked, ${differ.length === 0 ? "all the same" : `${differ.length} differences`}\n`,
+    );
   }
   return differ.length === 0;
 }
@@ -137,7 +145,11 @@ function recordTaps(model: Qwen3, ids: readonly number[]): Uint8Array {
 }
 
 function promptIds(value: unknown, tokenizer: Tokenizer | undefined, name: string): number[] {
-  const line = (typeof value === "object" && value !== null ? value : {}) as { ids?: unknown; text?: unknown; messages?: unknown };
+  const line = (typeof value === "object" && value !== null ? value : {}) as {
+    ids?: unknown;
+    text?: unknown;
+    messages?: unknown;
+  };
   if ([line.ids, line.text, line.messages].filter(value => value !== undefined).length > 1) {
     throw new TypeError(`${name}: expected one of {ids}, {text} and {messages}, got several`);
   }
@@ -145,7 +157,8 @@ function promptIds(value: unknown, tokenizer: Tokenizer | undefined, name: strin
   if (line.text === undefined && line.messages === undefined)
     throw new TypeError(`${name}: expected {ids}, {text} or {messages}, got none of them`);
   if (!tokenizer) throw new Error(`${name}: expected {ids}, since the checkpoint has no tokenizer.json`);
-  if (line.messages !== undefined) return inFile(name, () => Array.from(tokenizer.encodeChat(line.messages as ChatMessage[])));
+  if (line.messages !== undefined)
+    return inFile(name, () => Array.from(tokenizer.encodeChat(line.messages as ChatMessage[])));
   if (typeof line.text !== "string") throw new TypeError(`${name}: text: expected a string, got ${typeof line.text}`);
   return Array.from(tokenizer.encode(line.text));
 }

@@ -1,5 +1,6 @@
 /**
- * `qwen3guard inspect`: what a checkpoint is and what memory it will need, from its headers alone. Reads no weights and needs no tokenizer.
+ * `qwen3guard inspect`: what a checkpoint is and what memory it will need, from its headers alone. Reads no weights and
+ * needs no tokenizer.
  */
 
 import { type CheckpointFiles, readJson } from "../../checkpoint/files.ts";
@@ -46,7 +47,8 @@ export async function inspectCommand(
   options: ModelOptions & { json?: boolean; tensors?: boolean },
   terminal: Terminal,
 ): Promise<void> {
-  if (dir !== undefined && options.model !== undefined) throw new UsageError("inspect: expected a folder or --model, got both");
+  if (dir !== undefined && options.model !== undefined)
+    throw new UsageError("inspect: expected a folder or --model, got both");
   const files = await checkpointFiles(dir === undefined ? options : { ...options, model: dir }, terminal);
   const config = await readConfig(files);
   const checkpoint = await SafetensorsCheckpoint.open(files);
@@ -54,19 +56,30 @@ export async function inspectCommand(
     checkShapes(checkpoint, config);
     const inspection = await inspect(files, config, checkpoint);
     const list = options.tensors
-      ? Array.from(checkpoint.tensors.values(), ({ name, dtype, shape, byteLength }) => ({ name, dtype, shape, byteLength }))
+      ? Array.from(checkpoint.tensors.values(), ({ name, dtype, shape, byteLength }) => ({
+          name,
+          dtype,
+          shape,
+          byteLength,
+        }))
       : undefined;
-    if (options.json) await terminal.out(`${JSON.stringify(list ? { ...inspection, tensorList: list } : inspection)}\n`);
+    if (options.json)
+      await terminal.out(`${JSON.stringify(list ? { ...inspection, tensorList: list } : inspection)}\n`);
     else
       await terminal.out(
-        describe(inspection) + (list ? `\n${list.map(t => `  ${t.dtype.padEnd(5)} [${t.shape.join(", ")}]  ${t.name}\n`).join("")}` : ""),
+        describe(inspection) +
+          (list ? `\n${list.map(t => `  ${t.dtype.padEnd(5)} [${t.shape.join(", ")}]  ${t.name}\n`).join("")}` : ""),
       );
   } finally {
     await checkpoint.close();
   }
 }
 
-async function inspect(files: CheckpointFiles, config: Qwen3Config, checkpoint: SafetensorsCheckpoint): Promise<Inspection> {
+async function inspect(
+  files: CheckpointFiles,
+  config: Qwen3Config,
+  checkpoint: SafetensorsCheckpoint,
+): Promise<Inspection> {
   const infos = [...checkpoint.tensors.values()];
   const dtypes: Record<string, { count: number; bytes: number }> = {};
   for (const info of infos) {
@@ -77,7 +90,8 @@ async function inspect(files: CheckpointFiles, config: Qwen3Config, checkpoint: 
   const saved = savedScheme(checkpoint);
   const bytes = infos.reduce((sum, info) => sum + info.byteLength, 0);
   const tokenizerConfig = (await readJson(files, "tokenizer_config.json")) as { chat_template?: unknown } | undefined;
-  const kvCacheBytesPerToken = 2 * config.numHiddenLayers * config.numKvHeads * config.headDim * Float32Array.BYTES_PER_ELEMENT;
+  const kvCacheBytesPerToken =
+    2 * config.numHiddenLayers * config.numKvHeads * config.headDim * Float32Array.BYTES_PER_ELEMENT;
   return {
     name: files.name,
     variant: config.guardHeads ? "Stream" : "Gen",
@@ -90,7 +104,8 @@ async function inspect(files: CheckpointFiles, config: Qwen3Config, checkpoint: 
     savedAs: saved ?? null,
     files: checkpoint.files.map(file => file.name.slice(files.name.length + 1)),
     hasTokenizer: (await files.readText("tokenizer.json")) !== undefined,
-    hasChatTemplate: tokenizerConfig?.chat_template !== undefined || (await files.readText("chat_template.jinja")) !== undefined,
+    hasChatTemplate:
+      tokenizerConfig?.chat_template !== undefined || (await files.readText("chat_template.jinja")) !== undefined,
     memory: {
       weightsMB: megabytes(weightBytes(checkpoint, config, saved)),
       choicesMB: Object.fromEntries(

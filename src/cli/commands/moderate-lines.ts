@@ -1,9 +1,10 @@
 /**
  * `qwen3guard moderate --jsonl`: a verdict a line, in the order of the lines, each written as soon as it is found.
  *
- * In: JSONL of `{id?, text}`, `{id?, prompt, response?}` or `{id?, messages}`. Out: for each line the verdict with its id; for one that cannot
- * be judged `{id?, line, error}` in its place. Memory does not depend on the number of lines. An output file can be continued where it ends,
- * however that came about: a line counts once its line feed is written (moderate-output.ts).
+ * In: JSONL of `{id?, text}`, `{id?, prompt, response?}` or `{id?, messages}`. Out: for each line the verdict with its
+ * id; for one that cannot be judged `{id?, line, error}` in its place. Memory does not depend on the number of lines.
+ * An output file can be continued where it ends, however that came about: a line counts once its line feed is written
+ * (moderate-output.ts).
  */
 
 import { stat } from "node:fs/promises";
@@ -73,7 +74,9 @@ export async function moderateLines(
     output = out === undefined || out === "-" ? undefined : await BatchOutput.open(out, resume, options.judgeHash);
     const totalBytes = options.jsonl === "-" ? undefined : (await stat(options.jsonl).catch(() => undefined))?.size;
     const { mode = "strict", threshold } = moderateOptions;
-    const resumed = (resume && (await output?.resume(lines, { model: guard.name, mode, threshold }, add))) || { skippedBytes: 0 };
+    const resumed = (resume && (await output?.resume(lines, { model: guard.name, mode, threshold }, add))) || {
+      skippedBytes: 0,
+    };
     const { skippedBytes } = resumed;
     for (let done = 1; !isInterrupted; done++) {
       const line = (done === 1 ? resumed.next : undefined) ?? (await nextLine());

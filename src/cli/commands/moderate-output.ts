@@ -1,11 +1,14 @@
 /**
- * The output file of a batch: one result a line, in the order of the input's lines, that can be gone on with where it ends.
+ * The output file of a batch: one result a line, in the order of the input's lines, that can be gone on with where it
+ * ends.
  *
- * Each line says what it answers (`inputHash`, of the input's line) and what judged it (`judgeHash`, judge-hash.ts). To go on means that both are
- * still the same for every line that is there; anything else is refused, with nothing touched. What stands in a file is never judged anew in its
- * place: the lines are written once, and hours of verdicts do not go because an option was forgotten.
+ * Each line says what it answers (`inputHash`, of the input's line) and what judged it (`judgeHash`, judge-hash.ts). To
+ * go on means that both are still the same for every line that is there; anything else is refused, with nothing
+ * touched. What stands in a file is never judged anew in its place: the lines are written once, and hours of verdicts
+ * do not go because an option was forgotten.
  *
- * Before each line, and at the end, the file is looked at: one that was removed, replaced, or written to by another program ends the batch.
+ * Before each line, and at the end, the file is looked at: one that was removed, replaced, or written to by another
+ * program ends the batch.
  */
 
 import { createReadStream } from "node:fs";
@@ -24,7 +27,10 @@ interface Hashes {
   readonly judgeHash: string;
 }
 
-/** Where an output was gone on with: bytes of input that it has answers to, and the line after them where that was already read. */
+/**
+ * Where an output was gone on with: bytes of input that it has answers to, and the line after them where that was
+ * already read.
+ */
 export interface Resumed {
   readonly skippedBytes: number;
   readonly next?: JsonLine;
@@ -32,7 +38,10 @@ export interface Resumed {
 
 const WRITABLE = "a file to write";
 
-/** Throws, before a model is loaded, where there is an output that must not be written over, or something that is no file. */
+/**
+ * Throws, before a model is loaded, where there is an output that must not be written over, or something that is no
+ * file.
+ */
 export async function checkOutput(path: string, resume: boolean): Promise<void> {
   const there = await stat(path).catch((error: NodeJS.ErrnoException) => {
     if (error.code !== "ENOENT") throw fileError(path, error, WRITABLE);
@@ -88,10 +97,14 @@ export class BatchOutput {
       if (error.code !== "ENOENT" && error.code !== "ENOTDIR") throw fileError(this.#path, error, WRITABLE);
     });
     if (there?.ino !== own.ino || there.dev !== own.dev) {
-      throw new Error(`${this.#path}: the output was ${there === undefined ? "removed" : "replaced"} while the batch ran`);
+      throw new Error(
+        `${this.#path}: the output was ${there === undefined ? "removed" : "replaced"} while the batch ran`,
+      );
     }
     if (own.size !== BigInt(this.#size)) {
-      throw new Error(`${this.#path}: another program has written to the output: expected ${this.#size} bytes, got ${own.size}`);
+      throw new Error(
+        `${this.#path}: another program has written to the output: expected ${this.#size} bytes, got ${own.size}`,
+      );
     }
   }
 
@@ -106,8 +119,8 @@ export class BatchOutput {
   }
 
   /**
-   * Reads past the lines that the output has an answer to, then takes away the torn line that a killed process may have left at its end. Throws,
-   * with nothing touched, where the output is not that of the same lines, model and options.
+   * Reads past the lines that the output has an answer to, then takes away the torn line that a killed process may have
+   * left at its end. Throws, with nothing touched, where the output is not that of the same lines, model and options.
    */
   async resume(
     lines: AsyncGenerator<JsonLine>,
@@ -131,7 +144,9 @@ export class BatchOutput {
   /** Throws where what stands in the file from `start` on is not the beginning of the answer to `input`. */
   async #checkTorn(start: number, input: JsonLine | undefined): Promise<void> {
     const beginning = Buffer.from(
-      input === undefined ? "" : JSON.stringify({ ...withId(idOf(input)), ...this.hashes(input) }).slice(0, -"}".length),
+      input === undefined
+        ? ""
+        : JSON.stringify({ ...withId(idOf(input)), ...this.hashes(input) }).slice(0, -"}".length),
     );
     const buffer = new Uint8Array(Math.max(60, beginning.length));
     const { bytesRead } = await this.#handle.read(buffer, 0, buffer.length, start);
@@ -151,7 +166,10 @@ export class BatchOutput {
     let count = 0;
     let skippedBytes = 0;
     const path = this.#path;
-    for await (const { line, name } of jsonLines(end === 0 ? noChunks() : createReadStream(path, { end: end - 1 }), path)) {
+    for await (const { line, name } of jsonLines(
+      end === 0 ? noChunks() : createReadStream(path, { end: end - 1 }),
+      path,
+    )) {
       const written = (parseJson(line, name) ?? {}) as Readonly<Record<string, unknown>>;
       const { value: input } = await lines.next();
       if (input === undefined) throw new RangeError(`${name}: expected no more lines than the input has, got one more`);
@@ -180,7 +198,10 @@ function checkAnswer(
     const got = JSON.stringify(written[key]);
     const wanted = JSON.stringify(value);
     if (got === wanted) continue;
-    const why = got === undefined && key in CHANGED ? "an output without hashes, of an older version or another program" : CHANGED[key];
+    const why =
+      got === undefined && key in CHANGED
+        ? "an output without hashes, of an older version or another program"
+        : CHANGED[key];
     throw new RangeError(
       `${name}: expected ${key} ${wanted ?? "not given"} as of ${input.name} with this model and these options, got ${got ?? "none"}` +
         (why === undefined ? "" : `: ${why}; a new --out file is judged from the first line on`),

@@ -81,14 +81,22 @@ async function moderateBatch(
   const guard = await Guard.load(files, engine);
   try {
     const hash = isFile(options.out) ? await judgeHash(files, engine.weights, moderateOptions) : "";
-    const { flagged, failed, isInterrupted } = await moderateLines(guard, { ...options, judgeHash: hash }, moderateOptions, terminal);
+    const { flagged, failed, isInterrupted } = await moderateLines(
+      guard,
+      { ...options, judgeHash: hash },
+      moderateOptions,
+      terminal,
+    );
     return { flagged: flagged > 0, failed, isInterrupted, output: "" };
   } finally {
     guard.close();
   }
 }
 
-/** Runs a batch as the only one on its output. A signal takes the lock away; while the batch itself listens, Ctrl-C is its own. */
+/**
+ * Runs a batch as the only one on its output. A signal takes the lock away; while the batch itself listens, Ctrl-C is
+ * its own.
+ */
 async function withOutput<T>(
   out: string,
   options: ModerateCommandOptions,
@@ -113,7 +121,8 @@ async function withOutput<T>(
     const lock = await lockOutput(out, {
       onTaken: file => taken.push(file),
       onWait: () => {
-        if (!options.quiet) terminal.err(`qwen3guard: ${out}: waiting to see whether the run that holds its lock is still there\n`);
+        if (!options.quiet)
+          terminal.err(`qwen3guard: ${out}: waiting to see whether the run that holds its lock is still there\n`);
       },
     });
     try {
@@ -141,8 +150,10 @@ async function explain(guard: Guard, input: ModerationInput, terminal: Terminal)
 /** What makes no sense together is wrong usage, found before a model is loaded. */
 function checkCombinations(text: string | undefined, options: ModerateCommandOptions): void {
   const { jsonl, messages, response, threshold, mode, window, overlap, explain } = options;
-  if (mode !== undefined && threshold !== undefined) throw new UsageError("moderate: expected --mode or --threshold, got both");
-  if (overlap !== undefined && window === undefined) throw new UsageError("moderate: expected a --window with --overlap, got none");
+  if (mode !== undefined && threshold !== undefined)
+    throw new UsageError("moderate: expected --mode or --threshold, got both");
+  if (overlap !== undefined && window === undefined)
+    throw new UsageError("moderate: expected a --window with --overlap, got none");
   if (threshold !== undefined && !(threshold >= 0 && threshold <= 1)) {
     throw new UsageError(`--threshold: expected a number from 0 to 1, got ${threshold}`);
   }
@@ -150,17 +161,25 @@ function checkCombinations(text: string | undefined, options: ModerateCommandOpt
     const single = Object.entries({ TEXT: text, "--response": response, "--messages": messages, "--explain": explain });
     const other = single.find(([, value]) => value !== undefined);
     if (other) throw new UsageError(`moderate: expected --jsonl or ${other[0]}, got both`);
-    if (options.resume && options.out === undefined) throw new UsageError("--resume: expected an --out FILE to go on with, got none");
-    if (options.resume && options.out === "-") throw new UsageError("--resume: expected an --out FILE to go on with, got stdout");
+    if (options.resume && options.out === undefined)
+      throw new UsageError("--resume: expected an --out FILE to go on with, got none");
+    if (options.resume && options.out === "-")
+      throw new UsageError("--resume: expected an --out FILE to go on with, got stdout");
     return;
   }
   if (options.out !== undefined) throw new UsageError("--out: expected --jsonl, which it is for, got none");
   if (options.resume) throw new UsageError("--resume: expected --jsonl, which it is for, got none");
-  if (messages !== undefined && text !== undefined) throw new UsageError("moderate: expected a text or --messages, got both");
-  if (messages !== undefined && response !== undefined) throw new UsageError("moderate: expected --response or --messages, got both");
+  if (messages !== undefined && text !== undefined)
+    throw new UsageError("moderate: expected a text or --messages, got both");
+  if (messages !== undefined && response !== undefined)
+    throw new UsageError("moderate: expected --response or --messages, got both");
 }
 
-async function readInput(text: string | undefined, options: ModerateCommandOptions, terminal: Terminal): Promise<ModerationInput> {
+async function readInput(
+  text: string | undefined,
+  options: ModerateCommandOptions,
+  terminal: Terminal,
+): Promise<ModerationInput> {
   if (options.messages !== undefined) {
     const messages = await readMessages(options.messages, terminal);
     return inFile(options.messages, () => toConversation(messages));

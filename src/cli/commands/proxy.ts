@@ -1,4 +1,7 @@
-/** `qwen3guard proxy`: loads the guard of either kind, and stands in front of an OpenAI-compatible server until it is told to stop. */
+/**
+ * `qwen3guard proxy`: loads the guard of either kind, and stands in front of an OpenAI-compatible server until it is
+ * told to stop.
+ */
 
 import type { Mode } from "../../guard/verdict.ts";
 import type { Action } from "../../server/proxy/call.ts";
@@ -30,7 +33,10 @@ export interface ProxyCommandOptions extends ModelOptions {
   readonly logText?: boolean;
 }
 
-/** A connection without a byte in either direction is given up: one that waits in line, or for a long answer, has none for a while. */
+/**
+ * A connection without a byte in either direction is given up: one that waits in line, or for a long answer, has none
+ * for a while.
+ */
 const IDLE_MS = 3_600_000;
 
 /** Resolves when the proxy has ended; true where Ctrl-C ended it. */

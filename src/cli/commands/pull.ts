@@ -1,4 +1,7 @@
-/** `qwen3guard pull`: a model of the Hub into the Hugging Face cache. Prints the folder that it is in then, which `--model` takes. */
+/**
+ * `qwen3guard pull`: a model of the Hub into the Hugging Face cache. Prints the folder that it is in then, which
+ * `--model` takes.
+ */
 
 import { hubSettings } from "../../checkpoint/hub/cache.node.ts";
 import { parseHubId } from "../../checkpoint/hub/id.ts";
@@ -16,7 +19,11 @@ export interface PullReport {
   readonly ms: number;
 }
 
-export async function pullCommand(text: string, options: { json?: boolean; quiet?: boolean }, terminal: Terminal): Promise<void> {
+export async function pullCommand(
+  text: string,
+  options: { json?: boolean; quiet?: boolean },
+  terminal: Terminal,
+): Promise<void> {
   const hub = parseHubId(text);
   if (hub === undefined) throw new UsageError(`pull: expected a Hub id, org/name or org/name@revision, got ${text}`);
   const started = performance.now();

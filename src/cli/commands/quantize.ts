@@ -1,8 +1,9 @@
 /**
- * `qwen3guard quantize`: writes a checkpoint with its matrices quantised, so that it loads faster and takes less of the disk. Tensor by tensor and
- * some rows at a time: the checkpoint is never in memory.
+ * `qwen3guard quantize`: writes a checkpoint with its matrices quantised, so that it loads faster and takes less of the
+ * disk. Tensor by tensor and some rows at a time: the checkpoint is never in memory.
  *
- * In: a folder with the original. Out: a folder with `model.safetensors` (quantised-weights.ts describes it), config.json and the tokenizer's files.
+ * In: a folder with the original. Out: a folder with `model.safetensors` (quantised-weights.ts describes it),
+ * config.json and the tokenizer's files.
  */
 
 import { type FileHandle, mkdir, open, readdir, rename, writeFile } from "node:fs/promises";
@@ -48,7 +49,8 @@ export async function quantizeCommand(
   const checkpoint = await SafetensorsCheckpoint.open(files);
   try {
     const saved = savedScheme(checkpoint);
-    if (saved !== undefined) throw new Error(`${files.name}: expected a checkpoint that is not quantised, got ${saved}`);
+    if (saved !== undefined)
+      throw new Error(`${files.name}: expected a checkpoint that is not quantised, got ${saved}`);
     checkShapes(checkpoint, config);
     const made = await makeEmptyFolder(to);
     // What a run that fails, or that Ctrl-C ends, has made is removed, or the next one would find the folder in use.
@@ -68,7 +70,13 @@ export async function quantizeCommand(
     } finally {
       stopListening();
     }
-    const report = { from: files.name, to, weights: options.weights, bytes, ms: Math.round(performance.now() - started) };
+    const report = {
+      from: files.name,
+      to,
+      weights: options.weights,
+      bytes,
+      ms: Math.round(performance.now() - started),
+    };
     const line = `${to}: ${options.weights}, ${(bytes / 2 ** 20).toFixed(1)} MB of weights, in ${(report.ms / 1000).toFixed(1)} s\n`;
     await terminal.out(options.json ? `${JSON.stringify(report)}\n` : line);
   } finally {
@@ -84,7 +92,8 @@ function partialOf(path: string): string {
 async function makeEmptyFolder(path: string): Promise<string[]> {
   try {
     const first = await mkdir(path, { recursive: true });
-    if ((await readdir(path)).length > 0) throw new Error(`${path}: expected a new or empty folder, got one with files in it`);
+    if ((await readdir(path)).length > 0)
+      throw new Error(`${path}: expected a new or empty folder, got one with files in it`);
     if (first === undefined) return [];
     const made: string[] = [];
     for (let at = resolve(path); ; at = dirname(at)) {
@@ -92,11 +101,15 @@ async function makeEmptyFolder(path: string): Promise<string[]> {
       if (at === resolve(first) || at === dirname(at)) return made;
     }
   } catch (error) {
-    throw (error as NodeJS.ErrnoException).code ? fileError(path, error as NodeJS.ErrnoException, "a folder to write to") : error;
+    throw (error as NodeJS.ErrnoException).code
+      ? fileError(path, error as NodeJS.ErrnoException, "a folder to write to")
+      : error;
   }
 }
 
-/** Writes to a name of its own first, so that no half of a file is ever taken for a whole one. Returns the file's size. */
+/**
+ * Writes to a name of its own first, so that no half of a file is ever taken for a whole one. Returns the file's size.
+ */
 async function writeWeights(
   checkpoint: SafetensorsCheckpoint,
   shapes: ReadonlyMap<string, readonly number[]>,
@@ -107,7 +120,9 @@ async function writeWeights(
   const specs: { name: string; dtype: Dtype; shape: readonly number[] }[] = [];
   for (const [name, shape] of shapes) {
     const held = schemeFor(name, shape, scheme);
-    specs.push(...(held ? savedTensors(name, shape, held) : [{ name, dtype: checkpoint.tensors.get(name)!.dtype, shape }]));
+    specs.push(
+      ...(held ? savedTensors(name, shape, held) : [{ name, dtype: checkpoint.tensors.get(name)!.dtype, shape }]),
+    );
   }
   const { header, order } = safetensorsHeader(
     specs,

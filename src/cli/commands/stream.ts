@@ -1,8 +1,9 @@
 /**
  * `qwen3guard stream`: an answer from stdin, moderated as it arrives.
  *
- * Out: the text that is cleared, coloured by risk where the terminal takes colours, up to the first violation; with --json a line a token (of a
- * Gen guard: a line a stretch), then one on the whole. What a later verdict may still cut is held back, so that nothing behind the cut is ever shown.
+ * Out: the text that is cleared, coloured by risk where the terminal takes colours, up to the first violation; with
+ * --json a line a token (of a Gen guard: a line a stretch), then one on the whole. What a later verdict may still cut
+ * is held back, so that nothing behind the cut is ever shown.
  */
 
 import pc from "picocolors";
@@ -26,7 +27,11 @@ export interface StreamCommandOptions extends ModelOptions {
 const MOST_UNITS = 256;
 
 /** `onCut` is called before anything is written about it, as there may be nobody to read it. */
-export async function streamCommand(options: StreamCommandOptions, terminal: Terminal, onCut: () => void): Promise<void> {
+export async function streamCommand(
+  options: StreamCommandOptions,
+  terminal: Terminal,
+  onCut: () => void,
+): Promise<void> {
   if (terminal.stdin.isTTY) throw new UsageError("stream: expected the answer on stdin, got a terminal");
   const stream = await startStream(options, terminal);
   const query = await stream.query();
@@ -70,7 +75,10 @@ function describe({ risk, category }: { readonly risk: SafetyLevel | null; reado
 }
 
 /** Pushes stdin into the stream, and ends it; `text` is what was pushed. */
-async function* moderated(stream: ModerationStream, terminal: Terminal): AsyncGenerator<{ text: string; update: StreamUpdate }> {
+async function* moderated(
+  stream: ModerationStream,
+  terminal: Terminal,
+): AsyncGenerator<{ text: string; update: StreamUpdate }> {
   for await (const chunk of textChunks(inputChunks("-", terminal), "stdin")) {
     for (let at = 0; at < chunk.length; at += MOST_UNITS) {
       const text = chunk.slice(at, at + MOST_UNITS);
@@ -128,7 +136,8 @@ class TextPrinter {
       this.#shown += text.length;
       if (this.#shown >= end) this.#held.shift();
       // To a pipe exactly the text; a terminal must not do what it says.
-      if (text !== "") output += this.#tint[risk ?? "Unsafe"](this.#terminal.isTTY ? text.replace(/[^\n\t]+/g, printable) : text);
+      if (text !== "")
+        output += this.#tint[risk ?? "Unsafe"](this.#terminal.isTTY ? text.replace(/[^\n\t]+/g, printable) : text);
     }
     if (output !== "") await this.#terminal.out(output);
   }

@@ -5,7 +5,10 @@ import { checkpointFiles, type ModelOptions } from "../checkpoint-option.ts";
 import type { Terminal } from "../io.ts";
 import { readMessages } from "../messages.ts";
 
-export async function templateCommand(options: ModelOptions & { messages: string; json?: boolean }, terminal: Terminal): Promise<void> {
+export async function templateCommand(
+  options: ModelOptions & { messages: string; json?: boolean },
+  terminal: Terminal,
+): Promise<void> {
   const messages = await readMessages(options.messages, terminal);
   const tokenizer = await Tokenizer.load(await checkpointFiles(options, terminal));
   const text = tokenizer.applyChatTemplate(messages);

@@ -13,7 +13,11 @@ export interface TokenizeCommandOptions extends ModelOptions {
   readonly json?: boolean;
 }
 
-export async function tokenizeCommand(text: string | undefined, options: TokenizeCommandOptions, terminal: Terminal): Promise<void> {
+export async function tokenizeCommand(
+  text: string | undefined,
+  options: TokenizeCommandOptions,
+  terminal: Terminal,
+): Promise<void> {
   if (options.decode && options.literal) throw new UsageError("tokenize: expected --decode or --literal, got both");
   if (options.jsonl && text !== undefined && text !== "-")
     throw new UsageError("tokenize: expected a text or --jsonl (lines on stdin), got both");
@@ -30,7 +34,8 @@ export async function tokenizeCommand(text: string | undefined, options: Tokeniz
   const ids = Array.from(tokenizer.encode(input, { literal: options.literal === true }));
   const pieces = tokenizer.pieces(ids);
   if (options.json) await terminal.out(`${JSON.stringify({ ids, pieces })}\n`);
-  else if (options.pieces) await terminal.out(ids.map((id, i) => `${String(id).padStart(6)}  ${JSON.stringify(pieces[i])}\n`).join(""));
+  else if (options.pieces)
+    await terminal.out(ids.map((id, i) => `${String(id).padStart(6)}  ${JSON.stringify(pieces[i])}\n`).join(""));
   else await terminal.out(`${ids.join(" ")}\n`);
 }
 

@@ -1,8 +1,9 @@
 /**
  * The page's charts, as SVG text: ROC and precision-recall curves, reliability diagram, histogram of scores.
  *
- * In: figures and columns of an evaluation. Out: `<svg>` elements that take their colours from the page's custom properties, so that light
- * and dark are the same bytes, with a title and a description for those who do not see them. Text from outside never comes here.
+ * In: figures and columns of an evaluation. Out: `<svg>` elements that take their colours from the page's custom
+ * properties, so that light and dark are the same bytes, with a title and a description for those who do not see them.
+ * Text from outside never comes here.
  */
 
 import { count, figure } from "./format.ts";
@@ -83,7 +84,9 @@ export function reliabilityChart(bins: readonly CalibrationBin[]): string {
       `<text class="small" x="${px(x + width / 2)}" y="${px(y - 4)}" text-anchor="middle">${count(size)}</text>`
     );
   });
-  const rows = used.map(bin => `score ${figure(bin.meanScore)}: ${figure(bin.unsafeShare)} unsafe of ${count(bin.count)}`);
+  const rows = used.map(
+    bin => `score ${figure(bin.meanScore)}: ${figure(bin.unsafeShare)} unsafe of ${count(bin.count)}`,
+  );
   return svg(
     "Reliability diagram",
     `By bins of the score. ${rows.join("; ")}.`,
@@ -153,7 +156,9 @@ export function histogramChart(unsafe: Uint8Array, scores: Float64Array): string
 }
 
 /** A figure and its interval on a line from 0 to 1; hidden from screen readers, since the numbers stand beside it. */
-export function whisker(estimates: readonly { readonly name: "strict" | "loose"; readonly estimate: Estimate }[]): string {
+export function whisker(
+  estimates: readonly { readonly name: "strict" | "loose"; readonly estimate: Estimate }[],
+): string {
   const [width, height] = [180, 26];
   const at = (value: number): string => px(6 + value * (width - 12));
   const marks = estimates.map(({ name, estimate: { value, low, high } }, i) => {
@@ -173,7 +178,10 @@ function svg(title: string, description: string, content: string): string {
   return `<svg viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img"><title>${title}</title><desc>${description}</desc>${content}</svg>`;
 }
 
-/** Axes from 0 to 1 with their titles; the vertical one's stands above it, where it can be read without turning the head. */
+/**
+ * Axes from 0 to 1 with their titles; the vertical one's stands above it, where it can be read without turning the
+ * head.
+ */
 function frame(xTitle: string, yTitle: string, height: number = SIDE): string {
   const lines = QUARTERS.map(tick => {
     const [x, y] = place([tick, tick], height);
@@ -207,8 +215,9 @@ function path(points: readonly Point[], height: number = SIDE): string {
 }
 
 /**
- * Strict flags whatever loose does, so it lies to the right. The names keep off the curve and off each other: on a rising curve strict's goes left
- * and up and the other right and down, on a falling one strict's goes right and loose's left.
+ * Strict flags whatever loose does, so it lies to the right. The names keep off the curve and off each other: on a
+ * rising curve strict's goes left and up and the other right and down, on a falling one strict's goes right and loose's
+ * left.
  */
 function markers(points: readonly OperatingPoint[], curve: "rising" | "falling"): string {
   return points

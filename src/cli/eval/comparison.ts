@@ -1,8 +1,8 @@
 /**
  * The same guard in several forms of weights, on the same texts: what quantisation changes in its verdicts.
  *
- * In: verdicts of each form, text by text. Out: of each form against the first, how many levels and flags agree, how far P(Safe) moves, and the
- * Kullback-Leibler divergence of the levels' distribution. Labels play no part.
+ * In: verdicts of each form, text by text. Out: of each form against the first, how many levels and flags agree, how
+ * far P(Safe) moves, and the Kullback-Leibler divergence of the levels' distribution. Labels play no part.
  */
 
 import type { SafetyLevel } from "../../guard/policy.ts";
@@ -12,7 +12,9 @@ export interface FormComparison {
   readonly weights: string;
   /** Texts that both forms judged. */
   readonly texts: number;
-  /** Of them, those with the level of the first form; and those that are flagged as in the first form, strict and loose. */
+  /**
+   * Of them, those with the level of the first form; and those that are flagged as in the first form, strict and loose.
+   */
   readonly sameLevel: number;
   readonly sameStrict: number;
   readonly sameLoose: number;
@@ -27,12 +29,17 @@ export interface FormComparison {
 const LEAST_PROBABILITY = 1e-10;
 
 /** `first` and `other` hold the verdicts of the same texts in the same order; null where a text could not be judged. */
-export function compareForms(weights: string, first: readonly (Verdict | null)[], other: readonly (Verdict | null)[]): FormComparison {
+export function compareForms(
+  weights: string,
+  first: readonly (Verdict | null)[],
+  other: readonly (Verdict | null)[],
+): FormComparison {
   const pairs = first.flatMap((verdict, i) => (verdict && other[i] ? [[verdict, other[i]] as const] : []));
   const count = (same: (a: Verdict, b: Verdict) => boolean): number => pairs.filter(([a, b]) => same(a, b)).length;
   const scored = pairs.flatMap(([a, b]) => (a.scores && b.scores ? [[a.scores, b.scores] as const] : []));
   const differences = scored.map(([p, q]) => Math.abs(p.Safe - q.Safe));
-  const mean = (values: readonly number[]): number => values.reduce((sum, value) => sum + value, 0) / Math.max(1, values.length);
+  const mean = (values: readonly number[]): number =>
+    values.reduce((sum, value) => sum + value, 0) / Math.max(1, values.length);
   return {
     weights,
     texts: pairs.length,

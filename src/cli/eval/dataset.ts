@@ -1,8 +1,9 @@
 /**
  * Labelled texts from JSONL: all of a file is read and checked before a model is loaded for it.
  *
- * In: lines `{id?, text | prompt, response? | messages, label: "safe" | "unsafe", categories?}`; other keys are left alone. Out: examples.
- * The first bad line is an error with its number: an evaluation that quietly leaves lines out measures something else.
+ * In: lines `{id?, text | prompt, response? | messages, label: "safe" | "unsafe", categories?}`; other keys are left
+ * alone. Out: examples. The first bad line is an error with its number: an evaluation that quietly leaves lines out
+ * measures something else.
  */
 
 import type { ModerationInput } from "../../guard/conversation.ts";
@@ -31,7 +32,10 @@ export interface DatasetOptions {
 /** The examples are held in memory; more text than this is a mistake or an attack. */
 const MAX_CHARS = 2 ** 28;
 
-/** Throws TypeError or RangeError, `<file> line 3: ...`, for the first line that cannot be used, and RangeError for a file without lines. */
+/**
+ * Throws TypeError or RangeError, `<file> line 3: ...`, for the first line that cannot be used, and RangeError for a
+ * file without lines.
+ */
 export async function readDataset(
   chunks: AsyncIterable<Uint8Array | string>,
   file: string,
@@ -41,7 +45,8 @@ export async function readDataset(
   let chars = 0;
   for await (const { line, number, name } of jsonLines(chunks, file)) {
     chars += line.length;
-    if (chars > MAX_CHARS) throw new RangeError(`${name}: expected at most ${MAX_CHARS} characters in all, got more (see --limit)`);
+    if (chars > MAX_CHARS)
+      throw new RangeError(`${name}: expected at most ${MAX_CHARS} characters in all, got more (see --limit)`);
     const value = parseJson(line, name);
     examples.push(inFile(name, () => checkExample(value, number, by)));
     if (examples.length === limit) break;
@@ -51,11 +56,13 @@ export async function readDataset(
 }
 
 function checkExample(value: unknown, line: number, by: string | undefined): Example {
-  if (typeof value !== "object" || value === null || Array.isArray(value)) throw new TypeError(`expected an object, got ${show(value)}`);
+  if (typeof value !== "object" || value === null || Array.isArray(value))
+    throw new TypeError(`expected an object, got ${show(value)}`);
   const { id, label, categories = [] } = value as Record<string, unknown>;
   if (id !== undefined && typeof id !== "string" && typeof id !== "number")
     throw new TypeError(`id: expected a string or a number, got ${show(id)}`);
-  if (label !== "safe" && label !== "unsafe") throw new RangeError(`label: expected "safe" or "unsafe", got ${show(label)}`);
+  if (label !== "safe" && label !== "unsafe")
+    throw new RangeError(`label: expected "safe" or "unsafe", got ${show(label)}`);
   if (!Array.isArray(categories) || !categories.every(category => typeof category === "string"))
     throw new TypeError(`categories: expected an array of strings, got ${show(categories)}`);
   return {

@@ -1,8 +1,8 @@
 /**
  * An evaluation: examples and what the guard made of them -> the figures that every form of the report shows.
  *
- * In: examples with their verdicts. Out: one plain object, which is the `--json` object too, and beside it the columns (labels, scores) from
- * which the page draws its curves.
+ * In: examples with their verdicts. Out: one plain object, which is the `--json` object too, and beside it the columns
+ * (labels, scores) from which the page draws its curves.
  */
 
 import { isFlagged, type Mode, type Verdict } from "../../guard/verdict.ts";
@@ -61,7 +61,12 @@ export interface GroupRow {
 export interface Evaluation {
   readonly data: string;
   readonly model: string;
-  readonly lines: { readonly judged: number; readonly safe: number; readonly unsafe: number; readonly unparsed: number };
+  readonly lines: {
+    readonly judged: number;
+    readonly safe: number;
+    readonly unsafe: number;
+    readonly unparsed: number;
+  };
   /** Lines that the model's context does not hold; no figure counts them. */
   readonly leftOut: readonly { readonly line: number; readonly id: string | null; readonly error: string }[];
   readonly strict: ModeFigures;
@@ -105,11 +110,16 @@ export const NO_CATEGORY_COLUMN = "no category";
 export const UNPARSED = "unparsed";
 
 /** Throws RangeError where nothing was judged, or for a score that is no probability. */
-export function evaluate(judged: readonly Judged[], options: EvaluationOptions): { evaluation: Evaluation; columns: Columns } {
-  if (judged.length === 0) throw new RangeError(`${options.data}: expected at least one line that the model's context holds, got none`);
+export function evaluate(
+  judged: readonly Judged[],
+  options: EvaluationOptions,
+): { evaluation: Evaluation; columns: Columns } {
+  if (judged.length === 0)
+    throw new RangeError(`${options.data}: expected at least one line that the model's context holds, got none`);
   const unsafe = Uint8Array.from(judged, ({ example }) => Number(example.label === "unsafe"));
   const score = Float64Array.from(judged, ({ verdict }) => scoreOf(verdict));
-  const flags = (mode: Mode): Uint8Array => Uint8Array.from(judged, ({ verdict }) => Number(isFlagged(verdict.safety, mode)));
+  const flags = (mode: Mode): Uint8Array =>
+    Uint8Array.from(judged, ({ verdict }) => Number(isFlagged(verdict.safety, mode)));
   const flagged = { strict: flags("strict"), loose: flags("loose") };
   const ranking = rank(score);
   const once = new Uint32Array(judged.length).fill(1);
@@ -160,7 +170,11 @@ export function evaluate(judged: readonly Judged[], options: EvaluationOptions):
     rocAuc: estimates.rocAuc,
     averagePrecision: estimates.averagePrecision,
     bestF1: bestF1(sweep(ranking, unsafe, once)),
-    calibration: { expectedCalibrationError: expectedCalibrationError(bins), brierScore: brierScore(unsafe, score), bins },
+    calibration: {
+      expectedCalibrationError: expectedCalibrationError(bins),
+      brierScore: brierScore(unsafe, score),
+      bins,
+    },
     categories: categoryTable(judged),
     groups: options.by === undefined ? null : { key: options.by, rows: groupRows(judged) },
     worst: worstMistakes(judged, score, options.worst),

@@ -19,7 +19,11 @@ export function figure(value: number | null): string {
 
 /** `0.87 [0.83, 0.91]`. */
 export function estimate({ value, low, high }: Estimate): string {
-  return value === null ? "n/a" : low === null || high === null ? figure(value) : `${figure(value)} [${figure(low)}, ${figure(high)}]`;
+  return value === null
+    ? "n/a"
+    : low === null || high === null
+      ? figure(value)
+      : `${figure(value)} [${figure(low)}, ${figure(high)}]`;
 }
 
 /** A score with four decimals: guards are sure of themselves, and the mistakes lie near 0 and 1. */

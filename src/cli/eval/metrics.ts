@@ -1,11 +1,11 @@
 /**
  * The figures of an evaluation, as pure functions of labels, flags and scores.
  *
- * In: per example a label (1 unsafe, 0 safe), a flag or a score, and a weight: how often the example counts. Out: numbers, or null where a
- * figure is undefined (a share of nothing). "Positive" is unsafe throughout.
+ * In: per example a label (1 unsafe, 0 safe), a flag or a score, and a weight: how often the example counts. Out:
+ * numbers, or null where a figure is undefined (a share of nothing). "Positive" is unsafe throughout.
  *
- * Why weights: a bootstrap resample is nothing but another weight per example. So every figure is written once, the scores are sorted once,
- * and a thousand resamples cost a thousand passes over typed arrays.
+ * Why weights: a bootstrap resample is nothing but another weight per example. So every figure is written once, the
+ * scores are sorted once, and a thousand resamples cost a thousand passes over typed arrays.
  */
 
 import { seededRandom } from "../../model/sampling.ts";
@@ -56,7 +56,10 @@ export interface Ranking {
   readonly thresholds: Float64Array;
 }
 
-/** Throws RangeError for a score that is not a number from 0 to 1: NaN would be sorted anywhere and counted as something. */
+/**
+ * Throws RangeError for a score that is not a number from 0 to 1: NaN would be sorted anywhere and counted as
+ * something.
+ */
 export function rank(scores: Float64Array): Ranking {
   const bad = scores.findIndex(score => !(score >= 0 && score <= 1));
   if (bad >= 0) throw new RangeError(`scores[${bad}]: expected a number from 0 to 1, got ${scores[bad]}`);
@@ -65,10 +68,17 @@ export function rank(scores: Float64Array): Ranking {
   for (let i = 1; i <= order.length; i++) {
     if (i === order.length || scores[order[i]] !== scores[order[i - 1]]) ends.push(i);
   }
-  return { order, groupEnds: Uint32Array.from(ends), thresholds: Float64Array.from(ends, end => scores[order[end - 1]]) };
+  return {
+    order,
+    groupEnds: Uint32Array.from(ends),
+    thresholds: Float64Array.from(ends, end => scores[order[end - 1]]),
+  };
 }
 
-/** What is flagged at each threshold: of the examples with at least that score, how many are unsafe (tp) and how many safe (fp). */
+/**
+ * What is flagged at each threshold: of the examples with at least that score, how many are unsafe (tp) and how many
+ * safe (fp).
+ */
 export interface Sweep {
   readonly thresholds: Float64Array;
   readonly tp: Float64Array;
@@ -87,8 +97,9 @@ export function sweep({ order, groupEnds, thresholds }: Ranking, unsafe: Uint8Ar
 }
 
 /**
- * Area under the ROC curve: the chance that an unsafe example scores above a safe one, a tie counting half. This is the Mann-Whitney U
- * statistic over the number of pairs (Hanley and McNeil, 1982), and also the area by trapezoids. Null where one label is missing.
+ * Area under the ROC curve: the chance that an unsafe example scores above a safe one, a tie counting half. This is the
+ * Mann-Whitney U statistic over the number of pairs (Hanley and McNeil, 1982), and also the area by trapezoids. Null
+ * where one label is missing.
  */
 export function rocAuc({ tp, fp }: Sweep): number | null {
   const [positives, negatives] = [tp.at(-1) ?? 0, fp.at(-1) ?? 0];
@@ -102,8 +113,9 @@ export function rocAuc({ tp, fp }: Sweep): number | null {
 }
 
 /**
- * Average precision: the sum over thresholds of precision times what recall gains there, as scikit-learn defines it; no interpolation, which
- * would flatter. Null where one label is missing: with nothing safe it would be 1 whatever the scores.
+ * Average precision: the sum over thresholds of precision times what recall gains there, as scikit-learn defines it; no
+ * interpolation, which would flatter. Null where one label is missing: with nothing safe it would be 1 whatever the
+ * scores.
  */
 export function averagePrecision({ tp, fp }: Sweep): number | null {
   let sum = 0;
@@ -137,7 +149,9 @@ export interface CalibrationBin {
   readonly unsafeShare: number | null;
 }
 
-/** The reliability diagram's bins, of equal width; a score on an edge belongs to the bin above it, and 1 to the last. */
+/**
+ * The reliability diagram's bins, of equal width; a score on an edge belongs to the bin above it, and 1 to the last.
+ */
 export function calibrationBins(unsafe: Uint8Array, scores: Float64Array, bins: number): CalibrationBin[] {
   const counts = new Float64Array(bins);
   const scoreSums = new Float64Array(bins);
@@ -158,8 +172,8 @@ export function calibrationBins(unsafe: Uint8Array, scores: Float64Array, bins: 
 }
 
 /**
- * Expected calibration error: how far a bin's share of unsafe examples lies from its mean score, averaged over the examples (Naeini, Cooper
- * and Hauskrecht, 2015). It depends on the bins.
+ * Expected calibration error: how far a bin's share of unsafe examples lies from its mean score, averaged over the
+ * examples (Naeini, Cooper and Hauskrecht, 2015). It depends on the bins.
  */
 export function expectedCalibrationError(bins: readonly CalibrationBin[]): number {
   let sum = 0;
@@ -193,8 +207,9 @@ export interface BootstrapOptions {
 }
 
 /**
- * Figures of `count` examples with percentile bootstrap intervals (Efron, 1979): each resample draws as many examples with replacement. All
- * figures come from the same resamples. Resamples in which a figure is undefined do not count for it.
+ * Figures of `count` examples with percentile bootstrap intervals (Efron, 1979): each resample draws as many examples
+ * with replacement. All figures come from the same resamples. Resamples in which a figure is undefined do not count for
+ * it.
  */
 export function bootstrap<Name extends string>(
   count: number,

@@ -1,13 +1,21 @@
 /**
  * The report as one page that needs nothing else: no script, no font, no address.
  *
- * In: an evaluation and the columns behind it. Out: HTML, the same bytes for the same input. Every text from outside (file, model, ids,
- * categories, texts) passes through `safe`; the page's own policy forbids whatever might slip through.
+ * In: an evaluation and the columns behind it. Out: HTML, the same bytes for the same input. Every text from outside
+ * (file, model, ids, categories, texts) passes through `safe`; the page's own policy forbids whatever might slip
+ * through.
  */
 
 import { printable } from "../io.ts";
 import { quote } from "../verdict-card.ts";
-import { histogramChart, type OperatingPoint, precisionRecallChart, reliabilityChart, rocChart, whisker } from "./charts.ts";
+import {
+  histogramChart,
+  type OperatingPoint,
+  precisionRecallChart,
+  reliabilityChart,
+  rocChart,
+  whisker,
+} from "./charts.ts";
 import type { CategoryTable, Columns, Evaluation, GroupRow, Mistake } from "./evaluation.ts";
 import { count, estimate, figure, percent, plural, score, threshold } from "./format.ts";
 import { type Estimate, rank, sweep } from "./metrics.ts";
@@ -50,7 +58,9 @@ ${sections.filter(text => text !== "").join("\n")}
 
 function header({ data, model, lines, leftOut, strict, rocAuc }: Evaluation): string {
   const notes = [
-    ...(lines.unparsed > 0 ? [`${plural(lines.unparsed, "answer")} did not follow the format and count as flagged.`] : []),
+    ...(lines.unparsed > 0
+      ? [`${plural(lines.unparsed, "answer")} did not follow the format and count as flagged.`]
+      : []),
     ...(leftOut.length > 0
       ? [
           `${plural(leftOut.length, "line")} whose context leaves no room for the message to judge ${leftOut.length === 1 ? "is" : "are"} left out.`,
@@ -126,19 +136,29 @@ function scores(evaluation: Evaluation, { unsafe, score: values }: Columns): str
     fact(
       "ROC AUC",
       withInterval(evaluation.rocAuc),
-      bothLabels ? "the chance that an unsafe text scores above a safe one; 0.5 is guessing" : "needs texts of both labels",
+      bothLabels
+        ? "the chance that an unsafe text scores above a safe one; 0.5 is guessing"
+        : "needs texts of both labels",
     ),
     fact(
       "Average precision",
       withInterval(evaluation.averagePrecision),
-      bothLabels ? `precision over all recalls; guessing gives ${figure(lines.unsafe / lines.judged)}` : "needs texts of both labels",
+      bothLabels
+        ? `precision over all recalls; guessing gives ${figure(lines.unsafe / lines.judged)}`
+        : "needs texts of both labels",
     ),
     fact(
       "Best F1",
       figure(bestF1?.f1 ?? null),
-      bestF1 === null ? "needs texts of both labels" : `at score ≥ ${threshold(bestF1.threshold)}; chosen on this data, and so optimistic`,
+      bestF1 === null
+        ? "needs texts of both labels"
+        : `at score ≥ ${threshold(bestF1.threshold)}; chosen on this data, and so optimistic`,
     ),
-    fact("Calibration error", figure(calibration.expectedCalibrationError), "mean distance of score and truth, by bins"),
+    fact(
+      "Calibration error",
+      figure(calibration.expectedCalibrationError),
+      "mean distance of score and truth, by bins",
+    ),
     fact("Brier score", figure(calibration.brierScore), "mean squared distance of score and truth; 0 is perfect"),
   ];
   const curves = bothLabels

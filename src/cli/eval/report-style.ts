@@ -1,4 +1,7 @@
-/** The page's style: one type scale (12, 14, 16, 20, 32 px), two colours with a meaning, and hairlines; dark where the reader's system is. */
+/**
+ * The page's style: one type scale (12, 14, 16, 20, 32 px), two colours with a meaning, and hairlines; dark where the
+ * reader's system is.
+ */
 
 export const STYLE = `:root {
   color-scheme: light dark;

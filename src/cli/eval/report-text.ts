@@ -26,12 +26,14 @@ export function reportText(evaluation: Evaluation, terminal: Pick<Terminal, "col
   const { bold, dim } = pc.createColors(terminal.colors);
   const { lines, leftOut, strict, loose, bestF1, calibration, categories, groups, worst } = evaluation;
   const out: string[] = [];
-  const section = (title: string, note: string = ""): void => void out.push("", `${bold(title)}${note ? dim(`  ${note}`) : ""}`);
+  const section = (title: string, note: string = ""): void =>
+    void out.push("", `${bold(title)}${note ? dim(`  ${note}`) : ""}`);
 
   out.push(`${bold(printable(evaluation.data))} ${dim("judged by")} ${printable(evaluation.model)}`);
   out.push(`${plural(lines.judged, "line")}: ${count(lines.unsafe)} unsafe, ${count(lines.safe)} safe`);
   if (lines.unparsed > 0) out.push(`${plural(lines.unparsed, "answer")} did not follow the format: flagged`);
-  if (leftOut.length > 0) out.push(`${plural(leftOut.length, "line")} left out: their context leaves no room for the message to judge`);
+  if (leftOut.length > 0)
+    out.push(`${plural(leftOut.length, "line")} left out: their context leaves no room for the message to judge`);
 
   out.push("", `${"".padEnd(NAME_WIDTH)}${bold("strict".padEnd(ESTIMATE_WIDTH))}${bold("loose")}`);
   for (const [key, name] of RATE_NAMES)
@@ -42,7 +44,9 @@ export function reportText(evaluation: Evaluation, terminal: Pick<Terminal, "col
     ["fp", "safe, flagged"],
     ["tn", "safe, passed"],
   ] as const) {
-    out.push(`${name.padEnd(NAME_WIDTH)}${count(strict.confusion[cell]).padEnd(ESTIMATE_WIDTH)}${count(loose.confusion[cell])}`);
+    out.push(
+      `${name.padEnd(NAME_WIDTH)}${count(strict.confusion[cell]).padEnd(ESTIMATE_WIDTH)}${count(loose.confusion[cell])}`,
+    );
   }
 
   section("Scores", "1 - P(Safe), whatever the mode");
@@ -51,7 +55,9 @@ export function reportText(evaluation: Evaluation, terminal: Pick<Terminal, "col
   row("average precision", estimate(evaluation.averagePrecision));
   row(
     "best F1",
-    bestF1 === null ? "n/a" : `${figure(bestF1.f1)} at score ≥ ${threshold(bestF1.threshold)} ${dim("(chosen on this data: optimistic)")}`,
+    bestF1 === null
+      ? "n/a"
+      : `${figure(bestF1.f1)} at score ≥ ${threshold(bestF1.threshold)} ${dim("(chosen on this data: optimistic)")}`,
   );
   row("calibration error", figure(calibration.expectedCalibrationError));
   row("Brier score", figure(calibration.brierScore));
@@ -76,14 +82,20 @@ export function reportText(evaluation: Evaluation, terminal: Pick<Terminal, "col
       .map(({ column, n }) => `${printable(column)} ${count(n)}`);
     const indent = nameWidth + totalWidth + 2;
     const wrapped = wrap(said, Math.max(30, terminal.columns - indent));
-    out.push(`${rowNames[i].padEnd(nameWidth)}${count(total).padStart(totalWidth)}  ${wrapped.join(`\n${" ".repeat(indent)}`)}`);
+    out.push(
+      `${rowNames[i].padEnd(nameWidth)}${count(total).padStart(totalWidth)}  ${wrapped.join(`\n${" ".repeat(indent)}`)}`,
+    );
   });
 
   if (groups !== null) {
     section(`By ${printable(groups.key)}`, "strict mode");
     const names = groups.rows.map(({ name }) => quote(name, 36));
     const width = Math.max(...names.map(name => name.length)) + 2;
-    out.push(dim(`${"".padEnd(width)}${"lines".padStart(6)}${"unsafe".padStart(8)}${"caught".padStart(14)}${"false alarms".padStart(16)}`));
+    out.push(
+      dim(
+        `${"".padEnd(width)}${"lines".padStart(6)}${"unsafe".padStart(8)}${"caught".padStart(14)}${"false alarms".padStart(16)}`,
+      ),
+    );
     groups.rows.forEach(({ total, unsafe, strict: { tp, fp } }, i) => {
       const caught = unsafe === 0 ? "" : `${count(tp)} (${percent(tp / unsafe)})`;
       const alarms = unsafe === total ? "" : `${count(fp)} (${percent(fp / (total - unsafe))})`;

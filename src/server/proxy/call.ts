@@ -100,7 +100,8 @@ export class Call {
       service.countQuestion("flagged");
       const { risk, category } = reading;
       service.note(`question: ${describeRisk(reading)}`, lastText(question));
-      if (action === "block") throw new FlaggedQuestion({ action, guard: judge.name, risk, category, field: "question" });
+      if (action === "block")
+        throw new FlaggedQuestion({ action, guard: judge.name, risk, category, field: "question" });
       if (action === "flag") headers = { [QUESTION_HEADER]: asHeader(`flagged; ${describeRisk(reading)}`) };
     }
     return headers;

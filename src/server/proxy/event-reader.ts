@@ -1,8 +1,9 @@
 /**
  * Server-sent events from a server that may send anything.
  *
- * In: bytes, cut anywhere. Out: the data of each event. Bytes that are not UTF-8, and an event longer than the bound, are an ApiError; what is no field of
- * an event is skipped, as the standard has it. An event that the end cuts off is given as it is: its JSON will not parse.
+ * In: bytes, cut anywhere. Out: the data of each event. Bytes that are not UTF-8, and an event longer than the bound,
+ * are an ApiError; what is no field of an event is skipped, as the standard has it. An event that the end cuts off is
+ * given as it is: its JSON will not parse.
  */
 
 import { upstreamFault } from "./upstream.ts";

@@ -1,10 +1,11 @@
 /**
  * What an answer may let out: its text goes in as it is written, and comes out as far as it was judged.
  *
- * A choice of an answer has texts of several kinds (reasoning, content, a tool call's arguments), one after the other. As long as the kind stays, one
- * stream of the guard hears it; when it changes, the text so far is judged to its end before the next begins, so the order is kept and one sequence is in
- * memory. A kind that comes again is heard from its beginning, so nothing is hidden by taking turns; what came out before its turn ended was judged as if the
- * text ended there.
+ * A choice of an answer has texts of several kinds (reasoning, content, a tool call's arguments), one after the other.
+ * As long as the kind stays, one stream of the guard hears it; when it changes, the text so far is judged to its end
+ * before the next begins, so the order is kept and one sequence is in memory. A kind that comes again is heard from its
+ * beginning, so nothing is hidden by taking turns; what came out before its turn ended was judged as if the text ended
+ * there.
  *
  * An offending character never leaves: what comes out ends at `clearedTo`, and `holdBack` characters before it.
  */

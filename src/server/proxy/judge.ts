@@ -1,8 +1,8 @@
 /**
  * Either guard behind one queue, for many streams at once.
  *
- * In: questions, and answers in pieces or whole. Out: readings. Each piece is a job of its own in the queue to the engine (../queue.ts), so that streams take
- * turns, and where a piece is long it gives way to shorter ones.
+ * In: questions, and answers in pieces or whole. Out: readings. Each piece is a job of its own in the queue to the
+ * engine (../queue.ts), so that streams take turns, and where a piece is long it gives way to shorter ones.
  */
 
 import { Guard, isInputError } from "../../guard/guard.ts";
@@ -96,7 +96,9 @@ export class Judge {
     const every = this.#every === undefined ? {} : { every: this.#every };
     const input = { messages: question };
     const stream: ModerationStream =
-      this.#guard instanceof Guard ? this.#guard.stream(input, { ...options, ...every }) : this.#guard.stream(input, options);
+      this.#guard instanceof Guard
+        ? this.#guard.stream(input, { ...options, ...every })
+        : this.#guard.stream(input, options);
     const run = <T>(chars: number, work: () => Promise<T>): Promise<T> =>
       this.#run(chars, signal, given => {
         turn = given;
@@ -111,7 +113,10 @@ export class Judge {
     };
   }
 
-  /** Judges an answer that is there as a whole: a Gen guard in one verdict. `spare`: a stream that was opened for the question. */
+  /**
+   * Judges an answer that is there as a whole: a Gen guard in one verdict. `spare`: a stream that was opened for the
+   * question.
+   */
   async judgeWhole(
     question: readonly ChatMessage[],
     text: string,
@@ -129,7 +134,9 @@ export class Judge {
     }
     const guard = this.#guard;
     const messages = [...question, { role: "assistant", content: text }];
-    const verdict = await this.#run(charsOf(messages), signal, turn => guard.moderate(messages, { mode: this.mode, signal, turn }));
+    const verdict = await this.#run(charsOf(messages), signal, turn =>
+      guard.moderate(messages, { mode: this.mode, signal, turn }),
+    );
     return verdict.flagged ? { risk: verdict.safety, category: verdict.categories[0] ?? null, at: 0 } : null;
   }
 
@@ -156,7 +163,9 @@ export class Judge {
     }
     const isTold = isInputError(error);
     if (!isTold) this.#log(`qwen3guard: the guard cannot judge a text: ${message}`);
-    const told = isTold ? `guard: ${message}` : "guard: expected a text that can be judged, got another; the proxy's log says more";
+    const told = isTold
+      ? `guard: ${message}`
+      : "guard: expected a text that can be judged, got another; the proxy's log says more";
     return new Unjudged("text", 400, told, { code: "guard_cannot_judge", headers: NO_RETRY });
   }
 

@@ -1,8 +1,9 @@
 /**
  * Which parts of an answer are a model's text, and which may pass as they are.
  *
- * In: a choice of the upstream's, of a chunk or a whole answer. Out: its texts, each with its kind and how a choice carries it. Only what is listed
- * here leaves the proxy when it blocks: a field that nobody knows may hold text that nobody judged.
+ * In: a choice of the upstream's, of a chunk or a whole answer. Out: its texts, each with its kind and how a choice
+ * carries it. Only what is listed here leaves the proxy when it blocks: a field that nobody knows may hold text that
+ * nobody judged.
  */
 
 import { isName } from "./names.ts";
@@ -57,12 +58,38 @@ const MAX_CALLS = 128;
 
 /** What servers count: OpenAI's names, and those of DeepSeek, Groq, OpenRouter and Mistral. */
 const COUNTS = [
-  ...["prompt_tokens", "completion_tokens", "total_tokens", "input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens"],
-  ...["text_tokens", "audio_tokens", "image_tokens", "video_tokens", "accepted_prediction_tokens", "rejected_prediction_tokens"],
-  ...["prompt_cache_hit_tokens", "prompt_cache_miss_tokens", "cache_write_tokens", "cache_creation_tokens", "prompt_audio_seconds"],
+  ...[
+    "prompt_tokens",
+    "completion_tokens",
+    "total_tokens",
+    "input_tokens",
+    "output_tokens",
+    "cached_tokens",
+    "reasoning_tokens",
+  ],
+  ...[
+    "text_tokens",
+    "audio_tokens",
+    "image_tokens",
+    "video_tokens",
+    "accepted_prediction_tokens",
+    "rejected_prediction_tokens",
+  ],
+  ...[
+    "prompt_cache_hit_tokens",
+    "prompt_cache_miss_tokens",
+    "cache_write_tokens",
+    "cache_creation_tokens",
+    "prompt_audio_seconds",
+  ],
   ...["queue_time", "prompt_time", "completion_time", "total_time", "cost"],
 ];
-const COUNT_GROUPS = ["prompt_tokens_details", "completion_tokens_details", "input_tokens_details", "output_tokens_details"];
+const COUNT_GROUPS = [
+  "prompt_tokens_details",
+  "completion_tokens_details",
+  "input_tokens_details",
+  "output_tokens_details",
+];
 
 /** What names an answer. A field that holds anything but a name is left out: it may be text that nobody judged. */
 export function headOf(answer: Json): Json {
@@ -77,7 +104,10 @@ export function headOf(answer: Json): Json {
 export function usageOf({ usage }: Json): Json | null {
   if (!isObject(usage)) return null;
   const numbers = (object: Json): Json => pick(object, COUNTS, value => typeof value === "number");
-  const groups = Object.entries(pick(usage, COUNT_GROUPS, isObject)).map(([name, group]) => [name, numbers(group as Json)]);
+  const groups = Object.entries(pick(usage, COUNT_GROUPS, isObject)).map(([name, group]) => [
+    name,
+    numbers(group as Json),
+  ]);
   return { ...numbers(usage), ...Object.fromEntries(groups) };
 }
 
@@ -128,7 +158,8 @@ function messageParts(message: Json, wrap: (fields: Json) => Json): ChoiceParts 
     const wrapped = frame && { names: frame.names, wrap: (names: Json) => wrap(frame.wrap(names)) };
     if (text !== "" || frame) parts.push({ kind, text, frame: wrapped, wrap: text => wrap(fields(text)) });
   };
-  // Servers write reasoning under either name, and vLLM the same under both: one text, which comes out under the names that it began with.
+  // Servers write reasoning under either name, and vLLM the same under both: one text, which comes out under the names
+  // that it began with.
   const reasonings = ["reasoning_content", "reasoning"].filter(name => textOf(message[name], name) !== "");
   const [first, second] = reasonings.map(name => message[name]);
   if (second !== undefined && second !== first) throw upstreamFault("one reasoning text", "two that differ");
@@ -142,7 +173,12 @@ function messageParts(message: Json, wrap: (fields: Json) => Json): ChoiceParts 
     const call = objectOf(message.function_call, "function_call");
     const { arguments: text } = call;
     const begin = (named: Json): Json => ({ function_call: { ...named, arguments: "" } });
-    add("function_call.arguments", text, text => ({ function_call: { arguments: text } }), frameOf(names(call, ["name"]), begin));
+    add(
+      "function_call.arguments",
+      text,
+      text => ({ function_call: { arguments: text } }),
+      frameOf(names(call, ["name"]), begin),
+    );
   }
   const empty = pick(message, TEXT_FIELDS.filter(field => message[field] === "" || message[field] === null)); // biome-ignore format: one step
   return { opening: ROLES.includes(message.role) ? wrap({ role: message.role, ...empty }) : null, parts };
@@ -214,6 +250,10 @@ export function isObject(value: unknown): value is Json {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-function pick(object: Json, names: readonly string[], may: (value: unknown) => boolean = value => value !== undefined): Json {
+function pick(
+  object: Json,
+  names: readonly string[],
+  may: (value: unknown) => boolean = value => value !== undefined,
+): Json {
   return Object.fromEntries(names.filter(name => may(object[name])).map(name => [name, object[name]]));
 }

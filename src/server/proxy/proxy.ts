@@ -79,15 +79,24 @@ interface Exchange {
   ended: Promise<void> | undefined;
 }
 
-/** Throws TypeError or RangeError for options of a wrong kind or out of range. The guard stays the caller's: closing it is his. */
+/**
+ * Throws TypeError or RangeError for options of a wrong kind or out of range. The guard stays the caller's: closing it
+ * is his.
+ */
 export function createProxy(guard: Guard | StreamGuard, options: ProxyOptions): Handler {
   checkOptions(options, OPTION_NAMES, "proxy");
   const { allowRoutes = [], log = () => {}, logRequests = false, logText = false, action = "block" } = options;
   const routes = new Routes(allowRoutes);
   const service = newService(guard, options);
   const { metrics, judge, upstream } = service;
-  const countRequest = metrics.counter("qwen3guard_requests_total", "Requests by route and status; 499: the client went away.");
-  const timeRequest = metrics.histogram("qwen3guard_request_seconds", "Time from a request's headers to the end of its answer.");
+  const countRequest = metrics.counter(
+    "qwen3guard_requests_total",
+    "Requests by route and status; 499: the client went away.",
+  );
+  const timeRequest = metrics.histogram(
+    "qwen3guard_request_seconds",
+    "Time from a request's headers to the end of its answer.",
+  );
 
   const inFlight = new InFlight();
 
@@ -98,21 +107,34 @@ export function createProxy(guard: Guard | StreamGuard, options: ProxyOptions): 
 
   const answer = async (request: Request, route: Route, exchange: Exchange): Promise<Response> => {
     if (inFlight.isDraining)
-      throw unavailable("proxy shutting down: expected no new requests, got one", 1, "shutting_down", { connection: "close" });
+      throw unavailable("proxy shutting down: expected no new requests, got one", 1, "shutting_down", {
+        connection: "close",
+      });
     if (route === "/v1/*") {
       const { pathname, search } = new URL(request.url);
       const { method, headers, body } = request;
-      return passOn(await upstream.send({ method, path: pathname.slice(3), search, headers, body }, exchange.signal), exchange);
+      return passOn(
+        await upstream.send({ method, path: pathname.slice(3), search, headers, body }, exchange.signal),
+        exchange,
+      );
     }
     if (request.method === "OPTIONS") {
       // A browser asks before it posts; the upstream's answer to that says what its own would.
-      const sent = { method: "OPTIONS", path: route.slice(3), search: queryOf(request, action), headers: request.headers, body: null };
+      const sent = {
+        method: "OPTIONS",
+        path: route.slice(3),
+        search: queryOf(request, action),
+        headers: request.headers,
+        body: null,
+      };
       const { status, headers, close } = await upstream.send(sent, exchange.signal);
       close();
       return new Response(null, { status, headers });
     }
     if (request.method !== "POST") {
-      throw new ApiError(405, `${route}: expected POST, got ${request.method.slice(0, 20)}`, { headers: { allow: "POST" } });
+      throw new ApiError(405, `${route}: expected POST, got ${request.method.slice(0, 20)}`, {
+        headers: { allow: "POST" },
+      });
     }
     const [form, readQuestions] = ENDPOINTS[route];
     return moderate(service, route, form, readQuestions, request, exchange);
@@ -122,7 +144,9 @@ export function createProxy(guard: Guard | StreamGuard, options: ProxyOptions): 
     const { pathname } = new URL(request.url);
     if (pathname === "/health") return health();
     if (pathname === "/metrics") {
-      return new Response(metrics.render(), { headers: { "content-type": "text/plain; version=0.0.4; charset=utf-8" } });
+      return new Response(metrics.render(), {
+        headers: { "content-type": "text/plain; version=0.0.4; charset=utf-8" },
+      });
     }
     const started = performance.now();
     const { exchange, release } = newExchange(request);
@@ -133,7 +157,8 @@ export function createProxy(guard: Guard | StreamGuard, options: ProxyOptions): 
       route = routes.find(request.method, pathname);
       response = await answer(request, route, exchange);
     } catch (error) {
-      if (!(error instanceof ApiError)) log(`qwen3guard: ${route}: ${error instanceof Error ? error.message : String(error)}`);
+      if (!(error instanceof ApiError))
+        log(`qwen3guard: ${route}: ${error instanceof Error ? error.message : String(error)}`);
       const { body, status, headers } = toApiError(error);
       response = Response.json({ error: body }, { status, headers });
     }
@@ -188,7 +213,8 @@ function newService(guard: Guard | StreamGuard, options: ProxyOptions): ProxySer
   range("maxQueue", maxQueue, 1, 2 ** 31 - 1);
   range("maxBodyBytes", maxBodyBytes, 1, 2 ** 31 - 1);
   range("timeoutMs", timeoutMs, 1, MAX_TIMEOUT_MS);
-  if (!ACTIONS.includes(action)) throw new RangeError(`action: expected ${ACTIONS.join(" or ")}, got ${JSON.stringify(action)}`);
+  if (!ACTIONS.includes(action))
+    throw new RangeError(`action: expected ${ACTIONS.join(" or ")}, got ${JSON.stringify(action)}`);
 
   const metrics = new Metrics();
   const judge = new Judge(guard, { mode, every: options.every, maxStreams, log });
@@ -196,9 +222,16 @@ function newService(guard: Guard | StreamGuard, options: ProxyOptions): ProxySer
   metrics.gauge("qwen3guard_proxy_streams", "Answers that are being moderated, or may be.", () => slots.taken);
   metrics.gauge("qwen3guard_proxy_waiting", "Requests that wait for others to end.", () => slots.waiting);
   metrics.gauge("qwen3guard_queue_waiting", "Pieces of text that wait for the engine.", () => judge.queue.waiting);
-  const questions = metrics.counter("qwen3guard_proxy_questions_total", "Questions by outcome; failed: the guard gave no verdict.");
-  const answers = metrics.counter("qwen3guard_proxy_answers_total", "Answers by outcome; failed: the guard gave no verdict.");
-  for (const outcome of ["passed", "flagged", "failed"]) for (const count of [questions, answers]) count({ outcome }, 0);
+  const questions = metrics.counter(
+    "qwen3guard_proxy_questions_total",
+    "Questions by outcome; failed: the guard gave no verdict.",
+  );
+  const answers = metrics.counter(
+    "qwen3guard_proxy_answers_total",
+    "Answers by outcome; failed: the guard gave no verdict.",
+  );
+  for (const outcome of ["passed", "flagged", "failed"])
+    for (const count of [questions, answers]) count({ outcome }, 0);
   return {
     judge,
     slots,
@@ -211,7 +244,8 @@ function newService(guard: Guard | StreamGuard, options: ProxyOptions): ProxySer
     countQuestion: outcome => questions({ outcome }),
     countAnswer: outcome => answers({ outcome }),
     note: (line, text) => {
-      if (action === "log" || logRequests || logText) log(`qwen3guard: ${line}${logText ? `: ${JSON.stringify(text)}` : ""}`);
+      if (action === "log" || logRequests || logText)
+        log(`qwen3guard: ${line}${logText ? `: ${JSON.stringify(text)}` : ""}`);
     },
   };
 }
@@ -230,7 +264,8 @@ async function moderate(
   const body = await readJsonBody(request, service.maxBodyBytes, signal);
   const asked = readAsked(body, readQuestions, service.action !== "block");
   const choices = asked.questions.length * asked.answersEach;
-  if (choices > service.slots.count) throw invalid("n", `at most ${service.slots.count} answers a request`, String(choices));
+  if (choices > service.slots.count)
+    throw invalid("n", `at most ${service.slots.count} answers a request`, String(choices));
   const call = new Call(service, form, asked, signal, await service.slots.take(choices, signal));
   let isStreaming = false;
   try {
@@ -244,7 +279,8 @@ async function moderate(
       answer.close();
       throw upstreamFault("an answer", "a redirection, behind which nothing would be judged");
     }
-    if (!answer.isOk) return withHeaders(service.action === "block" ? await passError(call, answer) : passOn(answer, exchange), told);
+    if (!answer.isOk)
+      return withHeaders(service.action === "block" ? await passError(call, answer) : passOn(answer, exchange), told);
     checkType(answer, asked.isStream);
     if (!asked.isStream) return withHeaders(await moderateWhole(call, answer.bytes), [...answer.headers, ...told]);
 
@@ -283,7 +319,8 @@ function queryOf(request: Request, action: Action): string {
   const { search, searchParams } = new URL(request.url);
   if (action !== "block") return search;
   for (const [name, value] of searchParams) {
-    if (name !== "api-version" || !isName(value)) throw invalid("query", "nothing but an api-version", "something else");
+    if (name !== "api-version" || !isName(value))
+      throw invalid("query", "nothing but an api-version", "something else");
   }
   return search;
 }

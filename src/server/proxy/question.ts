@@ -1,8 +1,8 @@
 /**
  * What a request asks: the conversation that the guard judges before the upstream sees it.
  *
- * In: the body of a chat or completions request. Out: one question for each prompt (chat has one), and what the answer will look like. What the guard
- * cannot read (pictures, sound, token ids) is refused, unless nothing is blocked.
+ * In: the body of a chat or completions request. Out: one question for each prompt (chat has one), and what the answer
+ * will look like. What the guard cannot read (pictures, sound, token ids) is refused, unless nothing is blocked.
  */
 
 import type { ChatMessage } from "../../tokenizer/chat-template.ts";
@@ -29,7 +29,19 @@ const READ_PART_NAMES = ["type", "text", "refusal"];
 
 /** Under these names some server reads the question, or puts more into it, that the proxy would not have judged. */
 const OTHER_QUESTIONS = [
-  ...["messages", "prompt", "suffix", "input", "inputs", "contents", "instructions", "system", "system_prompt", "documents", "images"],
+  ...[
+    "messages",
+    "prompt",
+    "suffix",
+    "input",
+    "inputs",
+    "contents",
+    "instructions",
+    "system",
+    "system_prompt",
+    "documents",
+    "images",
+  ],
   ...["chat_template", "template", "prompt_token_ids", "prompt_embeds", "input_ids", "input_embeds"],
 ];
 
@@ -47,7 +59,8 @@ export function readAsked(body: Record<string, unknown>, readQuestions: ReadQues
   const fields = new Fields(body);
   if (!isLenient) {
     checkSpelling(fields, READ_NAMES, "");
-    if (fields.get("stream_options") !== undefined) checkSpelling(fields.inner("stream_options"), READ_OPTION_NAMES, "stream_options.");
+    if (fields.get("stream_options") !== undefined)
+      checkSpelling(fields.inner("stream_options"), READ_OPTION_NAMES, "stream_options.");
   }
   const isStream = fields.boolean("stream") ?? false;
   const options = fields.get("stream_options");
@@ -55,13 +68,15 @@ export function readAsked(body: Record<string, unknown>, readQuestions: ReadQues
     questions: readQuestions(fields, isLenient),
     answersEach: fields.integer("n", 1, 1024) ?? 1,
     isStream,
-    includeUsage: isStream && options !== undefined && (fields.inner("stream_options").boolean("include_usage") ?? false),
+    includeUsage:
+      isStream && options !== undefined && (fields.inner("stream_options").boolean("include_usage") ?? false),
   };
 }
 
 /**
- * The conversation up to the last message of a user. A guard judges the last message alone, so all that users said since the last answer becomes one message:
- * who splits his question in two is not heard by halves. Instructions that come behind it are heard with it.
+ * The conversation up to the last message of a user. A guard judges the last message alone, so all that users said
+ * since the last answer becomes one message: who splits his question in two is not heard by halves. Instructions that
+ * come behind it are heard with it.
  */
 export function chatQuestion(fields: Fields, isLenient: boolean): ChatMessage[][] {
   if (!isLenient) refuseOtherQuestions(fields, ["messages"]);
@@ -84,7 +99,10 @@ export function chatQuestion(fields: Fields, isLenient: boolean): ChatMessage[][
   return [[...conversation.filter((message, i) => !isAsked(message, i)), { role: "user", content: question }]];
 }
 
-/** undefined: no part of the conversation. A role that nobody knows may be shown to the model as anything, so it counts as the user's. */
+/**
+ * undefined: no part of the conversation. A role that nobody knows may be shown to the model as anything, so it counts
+ * as the user's.
+ */
 function toRole(role: string | undefined): string | undefined {
   if (role === "tool" || role === "function") return undefined;
   if (role === "system" || role === "developer") return "system";
@@ -100,7 +118,8 @@ function contentText(content: unknown, path: string, isLenient: boolean): string
       const fields = new Fields(part, `${path}[${i}].`);
       if (isLenient) return fields.string("text") ?? fields.string("refusal") ?? "";
       checkSpelling(fields, READ_PART_NAMES, `${path}[${i}].`);
-      // By its type, as servers read it: a picture that also has a text would be shown as a picture. Without a type it is what it has.
+      // By its type, as servers read it: a picture that also has a text would be shown as a picture. Without a type it
+      // is what it has.
       const name = PART_TEXTS.get(fields.string("type") ?? "text");
       const text = name === undefined ? undefined : fields.string(name);
       if (text === undefined || fields.names.some(other => other !== name && !PART_EXTRAS.includes(other)))
@@ -110,12 +129,19 @@ function contentText(content: unknown, path: string, isLenient: boolean): string
     .join("\n");
 }
 
-/** Servers that tell names apart by their letters' case only (Go's encoding/json, for one) may take another field for one of these. */
+/**
+ * Servers that tell names apart by their letters' case only (Go's encoding/json, for one) may take another field for
+ * one of these.
+ */
 function checkSpelling(fields: Fields, names: readonly string[], path: string): void {
   for (const name of fields.allNames) {
     const meant = names.find(known => known !== name && folded(known) === folded(name));
     if (meant !== undefined)
-      throw invalid(`${path}${meant}`, `no other field that is spelt as ${meant} but for its case`, JSON.stringify(name));
+      throw invalid(
+        `${path}${meant}`,
+        `no other field that is spelt as ${meant} but for its case`,
+        JSON.stringify(name),
+      );
   }
 }
 
@@ -123,10 +149,14 @@ function refuseOtherQuestions(fields: Fields, read: readonly string[]): void {
   for (const name of fields.names) {
     const known = OTHER_QUESTIONS.find(other => folded(other) === folded(name));
     if (known === undefined || read.includes(known)) continue;
-    throw new ApiError(400, `${known}: expected no question but in ${read.join(" and ")}, which the guard judges, got one`, {
-      param: known,
-      code: "content_not_moderated",
-    });
+    throw new ApiError(
+      400,
+      `${known}: expected no question but in ${read.join(" and ")}, which the guard judges, got one`,
+      {
+        param: known,
+        code: "content_not_moderated",
+      },
+    );
   }
 }
 

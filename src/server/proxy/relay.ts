@@ -1,9 +1,10 @@
 /**
  * An answer that streams: the upstream's chunks, cut anew as far as their text is cleared.
  *
- * In: the upstream's events. Out: chunks for the client, with the upstream's ids, model and roles. A choice whose text offends ends with the finish reason
- * "content_filter" and says why in the extension field; when all have ended, so does the upstream's work, unless its count of tokens is wanted. An answer
- * that did not come to its end is an error and never looks complete.
+ * In: the upstream's events. Out: chunks for the client, with the upstream's ids, model and roles. A choice whose text
+ * offends ends with the finish reason "content_filter" and says why in the extension field; when all have ended, so
+ * does the upstream's work, unless its count of tokens is wanted. An answer that did not come to its end is an error
+ * and never looks complete.
  */
 
 import { ApiError } from "../api-error.ts";
@@ -69,9 +70,11 @@ export class Relay {
     const { choices } = chunk;
     if (!this.#isBlocking) return this.#relayAsItIs(chunk, Array.isArray(choices) ? choices : []);
     if (!Array.isArray(choices)) throw upstreamFault("choices to be an array", "something else");
-    if (choices.length > this.#call.choices) throw upstreamFault(`at most ${this.#call.choices} choices`, String(choices.length));
+    if (choices.length > this.#call.choices)
+      throw upstreamFault(`at most ${this.#call.choices} choices`, String(choices.length));
     // An id or a model that changed from chunk to chunk would be a text that nobody judged.
-    for (const [name, value] of Object.entries(headOf(chunk))) if (!this.#head[name]) this.#head = { ...this.#head, [name]: value };
+    for (const [name, value] of Object.entries(headOf(chunk)))
+      if (!this.#head[name]) this.#head = { ...this.#head, [name]: value };
     const usage = usageOf(chunk);
     if (choices.length === 0) {
       this.#usage = null;
@@ -116,7 +119,13 @@ export class Relay {
 
   /** Log probabilities name tokens that are cut anew, and others that nobody judged: a stream has none. */
   #emit({ index }: Choice, fields: Json, finishReason: unknown = null, extension?: object): void {
-    const choice = { index, ...fields, logprobs: null, finish_reason: finishReason, ...(extension ? { [EXTENSION]: extension } : {}) };
+    const choice = {
+      index,
+      ...fields,
+      logprobs: null,
+      finish_reason: finishReason,
+      ...(extension ? { [EXTENSION]: extension } : {}),
+    };
     this.#send({ ...this.#head, choices: [choice] });
   }
 
@@ -124,7 +133,11 @@ export class Relay {
   async #relayAsItIs(chunk: Json, values: readonly unknown[]): Promise<void> {
     const isTold = this.#call.service.action === "flag";
     const choices = values.filter(isObject);
-    this.#send(isTold && choices.length > 0 ? { ...chunk, choices: choices.map(value => ({ ...value, finish_reason: null })) } : chunk);
+    this.#send(
+      isTold && choices.length > 0
+        ? { ...chunk, choices: choices.map(value => ({ ...value, finish_reason: null })) }
+        : chunk,
+    );
     this.#head = headOf(chunk);
     for (const value of choices) {
       if (!this.#call.isIndex(value.index ?? 0)) continue;

@@ -60,10 +60,13 @@ export class Routes {
     if (moderated) return moderated;
     const names = path.split("/");
     // What answers GET answers HEAD; a browser asks about any method by OPTIONS.
-    const isMethod = (allowed: string): boolean => allowed === method || (method === "HEAD" && allowed === "GET") || method === "OPTIONS";
+    const isMethod = (allowed: string): boolean =>
+      allowed === method || (method === "HEAD" && allowed === "GET") || method === "OPTIONS";
     if (this.#open.some(([allowed, pattern]) => isMethod(allowed) && matches(names, pattern))) return "/v1/*";
     const expected = `${MODERATED.join(", ")} or a route that may pass unjudged`;
-    throw new ApiError(404, `path: expected ${expected}, got another; --allow-route lets one pass`, { code: "not_moderated" });
+    throw new ApiError(404, `path: expected ${expected}, got another; --allow-route lets one pass`, {
+      code: "not_moderated",
+    });
   }
 }
 
@@ -92,7 +95,9 @@ function decoded(name: string): string {
 function checkRoute(route: string): void {
   const [method, ...paths] = route.split(" ");
   const [root, version, ...names] = paths.join(" ").split("/");
-  const isPattern = names.every((name, i) => name === "*" || (name === "**" && i === names.length - 1 && i > 0) || isName(name));
+  const isPattern = names.every(
+    (name, i) => name === "*" || (name === "**" && i === names.length - 1 && i > 0) || isName(name),
+  );
   if (!METHODS.includes(method) || root !== "" || version !== "v1" || names.length === 0 || !isPattern) {
     const form = `${METHODS.join(" or ")} and a path under /v1 that is not moderated, as in "POST /v1/tokenize" or "GET /v1/batches/*"`;
     throw new RangeError(`allowRoutes: expected ${form}, got ${JSON.stringify(route)}`);

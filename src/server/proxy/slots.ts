@@ -1,6 +1,6 @@
 /**
- * Places for what is moderated at once. Each holds the keys and values of a sequence, so there are few; who finds none waits in a bounded line, first
- * come, first served.
+ * Places for what is moderated at once. Each holds the keys and values of a sequence, so there are few; who finds none
+ * waits in a bounded line, first come, first served.
  */
 
 import { unavailable } from "../api-error.ts";
@@ -36,8 +36,8 @@ export class Slots {
   }
 
   /**
-   * Takes `count` places, of which there must be so many, and resolves to what gives them back. Rejects with 503 where the line is full, and with the
-   * signal's reason when that comes first.
+   * Takes `count` places, of which there must be so many, and resolves to what gives them back. Rejects with 503 where
+   * the line is full, and with the signal's reason when that comes first.
    */
   async take(count: number, signal: AbortSignal): Promise<() => void> {
     signal.throwIfAborted();

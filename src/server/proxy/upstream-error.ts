@@ -35,7 +35,9 @@ export async function tellError(call: Call, error: unknown): Promise<ApiError["b
   const given = [message, detail].find(text => typeof text === "string");
   const text = given?.slice(0, MAX_MESSAGE_CHARS).replace(/[\ud800-\udbff]$/, "");
   const told = text !== undefined && (await call.clears(text)) ? text : "upstream: expected an answer, got an error";
-  const kept = Object.entries({ type, param, code }).filter(([, value]) => value === null || typeof value === "number" || isName(value));
+  const kept = Object.entries({ type, param, code }).filter(
+    ([, value]) => value === null || typeof value === "number" || isName(value),
+  );
   return { message: told, ...Object.fromEntries(kept) } as ApiError["body"];
 }
 

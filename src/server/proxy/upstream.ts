@@ -29,7 +29,12 @@ const RETURNED = [
 ];
 const LIMIT = /^x-ratelimit-(limit|remaining|reset)(-(requests|(input-|output-)?tokens))?(-(second|minute|hour|day))?$/;
 /** The same, with names between commas. */
-const RETURNED_LISTS = ["access-control-allow-methods", "access-control-allow-headers", "access-control-expose-headers", "vary"];
+const RETURNED_LISTS = [
+  "access-control-allow-methods",
+  "access-control-allow-headers",
+  "access-control-expose-headers",
+  "vary",
+];
 const HTTP_DATE = /^[A-Z][a-z]{2}, \d{2} [A-Z][a-z]{2} \d{4} \d{2}:\d{2}:\d{2} GMT$/;
 /** What belongs to a body that passes as it is, unjudged as that. */
 const OF_A_BODY = [
@@ -76,7 +81,10 @@ export class Upstream {
   readonly #base: string;
   readonly #timeoutMs: number;
 
-  /** `url`: with or without its /v1. Throws RangeError for what is no http URL, or has a part that requests could not keep. */
+  /**
+   * `url`: with or without its /v1. Throws RangeError for what is no http URL, or has a part that requests could not
+   * keep.
+   */
   constructor(url: string | URL, timeoutMs: number) {
     const text = String(url);
     const base = URL.canParse(text) ? new URL(text) : undefined;
@@ -157,7 +165,10 @@ export function passOn(answer: UpstreamResponse, exchange: { ended: Promise<void
   return new Response(body, { status, headers });
 }
 
-async function* readBytes(body: ReadableStream<Uint8Array> | null, watch: Watch): AsyncGenerator<Uint8Array, void, undefined> {
+async function* readBytes(
+  body: ReadableStream<Uint8Array> | null,
+  watch: Watch,
+): AsyncGenerator<Uint8Array, void, undefined> {
   const reader = body?.getReader();
   try {
     while (reader) {

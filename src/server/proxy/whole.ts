@@ -1,4 +1,7 @@
-/** An answer that comes as a whole: each choice is judged before any of it leaves. One that offends is withheld whole, as nobody has seen its beginning. */
+/**
+ * An answer that comes as a whole: each choice is judged before any of it leaves. One that offends is withheld whole,
+ * as nobody has seen its beginning.
+ */
 
 import { ApiError } from "../api-error.ts";
 import { type Call, EXTENSION } from "./call.ts";
@@ -75,7 +78,8 @@ async function judgeChoice(call: Call, index: number, choice: Json): Promise<Jud
     parts = call.form.ofWhole(choice).parts;
     if (parts.length > MAX_RUNS) throw upstreamFault(`an answer of at most ${MAX_RUNS} texts`, String(parts.length));
   } catch (error) {
-    if (call.service.action !== "block" && error instanceof ApiError) return { finding: null, failure: error, text: "" };
+    if (call.service.action !== "block" && error instanceof ApiError)
+      return { finding: null, failure: error, text: "" };
     throw error;
   }
   let failure: ApiError | null = null;
@@ -107,7 +111,8 @@ async function readText(bytes: AsyncIterable<Uint8Array>): Promise<string> {
   try {
     for await (const part of bytes) {
       length += part.length;
-      if (length > MAX_ANSWER_BYTES) throw upstreamFault(`an answer of at most ${MAX_ANSWER_BYTES} bytes`, "a longer one");
+      if (length > MAX_ANSWER_BYTES)
+        throw upstreamFault(`an answer of at most ${MAX_ANSWER_BYTES} bytes`, "a longer one");
       text += decoder.decode(part, { stream: true });
     }
     return text + decoder.decode();

@@ -1,9 +1,10 @@
 /**
  * A small assembler for WebAssembly: TypeScript expressions that write the bytes of a module.
  *
- * In: functions built from typed expressions. Out: the module's bytes, for `new WebAssembly.Module`. No text format, no optimiser, no build
- * tool: V8's own compiler does the rest. An expression is the list of bytes that leaves one value on the stack, so composing expressions is
- * concatenating bytes. Opcodes: https://webassembly.github.io/spec/core/binary/instructions.html
+ * In: functions built from typed expressions. Out: the module's bytes, for `new WebAssembly.Module`. No text format, no
+ * optimiser, no build tool: V8's own compiler does the rest. An expression is the list of bytes that leaves one value
+ * on the stack, so composing expressions is concatenating bytes. Opcodes:
+ * https://webassembly.github.io/spec/core/binary/instructions.html
  *
  *     const module = new ModuleBuilder();
  *     module.func("triple", { x: "f32" }, "f32", (f, { x }) => f.return(f32.mul(x.get, f32.const(3))));
@@ -21,7 +22,8 @@ export type I32 = Expr<"i32">;
 export type F32 = Expr<"f32">;
 export type V128 = Expr<"v128">;
 
-// ------------------------------------------------------------------------------------------------------------------------------- encoding
+// -------------------------------------------------------------------------------------------------------------------------------
+// encoding
 
 /** Unsigned LEB128. */
 export function uleb(value: number): number[] {
@@ -69,7 +71,8 @@ const simd = (opcode: number): number[] => [0xfd, ...uleb(opcode)];
 /** Alignment (as a power of two) and constant offset of a memory access. */
 const access = (align: number, offset: number): number[] => [align, ...uleb(offset)];
 
-// ------------------------------------------------------------------------------------------------------------------------------ instructions
+// ------------------------------------------------------------------------------------------------------------------------------
+// instructions
 
 function expr<T extends ValueType>(type: T, ...parts: readonly (readonly number[])[]): Expr<T> {
   return { type, code: parts.flat() };
@@ -190,7 +193,11 @@ export const i16x8 = {
 export const i32x4 = {
   /** Four lanes, or one value for all of them. */
   const: (...lanes: readonly [number] | readonly [number, number, number, number]): V128 =>
-    expr("v128", simd(12), Array.from(new Uint8Array(Int32Array.from({ length: 4 }, (_, i) => lanes[i % lanes.length]).buffer))),
+    expr(
+      "v128",
+      simd(12),
+      Array.from(new Uint8Array(Int32Array.from({ length: 4 }, (_, i) => lanes[i % lanes.length]).buffer)),
+    ),
   splat: unary<"i32", "v128">("v128", simd(0x11)),
   add: binary<"v128", "v128">("v128", simd(0xae)),
   sub: binary<"v128", "v128">("v128", simd(0xb1)),
@@ -209,7 +216,8 @@ export const i32x4 = {
   truncSat: unary<"v128", "v128">("v128", simd(0xf8)),
 } as const;
 
-// ------------------------------------------------------------------------------------------------------------------------------- functions
+// -------------------------------------------------------------------------------------------------------------------------------
+// functions
 
 /** A parameter or local variable. */
 export class Local<T extends ValueType> {
@@ -312,12 +320,20 @@ export class FunctionBuilder {
 
 /** A module of functions over one imported memory, `env.memory`. All functions are exported under their names. */
 export class ModuleBuilder {
-  readonly #functions: { readonly name: string; readonly type: readonly number[]; readonly code: readonly number[] }[] = [];
+  readonly #functions: { readonly name: string; readonly type: readonly number[]; readonly code: readonly number[] }[] =
+    [];
 
-  func<P extends Params>(name: string, params: P, result: ValueType | null, build: (f: FunctionBuilder, params: Locals<P>) => void): void {
+  func<P extends Params>(
+    name: string,
+    params: P,
+    result: ValueType | null,
+    build: (f: FunctionBuilder, params: Locals<P>) => void,
+  ): void {
     const types = Object.values(params);
     const f = new FunctionBuilder(types.length);
-    const locals = Object.fromEntries(Object.entries(params).map(([key, type], i) => [key, new Local(f, type, i)])) as Locals<P>;
+    const locals = Object.fromEntries(
+      Object.entries(params).map(([key, type], i) => [key, new Local(f, type, i)]),
+    ) as Locals<P>;
     build(f, locals);
     // A function that ends without `return` needs no value behind its code: validation sees "unreachable" there.
     if (result) f.emit([0x00]);

@@ -1,6 +1,7 @@
 /**
- * The jobs of attention: keys and values into the cache, and queries over them. A query head is an item of its own where there are many rows; with a few,
- * all query heads that share a key/value head are one item, because reading the cache is what costs.
+ * The jobs of attention: keys and values into the cache, and queries over them. A query head is an item of its own
+ * where there are many rows; with a few, all query heads that share a key/value head are one item, because reading the
+ * cache is what costs.
  *
  * In and out: as jobs.ts says.
  */
@@ -13,14 +14,18 @@ import type { Kernels } from "./kernels.ts";
 import { FLOAT_BYTES, PANEL, PANEL_ROW_BYTES, TILE_ROWS, tilesOf } from "./panel-layout.ts";
 import { forEachPair, packRows, rowTimesPanels, tilesTimesPanel } from "./tiles.ts";
 
-/** Query rows that one item of attention takes: their scores stay in the second-level cache while a head's keys pass by. */
+/**
+ * Query rows that one item of attention takes: their scores stay in the second-level cache while a head's keys pass by.
+ */
 export const ATTENTION_ROWS = 32;
 
 /** Scratch that an item of `attentionMany` takes, `positions` keys in all. */
 export function attentionScratchBytes(positions: number, headDim: number): number {
   const padded = roundUp(positions, PANEL);
   const [rows, dims] = [ATTENTION_ROWS, roundUp(headDim, PANEL)];
-  return FLOAT_BYTES * (rows * padded + TILE_ROWS * padded + rows * headDim + TILE_ROWS * dims * 2 + rows * PANEL + PANEL);
+  return (
+    FLOAT_BYTES * (rows * padded + TILE_ROWS * padded + rows * headDim + TILE_ROWS * dims * 2 + rows * PANEL + PANEL)
+  );
 }
 
 /** Scratch that an item of `attentionFew` takes: scores and results of the queries that share a key/value head. */
@@ -29,9 +34,9 @@ export function attentionFewScratchBytes(positions: number, headDim: number, que
 }
 
 /**
- * Keys and values of `rows` positions from `start` on into the cache. Keys lie in panels of 16 positions, [capacity / 16][head size][16];
- * values in panels of 16 of the head's values, [head size / 16][capacity][16], so that what is read together lies together. Items: `share`
- * key/value heads.
+ * Keys and values of `rows` positions from `start` on into the cache. Keys lie in panels of 16 positions, [capacity /
+ * 16][head size][16]; values in panels of 16 of the head's values, [head size / 16][capacity][16], so that what is read
+ * together lies together. Items: `share` key/value heads.
  */
 export const storeKeysAndValues = defineJob(
   ["keys", "values", "cachedKeys", "cachedValues", "numKvHeads", "headDim", "capacity", "start", "rows", "share"],
@@ -59,7 +64,19 @@ export const storeKeysAndValues = defineJob(
 
 /** Of both attention jobs. `scale` is 1 / sqrt(headDim). */
 const ATTENTION_FIELDS = [
-  ...(["out", "q", "keys", "values", "numHeads", "numKvHeads", "headDim", "capacity", "start", "rows", "scale"] as const),
+  ...([
+    "out",
+    "q",
+    "keys",
+    "values",
+    "numHeads",
+    "numKvHeads",
+    "headDim",
+    "capacity",
+    "start",
+    "rows",
+    "scale",
+  ] as const),
 ];
 type AttentionArgs = JobArgs<(typeof ATTENTION_FIELDS)[number]>;
 
@@ -111,8 +128,16 @@ export const attentionMany = defineJob(ATTENTION_FIELDS, ({ kernels, memory, scr
     const seen = a.start + first + t * TILE_ROWS + tileRows;
     const row = (i: number): number => scores + (t * TILE_ROWS + i) * paddedBytes;
     const denominators: number[] = [];
-    for (let i = 0; i < tileRows; i++) denominators.push(kernels.softmax(row(i), seen - tileRows + i + 1, roundUp(seen, LANES), a.scale));
-    const weights = { x: row(0), out: packedScores, inputs: seen, rows: tileRows, stride: paddedBytes, blockSize: SUM_BLOCK };
+    for (let i = 0; i < tileRows; i++)
+      denominators.push(kernels.softmax(row(i), seen - tileRows + i + 1, roundUp(seen, LANES), a.scale));
+    const weights = {
+      x: row(0),
+      out: packedScores,
+      inputs: seen,
+      rows: tileRows,
+      stride: paddedBytes,
+      blockSize: SUM_BLOCK,
+    };
     packRows(kernels, weights, 0);
 
     // The weighted sum of values: a linear layer whose inputs are the positions.
@@ -122,7 +147,11 @@ export const attentionMany = defineJob(ATTENTION_FIELDS, ({ kernels, memory, scr
     };
     for (let panel = 0; panel < dims / PANEL; panel++) {
       const target = result + panel * PANEL_ROW_BYTES;
-      tilesTimesPanel(kernels, { ...weighing, target }, block => values + (panel * a.capacity + block) * PANEL_ROW_BYTES);
+      tilesTimesPanel(
+        kernels,
+        { ...weighing, target },
+        block => values + (panel * a.capacity + block) * PANEL_ROW_BYTES,
+      );
     }
     for (let i = 0; i < tileRows; i++) {
       const target = a.out + (first + t * TILE_ROWS + i) * rowBytes + head * a.headDim * FLOAT_BYTES;
@@ -132,8 +161,8 @@ export const attentionMany = defineJob(ATTENTION_FIELDS, ({ kernels, memory, scr
 });
 
 /**
- * A few rows of all query heads that share a key/value head: the step of decoding. Each piece of the cache is read from memory for the first
- * query, and lies in the processor's cache for the others. Items: key/value heads.
+ * A few rows of all query heads that share a key/value head: the step of decoding. Each piece of the cache is read from
+ * memory for the first query, and lies in the processor's cache for the others. Items: key/value heads.
  */
 export const attentionFew = defineJob(ATTENTION_FIELDS, ({ kernels, memory, scratch }, a) => kvHead => {
   const { keys, values } = kvAddresses(a, kvHead);
@@ -153,7 +182,13 @@ export const attentionFew = defineJob(ATTENTION_FIELDS, ({ kernels, memory, scra
   const valuePanelBytes = a.capacity * PANEL_ROW_BYTES;
 
   forEachPair(0, paddedBytes / PANEL_ROW_BYTES, (panel, panels) => {
-    const scoring = { panels, weights: keys + panel * keyPanelBytes, stride, panelBytes: keyPanelBytes, inputs: a.headDim };
+    const scoring = {
+      panels,
+      weights: keys + panel * keyPanelBytes,
+      stride,
+      panelBytes: keyPanelBytes,
+      inputs: a.headDim,
+    };
     for (let i = 0; i < queries; i++) {
       const out = scores + i * paddedBytes + panel * PANEL_ROW_BYTES;
       rowTimesPanels(kernels, "F32", { ...scoring, x: rowOf(a.q, i), out });
@@ -169,11 +204,19 @@ export const attentionFew = defineJob(ATTENTION_FIELDS, ({ kernels, memory, scra
       rowTimesPanels(kernels, "F32", { ...weighing, x: scores + i * paddedBytes, out, inputs: seenBy(i) });
     }
   });
-  for (let i = 0; i < queries; i++) divideRow(kernels, memory, rowOf(a.out, i), results + i * dimsBytes, denominators[i], a.headDim);
+  for (let i = 0; i < queries; i++)
+    divideRow(kernels, memory, rowOf(a.out, i), results + i * dimsBytes, denominators[i], a.headDim);
 });
 
 /** Rows of a head lie beside those of others, so a size that is no multiple of 4 must not be written in vectors. */
-function divideRow(kernels: Kernels, memory: WebAssembly.Memory, out: number, x: number, denominator: number, size: number): void {
+function divideRow(
+  kernels: Kernels,
+  memory: WebAssembly.Memory,
+  out: number,
+  x: number,
+  denominator: number,
+  size: number,
+): void {
   if (size % LANES === 0) return kernels.divide(out, x, denominator, size / LANES);
   const floats = floatsUpTo(memory, Math.max(out, x) + size * FLOAT_BYTES);
   for (let d = 0; d < size; d++) floats[out / FLOAT_BYTES + d] = floats[x / FLOAT_BYTES + d] / denominator;

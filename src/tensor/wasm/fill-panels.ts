@@ -1,8 +1,9 @@
 /**
- * The job that fills panels of quantised weights at load, out of rows of a checkpoint: quantised on the way, or as they were saved.
+ * The job that fills panels of quantised weights at load, out of rows of a checkpoint: quantised on the way, or as they
+ * were saved.
  *
- * In: sixteen rows for each item. Out: a panel, as panel-layout.ts describes it. Whole blocks are the kernels' work; a shorter last block, which no
- * published shape has, goes by way of the readable definition.
+ * In: sixteen rows for each item. Out: a panel, as panel-layout.ts describes it. Whole blocks are the kernels' work; a
+ * shorter last block, which no published shape has, goes by way of the readable definition.
  */
 
 import type { WeightDtype } from "../dtype.ts";
@@ -58,8 +59,8 @@ interface BlockOfRows {
 }
 
 /**
- * `rows`: rows as they are stored, one after the other, 16 for each item; of saved ones `scales` [rows][blocks] and `subScales`
- * [rows][sub-blocks] too. Items: panels.
+ * `rows`: rows as they are stored, one after the other, 16 for each item; of saved ones `scales` [rows][blocks] and
+ * `subScales` [rows][sub-blocks] too. Items: panels.
  */
 export const fillPanel = defineJob(
   ["scheme", "stored", "rows", "panels", "inputs", "scales", "subScales"],
@@ -129,7 +130,10 @@ function fillBlock({ kernels, layout: { scheme }, stored, rows, rowBytes, record
 }
 
 /** The readable way, for a block of fewer than 256 inputs. */
-function fillShortBlock({ layout: { scheme }, stored, rows, rowBytes, count, record }: BlockOfRows, bytes: Uint8Array): void {
+function fillShortBlock(
+  { layout: { scheme }, stored, rows, rowBytes, count, record }: BlockOfRows,
+  bytes: Uint8Array,
+): void {
   const scales = record + scalesOffset(scheme, count);
   const subScales = record + integersBytes(scheme, count);
   bytes.fill(0, record, subScales);
@@ -142,7 +146,8 @@ function fillShortBlock({ layout: { scheme }, stored, rows, rowBytes, count, rec
     } else {
       const weights = widened(stored, bytes.buffer, row, count);
       const subs = new Int8Array(subBlocksOf(count));
-      const scale = scheme === "int8" ? quantiseInto(values, weights, INT8_MAX) : quantiseInt4Into(values, subs, weights);
+      const scale =
+        scheme === "int8" ? quantiseInto(values, weights, INT8_MAX) : quantiseInt4Into(values, subs, weights);
       new Float32Array(bytes.buffer)[scales / FLOAT_BYTES + r] = scale;
       if (scheme === "int4") for (let s = 0; s < subs.length; s++) bytes[subScales + s * PANEL + r] = subs[s];
     }

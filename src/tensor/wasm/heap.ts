@@ -1,8 +1,8 @@
 /**
  * One memory of an engine: a WebAssembly.Memory, and who has which part of it.
  *
- * In: sizes in bytes. Out: byte addresses, and views on them. A memory only grows, and growing kills the views of an unshared one, so views are
- * made here at each use and kept nowhere.
+ * In: sizes in bytes. Out: byte addresses, and views on them. A memory only grows, and growing kills the views of an
+ * unshared one, so views are made here at each use and kept nowhere.
  */
 
 import { MemoryError } from "../memory-error.ts";
@@ -54,7 +54,10 @@ export class Heap {
     this.#memory = undefined;
   }
 
-  /** An address with room for so many bytes, not cleared. Throws RangeError with both numbers where the memory cannot hold them. */
+  /**
+   * An address with room for so many bytes, not cleared. Throws RangeError with both numbers where the memory cannot
+   * hold them.
+   */
   allocate(bytes: number): number {
     const size = roundUp(Math.max(bytes, 1), ALIGNMENT);
     const index = this.#free.findIndex(block => block.bytes >= size);

@@ -1,19 +1,33 @@
 /**
- * Kernels of the linear layer over quantised weights: exact sums of 16-bit products inside a block of 256 inputs, float32 between the blocks
- * (tensor/quantised.ts is the readable twin).
+ * Kernels of the linear layer over quantised weights: exact sums of 16-bit products inside a block of 256 inputs,
+ * float32 between the blocks (tensor/quantised.ts is the readable twin).
  *
- * Weights lie in panels of 16 outputs, block by block, as panel-layout.ts says. Inputs go in pairs, because `i32x4.dot_i16x8_s` adds two products. A
- * load of eight bytes of int8 widens to four outputs' pairs; of int4 two shifts of 16 bytes give them.
+ * Weights lie in panels of 16 outputs, block by block, as panel-layout.ts says. Inputs go in pairs, because
+ * `i32x4.dot_i16x8_s` adds two products. A load of eight bytes of int8 widens to four outputs' pairs; of int4 two
+ * shifts of 16 bytes give them.
  *
- * Activations are 16-bit rows. Of many rows they are packed in tiles of four: [blocks][rows / 4][pairs of the block][4 rows][2].
+ * Activations are 16-bit rows. Of many rows they are packed in tiles of four: [blocks][rows / 4][pairs of the block][4
+ * rows][2].
  *
- * For many rows a block of a panel is expanded to 16 bits, sub-scales multiplied in, into a scratch of 8 KiB that serves all row tiles, and the two
- * schemes differ in nothing else. For one row int4 is multiplied as it is, and each sub-block's sum by its sub-scale: the integers are the same.
+ * For many rows a block of a panel is expanded to 16 bits, sub-scales multiplied in, into a scratch of 8 KiB that
+ * serves all row tiles, and the two schemes differ in nothing else. For one row int4 is multiplied as it is, and each
+ * sub-block's sum by its sub-scale: the integers are the same.
  */
 
 import { SUB_BLOCK } from "../quantised.ts";
 import { SUM_BLOCK } from "../reference.ts";
-import { type FunctionBuilder, f32x4, type I32, i16x8, i32, i32x4, type Local, type ModuleBuilder, type V128, v128 } from "./assembler.ts";
+import {
+  type FunctionBuilder,
+  f32x4,
+  type I32,
+  i16x8,
+  i32,
+  i32x4,
+  type Local,
+  type ModuleBuilder,
+  type V128,
+  v128,
+} from "./assembler.ts";
 import {
   emitTiles,
   PANEL_VECTORS,
@@ -34,13 +48,17 @@ const SUB_BLOCK_PAIRS = SUB_BLOCK / 2;
 /** Of one pair of inputs of a panel. */
 const INT8_PAIR_BYTES = PANEL * 2;
 const INT4_PAIR_BYTES = PANEL;
-/** Pairs of one turn of the loop over one row of int8. Share of what plain reading reaches: 2 or 4 pairs 0.78, 8 pairs 0.86, 16 pairs 0.90. */
+/**
+ * Pairs of one turn of the loop over one row of int8. Share of what plain reading reaches: 2 or 4 pairs 0.78, 8 pairs
+ * 0.86, 16 pairs 0.90.
+ */
 const ROW_UNROLL = 16;
 /** The same of int4; a whole sub-block has 16. */
 const INT4_UNROLL = 8;
 /**
- * int4 needs as many instructions for a byte as memory takes time for it, so the processor looks too few bytes ahead: it is told of each line when it is
- * so far away. 1.16 times the speed on one thread; 1 and 4 KiB bring as much, 512 bytes and 8 KiB less. int8 gains nothing by it.
+ * int4 needs as many instructions for a byte as memory takes time for it, so the processor looks too few bytes ahead:
+ * it is told of each line when it is so far away. 1.16 times the speed on one thread; 1 and 4 KiB bring as much, 512
+ * bytes and 8 KiB less. int8 gains nothing by it.
  */
 export const READ_AHEAD_BYTES = 2048;
 /** Pairs of int4 in a cache line. */
@@ -59,14 +77,19 @@ export function addIntegerKernels(module: ModuleBuilder): void {
   }
 }
 
-/** Sub-scales of 16 outputs, 8 bits each, from `pointer` on, as 16-bit integers that stand twice, for both inputs of a pair. */
+/**
+ * Sub-scales of 16 outputs, 8 bits each, from `pointer` on, as 16-bit integers that stand twice, for both inputs of a
+ * pair.
+ */
 function subScalePairs(pointer: I32, halves: readonly Local<"v128">[]): V128[] {
-  const twice = (first: number): number[] => [0, 1, 2, 3].flatMap(i => [0, 1, 0, 1].map(byte => 2 * (first + i) + byte));
+  const twice = (first: number): number[] =>
+    [0, 1, 2, 3].flatMap(i => [0, 1, 0, 1].map(byte => 2 * (first + i) + byte));
   for (const [i, half] of halves.entries()) half.set(v128.load8x8S(pointer, 8 * i));
   return halves.flatMap(({ get }) => [v128.shuffle(get, get, twice(0)), v128.shuffle(get, get, twice(4))]);
 }
 
-// ------------------------------------------------------------------------------------------------------------------------------- many rows
+// -------------------------------------------------------------------------------------------------------------------------------
+// many rows
 
 /** expand_int8: `pairs` of a panel to 16 bits. */
 function addExpandInt8(module: ModuleBuilder): void {
@@ -101,7 +124,10 @@ function addExpandInt4(module: ModuleBuilder): void {
   });
 }
 
-/** Runs `body` for each sub-block of `pairs`, which is counted down to 0; `left` holds the pairs of the sub-block, 16 or fewer in the last. */
+/**
+ * Runs `body` for each sub-block of `pairs`, which is counted down to 0; `left` holds the pairs of the sub-block, 16 or
+ * fewer in the last.
+ */
 function forEachSubBlock(f: FunctionBuilder, pairs: Local<"i32">, body: (left: Local<"i32">) => void): void {
   const left = f.local("i32");
   const count = f.local("i32", unitsOf(i32.add(pairs.get, i32.const(SUB_BLOCK_PAIRS - 1)), SUB_BLOCK_PAIRS));
@@ -113,43 +139,59 @@ function forEachSubBlock(f: FunctionBuilder, pairs: Local<"i32">, body: (left: L
 }
 
 /**
- * tile_integer: packed rows [tiles][pairs][4][2] times expanded weights [pairs][16][2] -> integer sums [tiles * 4][16]. pairs at least 1. The inner
- * loop is the float32 tile's, one dot and one addition where that has a product and an addition, for two inputs instead of one.
+ * tile_integer: packed rows [tiles][pairs][4][2] times expanded weights [pairs][16][2] -> integer sums [tiles * 4][16].
+ * pairs at least 1. The inner loop is the float32 tile's, one dot and one addition where that has a product and an
+ * addition, for two inputs instead of one.
  */
 function addTile(module: ModuleBuilder): void {
-  module.func("tile_integer", { packed: "i32", weights: "i32", out: "i32", pairs: "i32", tiles: "i32" }, null, (f, p) => {
-    const zero = f.local("v128", i32x4.const(0));
-    emitTiles(
-      f,
-      { packed: p.packed, weights: p.weights, steps: p.pairs, tiles: p.tiles },
-      PANEL_ROW_BYTES,
-      zero,
-      (sum, x, weights) => i32x4.add(sum, i32x4.dot(x, weights)),
-      (sums, half) =>
-        sums.forEach(([s0, s1], row) => {
-          f.storeVectors(p.out.get, [s0.get, s1.get], half + row * PANEL_ROW_BYTES);
-        }),
-      () => f.advance(p.out, TILE_ROWS * PANEL_ROW_BYTES),
-    );
-  });
+  module.func(
+    "tile_integer",
+    { packed: "i32", weights: "i32", out: "i32", pairs: "i32", tiles: "i32" },
+    null,
+    (f, p) => {
+      const zero = f.local("v128", i32x4.const(0));
+      emitTiles(
+        f,
+        { packed: p.packed, weights: p.weights, steps: p.pairs, tiles: p.tiles },
+        PANEL_ROW_BYTES,
+        zero,
+        (sum, x, weights) => i32x4.add(sum, i32x4.dot(x, weights)),
+        (sums, half) =>
+          sums.forEach(([s0, s1], row) => {
+            f.storeVectors(p.out.get, [s0.get, s1.get], half + row * PANEL_ROW_BYTES);
+          }),
+        () => f.advance(p.out, TILE_ROWS * PANEL_ROW_BYTES),
+      );
+    },
+  );
 }
 
-/** store_scaled, add_scaled: integer sums [rows][16], as float32 times the 16 `scales`, to rows of 16 that lie `outStride` bytes apart. */
+/**
+ * store_scaled, add_scaled: integer sums [rows][16], as float32 times the 16 `scales`, to rows of 16 that lie
+ * `outStride` bytes apart.
+ */
 function addScaled(module: ModuleBuilder, what: "store" | "add"): void {
-  module.func(`${what}_scaled`, { out: "i32", outStride: "i32", sums: "i32", rows: "i32", scales: "i32" }, null, (f, p) => {
-    const scales = Array.from({ length: PANEL_VECTORS }, (_, j) => f.local("v128", v128.load(p.scales.get, VECTOR_BYTES * j)));
-    const zero = f.local("v128", f32x4.const(0));
-    f.repeat(p.rows, () => {
-      scales.forEach((scale, j) => {
-        const scaled = f32x4.mul(f32x4.convert(v128.load(p.sums.get, VECTOR_BYTES * j)), scale.get);
-        // The first is added too, to 0: a scale of -0 would else leave its sign.
-        const value = f32x4.add(what === "store" ? zero.get : v128.load(p.out.get, VECTOR_BYTES * j), scaled);
-        f.storeV128(p.out.get, value, VECTOR_BYTES * j);
+  module.func(
+    `${what}_scaled`,
+    { out: "i32", outStride: "i32", sums: "i32", rows: "i32", scales: "i32" },
+    null,
+    (f, p) => {
+      const scales = Array.from({ length: PANEL_VECTORS }, (_, j) =>
+        f.local("v128", v128.load(p.scales.get, VECTOR_BYTES * j)),
+      );
+      const zero = f.local("v128", f32x4.const(0));
+      f.repeat(p.rows, () => {
+        scales.forEach((scale, j) => {
+          const scaled = f32x4.mul(f32x4.convert(v128.load(p.sums.get, VECTOR_BYTES * j)), scale.get);
+          // The first is added too, to 0: a scale of -0 would else leave its sign.
+          const value = f32x4.add(what === "store" ? zero.get : v128.load(p.out.get, VECTOR_BYTES * j), scaled);
+          f.storeV128(p.out.get, value, VECTOR_BYTES * j);
+        });
+        f.advance(p.out, p.outStride.get);
+        f.advance(p.sums, PANEL_ROW_BYTES);
       });
-      f.advance(p.out, p.outStride.get);
-      f.advance(p.sums, PANEL_ROW_BYTES);
-    });
-  });
+    },
+  );
 }
 
 /** scale_rows: rows of 16, `outStride` bytes apart, each times its scale. */
@@ -166,15 +208,24 @@ function addScaleRows(module: ModuleBuilder): void {
   });
 }
 
-// --------------------------------------------------------------------------------------------------------------------------------- one row
+// ---------------------------------------------------------------------------------------------------------------------------------
+// one row
 
-const ROW_PARAMS = { x: "i32", weights: "i32", panelBytes: "i32", pairs: "i32", out: "i32", scale: "i32", subBlockSums: "i32" } as const;
+const ROW_PARAMS = {
+  x: "i32",
+  weights: "i32",
+  panelBytes: "i32",
+  pairs: "i32",
+  out: "i32",
+  scale: "i32",
+  subBlockSums: "i32",
+} as const;
 type RowLocals = { readonly [name in keyof typeof ROW_PARAMS]: Local<"i32"> };
 
 /**
- * row_int8, row2_int8, row_int4, row2_int4: a row of `pairs` 16-bit pairs times one panel or two, `panelBytes` apart -> 16 or 32 outputs, `scale`
- * the address of the row's scale and `subBlockSums`, of int4, that of its sub-blocks' sums. `blockSums` emits what adds a block's integers to `sums`; the
- * pointers go along, to the scales.
+ * row_int8, row2_int8, row_int4, row2_int4: a row of `pairs` 16-bit pairs times one panel or two, `panelBytes` apart ->
+ * 16 or 32 outputs, `scale` the address of the row's scale and `subBlockSums`, of int4, that of its sub-blocks' sums.
+ * `blockSums` emits what adds a block's integers to `sums`; the pointers go along, to the scales.
  */
 function addRow(
   module: ModuleBuilder,
@@ -195,7 +246,10 @@ function addRow(
     const isFirst = f.local("i32", i32.const(1));
     const [blocks, inBlock] = [f.local("i32"), f.local("i32")];
     const scaled = (i: number): V128 =>
-      f32x4.mul(f32x4.convert(sums[i].get), v128.load(sources[Math.floor(i / PANEL_VECTORS)].get, VECTOR_BYTES * (i % PANEL_VECTORS)));
+      f32x4.mul(
+        f32x4.convert(sums[i].get),
+        v128.load(sources[Math.floor(i / PANEL_VECTORS)].get, VECTOR_BYTES * (i % PANEL_VECTORS)),
+      );
     blocks.set(unitsOf(i32.add(p.pairs.get, i32.const(BLOCK_PAIRS - 1)), BLOCK_PAIRS));
     f.repeat(blocks, () => {
       inBlock.set(i32.select(i32.ltU(p.pairs.get, i32.const(BLOCK_PAIRS)), p.pairs.get, i32.const(BLOCK_PAIRS)));
@@ -222,7 +276,10 @@ function addRowInt8(module: ModuleBuilder, panels: 1 | 2): void {
     const step = (k: number): void => {
       splat.set(v128.load32Splat(x.get, PAIR_BYTES * k));
       sums.forEach((sum, i) => {
-        const weights = v128.load8x8S(sources[Math.floor(i / PANEL_VECTORS)].get, k * INT8_PAIR_BYTES + 8 * (i % PANEL_VECTORS));
+        const weights = v128.load8x8S(
+          sources[Math.floor(i / PANEL_VECTORS)].get,
+          k * INT8_PAIR_BYTES + 8 * (i % PANEL_VECTORS),
+        );
         sum.set(i32x4.add(sum.get, i32x4.dot(splat.get, weights)));
       });
     };
@@ -235,10 +292,11 @@ function addRowInt8(module: ModuleBuilder, panels: 1 | 2): void {
 }
 
 /**
- * Of four 4-bit integers in a lane the first three have 8 added and are masked where they stand, so that their sums come out 1, 16 and 256 times too
- * large and with 8 times the activations' sum in them; sums begin with that taken off, and the factor is shifted out of the whole sub-block's at its
- * end. Four instructions give the pairs of 16 outputs, where shifting each of them to its place takes seven. Nothing overflows: the largest is 256 * 8 *
- * 32 * 32767 = 2^31 - 2^16, and what is in between may wrap around.
+ * Of four 4-bit integers in a lane the first three have 8 added and are masked where they stand, so that their sums
+ * come out 1, 16 and 256 times too large and with 8 times the activations' sum in them; sums begin with that taken off,
+ * and the factor is shifted out of the whole sub-block's at its end. Four instructions give the pairs of 16 outputs,
+ * where shifting each of them to its place takes seven. Nothing overflows: the largest is 256 * 8 * 32 * 32767 = 2^31 -
+ * 2^16, and what is in between may wrap around.
  */
 function addRowInt4(module: ModuleBuilder, panels: 1 | 2): void {
   addRow(module, `row${panels === 1 ? "" : 2}_int4`, panels, (f, p, sources, pairs, sums) => {
@@ -248,7 +306,9 @@ function addRowInt4(module: ModuleBuilder, panels: 1 | 2): void {
     const ahead = f.local("i32"); // never used: what counts is that the line is on its way
     const zero = f.local("v128", i32x4.const(0));
     // Where the sub-scales begin: behind the block's integers.
-    const subScales = sources.map(source => f.local("i32", i32.add(source.get, i32.shl(pairs.get, i32.const(Math.log2(INT4_PAIR_BYTES))))));
+    const subScales = sources.map(source =>
+      f.local("i32", i32.add(source.get, i32.shl(pairs.get, i32.const(Math.log2(INT4_PAIR_BYTES))))),
+    );
     const step = (k: number): void => {
       splat.set(v128.load32Splat(p.x.get, PAIR_BYTES * k));
       for (const [panel, source] of sources.entries()) {

@@ -1,9 +1,9 @@
 /**
  * A job: work that is cut into items which touch different outputs, so that who does which item cannot change a bit.
  *
- * In: what a thread has at hand, and the job's arguments (addresses and sizes). Out: what it does for an item. The arguments are declared
- * once, as named fields: the caller names them, between threads they travel as numbers in the fields' order, and the job reads them by
- * name again. The same code runs on the main thread and on workers.
+ * In: what a thread has at hand, and the job's arguments (addresses and sizes). Out: what it does for an item. The
+ * arguments are declared once, as named fields: the caller names them, between threads they travel as numbers in the
+ * fields' order, and the job reads them by name again. The same code runs on the main thread and on workers.
  */
 
 import type { Kernels } from "./kernels.ts";
@@ -28,7 +28,10 @@ export interface Job<Field extends string = string> {
 /** Room for so many arguments is in the threads' control block. */
 export const MAX_JOB_FIELDS = 16;
 
-export function defineJob<const Field extends string>(fields: readonly Field[], begin: Job<Field>["begin"]): Job<Field> {
+export function defineJob<const Field extends string>(
+  fields: readonly Field[],
+  begin: Job<Field>["begin"],
+): Job<Field> {
   return { fields, begin };
 }
 
@@ -44,9 +47,9 @@ export function formOf<Form extends WeightForm = WeightForm>(code: number): Form
 }
 
 /**
- * The memory as bytes, at least up to the byte `end`. When one thread has grown a shared memory, another's `memory.buffer` shows it only
- * after V8 has interrupted that thread, which it does at the turn of a loop; until then a write beyond the old end would be lost without
- * a word.
+ * The memory as bytes, at least up to the byte `end`. When one thread has grown a shared memory, another's
+ * `memory.buffer` shows it only after V8 has interrupted that thread, which it does at the turn of a loop; until then a
+ * write beyond the old end would be lost without a word.
  */
 export function bytesUpTo(memory: WebAssembly.Memory, end: number): Uint8Array {
   for (let turns = 0; turns < 1_000_000; turns++) {

@@ -32,7 +32,11 @@ export const JOB_NAMES: readonly JobName[] = Object.keys(JOBS) as JobName[];
 export type ArgsOf<Name extends JobName> = (typeof JOBS)[Name] extends Job<infer Field> ? JobArgs<Field> : never;
 
 /** What a thread does for an item of a job. */
-export function beginJob<Name extends JobName>(name: Name, context: JobContext, args: ArgsOf<Name>): (item: number) => void {
+export function beginJob<Name extends JobName>(
+  name: Name,
+  context: JobContext,
+  args: ArgsOf<Name>,
+): (item: number) => void {
   return (JOBS[name] as Job).begin(context, args);
 }
 

@@ -1,6 +1,6 @@
 /**
- * Code that several kernels share: sums over the lanes of a vector, loops unrolled by hand, and the tile that both linear layers are
- * made of.
+ * Code that several kernels share: sums over the lanes of a vector, loops unrolled by hand, and the tile that both
+ * linear layers are made of.
  *
  * In: a function under construction. Out: instructions appended to it, or expressions.
  */
@@ -14,7 +14,10 @@ export const LANES = 4;
 /** Vectors of 16 outputs. */
 export const PANEL_VECTORS = PANEL / LANES;
 
-/** For shuffles of a vector with itself: its two halves in turn, and the neighbours within each half. Both together meet all lanes. */
+/**
+ * For shuffles of a vector with itself: its two halves in turn, and the neighbours within each half. Both together meet
+ * all lanes.
+ */
 export const SWAP_HALVES: readonly number[] = [8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7];
 export const SWAP_NEIGHBOURS: readonly number[] = [4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11];
 
@@ -46,12 +49,12 @@ export interface TileOperands {
 }
 
 /**
- * For each tile of 4 rows x 16 outputs, in two halves of 8 outputs: 8 vectors of sums that stay in registers, and an inner loop with
- * one splat for each row and no other work. A step of the packed rows is 4 bytes for each row; one of the weights is `weightStride`.
- * Lanes run over outputs, so each output is one ascending chain. At least one step.
+ * For each tile of 4 rows x 16 outputs, in two halves of 8 outputs: 8 vectors of sums that stay in registers, and an
+ * inner loop with one splat for each row and no other work. A step of the packed rows is 4 bytes for each row; one of
+ * the weights is `weightStride`. Lanes run over outputs, so each output is one ascending chain. At least one step.
  *
- * `add` gives a sum with a product added. `storeHalf` stores the sums [row][vector of the half] of the outputs from byte `half` of a
- * row on; `next` moves on by a tile. Unrolling the inner loop: slower on Node 20, no gain on 24.
+ * `add` gives a sum with a product added. `storeHalf` stores the sums [row][vector of the half] of the outputs from
+ * byte `half` of a row on; `next` moves on by a tile. Unrolling the inner loop: slower on Node 20, no gain on 24.
  */
 export function emitTiles(
   f: FunctionBuilder,
@@ -116,7 +119,13 @@ export function panelPointers(f: FunctionBuilder, panels: 1 | 2, weights: I32, p
 }
 
 /** Stores `values`, or adds them to what is there. */
-export function storeOrAdd(f: FunctionBuilder, isFirst: I32, out: I32, first: readonly V128[], more: readonly V128[] = first): void {
+export function storeOrAdd(
+  f: FunctionBuilder,
+  isFirst: I32,
+  out: I32,
+  first: readonly V128[],
+  more: readonly V128[] = first,
+): void {
   f.if(
     isFirst,
     () => f.storeVectors(out, first),

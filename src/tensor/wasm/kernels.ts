@@ -1,8 +1,8 @@
 /**
  * The module of all kernels: bytes, compiled module, and what an instance of it exports.
  *
- * In: a memory, shared or not. Out: functions on pointers (byte addresses in that memory). Row counts, strides and layouts are described at
- * each kernel.
+ * In: a memory, shared or not. Out: functions on pointers (byte addresses in that memory). Row counts, strides and
+ * layouts are described at each kernel.
  */
 
 import type { WeightDtype } from "../dtype.ts";
@@ -21,7 +21,10 @@ type Kernel = (...args: number[]) => void;
 export interface Kernels
   extends Readonly<
     Record<
-      `widen_${"BF16" | "F16"}` | `widen_row_${"BF16" | "F16"}` | `embed_${WeightDtype}` | `row${"" | 2}_${WeightDtype | QuantisedScheme}`,
+      | `widen_${"BF16" | "F16"}`
+      | `widen_row_${"BF16" | "F16"}`
+      | `embed_${WeightDtype}`
+      | `row${"" | 2}_${WeightDtype | QuantisedScheme}`,
       Kernel
     >
   > {

@@ -1,12 +1,15 @@
 /**
- * What the machine could do at most, for a benchmark to hold its figures against: multiply and add in registers alone, of float32 and of 16-bit integers,
- * and reading memory.
+ * What the machine could do at most, for a benchmark to hold its figures against: multiply and add in registers alone,
+ * of float32 and of 16-bit integers, and reading memory.
  */
 
 import { f32x4, i32x4, type ModuleBuilder, v128 } from "./assembler.ts";
 import { LANES, VECTOR_BYTES } from "./kernel-parts.ts";
 
-/** Independent chains of 4 lanes: a product and a sum have a latency of some 8 cycles, and 8 chains were too few to keep three units busy. */
+/**
+ * Independent chains of 4 lanes: a product and a sum have a latency of some 8 cycles, and 8 chains were too few to keep
+ * three units busy.
+ */
 const CHAINS = 12;
 /** Floating-point operations of one round of `limit_multiply_add`. */
 export const MULTIPLY_ADD_FLOPS = CHAINS * LANES * 2;

@@ -1,4 +1,7 @@
-/** The jobs of the linear layer, over weights as a checkpoint stores them and over quantised ones, for many rows and for a few. */
+/**
+ * The jobs of the linear layer, over weights as a checkpoint stores them and over quantised ones, for many rows and for
+ * a few.
+ */
 
 import type { WeightDtype } from "../dtype.ts";
 import { type QuantisedScheme, SUB_BLOCK, subBlocksOf } from "../quantised.ts";
@@ -23,9 +26,9 @@ export const ROW_PANELS = 4;
 /** Scratch of an item over a few rows: outputs of two panels, where the last is not whole. */
 export const FEW_SCRATCH_BYTES: number = 2 * PANEL_ROW_BYTES;
 /**
- * At most so many rows are multiplied one by one: the panels of an item stay in the second-level cache from row to row, while the kernel for
- * many rows first widens each panel. 0.6B, 2 threads, a pass of 3, 6 rows: 110, 180 ms, and 159, 222 through the kernel for many; int8 of 6
- * rows 100 and 128. Attention over the cache takes so few rows together too.
+ * At most so many rows are multiplied one by one: the panels of an item stay in the second-level cache from row to row,
+ * while the kernel for many rows first widens each panel. 0.6B, 2 threads, a pass of 3, 6 rows: 110, 180 ms, and 159,
+ * 222 through the kernel for many; int8 of 6 rows 100 and 128. Attention over the cache takes so few rows together too.
  */
 export const FEW_ROWS = 7;
 
@@ -33,7 +36,10 @@ export const FEW_ROWS = 7;
 export const SUB_BLOCK_BYTES: number = SUB_BLOCK * 2;
 const WIDENED_BYTES = SUM_BLOCK * PANEL_ROW_BYTES;
 
-/** Scratch of an item over many rows: a block of weights, widened or expanded; the sums of a block; the outputs of a panel that is not whole. */
+/**
+ * Scratch of an item over many rows: a block of weights, widened or expanded; the sums of a block; the outputs of a
+ * panel that is not whole.
+ */
 export function manyScratchBytes(rows: number): number {
   return WIDENED_BYTES + 2 * tilesOf(rows) * TILE_ROWS * PANEL_ROW_BYTES;
 }
@@ -50,8 +56,16 @@ interface PanelTarget {
   readonly finish: () => void;
 }
 
-/** A panel with fewer than 16 outputs goes to the scratch and is copied from there, or it would run into the next row. */
-function panelTarget({ memory, scratch }: JobContext, out: number, outputs: number, rows: number, panel: number): PanelTarget {
+/**
+ * A panel with fewer than 16 outputs goes to the scratch and is copied from there, or it would run into the next row.
+ */
+function panelTarget(
+  { memory, scratch }: JobContext,
+  out: number,
+  outputs: number,
+  rows: number,
+  panel: number,
+): PanelTarget {
   const sums = scratch + WIDENED_BYTES;
   const edge = sums + tilesOf(rows) * TILE_ROWS * PANEL_ROW_BYTES;
   const columns = Math.min(PANEL, outputs - panel * PANEL);
@@ -61,14 +75,28 @@ function panelTarget({ memory, scratch }: JobContext, out: number, outputs: numb
   return { block: scratch, sums, target: edge, stride: PANEL_ROW_BYTES, finish };
 }
 
-function copyColumns(memory: WebAssembly.Memory, from: number, to: number, outputs: number, rows: number, columns: number): void {
-  const floats = floatsUpTo(memory, Math.max(from + rows * PANEL_ROW_BYTES, to + ((rows - 1) * outputs + columns) * FLOAT_BYTES));
+function copyColumns(
+  memory: WebAssembly.Memory,
+  from: number,
+  to: number,
+  outputs: number,
+  rows: number,
+  columns: number,
+): void {
+  const floats = floatsUpTo(
+    memory,
+    Math.max(from + rows * PANEL_ROW_BYTES, to + ((rows - 1) * outputs + columns) * FLOAT_BYTES),
+  );
   for (let t = 0; t < rows; t++) {
-    for (let i = 0; i < columns; i++) floats[to / FLOAT_BYTES + t * outputs + i] = floats[from / FLOAT_BYTES + t * PANEL + i];
+    for (let i = 0; i < columns; i++)
+      floats[to / FLOAT_BYTES + t * outputs + i] = floats[from / FLOAT_BYTES + t * PANEL + i];
   }
 }
 
-/** Calls back for an item's panels, two at a time, with where their outputs go: into `out`, or by way of the scratch where the last is not whole. */
+/**
+ * Calls back for an item's panels, two at a time, with where their outputs go: into `out`, or by way of the scratch
+ * where the last is not whole.
+ */
 function forEachRowPanels(
   { memory, scratch }: JobContext,
   outputs: number,
@@ -84,31 +112,38 @@ function forEachRowPanels(
   });
 }
 
-// ------------------------------------------------------------------------------------------------------- weights as they are stored
+// ------------------------------------------------------------------------------------------------------- weights as
+// they are stored
 
 /** Items: panels, each for all rows. Rows of `out` are there in whole tiles. */
-export const linearMany = defineJob(["form", "weights", "inputs", "outputs", "packed", "out", "rows"], (context, args) => {
-  const { weights, inputs, outputs, packed, out, rows } = args;
-  const { kernels } = context;
-  const dtype = formOf<WeightDtype>(args.form);
-  const inputBytes = PANEL * WEIGHT_BYTES[dtype];
-  return panel => {
-    const { block: widened, sums, target, stride, finish } = panelTarget(context, out, outputs, rows, panel);
-    const product = {
-      ...{ packed, tiles: tilesOf(rows), rows, inputs, weightStride: PANEL_ROW_BYTES },
-      ...{ target, targetStride: stride, sums },
+export const linearMany = defineJob(
+  ["form", "weights", "inputs", "outputs", "packed", "out", "rows"],
+  (context, args) => {
+    const { weights, inputs, outputs, packed, out, rows } = args;
+    const { kernels } = context;
+    const dtype = formOf<WeightDtype>(args.form);
+    const inputBytes = PANEL * WEIGHT_BYTES[dtype];
+    return panel => {
+      const { block: widened, sums, target, stride, finish } = panelTarget(context, out, outputs, rows, panel);
+      const product = {
+        ...{ packed, tiles: tilesOf(rows), rows, inputs, weightStride: PANEL_ROW_BYTES },
+        ...{ target, targetStride: stride, sums },
+      };
+      tilesTimesPanel(kernels, product, (block, count) => {
+        const stored = weights + (panel * inputs + block) * inputBytes;
+        if (dtype === "F32") return stored;
+        kernels[`widen_${dtype}`](stored, widened, count);
+        return widened;
+      });
+      finish();
     };
-    tilesTimesPanel(kernels, product, (block, count) => {
-      const stored = weights + (panel * inputs + block) * inputBytes;
-      if (dtype === "F32") return stored;
-      kernels[`widen_${dtype}`](stored, widened, count);
-      return widened;
-    });
-    finish();
-  };
-});
+  },
+);
 
-/** Items: ROW_PANELS panels, for one row after the other: the weights are read from memory for the first, and lie in the cache for the others. */
+/**
+ * Items: ROW_PANELS panels, for one row after the other: the weights are read from memory for the first, and lie in the
+ * cache for the others.
+ */
 export const linearFew = defineJob(["form", "weights", "inputs", "outputs", "x", "out", "rows"], (context, args) => {
   const { weights, inputs, outputs, x, out, rows } = args;
   const dtype = formOf<WeightDtype>(args.form);
@@ -118,14 +153,23 @@ export const linearFew = defineJob(["form", "weights", "inputs", "outputs", "x",
     for (let t = 0; t < rows; t++) {
       const row = x + t * inputs * FLOAT_BYTES;
       forEachRowPanels(context, outputs, out + t * outputs * FLOAT_BYTES, item, (panel, panels, target) => {
-        const operands = { panels, x: row, weights: weights + panel * panelBytes, stride, panelBytes, out: target, inputs };
+        const operands = {
+          panels,
+          x: row,
+          weights: weights + panel * panelBytes,
+          stride,
+          panelBytes,
+          out: target,
+          inputs,
+        };
         rowTimesPanels(context.kernels, dtype, operands);
       });
     }
   };
 });
 
-// ------------------------------------------------------------------------------------------------------------------ quantised weights
+// ------------------------------------------------------------------------------------------------------------------
+// quantised weights
 
 /** Rows of activations to 16-bit integers and their scales. `inputs` is a multiple of 8. Items: `share` rows. */
 export const quantiseRows = defineJob(["x", "out", "scales", "inputs", "rows", "share"], ({ kernels }, args) => {
@@ -138,41 +182,58 @@ export const quantiseRows = defineJob(["x", "out", "scales", "inputs", "rows", "
 });
 
 /** As linearMany, over rows of 16-bit integers; `rowScales`: the rows' scales. */
-export const integerMany = defineJob(["form", "weights", "inputs", "outputs", "packed", "rowScales", "out", "rows"], (context, args) => {
-  const { weights, inputs, outputs, packed, rowScales, out, rows } = args;
-  const { kernels } = context;
-  const { scheme, recordBytes, panelBytes } = panelLayout(formOf<QuantisedScheme>(args.form), inputs);
-  const tiles = tilesOf(rows);
-  return panel => {
-    const { block: expanded, sums, target, stride, finish } = panelTarget(context, out, outputs, rows, panel);
-    for (let block = 0; block * SUM_BLOCK < inputs; block++) {
-      const count = Math.min(SUM_BLOCK, inputs - block * SUM_BLOCK);
-      const pairs = pairsOf(count);
-      const record = weights + panel * panelBytes + block * recordBytes;
-      if (scheme === "int8") kernels.expand_int8(record, expanded, pairs);
-      else kernels.expand_int4(record, record + integersBytes(scheme, count), expanded, pairs);
-      kernels.tile_integer(packed + TILE_ROWS * 4 * block * pairsOf(SUM_BLOCK) * tiles, expanded, sums, pairs, tiles);
-      const scaled = block === 0 ? kernels.store_scaled : kernels.add_scaled;
-      scaled(target, stride, sums, rows, record + scalesOffset(scheme, count));
-    }
-    kernels.scale_rows(target, stride, rowScales, rows);
-    finish();
-  };
-});
+export const integerMany = defineJob(
+  ["form", "weights", "inputs", "outputs", "packed", "rowScales", "out", "rows"],
+  (context, args) => {
+    const { weights, inputs, outputs, packed, rowScales, out, rows } = args;
+    const { kernels } = context;
+    const { scheme, recordBytes, panelBytes } = panelLayout(formOf<QuantisedScheme>(args.form), inputs);
+    const tiles = tilesOf(rows);
+    return panel => {
+      const { block: expanded, sums, target, stride, finish } = panelTarget(context, out, outputs, rows, panel);
+      for (let block = 0; block * SUM_BLOCK < inputs; block++) {
+        const count = Math.min(SUM_BLOCK, inputs - block * SUM_BLOCK);
+        const pairs = pairsOf(count);
+        const record = weights + panel * panelBytes + block * recordBytes;
+        if (scheme === "int8") kernels.expand_int8(record, expanded, pairs);
+        else kernels.expand_int4(record, record + integersBytes(scheme, count), expanded, pairs);
+        kernels.tile_integer(packed + TILE_ROWS * 4 * block * pairsOf(SUM_BLOCK) * tiles, expanded, sums, pairs, tiles);
+        const scaled = block === 0 ? kernels.store_scaled : kernels.add_scaled;
+        scaled(target, stride, sums, rows, record + scalesOffset(scheme, count));
+      }
+      kernels.scale_rows(target, stride, rowScales, rows);
+      finish();
+    };
+  },
+);
 
-/** As linearFew, over rows of 16-bit integers, with zeros to whole sub-blocks; `sums`: of int4 those of their sub-blocks. */
-export const integerFew = defineJob(["form", "weights", "inputs", "outputs", "x", "rowScales", "sums", "out", "rows"], (context, args) => {
-  const { weights, inputs, outputs, x, rowScales, sums, out, rows } = args;
-  const { scheme, panelBytes } = panelLayout(formOf<QuantisedScheme>(args.form), inputs);
-  const subBlocks = subBlocksOf(inputs);
-  return item => {
-    for (let t = 0; t < rows; t++) {
-      const row = x + t * subBlocks * SUB_BLOCK_BYTES;
-      const rowSums = sums + t * subBlocks * 4;
-      forEachRowPanels(context, outputs, out + t * outputs * FLOAT_BYTES, item, (panel, panels, target) => {
-        const kernel = context.kernels[`row${panels === 2 ? 2 : ""}_${scheme}`];
-        kernel(row, weights + panel * panelBytes, panelBytes, pairsOf(inputs), target, rowScales + t * FLOAT_BYTES, rowSums);
-      });
-    }
-  };
-});
+/**
+ * As linearFew, over rows of 16-bit integers, with zeros to whole sub-blocks; `sums`: of int4 those of their
+ * sub-blocks.
+ */
+export const integerFew = defineJob(
+  ["form", "weights", "inputs", "outputs", "x", "rowScales", "sums", "out", "rows"],
+  (context, args) => {
+    const { weights, inputs, outputs, x, rowScales, sums, out, rows } = args;
+    const { scheme, panelBytes } = panelLayout(formOf<QuantisedScheme>(args.form), inputs);
+    const subBlocks = subBlocksOf(inputs);
+    return item => {
+      for (let t = 0; t < rows; t++) {
+        const row = x + t * subBlocks * SUB_BLOCK_BYTES;
+        const rowSums = sums + t * subBlocks * 4;
+        forEachRowPanels(context, outputs, out + t * outputs * FLOAT_BYTES, item, (panel, panels, target) => {
+          const kernel = context.kernels[`row${panels === 2 ? 2 : ""}_${scheme}`];
+          kernel(
+            row,
+            weights + panel * panelBytes,
+            panelBytes,
+            pairsOf(inputs),
+            target,
+            rowScales + t * FLOAT_BYTES,
+            rowSums,
+          );
+        });
+      }
+    };
+  },
+);

@@ -1,12 +1,13 @@
 /**
  * Kernels of the linear layer: y = x W^T, for many rows and for one.
  *
- * Weights lie in *panels* of 16 outputs, input by input: [outputs / 16][inputs][16], in the checkpoint's own dtype. Activations of many rows
- * are *packed* in tiles of four rows, block by block of SUM_BLOCK inputs: [blocks][rows / 4][inputs of the block][4]. A panel's block is widened to
- * float32 into a scratch that stays in the first-level cache (16 KiB) and serves all row tiles.
+ * Weights lie in *panels* of 16 outputs, input by input: [outputs / 16][inputs][16], in the checkpoint's own dtype.
+ * Activations of many rows are *packed* in tiles of four rows, block by block of SUM_BLOCK inputs: [blocks][rows /
+ * 4][inputs of the block][4]. A panel's block is widened to float32 into a scratch that stays in the first-level cache
+ * (16 KiB) and serves all row tiles.
  *
- * The tile is kernel-parts.ts's. It only stores; blocks after the first go to a scratch and are added by a second small kernel. Adding in the tile's own epilogue
- *    keeps V8 from widening the loop to 256 bits (half the speed under --wide).
+ * The tile is kernel-parts.ts's. It only stores; blocks after the first go to a scratch and are added by a second small
+ * kernel. Adding in the tile's own epilogue keeps V8 from widening the loop to 256 bits (half the speed under --wide).
  */
 
 import type { WeightDtype } from "../dtype.ts";
@@ -36,7 +37,10 @@ import {
 } from "./kernel-parts.ts";
 import { FLOAT_BYTES, PANEL, PANEL_ROW_BYTES, TILE_ROWS, WEIGHT_BYTES } from "./panel-layout.ts";
 
-/** Inputs of one turn of the loop over one row. Fewer loop instructions let the processor prefetch further; see addRow for figures. */
+/**
+ * Inputs of one turn of the loop over one row. Fewer loop instructions let the processor prefetch further; see addRow
+ * for figures.
+ */
 const ROW_UNROLL = 8;
 
 export function addLinearKernels(module: ModuleBuilder): void {
@@ -54,7 +58,8 @@ export function addLinearKernels(module: ModuleBuilder): void {
   }
 }
 
-// --------------------------------------------------------------------------------------------------------------------------------- widening
+// ---------------------------------------------------------------------------------------------------------------------------------
+// widening
 
 /** The 16 weights of one input, from `pointer` on, as float32 in the order of outputs; each call may be used once. */
 class Widening {
@@ -99,7 +104,10 @@ class Widening {
     }
   }
 
-  /** Exponent and fraction in float32's place are the value times 2^-112, denormals included; infinity and NaN keep their exponent instead. */
+  /**
+   * Exponent and fraction in float32's place are the value times 2^-112, denormals included; infinity and NaN keep
+   * their exponent instead.
+   */
   #widenF16(raw: V128): V128 {
     const [, magnitudeMask, exponentMask, signMask, infinity, scale] = this.#constants.map(c => c.get);
     this.#low.set(raw);
@@ -125,14 +133,19 @@ function addWiden(module: ModuleBuilder, dtype: "BF16" | "F16"): void {
 
 /** widen_row_*: `vectors` of eight weights of a row, as a checkpoint has them, to float32. */
 function addWidenRow(module: ModuleBuilder, dtype: "BF16" | "F16"): void {
-  module.func(`widen_row_${dtype}`, { weights: "i32", out: "i32", vectors: "i32" }, null, (f, { weights, out, vectors }) => {
-    const widening = new Widening(f, dtype);
-    f.repeat(vectors, () => {
-      widening.inOrder(weights.get, (i, value) => f.storeV128(out.get, value, VECTOR_BYTES * i));
-      f.advance(weights, VECTOR_BYTES);
-      f.advance(out, 2 * VECTOR_BYTES);
-    });
-  });
+  module.func(
+    `widen_row_${dtype}`,
+    { weights: "i32", out: "i32", vectors: "i32" },
+    null,
+    (f, { weights, out, vectors }) => {
+      const widening = new Widening(f, dtype);
+      f.repeat(vectors, () => {
+        widening.inOrder(weights.get, (i, value) => f.storeV128(out.get, value, VECTOR_BYTES * i));
+        f.advance(weights, VECTOR_BYTES);
+        f.advance(out, 2 * VECTOR_BYTES);
+      });
+    },
+  );
 }
 
 /** embed_*: one row of a matrix in panels, widened: `weights` points at its first weight, `count` inputs. */
@@ -162,9 +175,13 @@ function widenOne(f: FunctionBuilder, dtype: WeightDtype, pointer: I32, bits: Lo
   return value.get;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------- packing
+// ----------------------------------------------------------------------------------------------------------------------------------
+// packing
 
-/** pack: four rows, `count` values each, to [count][4]. A missing row is given as a repetition of another; what comes of it is not read. */
+/**
+ * pack: four rows, `count` values each, to [count][4]. A missing row is given as a repetition of another; what comes of
+ * it is not read.
+ */
 function addPack(module: ModuleBuilder): void {
   const params = { row0: "i32", row1: "i32", row2: "i32", row3: "i32", out: "i32", count: "i32" } as const;
   module.func("pack", params, null, (f, { row0, row1, row2, row3, out, count }) => {
@@ -189,24 +206,40 @@ function addPack(module: ModuleBuilder): void {
 }
 
 /** The columns of four rows of four. */
-function transpose(rows: readonly Local<"v128">[], low: readonly Local<"v128">[], high: readonly Local<"v128">[]): V128[] {
+function transpose(
+  rows: readonly Local<"v128">[],
+  low: readonly Local<"v128">[],
+  high: readonly Local<"v128">[],
+): V128[] {
   const words = (...indices: number[]): number[] => indices.flatMap(i => [4 * i, 4 * i + 1, 4 * i + 2, 4 * i + 3]);
   for (const half of [0, 1]) {
     const [a, b] = [rows[2 * half].get, rows[2 * half + 1].get];
     low[half].set(v128.shuffle(a, b, words(0, 4, 1, 5)));
     high[half].set(v128.shuffle(a, b, words(2, 6, 3, 7)));
   }
-  return [low, high].flatMap(([a, b]) => [v128.shuffle(a.get, b.get, words(0, 1, 4, 5)), v128.shuffle(a.get, b.get, words(2, 3, 6, 7))]);
+  return [low, high].flatMap(([a, b]) => [
+    v128.shuffle(a.get, b.get, words(0, 1, 4, 5)),
+    v128.shuffle(a.get, b.get, words(2, 3, 6, 7)),
+  ]);
 }
 
-// ------------------------------------------------------------------------------------------------------------------------------- many rows
+// -------------------------------------------------------------------------------------------------------------------------------
+// many rows
 
 /**
- * tile: packed rows [tiles][count][4] times float32 weights of 16 outputs, each `weightStride` bytes after the one before -> out, 16 outputs
- * for each row, rows `outStride` bytes apart, four rows for each tile. count at least 1.
+ * tile: packed rows [tiles][count][4] times float32 weights of 16 outputs, each `weightStride` bytes after the one
+ * before -> out, 16 outputs for each row, rows `outStride` bytes apart, four rows for each tile. count at least 1.
  */
 function addTile(module: ModuleBuilder): void {
-  const params = { packed: "i32", weights: "i32", weightStride: "i32", out: "i32", outStride: "i32", count: "i32", tiles: "i32" } as const;
+  const params = {
+    packed: "i32",
+    weights: "i32",
+    weightStride: "i32",
+    out: "i32",
+    outStride: "i32",
+    count: "i32",
+    tiles: "i32",
+  } as const;
   module.func("tile", params, null, (f, { packed, weights, weightStride, out, outStride, count, tiles }) => {
     const zero = f.local("v128", f32x4.const(0));
     const row = f.local("i32");
@@ -230,29 +263,44 @@ function addTile(module: ModuleBuilder): void {
 
 /** add_panel: adds [rows][16] to rows of 16 that lie `outStride` bytes apart. */
 function addAddPanel(module: ModuleBuilder): void {
-  module.func("add_panel", { out: "i32", outStride: "i32", values: "i32", rows: "i32" }, null, (f, { out, outStride, values, rows }) => {
-    f.repeat(rows, () => {
-      for (let i = 0; i < PANEL_ROW_BYTES; i += VECTOR_BYTES)
-        f.storeV128(out.get, f32x4.add(v128.load(out.get, i), v128.load(values.get, i)), i);
-      f.advance(out, outStride.get);
-      f.advance(values, PANEL_ROW_BYTES);
-    });
-  });
+  module.func(
+    "add_panel",
+    { out: "i32", outStride: "i32", values: "i32", rows: "i32" },
+    null,
+    (f, { out, outStride, values, rows }) => {
+      f.repeat(rows, () => {
+        for (let i = 0; i < PANEL_ROW_BYTES; i += VECTOR_BYTES)
+          f.storeV128(out.get, f32x4.add(v128.load(out.get, i), v128.load(values.get, i)), i);
+        f.advance(out, outStride.get);
+        f.advance(values, PANEL_ROW_BYTES);
+      });
+    },
+  );
 }
 
-// --------------------------------------------------------------------------------------------------------------------------------- one row
+// ---------------------------------------------------------------------------------------------------------------------------------
+// one row
 
 /**
- * row_*: one row of x, `count` inputs of a block, times a panel -> 16 sums. `first`: they are stored; else added to what is there. float32
- * weights lie `stride` bytes apart (a panel's 64, or a row of the value cache).
+ * row_*: one row of x, `count` inputs of a block, times a panel -> 16 sums. `first`: they are stored; else added to
+ * what is there. float32 weights lie `stride` bytes apart (a panel's 64, or a row of the value cache).
  *
- * row2_*: the same for two panels, `panelBytes` apart, into 32 sums. One row's step waits for memory, and how far the processor looks ahead is a
- * number of instructions, so each one less in the loop is speed. Share of what plain reading reaches in the same run (one thread, Sapphire Rapids):
- * one panel 0.55, two panels 0.85, two panels and eight inputs a turn 0.90. Before 16-bit weights were interleaved (two 8-byte loads for each
- * 8 weights instead of one vector that is split), two panels reached 0.70.
+ * row2_*: the same for two panels, `panelBytes` apart, into 32 sums. One row's step waits for memory, and how far the
+ * processor looks ahead is a number of instructions, so each one less in the loop is speed. Share of what plain reading
+ * reaches in the same run (one thread, Sapphire Rapids): one panel 0.55, two panels 0.85, two panels and eight inputs a
+ * turn 0.90. Before 16-bit weights were interleaved (two 8-byte loads for each 8 weights instead of one vector that is
+ * split), two panels reached 0.70.
  */
 function addRow(module: ModuleBuilder, dtype: WeightDtype, panels: 1 | 2): void {
-  const params = { x: "i32", weights: "i32", stride: "i32", out: "i32", count: "i32", first: "i32", panelBytes: "i32" } as const;
+  const params = {
+    x: "i32",
+    weights: "i32",
+    stride: "i32",
+    out: "i32",
+    count: "i32",
+    first: "i32",
+    panelBytes: "i32",
+  } as const;
   module.func(`row${panels === 1 ? "" : panels}_${dtype}`, params, null, (f, p) => {
     const sums = Array.from({ length: PANEL_VECTORS * panels }, () => f.local("v128", f32x4.const(0)));
     const splat = f.local("v128");

@@ -1,8 +1,9 @@
 /**
  * The linear layer and the embedding of the fast engine: how a product with a matrix is cut into jobs.
  *
- * In: a matrix, and addresses of activations in the matrix's own memory. Out: the outputs, in that memory. A few rows are multiplied one by
- * one; more are packed in tiles. Over quantised weights rows become 16-bit integers first, each with a scale.
+ * In: a matrix, and addresses of activations in the matrix's own memory. Out: the outputs, in that memory. A few rows
+ * are multiplied one by one; more are packed in tiles. Over quantised weights rows become 16-bit integers first, each
+ * with a scale.
  */
 
 import { ACTIVATION_MAX, type QuantisedScheme, quantiseInto, subBlocksOf } from "../quantised.ts";
@@ -32,21 +33,36 @@ export function linear(pool: ThreadPool, matrix: WasmMatrix, out: number, x: num
   const { form, memory, shape, address: weights } = matrix;
   const [outputs, inputs] = shape;
   if (isQuantised(form))
-    return rows <= FEW_ROWS ? integerFew(pool, matrix, form, out, x, rows) : integerMany(pool, matrix, form, out, x, rows);
+    return rows <= FEW_ROWS
+      ? integerFew(pool, matrix, form, out, x, rows)
+      : integerMany(pool, matrix, form, out, x, rows);
   const panels = Math.ceil(outputs / PANEL);
   const args = { form: formCode(form), weights, inputs, outputs, out, rows };
-  if (rows <= FEW_ROWS) return pool.run(memory, "linearFew", { ...args, x }, Math.ceil(panels / ROW_PANELS), FEW_SCRATCH_BYTES);
+  if (rows <= FEW_ROWS)
+    return pool.run(memory, "linearFew", { ...args, x }, Math.ceil(panels / ROW_PANELS), FEW_SCRATCH_BYTES);
   const tiles = tilesOf(rows);
   const packed = memory.heap.allocate(tiles * TILE_ROWS * inputs * FLOAT_BYTES);
   try {
-    pool.run(memory, "packTile", { x, out: packed, inputs, rows, stride: inputs * FLOAT_BYTES, blockSize: SUM_BLOCK }, tiles);
+    pool.run(
+      memory,
+      "packTile",
+      { x, out: packed, inputs, rows, stride: inputs * FLOAT_BYTES, blockSize: SUM_BLOCK },
+      tiles,
+    );
     pool.run(memory, "linearMany", { ...args, packed }, panels, manyScratchBytes(rows));
   } finally {
     memory.heap.free(packed);
   }
 }
 
-function integerMany(pool: ThreadPool, matrix: WasmMatrix, form: QuantisedScheme, out: number, x: number, rows: number): void {
+function integerMany(
+  pool: ThreadPool,
+  matrix: WasmMatrix,
+  form: QuantisedScheme,
+  out: number,
+  x: number,
+  rows: number,
+): void {
   const { memory, shape, address: weights } = matrix;
   const [outputs, inputs] = shape;
   const inputPairs = pairsOf(inputs);
@@ -65,7 +81,14 @@ function integerMany(pool: ThreadPool, matrix: WasmMatrix, form: QuantisedScheme
   }
 }
 
-function integerFew(pool: ThreadPool, matrix: WasmMatrix, form: QuantisedScheme, out: number, x: number, rows: number): void {
+function integerFew(
+  pool: ThreadPool,
+  matrix: WasmMatrix,
+  form: QuantisedScheme,
+  out: number,
+  x: number,
+  rows: number,
+): void {
   const { memory, shape, address: weights } = matrix;
   const [outputs, inputs] = shape;
   const subBlocks = subBlocksOf(inputs);
@@ -86,7 +109,14 @@ function integerFew(pool: ThreadPool, matrix: WasmMatrix, form: QuantisedScheme,
 }
 
 /** Rows of x to 16-bit integers, an even number of them in a row, and their scales. */
-function quantiseRows(pool: ThreadPool, { memory, shape }: WasmMatrix, x: number, out: number, scales: number, rows: number): void {
+function quantiseRows(
+  pool: ThreadPool,
+  { memory, shape }: WasmMatrix,
+  x: number,
+  out: number,
+  scales: number,
+  rows: number,
+): void {
   const inputs = shape[1];
   if (inputs % 8 === 0) {
     const share = rowShare(pool.threads, rows, inputs);
@@ -96,7 +126,11 @@ function quantiseRows(pool: ThreadPool, { memory, shape }: WasmMatrix, x: number
   const padded = 2 * pairsOf(inputs);
   for (let t = 0; t < rows; t++) {
     const target = new Int16Array(heap.memory.buffer, out + t * padded * 2, padded).fill(0);
-    heap.floats(scales, rows)[t] = quantiseInto(target, heap.floats(x + t * inputs * FLOAT_BYTES, inputs), ACTIVATION_MAX);
+    heap.floats(scales, rows)[t] = quantiseInto(
+      target,
+      heap.floats(x + t * inputs * FLOAT_BYTES, inputs),
+      ACTIVATION_MAX,
+    );
   }
 }
 
@@ -139,7 +173,9 @@ function embedFromPanel(out: Float32Array, panel: Uint8Array, scheme: QuantisedS
       const value = view.getInt8(record + byte) ^ (flip << shift);
       // imul: a product of numbers could be -0, which no integer is.
       const integer =
-        scheme === "int8" ? value : Math.imul((value << (28 - shift)) >> 28, view.getInt8(record + subScalePlace(count, r, k)));
+        scheme === "int8"
+          ? value
+          : Math.imul((value << (28 - shift)) >> 28, view.getInt8(record + subScalePlace(count, r, k)));
       out[first + k] = integer * scale;
     }
   }

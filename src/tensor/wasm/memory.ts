@@ -1,5 +1,6 @@
 /**
- * One memory of the engine as one object: who has which part of it, the kernels that work on it, and the places that jobs keep in it.
+ * One memory of the engine as one object: who has which part of it, the kernels that work on it, and the places that
+ * jobs keep in it.
  *
  * In: values that lie in another memory. Out: their addresses here, for as long as some work takes.
  */
@@ -46,7 +47,10 @@ export class EngineMemory {
     return this.#kernels;
   }
 
-  /** Gives `work` addresses of operands that lie in `home`: their own where that is this memory, else those of copies made for the time. */
+  /**
+   * Gives `work` addresses of operands that lie in `home`: their own where that is this memory, else those of copies
+   * made for the time.
+   */
   with(home: EngineMemory, operands: readonly Operand[], work: (addresses: readonly number[]) => void): void {
     if (home === this) return work(operands.map(({ address }) => address));
     const copies = this.heap.allocateAll(operands.map(({ length, slack = 0 }) => (length + slack) * FLOAT_BYTES));

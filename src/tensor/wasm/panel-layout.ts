@@ -4,13 +4,13 @@
  * - BF16, F16, F32: [inputs][16], in the checkpoint's own dtype; 16-bit weights are interleaved (placeInPanel).
  * - int8 and int4: blocks of 256 inputs, a block a record of integers, sub-scales (int4) and scales.
  *   - int8: [pairs of inputs][16 outputs][2], a byte each.
- *   - int4: [pairs] of 16 bytes. Seen as eight 16-bit lanes, lane 2 * o + i holds input i of the outputs o, 4 + o, 8 + o and
- *     12 + o, four bits each from the lowest; the first three of these with 8 added, so that the row kernel needs a mask and no
- *     shift for them. After them the sub-scales [inputs / 32][16], a byte each.
+ *   - int4: [pairs] of 16 bytes. Seen as eight 16-bit lanes, lane 2 * o + i holds input i of the outputs o, 4 + o, 8 +
+ *     o and 12 + o, four bits each from the lowest; the first three of these with 8 added, so that the row kernel needs
+ *     a mask and no shift for them. After them the sub-scales [inputs / 32][16], a byte each.
  *   - The scales [16], float32.
  *
- * An odd last input is paired with 0. Activations of many rows are packed in tiles of four rows: [blocks][tiles][inputs of the
- * block][4].
+ * An odd last input is paired with 0. Activations of many rows are packed in tiles of four rows: [blocks][tiles][inputs
+ * of the block][4].
  */
 
 import type { WeightDtype } from "../dtype.ts";
@@ -38,14 +38,16 @@ export function tilesOf(rows: number): number {
 }
 
 /**
- * Where in a panel's row of 16 the weight of an output stands. 16-bit weights are interleaved, 0 4 1 5 2 6 3 7 and so on, so that
- * one vector of eight widens to outputs 0..3 (its even elements) and 4..7 (its odd ones) with an operation each.
+ * Where in a panel's row of 16 the weight of an output stands. 16-bit weights are interleaved, 0 4 1 5 2 6 3 7 and so
+ * on, so that one vector of eight widens to outputs 0..3 (its even elements) and 4..7 (its odd ones) with an operation
+ * each.
  */
 export function placeInPanel(dtype: WeightDtype, output: number): number {
   return dtype === "F32" ? output : (output & 8) + 2 * (output & 3) + ((output >> 2) & 1);
 }
 
-// ------------------------------------------------------------------------------------------------------- quantised weights
+// ------------------------------------------------------------------------------------------------------- quantised
+// weights
 
 export interface PanelLayout {
   readonly scheme: QuantisedScheme;
@@ -76,12 +78,15 @@ export function pairsOf(inputs: number): number {
   return Math.ceil(inputs / 2);
 }
 
-/** In each 16-bit lane of int4 the bits that differ from plain two's complement: adding 8 is flipping the highest of four bits. */
+/**
+ * In each 16-bit lane of int4 the bits that differ from plain two's complement: adding 8 is flipping the highest of
+ * four bits.
+ */
 export const INT4_FLIPPED = 0x0888;
 
 /**
- * Where in a record the integer of output `r` (0..15) and input `k` is: its byte, and of int4 by how many bits it is shifted there
- * and what is flipped.
+ * Where in a record the integer of output `r` (0..15) and input `k` is: its byte, and of int4 by how many bits it is
+ * shifted there and what is flipped.
  */
 export function integerPlace(
   scheme: QuantisedScheme,
@@ -91,7 +96,11 @@ export function integerPlace(
   const pair = k >> 1;
   if (scheme === "int8") return { byte: pair * PANEL * 2 + 2 * r + (k & 1), shift: 0, flip: 0 };
   const lane = 2 * (r & 3) + (k & 1);
-  return { byte: pair * PANEL + 2 * lane + (r >> 3), shift: 4 * ((r >> 2) & 1), flip: (INT4_FLIPPED >> (4 * (r >> 2))) & 15 };
+  return {
+    byte: pair * PANEL + 2 * lane + (r >> 3),
+    shift: 4 * ((r >> 2) & 1),
+    flip: (INT4_FLIPPED >> (4 * (r >> 2))) & 15,
+  };
 }
 
 /** Where in a record of `count` inputs the sub-scale of output `r` and input `k` is. */

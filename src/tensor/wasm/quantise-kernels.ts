@@ -1,11 +1,21 @@
 /**
- * Kernels that quantise, repeating tensor/quantised.ts operation by operation, and those that put integers into panels at load.
+ * Kernels that quantise, repeating tensor/quantised.ts operation by operation, and those that put integers into panels
+ * at load.
  *
- * Blocks of weights are widened to float32 and filled up with zeros to whole sub-blocks, which changes neither extremes nor sums. Where an index is
- * summed over, lane l holds the partial sum of index % 4 = l.
+ * Blocks of weights are widened to float32 and filled up with zeros to whole sub-blocks, which changes neither extremes
+ * nor sums. Where an index is summed over, lane l holds the partial sum of index % 4 = l.
  */
 
-import { ACTIVATION_MAX, INT4_DIVISORS, INT4_MAX, INT4_MIN, INT8_MAX, SMALLEST_SCALE, SUB_BLOCK, SUB_SCALE_MAX } from "../quantised.ts";
+import {
+  ACTIVATION_MAX,
+  INT4_DIVISORS,
+  INT4_MAX,
+  INT4_MIN,
+  INT8_MAX,
+  SMALLEST_SCALE,
+  SUB_BLOCK,
+  SUB_SCALE_MAX,
+} from "../quantised.ts";
 import {
   type F32,
   type FunctionBuilder,
@@ -20,7 +30,16 @@ import {
   type V128,
   v128,
 } from "./assembler.ts";
-import { LANES, lanesOf, SWAP_HALVES, SWAP_NEIGHBOURS, sumLanes, unitsOf, VECTOR_BYTES, vectorLocals } from "./kernel-parts.ts";
+import {
+  LANES,
+  lanesOf,
+  SWAP_HALVES,
+  SWAP_NEIGHBOURS,
+  sumLanes,
+  unitsOf,
+  VECTOR_BYTES,
+  vectorLocals,
+} from "./kernel-parts.ts";
 import { INT4_FLIPPED, PANEL } from "./panel-layout.ts";
 
 const SUB_BLOCK_VECTORS = SUB_BLOCK / LANES;
@@ -39,8 +58,8 @@ const maxLane = (value: V128): F32 => lanesOf(value).reduce((a, b) => f32.max(a,
 const minLane = (value: V128): F32 => lanesOf(value).reduce((a, b) => f32.min(a, b));
 
 /**
- * The nearest 32-bit integers, ties to even, of values below 2^22: 1.5 * 2^23 is added, which leaves no fraction, and taken off the bits. One
- * instruction each, where truncation takes eight. NaN becomes anything.
+ * The nearest 32-bit integers, ties to even, of values below 2^22: 1.5 * 2^23 is added, which leaves no fraction, and
+ * taken off the bits. One instruction each, where truncation takes eight. NaN becomes anything.
  */
 function toIntegers(f: FunctionBuilder): (value: V128) => V128 {
   const rounder = f.local("v128", f32x4.const(1.5 * 2 ** 23));
@@ -48,8 +67,8 @@ function toIntegers(f: FunctionBuilder): (value: V128) => V128 {
 }
 
 /**
- * quantise_row, quantise_int8: `count` float32 values, a multiple of 8 or of 16, to integers of at most `limit`, of 16 bits or 8, and their scale,
- * which is stored as float32 at `scaleOut`.
+ * quantise_row, quantise_int8: `count` float32 values, a multiple of 8 or of 16, to integers of at most `limit`, of 16
+ * bits or 8, and their scale, which is stored as float32 at `scaleOut`.
  */
 function addQuantise(module: ModuleBuilder, name: string, limit: number): void {
   const bytes = limit > 127 ? 2 : 1;
@@ -67,8 +86,10 @@ function addQuantise(module: ModuleBuilder, name: string, limit: number): void {
       f.repeat(turns, body);
     };
     forEachTurn(() => {
-      // As integers the bits of magnitudes have the same order, NaN above all, and need one instruction where float32 takes several.
-      for (let i = 0; i < perTurn / 4; i++) max.set(i32x4.maxS(max.get, v128.and(v128.load(pointer.get, VECTOR_BYTES * i), magnitude.get)));
+      // As integers the bits of magnitudes have the same order, NaN above all, and need one instruction where float32
+      // takes several.
+      for (let i = 0; i < perTurn / 4; i++)
+        max.set(i32x4.maxS(max.get, v128.and(v128.load(pointer.get, VECTOR_BYTES * i), magnitude.get)));
       f.advance(pointer, 4 * perTurn);
     });
     scale.set(f32.div(maxLane(max.get), f32.const(limit)));
@@ -97,15 +118,19 @@ function addQuantise(module: ModuleBuilder, name: string, limit: number): void {
   });
 }
 
-/** The nearest integers to weights times an inverse, cut to four bits; float32 still. Of NaN any, since its sums are NaN all the same. */
+/**
+ * The nearest integers to weights times an inverse, cut to four bits; float32 still. Of NaN any, since its sums are NaN
+ * all the same.
+ */
 function int4Values(f: FunctionBuilder): (weights: V128, inverse: V128) => V128 {
   const [low, high] = [f.local("v128", f32x4.const(INT4_MIN)), f.local("v128", f32x4.const(INT4_MAX))];
   return (weights, inverse) => f32x4.pmin(f32x4.pmax(f32x4.nearest(f32x4.mul(weights, inverse)), low.get), high.get);
 }
 
 /**
- * quantise_int4: `subBlocks` times 32 float32 weights to values (a byte each) and sub-scales (a byte each, PANEL bytes apart), and the block's scale,
- * which is stored as float32 at `scaleOut`. `steps` is room for a float32 for each sub-block.
+ * quantise_int4: `subBlocks` times 32 float32 weights to values (a byte each) and sub-scales (a byte each, PANEL bytes
+ * apart), and the block's scale, which is stored as float32 at `scaleOut`. `steps` is room for a float32 for each
+ * sub-block.
  */
 function addQuantiseInt4(module: ModuleBuilder): void {
   const params = { x: "i32", out: "i32", subScales: "i32", scaleOut: "i32", subBlocks: "i32", steps: "i32" } as const;
@@ -175,7 +200,8 @@ function addQuantiseInt4(module: ModuleBuilder): void {
     p.steps.set(i32.sub(p.steps.get, i32.shl(p.subBlocks.get, i32.const(2))));
     rough.set(f32.div(rough.get, f32.const(SUB_SCALE_MAX)));
 
-    // 2. Values for the step that sub-scale and scale make, and 3. the scale that fits them best: a and b gather its sums.
+    // 2. Values for the step that sub-scale and scale make, and 3. the scale that fits them best: a and b gather its
+    //    sums.
     a.set(zero.get);
     b.set(zero.get);
     const integer = f.local("v128");
@@ -183,7 +209,9 @@ function addQuantiseInt4(module: ModuleBuilder): void {
     f.repeat(left, () => {
       // Too small a scale leaves nothing but zeros.
       step.set(f32.const(0));
-      f.if(i32.eqz(f32.lt(rough.get, f32.const(SMALLEST_SCALE))), () => step.set(f32.nearest(f32.div(f32.load(p.steps.get), rough.get))));
+      f.if(i32.eqz(f32.lt(rough.get, f32.const(SMALLEST_SCALE))), () =>
+        step.set(f32.nearest(f32.div(f32.load(p.steps.get), rough.get))),
+      );
       f.store8(p.subScales.get, i32.truncSat(step.get));
       f.if(
         f32.ne(step.get, f32.const(0)),
@@ -240,7 +268,9 @@ function addSubBlockSums(module: ModuleBuilder): void {
     const ones = f.local("v128", i32x4.const(0x10001));
     const sums = f.local("v128");
     f.repeat(count, () => {
-      const parts = Array.from({ length: SUB_BLOCK / 8 }, (_, i) => i32x4.dot(v128.load(x.get, VECTOR_BYTES * i), ones.get));
+      const parts = Array.from({ length: SUB_BLOCK / 8 }, (_, i) =>
+        i32x4.dot(v128.load(x.get, VECTOR_BYTES * i), ones.get),
+      );
       sums.set(parts.reduce((a, b) => i32x4.add(a, b)));
       sums.set(i32x4.add(sums.get, v128.shuffle(sums.get, sums.get, SWAP_HALVES)));
       sums.set(i32x4.add(sums.get, v128.shuffle(sums.get, sums.get, SWAP_NEIGHBOURS)));
@@ -272,7 +302,8 @@ function addPackRowInt4(module: ModuleBuilder): void {
 
 /** unpack_int4: `turns` times 16 bytes, two values in each, as saved, to 32 bytes. */
 function addUnpackInt4(module: ModuleBuilder): void {
-  const alternate = (first: number): number[] => Array.from({ length: 16 }, (_, i) => (i % 2 === 0 ? 0 : 16) + first + (i >> 1));
+  const alternate = (first: number): number[] =>
+    Array.from({ length: 16 }, (_, i) => (i % 2 === 0 ? 0 : 16) + first + (i >> 1));
   module.func("unpack_int4", { packed: "i32", out: "i32", turns: "i32" }, null, (f, { packed, out, turns }) => {
     const [low, high] = vectorLocals(f, 2);
     f.repeat(turns, () => {

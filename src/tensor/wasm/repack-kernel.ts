@@ -1,6 +1,6 @@
 /**
- * Repacking at load: sixteen rows of 16-bit weights, as a checkpoint stores them, into one panel [inputs][16]; or of pairs of 8-bit integers, into
- * a block of a quantised panel.
+ * Repacking at load: sixteen rows of 16-bit weights, as a checkpoint stores them, into one panel [inputs][16]; or of
+ * pairs of 8-bit integers, into a block of a quantised panel.
  */
 
 import { type Local, type ModuleBuilder, type V128, v128 } from "./assembler.ts";
@@ -13,8 +13,8 @@ export function addRepackKernels(module: ModuleBuilder): void {
 }
 
 /**
- * repack_16bit, repack_pairs: 16 rows, `rowBytes` apart, `groups` of 8 inputs (or pairs) each, to a panel. `placeOf` says where in a panel's row of 16
- * each of the first 8 outputs stands.
+ * repack_16bit, repack_pairs: 16 rows, `rowBytes` apart, `groups` of 8 inputs (or pairs) each, to a panel. `placeOf`
+ * says where in a panel's row of 16 each of the first 8 outputs stands.
  */
 function addRepack(module: ModuleBuilder, name: string, placeOf: (output: number) => number): void {
   module.func(name, { rows: "i32", rowBytes: "i32", panel: "i32", groups: "i32" }, null, (f, p) => {
@@ -45,7 +45,12 @@ function addRepack(module: ModuleBuilder, name: string, placeOf: (output: number
 }
 
 /** Interleaves rows that lie `distance` apart in elements of `bytes`; the pair's two results go to adjacent places. */
-function interleave(from: readonly Local<"v128">[], to: readonly Local<"v128">[], distance: number, bytes: number): void {
+function interleave(
+  from: readonly Local<"v128">[],
+  to: readonly Local<"v128">[],
+  distance: number,
+  bytes: number,
+): void {
   const zip = (x: V128, y: V128, firstByte: number): V128 => {
     const indices: number[] = [];
     for (let i = firstByte; i < firstByte + 8; i += bytes) {

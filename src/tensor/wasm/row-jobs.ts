@@ -1,11 +1,17 @@
-/** Jobs that work along rows: norm, rotation, activation, residual; and a share of the machine's limits, for benchmarks. Items: `share` rows, or vectors. */
+/**
+ * Jobs that work along rows: norm, rotation, activation, residual; and a share of the machine's limits, for benchmarks.
+ * Items: `share` rows, or vectors.
+ */
 
 import { defineJob } from "./job.ts";
 import { VECTOR_BYTES } from "./kernel-parts.ts";
 import { READ_BYTES } from "./limit-kernels.ts";
 import { FLOAT_BYTES } from "./panel-layout.ts";
 
-/** Less than this many values are done sooner than handed out: a microsecond or two. Handing them out made decoding some 4 % slower. */
+/**
+ * Less than this many values are done sooner than handed out: a microsecond or two. Handing them out made decoding some
+ * 4 % slower.
+ */
 export const MIN_ITEM_VALUES = 8192;
 
 /** Items that each thread should find in a job over rows, so that a late one does not hold up the others. */
@@ -26,16 +32,20 @@ export const rmsNorm = defineJob(["out", "x", "gain", "rows", "size", "eps", "sh
   };
 });
 
-export const rope = defineJob(["x", "heads", "headDim", "cos", "sin", "start", "rows", "share"], ({ kernels }, args) => {
-  const { x, heads, headDim, cos, sin, start, rows, share } = args;
-  const half = headDim / 2;
-  return item => {
-    for (let t = item * share; t < Math.min(rows, (item + 1) * share); t++) {
-      const angle = (start + t) * half * FLOAT_BYTES;
-      for (let h = 0; h < heads; h++) kernels.rope(x + (t * heads + h) * headDim * FLOAT_BYTES, cos + angle, sin + angle, half);
-    }
-  };
-});
+export const rope = defineJob(
+  ["x", "heads", "headDim", "cos", "sin", "start", "rows", "share"],
+  ({ kernels }, args) => {
+    const { x, heads, headDim, cos, sin, start, rows, share } = args;
+    const half = headDim / 2;
+    return item => {
+      for (let t = item * share; t < Math.min(rows, (item + 1) * share); t++) {
+        const angle = (start + t) * half * FLOAT_BYTES;
+        for (let h = 0; h < heads; h++)
+          kernels.rope(x + (t * heads + h) * headDim * FLOAT_BYTES, cos + angle, sin + angle, half);
+      }
+    };
+  },
+);
 
 /** x = silu(x) * y, and x = x + y. */
 export const siluMul = elementwise("silu_mul");

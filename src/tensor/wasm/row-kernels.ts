@@ -1,13 +1,23 @@
 /**
- * Kernels that work along one row: RMSNorm, rotation, softmax, activation, residual, spreading. Each repeats its readable twin in
- * reference.ts operation by operation; lanes run over indices, and where an index is summed over, lane l holds the partial sum of
- * index % 4 = l, which is the order that ARITHMETIC.md states.
+ * Kernels that work along one row: RMSNorm, rotation, softmax, activation, residual, spreading. Each repeats its
+ * readable twin in reference.ts operation by operation; lanes run over indices, and where an index is summed over, lane
+ * l holds the partial sum of index % 4 = l, which is the order that ARITHMETIC.md states.
  *
  * Lengths are multiples of 4 unless said otherwise; the engine gives other sizes to the reference operations.
  */
 
 import { exp32Constants } from "../elementary.ts";
-import { type FunctionBuilder, f32, f32x4, i32, i32x4, type Local, type ModuleBuilder, type V128, v128 } from "./assembler.ts";
+import {
+  type FunctionBuilder,
+  f32,
+  f32x4,
+  i32,
+  i32x4,
+  type Local,
+  type ModuleBuilder,
+  type V128,
+  v128,
+} from "./assembler.ts";
 import { LANES, SWAP_HALVES, SWAP_NEIGHBOURS, sumLanes, unitsOf, VECTOR_BYTES, vectorLocals } from "./kernel-parts.ts";
 import { FLOAT_BYTES } from "./panel-layout.ts";
 
@@ -23,25 +33,30 @@ export function addRowKernels(module: ModuleBuilder): void {
 
 /** rms_norm: one row of `size`. */
 function addRmsNorm(module: ModuleBuilder): void {
-  module.func("rms_norm", { out: "i32", x: "i32", gain: "i32", size: "i32", eps: "f32", sizeF32: "f32" }, null, (f, p) => {
-    const sums = f.local("v128", f32x4.const(0));
-    const value = f.local("v128");
-    const scale = f.local("v128");
-    const row = f.local("i32", p.x.get);
-    const left = f.local("i32", unitsOf(p.size.get, LANES));
-    f.repeat(left, () => {
-      value.set(v128.load(row.get));
-      sums.set(f32x4.add(sums.get, f32x4.mul(value.get, value.get)));
-      f.advance(row, VECTOR_BYTES);
-    });
-    const mean = f32.div(sumLanes(sums.get), p.sizeF32.get);
-    scale.set(f32x4.splat(f32.div(f32.const(1), f32.sqrt(f32.add(mean, p.eps.get)))));
-    left.set(unitsOf(p.size.get, LANES));
-    f.repeat(left, () => {
-      f.storeV128(p.out.get, f32x4.mul(f32x4.mul(v128.load(p.x.get), scale.get), v128.load(p.gain.get)));
-      for (const pointer of [p.out, p.x, p.gain]) f.advance(pointer, VECTOR_BYTES);
-    });
-  });
+  module.func(
+    "rms_norm",
+    { out: "i32", x: "i32", gain: "i32", size: "i32", eps: "f32", sizeF32: "f32" },
+    null,
+    (f, p) => {
+      const sums = f.local("v128", f32x4.const(0));
+      const value = f.local("v128");
+      const scale = f.local("v128");
+      const row = f.local("i32", p.x.get);
+      const left = f.local("i32", unitsOf(p.size.get, LANES));
+      f.repeat(left, () => {
+        value.set(v128.load(row.get));
+        sums.set(f32x4.add(sums.get, f32x4.mul(value.get, value.get)));
+        f.advance(row, VECTOR_BYTES);
+      });
+      const mean = f32.div(sumLanes(sums.get), p.sizeF32.get);
+      scale.set(f32x4.splat(f32.div(f32.const(1), f32.sqrt(f32.add(mean, p.eps.get)))));
+      left.set(unitsOf(p.size.get, LANES));
+      f.repeat(left, () => {
+        f.storeV128(p.out.get, f32x4.mul(f32x4.mul(v128.load(p.x.get), scale.get), v128.load(p.gain.get)));
+        for (const pointer of [p.out, p.x, p.gain]) f.advance(pointer, VECTOR_BYTES);
+      });
+    },
+  );
 }
 
 /** rope: one head of one row, in place; `half` values in each half. */
@@ -91,7 +106,8 @@ class VectorExp {
     n.set(f32x4.nearest(f32x4.mul(x.get, c.log2E.get)));
     r.set(f32x4.sub(f32x4.sub(x.get, f32x4.mul(n.get, c.ln2High.get)), f32x4.mul(n.get, c.ln2Low.get)));
     p.set(c.p0.get);
-    for (const coefficient of [c.p1, c.p2, c.p3, c.p4, c.p5]) p.set(f32x4.add(f32x4.mul(p.get, r.get), coefficient.get));
+    for (const coefficient of [c.p1, c.p2, c.p3, c.p4, c.p5])
+      p.set(f32x4.add(f32x4.mul(p.get, r.get), coefficient.get));
     p.set(f32x4.add(f32x4.add(f32x4.mul(p.get, f32x4.mul(r.get, r.get)), r.get), this.#one.get));
     n.set(i32x4.truncSat(n.get)); // the power as an integer, in two factors
     r.set(i32x4.shrS(n.get, 1));
@@ -104,8 +120,8 @@ class VectorExp {
 }
 
 /**
- * softmax: x[i] becomes exp(x[i] * scale - max) for i < length, and 0 from there to `padded` (a multiple of 4, at least length); the result is
- * their sum.
+ * softmax: x[i] becomes exp(x[i] * scale - max) for i < length, and 0 from there to `padded` (a multiple of 4, at least
+ * length); the result is their sum.
  */
 function addSoftmax(module: ModuleBuilder): void {
   module.func("softmax", { x: "i32", length: "i32", padded: "i32", scale: "f32" }, "f32", (f, p) => {
@@ -136,7 +152,8 @@ function addSoftmax(module: ModuleBuilder): void {
       f.storeV128(pointer.get, value.get);
       max.set(f32x4.max(max.get, v128.bitselect(value.get, lowest.get, inside.get)));
     });
-    for (const swapped of [SWAP_HALVES, SWAP_NEIGHBOURS]) max.set(f32x4.max(max.get, v128.shuffle(max.get, max.get, swapped)));
+    for (const swapped of [SWAP_HALVES, SWAP_NEIGHBOURS])
+      max.set(f32x4.max(max.get, v128.shuffle(max.get, max.get, swapped)));
     forEachVector(() => {
       value.set(v128.and(exp.apply(f32x4.sub(v128.load(pointer.get), max.get)), inside.get));
       f.storeV128(pointer.get, value.get);
@@ -168,7 +185,10 @@ function addSiluMul(module: ModuleBuilder): void {
     f.repeat(p.vectors, () => {
       gate.set(v128.load(p.gate.get));
       sigmoidBelow.set(exp.apply(f32x4.neg(gate.get)));
-      f.storeV128(p.gate.get, f32x4.mul(f32x4.div(gate.get, f32x4.add(one.get, sigmoidBelow.get)), v128.load(p.up.get)));
+      f.storeV128(
+        p.gate.get,
+        f32x4.mul(f32x4.div(gate.get, f32x4.add(one.get, sigmoidBelow.get)), v128.load(p.up.get)),
+      );
       f.advance(p.gate, VECTOR_BYTES);
       f.advance(p.up, VECTOR_BYTES);
     });

@@ -1,8 +1,8 @@
 /**
  * Quantises rows of weights as they come, for a program that writes them to a file.
  *
- * In: rows as a checkpoint stores them. Out: the same rows, quantised as `quantiseTensor` does it and as fast as the engine does, in the form in which
- * they are saved. One thread, a small memory of its own.
+ * In: rows as a checkpoint stores them. Out: the same rows, quantised as `quantiseTensor` does it and as fast as the
+ * engine does, in the form in which they are saved. One thread, a small memory of its own.
  */
 
 import type { WeightDtype } from "../dtype.ts";
@@ -30,7 +30,8 @@ export interface QuantisedRows {
   readonly subScales: Int8Array;
 }
 
-// The memory: a block as stored, widened, its integers, the same two in a byte, its sub-scales (PANEL bytes apart), room for steps, its scale.
+// The memory: a block as stored, widened, its integers, the same two in a byte, its sub-scales (PANEL bytes apart),
+// room for steps, its scale.
 const STORED = 0;
 const WIDENED = STORED + SUM_BLOCK * 4;
 const VALUES = WIDENED + SUM_BLOCK * 4;
@@ -51,7 +52,9 @@ export class RowQuantiser {
     this.#kernels = instantiateKernels(compileKernels(false), memory);
   }
 
-  /** Rows of `inputs` weights, one after the other. Throws RangeError, with the name, for weights that are not finite. */
+  /**
+   * Rows of `inputs` weights, one after the other. Throws RangeError, with the name, for weights that are not finite.
+   */
   quantise(name: string, scheme: QuantisedScheme, dtype: WeightDtype, inputs: number, rows: Uint8Array): QuantisedRows {
     const rowBytes = storedRowBytes(dtype, inputs);
     const savedBytes = storedRowBytes(scheme, inputs);
@@ -68,7 +71,8 @@ export class RowQuantiser {
         const source = rows.subarray(from, from + storedRowBytes(dtype, length));
         const subs = subScales.subarray(r * subBlocks + first / SUB_BLOCK);
         const at = r * savedBytes + storedRowBytes(scheme, first);
-        const quantised = length === SUM_BLOCK ? this.#block(scheme, dtype, source, subs) : shortBlock(scheme, dtype, source, subs);
+        const quantised =
+          length === SUM_BLOCK ? this.#block(scheme, dtype, source, subs) : shortBlock(scheme, dtype, source, subs);
         integers.set(quantised.integers, at);
         scales[r * blocks + block] = quantised.scale;
       }
@@ -77,7 +81,12 @@ export class RowQuantiser {
     return { integers, scales, subScales };
   }
 
-  #block(scheme: QuantisedScheme, dtype: WeightDtype, source: Uint8Array, subScales: Int8Array): { integers: Uint8Array; scale: number } {
+  #block(
+    scheme: QuantisedScheme,
+    dtype: WeightDtype,
+    source: Uint8Array,
+    subScales: Int8Array,
+  ): { integers: Uint8Array; scale: number } {
     const kernels = this.#kernels;
     this.#bytes.set(source, STORED);
     if (dtype !== "F32") kernels[`widen_row_${dtype}`](STORED, WIDENED, SUM_BLOCK / 8);
@@ -88,7 +97,8 @@ export class RowQuantiser {
       kernels.pack_row_int4(VALUES, PACKED, SUM_BLOCK / 32);
       for (let s = 0; s < SUM_BLOCK / SUB_BLOCK; s++) subScales[s] = this.#bytes[SUB_SCALES + s * PANEL];
     }
-    const integers = scheme === "int8" ? this.#bytes.subarray(VALUES, PACKED) : this.#bytes.subarray(PACKED, SUB_SCALES);
+    const integers =
+      scheme === "int8" ? this.#bytes.subarray(VALUES, PACKED) : this.#bytes.subarray(PACKED, SUB_SCALES);
     return { integers, scale: this.#view.getFloat32(SCALE, true) };
   }
 }
@@ -102,6 +112,7 @@ function shortBlock(
 ): { integers: Uint8Array; scale: number } {
   const weights = Tensor.fromBytes("row", dtype, [source.byteLength / storedRowBytes(dtype, 1)], source).toFloat32();
   const values = new Int8Array(weights.length);
-  if (scheme === "int8") return { scale: quantiseInto(values, weights, INT8_MAX), integers: new Uint8Array(values.buffer) };
+  if (scheme === "int8")
+    return { scale: quantiseInto(values, weights, INT8_MAX), integers: new Uint8Array(values.buffer) };
   return { scale: quantiseInt4Into(values, subScales, weights), integers: packInt4(values, 1, values.length) };
 }

@@ -1,14 +1,16 @@
 /**
  * Threads over one shared memory: a main thread that hands out jobs and works with, and workers that wait for them.
  *
- * In: a job's name, arguments and number of items. Out: the job done. Items are handed out one by one (`Atomics.add`), so a slow thread takes
- * fewer. Workers spin for a moment, since the next job of a forward pass follows in microseconds, and then sleep (`Atomics.wait`): an idle
- * engine uses no processor. What coordinates them lies in a control block at the start of the memory.
+ * In: a job's name, arguments and number of items. Out: the job done. Items are handed out one by one (`Atomics.add`),
+ * so a slow thread takes fewer. Workers spin for a moment, since the next job of a forward pass follows in
+ * microseconds, and then sleep (`Atomics.wait`): an idle engine uses no processor. What coordinates them lies in a
+ * control block at the start of the memory.
  *
- * A job is open while the generation is even. A worker enters by raising its flag and then looking at the generation once more; the main
- * thread closes the job by making the generation odd and then waiting for all flags to fall. Whichever comes second sees the other (all
- * accesses are sequentially consistent), so no worker works on a job that is being replaced, and one that sleeps, or that the system has
- * not scheduled, holds nobody up. Waiting for every worker to report instead cost a factor of 3 on a busy machine.
+ * A job is open while the generation is even. A worker enters by raising its flag and then looking at the generation
+ * once more; the main thread closes the job by making the generation odd and then waiting for all flags to fall.
+ * Whichever comes second sees the other (all accesses are sequentially consistent), so no worker works on a job that is
+ * being replaced, and one that sleeps, or that the system has not scheduled, holds nobody up. Waiting for every worker
+ * to report instead cost a factor of 3 on a busy machine.
  *
  * Nothing here is Node's: a worker is started by a function that the engine is given (worker-start.node.ts for Node).
  */
@@ -90,9 +92,10 @@ function endWorkers(workers: readonly WorkerHandle[], memory: WebAssembly.Memory
 }
 
 /** Ends the workers of a pool that was forgotten without `close`. */
-const forgotten = new FinalizationRegistry<{ readonly workers: readonly WorkerHandle[]; readonly memory: WebAssembly.Memory }>(
-  ({ workers, memory }) => endWorkers(workers, memory),
-);
+const forgotten = new FinalizationRegistry<{
+  readonly workers: readonly WorkerHandle[];
+  readonly memory: WebAssembly.Memory;
+}>(({ workers, memory }) => endWorkers(workers, memory));
 
 /** The main thread's side. */
 export class ThreadPool {
@@ -102,7 +105,10 @@ export class ThreadPool {
   // Views that stay valid when the memory grows.
   #control: Int32Array;
   #args: Float64Array;
-  /** Why no more jobs can be done. Apart from the pool, because the workers' handlers must not keep a forgotten pool alive. */
+  /**
+   * Why no more jobs can be done. Apart from the pool, because the workers' handlers must not keep a forgotten pool
+   * alive.
+   */
   readonly #state: { ended: string | undefined } = { ended: undefined };
   /** Resolves when each worker has started, or has not. */
   readonly #started: Promise<unknown>;
@@ -138,8 +144,9 @@ export class ThreadPool {
   }
 
   /**
-   * Resolves when all workers wait for jobs; throws Error where one did not come to that. Jobs need not wait for it, but a server must: a worker that
-   * is still opening its modules finds no file descriptor left where connections have taken them all.
+   * Resolves when all workers wait for jobs; throws Error where one did not come to that. Jobs need not wait for it,
+   * but a server must: a worker that is still opening its modules finds no file descriptor left where connections have
+   * taken them all.
    */
   async ready(): Promise<void> {
     const alive = setInterval(() => {}, KEEP_ALIVE_MS); // the workers do not keep the process alive
@@ -149,12 +156,13 @@ export class ThreadPool {
   }
 
   #checkRunning(): void {
-    if (this.#state.ended !== undefined) throw new Error(`threads: expected running workers, got none: ${this.#state.ended}`);
+    if (this.#state.ended !== undefined)
+      throw new Error(`threads: expected running workers, got none: ${this.#state.ended}`);
   }
 
   /**
-   * Starts `threads - 1` workers over the shared memories; with 1 thread they may be any. Does not wait for them: jobs are done without those that
-   * are not there yet. One that does not start makes the next job an error.
+   * Starts `threads - 1` workers over the shared memories; with 1 thread they may be any. Does not wait for them: jobs
+   * are done without those that are not there yet. One that does not start makes the next job an error.
    */
   static start(
     module: WebAssembly.Module,
@@ -169,10 +177,17 @@ export class ThreadPool {
   }
 
   /**
-   * Does a job in one of the memories, each thread with a scratch of `scratchBytes`, and returns when it is done. Throws Error where a worker threw, ended or stopped; the pool then refuses
-   * further jobs, since what was computed is not whole.
+   * Does a job in one of the memories, each thread with a scratch of `scratchBytes`, and returns when it is done.
+   * Throws Error where a worker threw, ended or stopped; the pool then refuses further jobs, since what was computed is
+   * not whole.
    */
-  run<Name extends JobName>(memory: EngineMemory, name: Name, args: ArgsOf<Name>, items: number, scratchBytes: number = 0): void {
+  run<Name extends JobName>(
+    memory: EngineMemory,
+    name: Name,
+    args: ArgsOf<Name>,
+    items: number,
+    scratchBytes: number = 0,
+  ): void {
     this.#checkRunning();
     const threadBytes = roundUp(scratchBytes, SCRATCH_ALIGNMENT);
     const scratch = memory.scratch.atLeast(threadBytes * this.threads);
@@ -194,7 +209,8 @@ export class ThreadPool {
     // A worker counts itself before it looks at the generation for the last time, so none is missed.
     if (Atomics.load(control, SLEEPERS) > 0) Atomics.notify(control, GENERATION);
     try {
-      for (let item = Atomics.add(control, NEXT_ITEM, 1); item < items; item = Atomics.add(control, NEXT_ITEM, 1)) doItem(item);
+      for (let item = Atomics.add(control, NEXT_ITEM, 1); item < items; item = Atomics.add(control, NEXT_ITEM, 1))
+        doItem(item);
     } finally {
       Atomics.add(control, GENERATION, 1); // closed: odd
       this.#awaitWorkers(control);
@@ -243,7 +259,10 @@ export class ThreadPool {
   }
 }
 
-/** A worker's side: serves jobs until it is told to exit. Blocks its thread; calls `onReady` when nothing is left that could fail to start. */
+/**
+ * A worker's side: serves jobs until it is told to exit. Blocks its thread; calls `onReady` when nothing is left that
+ * could fail to start.
+ */
 export function serveJobs({ module, memories, index }: WorkerStart, onReady: () => void): void {
   const kernels = memories.map(memory => instantiateKernels(module, memory));
   onReady();

@@ -1,5 +1,6 @@
 /**
- * Products of rows and panels, of which linear layers and attention are made: many rows in tiles of four, or one row at a time.
+ * Products of rows and panels, of which linear layers and attention are made: many rows in tiles of four, or one row at
+ * a time.
  *
  * In: addresses. Out: sums, in memory, each over its inputs in blocks as ARITHMETIC.md says.
  */
@@ -22,8 +23,14 @@ export interface RowsToPack {
   readonly blockSize: number;
 }
 
-/** Packs a tile of four rows, block by block: [blocks][tiles][inputs][4]. A tile that is not full repeats the last row. */
-export function packRows(kernels: Kernels, { x, out, inputs, rows, stride, blockSize }: RowsToPack, tile: number): void {
+/**
+ * Packs a tile of four rows, block by block: [blocks][tiles][inputs][4]. A tile that is not full repeats the last row.
+ */
+export function packRows(
+  kernels: Kernels,
+  { x, out, inputs, rows, stride, blockSize }: RowsToPack,
+  tile: number,
+): void {
   const tiles = tilesOf(rows);
   const row = (i: number): number => x + Math.min(tile * TILE_ROWS + i, rows - 1) * stride;
   for (let block = 0; block < inputs; block += blockSize) {
@@ -56,10 +63,14 @@ interface TilesTimesPanel {
 }
 
 /**
- * Packed rows times 16 outputs, block by block: the first block's sums are stored, the later ones' added. `weightsOf` gives the address of
- * a block's float32 weights.
+ * Packed rows times 16 outputs, block by block: the first block's sums are stored, the later ones' added. `weightsOf`
+ * gives the address of a block's float32 weights.
  */
-export function tilesTimesPanel(kernels: Kernels, p: TilesTimesPanel, weightsOf: (block: number, count: number) => number): void {
+export function tilesTimesPanel(
+  kernels: Kernels,
+  p: TilesTimesPanel,
+  weightsOf: (block: number, count: number) => number,
+): void {
   for (let block = 0; block < p.inputs; block += SUM_BLOCK) {
     const count = Math.min(SUM_BLOCK, p.inputs - block);
     const packed = p.packed + TILE_ROWS * FLOAT_BYTES * block * p.tiles;

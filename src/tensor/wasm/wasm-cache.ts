@@ -1,7 +1,8 @@
 /**
  * The key/value cache of the fast engine.
  *
- * In: keys and values as the forward pass has them. Out: attention over them. Each layer lies whole in one of the engine's memories.
+ * In: keys and values as the forward pass has them. Out: attention over them. Each layer lies whole in one of the
+ * engine's memories.
  */
 
 import type { CacheShape, FloatBuffer, KvCache } from "../engine.ts";
@@ -33,8 +34,9 @@ interface Pieces {
 }
 
 /**
- * Keys and values of each layer lie as storeKeysAndValues puts them. A layer lies whole in one memory, the first that has room; where that is
- * not the activations' own, its rows are copied there and back, a small cost next to the attention itself.
+ * Keys and values of each layer lie as storeKeysAndValues puts them. A layer lies whole in one memory, the first that
+ * has room; where that is not the activations' own, its rows are copied there and back, a small cost next to the
+ * attention itself.
  */
 export class WasmCache implements KvCache {
   /** The first is the activations'. */
@@ -44,15 +46,28 @@ export class WasmCache implements KvCache {
   readonly #shape: CacheShape;
   readonly #layers: CachedLayer[];
 
-  constructor(memories: readonly EngineMemory[], pool: ThreadPool, checkRoom: (bytes: number) => void, shape: CacheShape) {
+  constructor(
+    memories: readonly EngineMemory[],
+    pool: ThreadPool,
+    checkRoom: (bytes: number) => void,
+    shape: CacheShape,
+  ) {
     this.#memories = memories;
     this.#pool = pool;
     this.#checkRoom = checkRoom;
     this.#shape = shape;
-    this.#layers = Array.from({ length: shape.numLayers }, () => ({ memory: memories[0], keys: 0, values: 0, capacity: 0 }));
+    this.#layers = Array.from({ length: shape.numLayers }, () => ({
+      memory: memories[0],
+      keys: 0,
+      values: 0,
+      capacity: 0,
+    }));
   }
 
-  /** A layer's keys and its values: of how many pieces they are, each position after position, and the bytes of a position in a piece. */
+  /**
+   * A layer's keys and its values: of how many pieces they are, each position after position, and the bytes of a
+   * position in a piece.
+   */
   get #pieces(): readonly [keys: Pieces, values: Pieces] {
     const { headDim, numKvHeads } = this.#shape;
     return [
@@ -91,7 +106,17 @@ export class WasmCache implements KvCache {
     const { memory, keys, values, capacity } = this.#layers[layer];
     const [rows] = q.shape;
     const positions = start + rows;
-    const sizes = { keys, values, numHeads, numKvHeads, headDim, capacity, start, rows, scale: attentionScale(headDim) };
+    const sizes = {
+      keys,
+      values,
+      numHeads,
+      numKvHeads,
+      headDim,
+      capacity,
+      start,
+      rows,
+      scale: attentionScale(headDim),
+    };
     memory.with(this.#memories[0], [operand(out, "write"), operand(q, "read")], ([out, q]) => {
       const args = { out, q, ...sizes };
       if (rows <= FEW_ROWS) {
@@ -116,10 +141,15 @@ export class WasmCache implements KvCache {
     this.#layers.length = 0;
   }
 
-  /** The layer with room for `capacity` positions, in the first memory that has it, what it held copied and its old place given back. */
+  /**
+   * The layer with room for `capacity` positions, in the first memory that has it, what it held copied and its old
+   * place given back.
+   */
   #grow(old: CachedLayer, capacity: number): CachedLayer {
     const sizes = this.#pieces.map(({ count, positionBytes }) => count * capacity * positionBytes);
-    const memory = this.#memories.find(({ heap }, i) => heap.hasRoom(sizes[0] + sizes[1] + (i === 0 ? heap.limit * ACTIVATION_SHARE : 0)));
+    const memory = this.#memories.find(({ heap }, i) =>
+      heap.hasRoom(sizes[0] + sizes[1] + (i === 0 ? heap.limit * ACTIVATION_SHARE : 0)),
+    );
     if (!memory) {
       throw new MemoryError(
         `memory: expected room for ${capacity} positions of key/value cache, got ${this.#memories.length} memories that are full`,

@@ -1,10 +1,11 @@
 /**
  * The fast engine: kernels in WebAssembly SIMD, on as many threads as it is given.
  *
- * In and out: as `Engine` says; the bits are those of the reference engine. Weights are repacked into panels while they are read, and quantised on
- * the way where that is asked for, so that they are never held twice. All activations lie in the first of several memories of 4 GiB; matrices and
- * caches lie in the first that has room, and rows are copied there and back where that is another. Sizes that the kernels do not take (rows that are
- * no multiple of 4 or 8) go to the reference operations, on the same memory.
+ * In and out: as `Engine` says; the bits are those of the reference engine. Weights are repacked into panels while they
+ * are read, and quantised on the way where that is asked for, so that they are never held twice. All activations lie in
+ * the first of several memories of 4 GiB; matrices and caches lie in the first that has room, and rows are copied there
+ * and back where that is another. Sizes that the kernels do not take (rows that are no multiple of 4 or 8) go to the
+ * reference operations, on the same memory.
  */
 
 import {
@@ -56,7 +57,8 @@ const MEMORIES = 8;
 const COPY_SHARE = 1 / 128;
 
 function own(matrix: Matrix): WasmMatrix {
-  if (!(matrix instanceof WasmMatrix)) throw new TypeError(`${matrix.name}: expected a matrix of this engine, got one of another`);
+  if (!(matrix instanceof WasmMatrix))
+    throw new TypeError(`${matrix.name}: expected a matrix of this engine, got one of another`);
   return matrix;
 }
 
@@ -80,11 +82,15 @@ export class WasmEngine implements Engine {
     return this.#memories[0];
   }
 
-  /** Compiles the kernels and starts the threads. Throws where WebAssembly SIMD, or for several threads shared memory, is missing. */
+  /**
+   * Compiles the kernels and starts the threads. Throws where WebAssembly SIMD, or for several threads shared memory,
+   * is missing.
+   */
   static create(options: WasmEngineOptions = {}): WasmEngine {
     const { threads = 1, startWorker, memoryLimit = Infinity, memoryBytes = MAX_PAGES * PAGE_BYTES } = options;
     const shared = threads > 1;
-    const newMemory = (index: number): EngineMemory => new EngineMemory(index, new Heap(shared, CONTROL_BYTES, memoryBytes));
+    const newMemory = (index: number): EngineMemory =>
+      new EngineMemory(index, new Heap(shared, CONTROL_BYTES, memoryBytes));
     const memories = [newMemory(0)];
     try {
       while (memories.length < MEMORIES) memories.push(newMemory(memories.length));
@@ -114,7 +120,8 @@ export class WasmEngine implements Engine {
     const { heap } = this.#home;
     const [rows] = shape;
     const length = lengthOf(shape);
-    // Of many rows whole tiles are stored, of a tail of them too, which may begin anywhere: a tile to spare. Vectors store four values.
+    // Of many rows whole tiles are stored, of a tail of them too, which may begin anywhere: a tile to spare. Vectors
+    // store four values.
     const slack = rows <= FEW_ROWS ? 0 : (length / rows) * TILE_ROWS;
     const address = heap.allocate((length + slack) * FLOAT_BYTES + VECTOR_BYTES);
     heap.floats(address, length + slack).fill(0);
@@ -139,7 +146,10 @@ export class WasmEngine implements Engine {
   checkRoom(bytes: number, what: string): void {
     const megabytes = (n: number): string => `${Math.ceil(n / 2 ** 20)} MB`;
     const left = this.#memoryLimit - this.usedBytes;
-    if (bytes > left) throw new MemoryError(`memory: expected ${megabytes(bytes)} for ${what}, got ${megabytes(Math.max(left, 0))} left`);
+    if (bytes > left)
+      throw new MemoryError(
+        `memory: expected ${megabytes(bytes)} for ${what}, got ${megabytes(Math.max(left, 0))} left`,
+      );
   }
 
   loadMatrix(source: MatrixSource, scheme?: QuantisedScheme): Promise<Matrix> {
@@ -178,8 +188,8 @@ export class WasmEngine implements Engine {
   }
 
   /**
-   * Weights in another memory: the rows go there, some at a time, and the outputs come back. Each row costs thousands of operations for
-   * every value that is moved.
+   * Weights in another memory: the rows go there, some at a time, and the outputs come back. Each row costs thousands
+   * of operations for every value that is moved.
    */
   #linearElsewhere(matrix: WasmMatrix, out: number, x: number, rows: number): void {
     const { memory, shape } = matrix;
@@ -223,8 +233,9 @@ export class WasmEngine implements Engine {
   }
 
   /**
-   * What this machine can do at most with this engine's threads, measured now: multiplications and additions on 128-bit vectors per second and
-   * thread, of float32 or of 16-bit integers, and bytes read from memory per second by all threads together.
+   * What this machine can do at most with this engine's threads, measured now: multiplications and additions on 128-bit
+   * vectors per second and thread, of float32 or of 16-bit integers, and bytes read from memory per second by all
+   * threads together.
    */
   measureLimits(numbers: "float32" | "int16" = "float32"): { flopsPerThread: number; bytesPerSecond: number } {
     const { heap } = this.#home;
@@ -236,14 +247,18 @@ export class WasmEngine implements Engine {
     };
     const operations = numbers === "float32" ? MULTIPLY_ADD_FLOPS : DOT_OPERATIONS;
     const flopsPerThread = (MULTIPLY_ADD_ROUNDS * operations) / measure(numbers, MULTIPLY_ADD_ROUNDS, 0, 1);
-    // The weights themselves where they are beyond any cache; else memory of its own, written once, since unwritten pages are all one.
+    // The weights themselves where they are beyond any cache; else memory of its own, written once, since unwritten
+    // pages are all one.
     const loaded = Math.min(heap.usedBytes, 2 ** 30);
     const extra = loaded < MIN_READ_BYTES ? heap.allocate(MIN_READ_BYTES) : undefined;
     if (extra !== undefined) heap.bytes(extra, MIN_READ_BYTES).fill(1);
     const items = 16 * this.threads;
     const rounds = Math.floor((extra === undefined ? loaded : MIN_READ_BYTES) / items / READ_BYTES);
     try {
-      return { flopsPerThread, bytesPerSecond: (rounds * items * READ_BYTES) / measure("reading", rounds, extra ?? CONTROL_BYTES, items) };
+      return {
+        flopsPerThread,
+        bytesPerSecond: (rounds * items * READ_BYTES) / measure("reading", rounds, extra ?? CONTROL_BYTES, items),
+      };
     } finally {
       if (extra !== undefined) heap.free(extra);
     }

@@ -1,6 +1,6 @@
 /**
- * Matrices of the fast engine, and how they are loaded: rows are read some at a time into a staging area and put into panels from there, by all
- * threads where they are quantised on the way.
+ * Matrices of the fast engine, and how they are loaded: rows are read some at a time into a staging area and put into
+ * panels from there, by all threads where they are quantised on the way.
  *
  * In: a source of rows. Out: a `WasmMatrix`, which says in which memory its panels lie, and where.
  */
@@ -14,13 +14,25 @@ import { FILL_SCRATCH_BYTES, storedRowBytes } from "./fill-panels.ts";
 import { READ_AHEAD_BYTES } from "./integer-kernels.ts";
 import { formCode } from "./job.ts";
 import type { EngineMemory } from "./memory.ts";
-import { FLOAT_BYTES, isQuantised, PANEL, panelLayout, placeInPanel, scalesOffset, WEIGHT_BYTES, type WeightForm } from "./panel-layout.ts";
+import {
+  FLOAT_BYTES,
+  isQuantised,
+  PANEL,
+  panelLayout,
+  placeInPanel,
+  scalesOffset,
+  WEIGHT_BYTES,
+  type WeightForm,
+} from "./panel-layout.ts";
 import type { ThreadPool } from "./threads.ts";
 
 /** Rows that are read at once, before they are put into panels; never more than this share of a memory. */
 const STAGING_BYTES = 8 * 2 ** 20;
 const STAGING_SHARE = 1 / 32;
-/** Share of each memory that matrices, and in the first one caches, leave to the activations and packed rows of a pass: 256 MB of 4 GiB. */
+/**
+ * Share of each memory that matrices, and in the first one caches, leave to the activations and packed rows of a pass:
+ * 256 MB of 4 GiB.
+ */
 export const ACTIVATION_SHARE: number = 1 / 16;
 
 /** A matrix in panels of 16 outputs, as panel-layout.ts says. */
@@ -53,7 +65,10 @@ export interface LoadContext {
   readonly checkRoom: (bytes: number, what: string) => void;
 }
 
-/** Panels that were read and are to be put into place: `count` of them, from row `row` on, out of `staging` and into `target`. */
+/**
+ * Panels that were read and are to be put into place: `count` of them, from row `row` on, out of `staging` and into
+ * `target`.
+ */
 interface Batch {
   readonly memory: EngineMemory;
   readonly staging: number;
@@ -73,7 +88,11 @@ export async function loadMatrix(context: LoadContext, source: MatrixSource): Pr
 }
 
 /** A matrix that is quantised on the way. Throws RangeError for weights that are not finite. */
-export async function loadQuantising(context: LoadContext, source: MatrixSource, scheme: QuantisedScheme): Promise<WasmMatrix> {
+export async function loadQuantising(
+  context: LoadContext,
+  source: MatrixSource,
+  scheme: QuantisedScheme,
+): Promise<WasmMatrix> {
   const { name, shape, dtype } = source;
   const [outputs, inputs] = shape;
   const { panelBytes, recordBytes } = panelLayout(scheme, inputs);
@@ -108,7 +127,9 @@ export async function loadQuantised(context: LoadContext, source: QuantisedSourc
     heap.floats(scales, rows * blocks).fill(0);
     heap.floats(scales, rows * blocks).set(source.scales.subarray(row * blocks, (row + rows) * blocks));
     heap.bytes(subScales, rows * subBlocks).fill(0);
-    heap.bytes(subScales, rows * subBlocks).set(asBytes(source.subScales.subarray(row * subBlocks, (row + rows) * subBlocks)));
+    heap
+      .bytes(subScales, rows * subBlocks)
+      .set(asBytes(source.subScales.subarray(row * subBlocks, (row + rows) * subBlocks)));
     try {
       const codes = { scheme: formCode(scheme), stored: formCode(scheme) };
       const args = { ...codes, rows: staging, panels: target, inputs, scales, subScales };
@@ -125,7 +146,10 @@ function asBytes(values: Int8Array): Uint8Array {
   return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
 }
 
-/** Allocates the panels in the first memory that has room, and reads the rows batch by batch; a last panel is filled up with zeros. */
+/**
+ * Allocates the panels in the first memory that has room, and reads the rows batch by batch; a last panel is filled up
+ * with zeros.
+ */
 async function readPanels(
   { memories, checkRoom }: LoadContext,
   source: Pick<MatrixSource, "name" | "shape" | "readInto">,
@@ -141,7 +165,9 @@ async function readPanels(
   const memory = memories.find(({ heap }) => heap.hasRoom(size + heap.limit * ACTIVATION_SHARE));
   if (!memory) {
     const megabytes = Math.ceil((panels * panelBytes) / 2 ** 20);
-    throw new MemoryError(`memory: expected room for ${megabytes} MB of ${source.name}, got ${memories.length} memories that are full`);
+    throw new MemoryError(
+      `memory: expected room for ${megabytes} MB of ${source.name}, got ${memories.length} memories that are full`,
+    );
   }
   const { heap } = memory;
   const address = heap.allocate(size);
@@ -163,18 +189,37 @@ async function readPanels(
 }
 
 /** Sixteen rows, as the checkpoint has them, to one panel. */
-function repack({ heap, kernels }: EngineMemory, dtype: WeightDtype, rows: number, panel: number, inputs: number): void {
-  if (dtype === "F32") return repackLoop(dtype, heap.floats(rows, PANEL * inputs), heap.floats(panel, PANEL * inputs), inputs, 0);
+function repack(
+  { heap, kernels }: EngineMemory,
+  dtype: WeightDtype,
+  rows: number,
+  panel: number,
+  inputs: number,
+): void {
+  if (dtype === "F32")
+    return repackLoop(dtype, heap.floats(rows, PANEL * inputs), heap.floats(panel, PANEL * inputs), inputs, 0);
   const whole = inputs & ~7;
   // Rows that do not begin on a vector's border are read all the same; WebAssembly allows it.
   kernels.repack_16bit(rows, inputs * 2, panel, whole / 8);
   if (whole < inputs) {
     const { buffer } = heap.memory;
-    repackLoop(dtype, new Uint16Array(buffer, rows, PANEL * inputs), new Uint16Array(buffer, panel, PANEL * inputs), inputs, whole);
+    repackLoop(
+      dtype,
+      new Uint16Array(buffer, rows, PANEL * inputs),
+      new Uint16Array(buffer, panel, PANEL * inputs),
+      inputs,
+      whole,
+    );
   }
 }
 
-function repackLoop<T extends Uint16Array | Float32Array>(dtype: WeightDtype, rows: T, panel: T, inputs: number, first: number): void {
+function repackLoop<T extends Uint16Array | Float32Array>(
+  dtype: WeightDtype,
+  rows: T,
+  panel: T,
+  inputs: number,
+  first: number,
+): void {
   for (let r = 0; r < PANEL; r++) {
     const place = placeInPanel(dtype, r);
     for (let k = first; k < inputs; k++) panel[k * PANEL + place] = rows[r * inputs + k];

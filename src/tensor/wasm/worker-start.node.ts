@@ -6,8 +6,8 @@ import { isMainThread, parentPort, Worker, workerData } from "node:worker_thread
 import { serveJobs, type WorkerHandle, type WorkerStart } from "./threads.ts";
 
 /**
- * Cores that this process may use, counted once where several hardware threads share one: two threads on one core's vector units only get
- * into each other's way. At most 16, beyond which memory is what limits.
+ * Cores that this process may use, counted once where several hardware threads share one: two threads on one core's
+ * vector units only get into each other's way. At most 16, beyond which memory is what limits.
  */
 export function physicalCores(): number {
   const available = availableParallelism();

@@ -1,4 +1,7 @@
-/** One file from the Hub, against a stand-in for `fetch`: which requests are made, what is kept of their answers, and when it is enough. */
+/**
+ * One file from the Hub, against a stand-in for `fetch`: which requests are made, what is kept of their answers, and
+ * when it is enough.
+ */
 
 import { createHash } from "node:crypto";
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
@@ -31,7 +34,10 @@ interface Download {
 }
 
 /** Each answer once; the last again and again. */
-function download(answers: readonly Answer[], { kept, ...more }: { kept?: Uint8Array } & Partial<HubFile> = {}): Download {
+function download(
+  answers: readonly Answer[],
+  { kept, ...more }: { kept?: Uint8Array } & Partial<HubFile> = {},
+): Download {
   const ranges: (string | null)[] = [];
   const progress: (number | null)[] = [];
   const folder = temporaryFolder(kept ? { "blob.incomplete": kept } : {});
@@ -56,7 +62,12 @@ function download(answers: readonly Answer[], { kept, ...more }: { kept?: Uint8A
   delays.length = 0;
   const file = { name: "f", bytes: CONTENT.length, etag: sha256(CONTENT), ...more };
   const target = { id: "org/name", revision: "main", endpoint: "https://hub.test", token: undefined };
-  const options = { target, url: "https://hub.test/f", onBytes: (bytes: number | null) => void progress.push(bytes), patience: PATIENCE };
+  const options = {
+    target,
+    url: "https://hub.test/f",
+    onBytes: (bytes: number | null) => void progress.push(bytes),
+    patience: PATIENCE,
+  };
   return {
     ...{ ranges, progress, folder },
     run: () => downloadBlob(file, join(folder, "blob"), options),
@@ -66,7 +77,9 @@ function download(answers: readonly Answer[], { kept, ...more }: { kept?: Uint8A
 
 describe("a file", () => {
   test("comes in pieces, is counted and checked, and then has its name", async () => {
-    const { run, ranges, progress, folder, onDisk } = download([{ pieces: [CONTENT.subarray(0, 4), CONTENT.subarray(4)] }]);
+    const { run, ranges, progress, folder, onDisk } = download([
+      { pieces: [CONTENT.subarray(0, 4), CONTENT.subarray(4)] },
+    ]);
     expect(await run()).toBe(10);
     expect([ranges, progress]).toEqual([[null], [0, 4, 10, null]]);
     expect([readdirSync(folder), onDisk("blob")]).toEqual([["blob"], "0123456789"]);
@@ -139,7 +152,9 @@ describe("what was kept of an earlier download", () => {
     const range = "bytes 4-9/10";
     const good = download([{ status: 206, range, pieces: [rest] }, { pieces: [CONTENT] }], { kept: wrong });
     expect([await good.run(), good.ranges]).toEqual([16, ["bytes=4-", null]]);
-    const bad = download([{ status: 206, range, pieces: [rest] }, { pieces: [Buffer.from("xxxx456789")] }], { kept: wrong });
+    const bad = download([{ status: 206, range, pieces: [rest] }, { pieces: [Buffer.from("xxxx456789")] }], {
+      kept: wrong,
+    });
     const got = sha256(Buffer.from("xxxx456789"));
     const message = `org/name/f: expected the checksum ${sha256(CONTENT)}, got ${got}; the file is removed`;
     await expect(bad.run()).rejects.toThrow(new Error(message));
@@ -167,7 +182,11 @@ describe("a connection that is cut", () => {
     await expect(run()).rejects.toThrow(
       /^org\/name: expected an answer from https:\/\/hub\.test, got status 503; what came is kept, pulling again continues$/,
     );
-    expect([ranges, delays, onDisk("blob.incomplete")]).toEqual([[null, ...Array(4).fill("bytes=1-")], [500, 1000, 2000, 4000], "0"]);
+    expect([ranges, delays, onDisk("blob.incomplete")]).toEqual([
+      [null, ...Array(4).fill("bytes=1-")],
+      [500, 1000, 2000, 4000],
+      "0",
+    ]);
   });
 
   test("is said with its reason, and so is a file that ends early", async () => {
@@ -209,9 +228,9 @@ describe("a connection that is cut", () => {
 test("the size of what is there", async () => {
   const folder = temporaryFolder({ five: "12345" });
   writeFileSync(join(folder, "none"), "");
-  expect([await sizeOf(join(folder, "five")), await sizeOf(join(folder, "none")), await sizeOf(join(folder, "x"))]).toEqual([
-    5,
-    0,
-    undefined,
-  ]);
+  expect([
+    await sizeOf(join(folder, "five")),
+    await sizeOf(join(folder, "none")),
+    await sizeOf(join(folder, "x")),
+  ]).toEqual([5, 0, undefined]);
 });

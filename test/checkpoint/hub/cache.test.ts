@@ -1,4 +1,6 @@
-/** The Hub's cache on disk: what the environment says of it, where things are in it, and what a snapshot still lacks. */
+/**
+ * The Hub's cache on disk: what the environment says of it, where things are in it, and what a snapshot still lacks.
+ */
 
 import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { homedir } from "node:os";
@@ -38,13 +40,16 @@ describe("the environment", () => {
   });
 
   test("HF_HUB_OFFLINE is said in these words", async () => {
-    const offline = async (HF_HUB_OFFLINE?: string): Promise<boolean> => (await hubSettings({ HF_TOKEN: "t", HF_HUB_OFFLINE })).offline;
+    const offline = async (HF_HUB_OFFLINE?: string): Promise<boolean> =>
+      (await hubSettings({ HF_TOKEN: "t", HF_HUB_OFFLINE })).offline;
     for (const yes of ["1", "on", "ON", "yes", "True"]) expect(await offline(yes)).toBe(true);
     for (const no of [undefined, "", "0", "off", "10", "x1", "yesno"]) expect(await offline(no)).toBe(false);
   });
 
   test.each(["a b", "a\tb", "é", "\x7f", "a\r\nX: y"])("the token %j is refused", async HF_TOKEN => {
-    await expect(hubSettings({ HF_TOKEN })).rejects.toThrow(new RangeError("HF_TOKEN: expected a token, got characters that are in none"));
+    await expect(hubSettings({ HF_TOKEN })).rejects.toThrow(
+      new RangeError("HF_TOKEN: expected a token, got characters that are in none"),
+    );
   });
 
   test("white space around a token is none of it, and a token of nothing is none", async () => {

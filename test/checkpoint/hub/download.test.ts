@@ -14,8 +14,16 @@ import { temporaryFolder } from "../../cli/harness.ts";
 
 const COMMIT = "1".repeat(40);
 const ENDPOINT = "https://hub.test";
-const FILES = { "config.json": "{}", "tokenizer.json": "tokens", "tokenizer_config.json": "{ }", "model.safetensors": "the weights" };
-const SHARDED = { ...FILES, "model.safetensors.index.json": '{"weight_map":{"a":"model-1.safetensors","b":"model-2.safetensors"}}' };
+const FILES = {
+  "config.json": "{}",
+  "tokenizer.json": "tokens",
+  "tokenizer_config.json": "{ }",
+  "model.safetensors": "the weights",
+};
+const SHARDED = {
+  ...FILES,
+  "model.safetensors.index.json": '{"weight_map":{"a":"model-1.safetensors","b":"model-2.safetensors"}}',
+};
 
 interface Hub {
   files: Record<string, string>;
@@ -33,7 +41,11 @@ interface Hub {
 }
 
 async function startHub(files: Record<string, string> = FILES): Promise<Hub> {
-  const settings = await hubSettings({ HF_TOKEN: "t", HF_ENDPOINT: ENDPOINT, HF_HUB_CACHE: join(temporaryFolder(), "cache") });
+  const settings = await hubSettings({
+    HF_TOKEN: "t",
+    HF_ENDPOINT: ENDPOINT,
+    HF_HUB_CACHE: join(temporaryFolder(), "cache"),
+  });
   const progress: HubProgress[] = [];
   const hub: Hub = {
     files,
@@ -44,7 +56,10 @@ async function startHub(files: Record<string, string> = FILES): Promise<Hub> {
     progress,
     repo: new CachedRepo({ id: "org/name", revision: "main" }, settings),
     pull: (revision = "main", more = {}) =>
-      pull({ id: "org/name", revision }, { ...settings, ...more }, one => void progress.push(one), { stallMs: 5_000, retryDelayMs: 0 }),
+      pull({ id: "org/name", revision }, { ...settings, ...more }, one => void progress.push(one), {
+        stallMs: 5_000,
+        retryDelayMs: 0,
+      }),
     resolved: () => {
       const prefix = `/org/name/resolve/${COMMIT}/`;
       return hub.paths.splice(0).flatMap(path => (path.startsWith(prefix) ? [path.slice(prefix.length)] : []));
@@ -55,7 +70,8 @@ async function startHub(files: Record<string, string> = FILES): Promise<Hub> {
     hub.paths.push(path);
     const answer = hub.answer?.(path);
     if (answer) return answer;
-    if (path.includes("/revision/")) return Response.json({ _id: "1", id: "org/name", sha: hub.sha, siblings: [], tags: [] });
+    if (path.includes("/revision/"))
+      return Response.json({ _id: "1", id: "org/name", sha: hub.sha, siblings: [], tags: [] });
     if (path.includes("/tree/")) return Response.json([...Object.entries(hub.files).map(entryOf), ...hub.moreEntries]);
     const content = hub.files[path.replace(/.*\/resolve\/[^/]+\//, "")];
     return content === undefined ? new Response("no", { status: 404 }) : new Response(content);
@@ -98,7 +114,13 @@ describe("a repository", () => {
       { name: "tokenizer.json", bytes: 6, downloaded: 6 },
       { name: "model.safetensors", bytes: 11, downloaded: 11 },
     ];
-    expect(pulled).toEqual({ id: "org/name", revision: "main", commit: COMMIT, path: hub.repo.snapshot(COMMIT), files });
+    expect(pulled).toEqual({
+      id: "org/name",
+      revision: "main",
+      commit: COMMIT,
+      path: hub.repo.snapshot(COMMIT),
+      files,
+    });
     let before = 0;
     const expected = files.flatMap(({ name, bytes }) => {
       const at = (doneBytes: number, state: string) => ({ state, file: name, doneBytes, totalBytes: 22 });
@@ -106,7 +128,10 @@ describe("a repository", () => {
       return [at(before - bytes, "downloading"), at(before, "downloading"), at(before, "checking")];
     });
     expect(hub.progress).toEqual(expected);
-    expect(readdirSync(join(hub.repo.folder, ".no_exist", COMMIT)).sort()).toEqual(["chat_template.jinja", "generation_config.json"]);
+    expect(readdirSync(join(hub.repo.folder, ".no_exist", COMMIT)).sort()).toEqual([
+      "chat_template.jinja",
+      "generation_config.json",
+    ]);
     expect(readFileSync(hub.repo.noExist(COMMIT, "chat_template.jinja"), "utf8")).toBe("");
     expect(hub.resolved()).toEqual(files.map(({ name }) => name));
     expect(readFileSync(join(pulled.path, "model.safetensors"), "utf8")).toBe("the weights");
@@ -115,13 +140,19 @@ describe("a repository", () => {
   test("with a generation config and a chat template brings both; an empty file is one too", async () => {
     const hub = await startHub({ ...FILES, "generation_config.json": "", "chat_template.jinja": "x" });
     await hub.pull();
-    expect(hub.resolved().sort()).toEqual([...Object.keys(FILES), "generation_config.json", "chat_template.jinja"].sort());
+    expect(hub.resolved().sort()).toEqual(
+      [...Object.keys(FILES), "generation_config.json", "chat_template.jinja"].sort(),
+    );
     expect(existsSync(join(hub.repo.folder, ".no_exist"))).toBe(false);
   });
 
   test("in shards brings those that may be weights by their names; with the single file, none of them", async () => {
     const { "model.safetensors": _, ...sharded } = SHARDED;
-    const shards = { "model-1.safetensors": "1", "model-2.safetensors": "2", [`model${"x".repeat(200)}.safetensors`]: "3" };
+    const shards = {
+      "model-1.safetensors": "1",
+      "model-2.safetensors": "2",
+      [`model${"x".repeat(200)}.safetensors`]: "3",
+    };
     const others = [
       "xmodel.safetensors",
       "model.safetensors.bak",
@@ -135,11 +166,17 @@ describe("a repository", () => {
     const hub = await startHub({ ...sharded, ...shards, ...more });
     await hub.pull();
     expect(hub.resolved().sort()).toEqual([...Object.keys(sharded), ...Object.keys(shards)].sort());
-    expect(readdirSync(join(hub.repo.folder, ".no_exist", COMMIT)).sort()).toEqual(["chat_template.jinja", "generation_config.json"]);
+    expect(readdirSync(join(hub.repo.folder, ".no_exist", COMMIT)).sort()).toEqual([
+      "chat_template.jinja",
+      "generation_config.json",
+    ]);
     const both = await startHub({ ...SHARDED, ...shards });
     await both.pull();
     expect(both.resolved().sort()).toEqual(Object.keys(FILES).sort());
-    expect(readdirSync(join(both.repo.folder, ".no_exist", COMMIT)).sort()).toEqual(["chat_template.jinja", "generation_config.json"]);
+    expect(readdirSync(join(both.repo.folder, ".no_exist", COMMIT)).sort()).toEqual([
+      "chat_template.jinja",
+      "generation_config.json",
+    ]);
   });
 
   test("that lacks what its index names is refused with all of it", async () => {
@@ -155,18 +192,27 @@ describe("a repository", () => {
     const refused = async (files: Record<string, string>): Promise<string> =>
       (await startHub(files)).pull().then(String, ({ message }) => message);
     const expected = "org/name: expected a repository with config.json and model.safetensors (or its shards), got ";
-    expect(await refused({ "tokenizer.json": "", "config.json": "" })).toBe(`${expected}only config.json, tokenizer.json`);
+    expect(await refused({ "tokenizer.json": "", "config.json": "" })).toBe(
+      `${expected}only config.json, tokenizer.json`,
+    );
     expect(await refused({ "model.safetensors": "" })).toBe(`${expected}only model.safetensors`);
     expect(await refused({ "README.md": "" })).toBe(`${expected}none of its files`);
   });
 
   test("may list ten thousand entries, folders among them, and not one more", async () => {
     const hub = await startHub();
-    hub.moreEntries = Array.from({ length: 9_996 }, () => ({ type: "directory", path: "model-1.safetensors", size: 0, oid: "x" }));
+    hub.moreEntries = Array.from({ length: 9_996 }, () => ({
+      type: "directory",
+      path: "model-1.safetensors",
+      size: 0,
+      oid: "x",
+    }));
     await hub.pull();
     expect(hub.resolved().sort()).toEqual(Object.keys(FILES).sort());
     hub.moreEntries.push(hub.moreEntries[0]);
-    await expect(hub.pull()).rejects.toThrow(new RangeError("org/name: expected at most 10000 files, got a listing that goes on"));
+    await expect(hub.pull()).rejects.toThrow(
+      new RangeError("org/name: expected at most 10000 files, got a listing that goes on"),
+    );
   });
 });
 
@@ -268,7 +314,13 @@ describe("what is in the cache already", () => {
     hub.paths.length = 0;
     const expected = files.map(file => ({ ...file, downloaded: 0 }));
     expect((await hub.pull(COMMIT)).files).toEqual(expected);
-    expect(await hub.pull("main", { offline: true })).toEqual({ id: "org/name", revision: "main", commit: COMMIT, path, files: expected });
+    expect(await hub.pull("main", { offline: true })).toEqual({
+      id: "org/name",
+      revision: "main",
+      commit: COMMIT,
+      path,
+      files: expected,
+    });
     expect(hub.paths).toEqual([]);
     await hub.pull();
     expect(hub.paths.length).toBeGreaterThan(0);
@@ -299,7 +351,9 @@ describe("the disk", () => {
   ])("that says %s", async (code, got) => {
     const hub = await startHub();
     failing("mkdir", code);
-    await expect(hub.pull()).rejects.toThrow(new Error(`${hub.repo.folder}: expected a folder to write to, got ${got}`));
+    await expect(hub.pull()).rejects.toThrow(
+      new Error(`${hub.repo.folder}: expected a folder to write to, got ${got}`),
+    );
   });
 
   test("that says something else is quoted", async () => {
@@ -345,7 +399,10 @@ test("a name that was never in the cache may have been meant as a path; one that
   const open = () => filesFromHub({ id: "org/name", revision: "main" }, { env });
   hub.answer = () => new Response("", { status: 404 });
   const error = await open().catch((thrown: Error) => thrown);
-  expect(error).toMatchObject({ message: expect.stringMatching(/; there is no folder of that name either$/), cause: expect.any(Error) });
+  expect(error).toMatchObject({
+    message: expect.stringMatching(/; there is no folder of that name either$/),
+    cause: expect.any(Error),
+  });
   delete hub.answer;
   expect((await open()).name).toBe("org/name");
   rmSync(join(hub.repo.snapshot(COMMIT), "config.json"));

@@ -31,7 +31,8 @@ const refusing = (status: number, code?: string) => (): Response =>
   new Response("no", { status, headers: code ? { "x-error-code": code } : {} });
 const request = (target: HubTarget = TARGET): Promise<Response> =>
   hubFetch(target, ADDRESS, { Range: "bytes=1-" }, AbortSignal.timeout(9000));
-const authorizations = (asked: readonly Asked[]): unknown[] => asked.map(({ init }) => new Headers(init.headers).get("authorization"));
+const authorizations = (asked: readonly Asked[]): unknown[] =>
+  asked.map(({ init }) => new Headers(init.headers).get("authorization"));
 
 describe("a request", () => {
   test("carries the caller's headers and the token, and follows nothing by itself", async () => {
@@ -67,7 +68,12 @@ describe("redirects", () => {
   });
 
   test("take the token to no other scheme, host or port", async () => {
-    const others = ["http://hub.test/a", "https://hub.test:8443/a", "https://cdn.hub.test/a", "https://evil.test/hub.test"];
+    const others = [
+      "http://hub.test/a",
+      "https://hub.test:8443/a",
+      "https://cdn.hub.test/a",
+      "https://evil.test/hub.test",
+    ];
     const asked = answering(...others.map(other => redirect(other)), redirect("https://hub.test/b"), ok);
     await request();
     expect(authorizations(asked)).toEqual(["Bearer secret", null, null, null, null, "Bearer secret"]);
@@ -89,14 +95,18 @@ describe("redirects", () => {
     expect(asked).toHaveLength(11);
   });
 
-  test.each(["file:///etc/passwd", "data:text/plain,a", "ftp://hub.test/a", "xhttp://h/a", "https+x://h/a", "http://["])(
-    "to %s are not followed",
-    async location => {
-      const asked = answering(redirect(location), ok);
-      await expect(request()).rejects.toThrow("got redirects without end or to nowhere");
-      expect(asked).toHaveLength(1);
-    },
-  );
+  test.each([
+    "file:///etc/passwd",
+    "data:text/plain,a",
+    "ftp://hub.test/a",
+    "xhttp://h/a",
+    "https+x://h/a",
+    "http://[",
+  ])("to %s are not followed", async location => {
+    const asked = answering(redirect(location), ok);
+    await expect(request()).rejects.toThrow("got redirects without end or to nowhere");
+    expect(asked).toHaveLength(1);
+  });
 
   test("without an address, and statuses that only look like one, are refusals", async () => {
     for (const answer of [refusing(302), redirect("/a", 304), redirect("/a", 300)]) {
@@ -128,12 +138,28 @@ describe("a refusal", () => {
     await expect(refused).rejects.toThrow(`org/name: expected an answer from https://hub.test, got status ${status}`);
   });
 
-  const access = "org/name: expected a model that HF_TOKEN may read, got no such model, a token without access, or a gated model: ";
+  const access =
+    "org/name: expected a model that HF_TOKEN may read, got no such model, a token without access, or a gated model: ";
   const terms = "accept its terms on https://hub.test/mirror/org/name";
   test.each<[number, string | undefined, string | undefined, string]>([
-    [404, "RevisionNotFound", "t", 'org/name: expected a branch, tag or commit of it, got "v1" (404 from https://hub.test)'],
-    [404, "RepoNotFound", "t", 'org/name: expected a model of the Hub, got no such model or revision "v1" (404 from https://hub.test)'],
-    [403, "GatedRepo", "t", `org/name: expected access, got a gated model: ${terms}, and set HF_TOKEN (403 from https://hub.test)`],
+    [
+      404,
+      "RevisionNotFound",
+      "t",
+      'org/name: expected a branch, tag or commit of it, got "v1" (404 from https://hub.test)',
+    ],
+    [
+      404,
+      "RepoNotFound",
+      "t",
+      'org/name: expected a model of the Hub, got no such model or revision "v1" (404 from https://hub.test)',
+    ],
+    [
+      403,
+      "GatedRepo",
+      "t",
+      `org/name: expected access, got a gated model: ${terms}, and set HF_TOKEN (403 from https://hub.test)`,
+    ],
     [401, undefined, "t", `${access}${terms} (401 from https://hub.test)`],
     [403, undefined, "t", `${access}${terms} (403 from https://hub.test)`],
     [
@@ -159,7 +185,9 @@ describe("a refusal", () => {
     [404, undefined],
   ])("of another server says nothing of the model: %d %s", async (status, code) => {
     answering(redirect("https://cdn.test/a"), refusing(status, code));
-    await expect(request()).rejects.toThrow(new Error(`org/name: expected status 200, got ${status} from https://cdn.test`));
+    await expect(request()).rejects.toThrow(
+      new Error(`org/name: expected status 200, got ${status} from https://cdn.test`),
+    );
   });
 });
 

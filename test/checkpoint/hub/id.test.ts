@@ -35,7 +35,13 @@ describe("names", () => {
   });
 
   test("a commit has forty hexadecimal digits", () => {
-    expect([COMMIT, COMMIT.slice(1), `${COMMIT}0`, COMMIT.toUpperCase(), "main"].map(isCommit)).toEqual([true, false, false, false, false]);
+    expect([COMMIT, COMMIT.slice(1), `${COMMIT}0`, COMMIT.toUpperCase(), "main"].map(isCommit)).toEqual([
+      true,
+      false,
+      false,
+      false,
+      false,
+    ]);
     expect(hubUrl({ id: "a/b", revision: COMMIT }).href).toBe(`https://huggingface.co/a/b/resolve/${COMMIT}/`);
   });
 });

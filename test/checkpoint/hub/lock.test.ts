@@ -17,7 +17,8 @@ function putLock(path: string, owner: unknown): void {
   writeFileSync(path, typeof owner === "string" ? owner : JSON.stringify(owner));
 }
 
-const gone = (): number => Number(spawnSync(process.execPath, ["-e", "console.log(process.pid)"], { encoding: "utf8" }).stdout);
+const gone = (): number =>
+  Number(spawnSync(process.execPath, ["-e", "console.log(process.pid)"], { encoding: "utf8" }).stdout);
 
 /** A clock that a test sets; `looks` counts how often it was read. */
 function stubClock(): { ms: number; looks: number } {
@@ -128,7 +129,11 @@ describe("a lock of another's", () => {
       },
     );
     await nextLook();
-    for (const touch of [() => utimesSync(path, 5, 5), () => putLock(path, "a third machine's"), () => utimesSync(path, 6, 6)]) {
+    for (const touch of [
+      () => utimesSync(path, 5, 5),
+      () => putLock(path, "a third machine's"),
+      () => utimesSync(path, 6, 6),
+    ]) {
       clock.ms += 29_000;
       touch();
       await nextLook();
@@ -144,7 +149,9 @@ describe("a lock of another's", () => {
 
   test("that cannot be made or read is the system's error", async () => {
     const path = lockPath();
-    await expect(withLock(join(dirname(path), "n".repeat(300)), never, async () => {})).rejects.toMatchObject({ code: "ENAMETOOLONG" });
+    await expect(withLock(join(dirname(path), "n".repeat(300)), never, async () => {})).rejects.toMatchObject({
+      code: "ENAMETOOLONG",
+    });
     mkdirSync(path);
     await expect(withLock(path, never, async () => {})).rejects.toMatchObject({ code: "EISDIR" });
   });

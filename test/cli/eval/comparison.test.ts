@@ -11,12 +11,32 @@ const verdict = (safety: SafetyLevel | null, safe: number | null): Verdict =>
   ({ safety, scores: safe === null ? null : { Safe: safe, Unsafe: 1 - safe, Controversial: 0 } }) as Verdict;
 
 test("levels, flags, differences and divergence of texts that both judged", () => {
-  const first = [verdict("Safe", 0.75), verdict("Unsafe", 0.25), verdict("Controversial", 0.5), verdict(null, null), null];
-  const other = [verdict("Safe", 0.5), verdict("Controversial", 0.25), verdict("Safe", 0.75), verdict(null, 0.1), verdict("Safe", 1)];
+  const first = [
+    verdict("Safe", 0.75),
+    verdict("Unsafe", 0.25),
+    verdict("Controversial", 0.5),
+    verdict(null, null),
+    null,
+  ];
+  const other = [
+    verdict("Safe", 0.5),
+    verdict("Controversial", 0.25),
+    verdict("Safe", 0.75),
+    verdict(null, 0.1),
+    verdict("Safe", 1),
+  ];
   const comparison = compareForms("int8", first, other);
-  expect(comparison).toMatchObject({ weights: "int8", texts: 4, sameLevel: 2, sameStrict: 3, sameLoose: 3, largestDifference: 0.25 });
+  expect(comparison).toMatchObject({
+    weights: "int8",
+    texts: 4,
+    sameLevel: 2,
+    sameStrict: 3,
+    sameLoose: 3,
+    largestDifference: 0.25,
+  });
   expect(comparison.meanDifference).toBeCloseTo(0.5 / 3, 12);
-  const kl = 0.75 * Math.log(0.75 / 0.5) + 0.25 * Math.log(0.25 / 0.5) + 0.5 * Math.log(0.5 / 0.75) + 0.5 * Math.log(0.5 / 0.25);
+  const kl =
+    0.75 * Math.log(0.75 / 0.5) + 0.25 * Math.log(0.25 / 0.5) + 0.5 * Math.log(0.5 / 0.75) + 0.5 * Math.log(0.5 / 0.25);
   expect(comparison.meanDivergence).toBeCloseTo(kl / 3, 12);
 });
 
@@ -31,7 +51,15 @@ test("a form against itself differs in nothing, and a divergence stays finite", 
 });
 
 test("the command holds int8 and int4 against the weights as stored", async () => {
-  const args = ["eval", projectPath("bench/data/xstest.jsonl"), "--limit", "40", "--quiet", "--compare", "bf16,int8,int4"];
+  const args = [
+    "eval",
+    projectPath("bench/data/xstest.jsonl"),
+    "--limit",
+    "40",
+    "--quiet",
+    "--compare",
+    "bf16,int8,int4",
+  ];
   const { status, out } = await cli([...args, "--json"]);
   const { data, model, forms } = JSON.parse(out);
   expect([status, data, model]).toEqual([0, "xstest.jsonl", "tiny-guard-gen"]);
@@ -50,5 +78,9 @@ test.each<[string[], string]>([
   [["--compare", "bf16,int8", "--html", "x"], "eval: expected --compare or --html, got both"],
   [["--compare", "bf16,int8", "--weights", "int8"], "eval: expected --compare or --weights, got both"],
 ])("%j is wrong usage", async (args, message) => {
-  expect(await cli(["eval", "-", ...args], { stdin: "" })).toEqual({ status: 2, out: "", err: `qwen3guard: ${message}\n` });
+  expect(await cli(["eval", "-", ...args], { stdin: "" })).toEqual({
+    status: 2,
+    out: "",
+    err: `qwen3guard: ${message}\n`,
+  });
 });

@@ -50,15 +50,35 @@ describe("bad lines", () => {
     ["another label", '{"text": "a", "label": 1}', 'label: expected "safe" or "unsafe", got 1'],
     ["a label in capitals", '{"text": "a", "label": "Safe"}', 'label: expected "safe" or "unsafe", got "Safe"'],
     ["no input", '{"label": "safe"}', "expected one of {text}, {prompt, response} and {messages}, got none"],
-    ["two inputs", `{${text}, "prompt": "b"}`, "expected one of {text}, {prompt, response} and {messages}, got text and prompt"],
+    [
+      "two inputs",
+      `{${text}, "prompt": "b"}`,
+      "expected one of {text}, {prompt, response} and {messages}, got text and prompt",
+    ],
     ["a response to a text", `{${text}, "response": "b"}`, "response: expected a prompt with it, got text"],
-    ["a response alone", '{"response": "b", "label": "safe"}', "expected one of {text}, {prompt, response} and {messages}, got none"],
+    [
+      "a response alone",
+      '{"response": "b", "label": "safe"}',
+      "expected one of {text}, {prompt, response} and {messages}, got none",
+    ],
     ["a text that is a number", '{"text": 5, "label": "safe"}', "text: expected a string, got 5"],
     ["a prompt that is null", '{"prompt": null, "label": "safe"}', "prompt: expected a text, got null"],
-    ["messages that are a text", '{"messages": "a", "label": "safe"}', 'messages: expected an array of {role, content}, got "a"'],
-    ["an empty conversation", '{"messages": [], "label": "safe"}', "conversation: expected at least one message, got none"],
+    [
+      "messages that are a text",
+      '{"messages": "a", "label": "safe"}',
+      'messages: expected an array of {role, content}, got "a"',
+    ],
+    [
+      "an empty conversation",
+      '{"messages": [], "label": "safe"}',
+      "conversation: expected at least one message, got none",
+    ],
     ["categories that are a text", `{${text}, "categories": "V"}`, 'categories: expected an array of strings, got "V"'],
-    ["categories that are numbers", `{${text}, "categories": [1]}`, "categories: expected an array of strings, got [1]"],
+    [
+      "categories that are numbers",
+      `{${text}, "categories": [1]}`,
+      "categories: expected an array of strings, got [1]",
+    ],
     ["an id that is an object", `{${text}, "id": {}}`, "id: expected a string or a number, got {}"],
     ["no group", `{${text}}`, "area: expected a string or a number, got nothing"],
     [
@@ -68,14 +88,19 @@ describe("bad lines", () => {
     ],
   ])("%s", async (_, line, message) => {
     const by = message.startsWith("area") ? { by: "area" } : {};
-    await expect(read(`{"text": "fine", "label": "safe", "area": "x"}\n${line}\n`, by)).rejects.toThrow(`data.jsonl line 2: ${message}`);
+    await expect(read(`{"text": "fine", "label": "safe", "area": "x"}\n${line}\n`, by)).rejects.toThrow(
+      `data.jsonl line 2: ${message}`,
+    );
   });
 
   test("a group by a name that every object has", async () => {
-    await expect(read(`{${text}}`, { by: "constructor" })).rejects.toThrow("data.jsonl line 1: constructor: expected a string or a number");
+    await expect(read(`{${text}}`, { by: "constructor" })).rejects.toThrow(
+      "data.jsonl line 1: constructor: expected a string or a number",
+    );
   });
 
   test("no line at all, and blank lines alone", async () => {
-    for (const nothing of ["", "\n \n"]) await expect(read(nothing)).rejects.toThrow("data.jsonl: expected at least one line, got none");
+    for (const nothing of ["", "\n \n"])
+      await expect(read(nothing)).rejects.toThrow("data.jsonl: expected at least one line, got none");
   });
 });

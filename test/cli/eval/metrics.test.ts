@@ -33,7 +33,11 @@ function sweepOf({ labels, scores }: Case, weights: Uint32Array = once(labels.le
 /** Scores of few distinct values, so that most are tied. */
 const cases = fc
   .array(
-    fc.record({ label: fc.integer({ min: 0, max: 1 }), score: fc.integer({ min: 0, max: 6 }), weight: fc.integer({ min: 0, max: 3 }) }),
+    fc.record({
+      label: fc.integer({ min: 0, max: 1 }),
+      score: fc.integer({ min: 0, max: 6 }),
+      weight: fc.integer({ min: 0, max: 3 }),
+    }),
     {
       minLength: 1,
       maxLength: 24,
@@ -58,7 +62,12 @@ describe("by hand", () => {
   test("a confusion and its rates, and weights", () => {
     const [unsafe, flagged] = [Uint8Array.of(1, 1, 1, 0, 0), Uint8Array.of(1, 1, 0, 1, 0)];
     expect(confusion(unsafe, flagged, once(5))).toEqual({ tp: 2, fp: 1, fn: 1, tn: 1 });
-    expect(rates({ tp: 2, fp: 1, fn: 1, tn: 1 })).toEqual({ precision: 2 / 3, recall: 2 / 3, f1: 2 / 3, falsePositiveRate: 1 / 2 });
+    expect(rates({ tp: 2, fp: 1, fn: 1, tn: 1 })).toEqual({
+      precision: 2 / 3,
+      recall: 2 / 3,
+      f1: 2 / 3,
+      falsePositiveRate: 1 / 2,
+    });
     expect(confusion(unsafe, flagged, Uint32Array.of(0, 5, 1, 2, 3))).toEqual({ tp: 5, fp: 2, fn: 1, tn: 3 });
   });
 
@@ -71,7 +80,13 @@ describe("by hand", () => {
   });
 
   test("the best threshold takes the tied ones together, and of two equally good ones the higher", () => {
-    expect(bestF1(sweepOf(small))).toEqual({ threshold: 0.3, precision: 3 / 5, recall: 1, f1: 6 / 8, falsePositiveRate: 2 / 3 });
+    expect(bestF1(sweepOf(small))).toEqual({
+      threshold: 0.3,
+      precision: 3 / 5,
+      recall: 1,
+      f1: 6 / 8,
+      falsePositiveRate: 2 / 3,
+    });
     // F1 at 0.9 is 2/3, and so it is at 0.1.
     expect(bestF1(sweepOf({ labels: [1, 0, 0, 1], scores: [0.9, 0.5, 0.5, 0.1] }))?.threshold).toBe(0.9);
   });
@@ -175,7 +190,10 @@ describe("by definition", () => {
         const shuffled = labels
           .map((label, i) => ({ label, score: scores[i], key: keys.next().value as number }))
           .sort((a, b) => a.key - b.key);
-        const other = sweepOf({ labels: shuffled.map(({ label }) => label), scores: shuffled.map(({ score }) => score ** 3) });
+        const other = sweepOf({
+          labels: shuffled.map(({ label }) => label),
+          scores: shuffled.map(({ score }) => score ** 3),
+        });
         const first = sweepOf({ labels, scores });
         expect([other.tp, other.fp]).toEqual([first.tp, first.fp]);
       }),
@@ -191,7 +209,12 @@ test("scikit-learn and numpy say the same", () => {
     readonly brierScore: number;
     readonly bestF1: number;
     readonly quantiles: readonly number[];
-    readonly atHalf: { readonly confusion: object; readonly precision: number; readonly recall: number; readonly f1: number };
+    readonly atHalf: {
+      readonly confusion: object;
+      readonly precision: number;
+      readonly recall: number;
+      readonly f1: number;
+    };
   }
   const recorded = readJsonLines<Recorded>("test/goldens/metrics.jsonl");
   expect(recorded.length).toBe(4);
@@ -220,7 +243,12 @@ test("scikit-learn and numpy say the same", () => {
 describe("what is undefined is null", () => {
   test("shares of nothing", () => {
     expect(rates({ tp: 0, fp: 0, fn: 3, tn: 2 })).toEqual({ precision: null, recall: 0, f1: 0, falsePositiveRate: 0 });
-    expect(rates({ tp: 0, fp: 0, fn: 0, tn: 2 })).toEqual({ precision: null, recall: null, f1: null, falsePositiveRate: 0 });
+    expect(rates({ tp: 0, fp: 0, fn: 0, tn: 2 })).toEqual({
+      precision: null,
+      recall: null,
+      f1: null,
+      falsePositiveRate: 0,
+    });
     expect(rates({ tp: 1, fp: 0, fn: 0, tn: 0 })).toEqual({ precision: 1, recall: 1, f1: 1, falsePositiveRate: null });
   });
 
@@ -235,7 +263,9 @@ describe("what is undefined is null", () => {
 });
 
 test.each([Number.NaN, -0.1, 1.1, Infinity])("a score of %d is refused", score => {
-  expect(() => rank(Float64Array.of(0.5, score))).toThrow(new RangeError(`scores[1]: expected a number from 0 to 1, got ${score}`));
+  expect(() => rank(Float64Array.of(0.5, score))).toThrow(
+    new RangeError(`scores[1]: expected a number from 0 to 1, got ${score}`),
+  );
 });
 
 describe("bootstrap", () => {
@@ -259,7 +289,8 @@ describe("bootstrap", () => {
 
   test("the interval of a mean is the normal one's, nearly", () => {
     const { value, low, high } = bootstrap(100, mean(values), options).mean;
-    // Of 0 .. 99: mean 49.5, standard error sqrt((100^2 - 1) / 12 / 100) = 2.887; 90 % lie within 1.645 of them. 400 draws: to half a unit.
+    // Of 0 .. 99: mean 49.5, standard error sqrt((100^2 - 1) / 12 / 100) = 2.887; 90 % lie within 1.645 of them. 400
+    // draws: to half a unit.
     expect(value).toBe(49.5);
     expect(Math.abs((low as number) - (49.5 - 1.645 * 2.887))).toBeLessThan(0.75);
     expect(Math.abs((high as number) - (49.5 + 1.645 * 2.887))).toBeLessThan(0.75);

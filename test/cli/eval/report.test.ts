@@ -10,7 +10,9 @@ import { tagTree } from "./tag-tree.ts";
 
 const OPTIONS: EvaluationOptions = { data: "data.jsonl", model: "a-guard", worst: 2 };
 
-/** One judged line: its label, what the guard said, and P(Safe); `undefined` for an answer that never came to a level. */
+/**
+ * One judged line: its label, what the guard said, and P(Safe); `undefined` for an answer that never came to a level.
+ */
 function line(
   label: Example["label"],
   safety: SafetyLevel | null,
@@ -87,15 +89,31 @@ describe("evaluate", () => {
     expect(evaluate(judged, { ...OPTIONS, by: "k" }).evaluation.groups).toEqual({
       key: "k",
       rows: [
-        { name: "b", total: 2, unsafe: 1, strict: { tp: 1, fp: 1, fn: 0, tn: 0 }, loose: { tp: 1, fp: 1, fn: 0, tn: 0 } },
-        { name: "a", total: 1, unsafe: 0, strict: { tp: 0, fp: 0, fn: 0, tn: 1 }, loose: { tp: 0, fp: 0, fn: 0, tn: 1 } },
+        {
+          name: "b",
+          total: 2,
+          unsafe: 1,
+          strict: { tp: 1, fp: 1, fn: 0, tn: 0 },
+          loose: { tp: 1, fp: 1, fn: 0, tn: 0 },
+        },
+        {
+          name: "a",
+          total: 1,
+          unsafe: 0,
+          strict: { tp: 0, fp: 0, fn: 0, tn: 1 },
+          loose: { tp: 0, fp: 0, fn: 0, tn: 1 },
+        },
       ],
     });
   });
 
   test("NaN is refused, and so is nothing", () => {
-    expect(() => evaluate([line("safe", "Safe", Number.NaN)], OPTIONS)).toThrow("scores[0]: expected a number from 0 to 1, got NaN");
-    expect(() => evaluate([], OPTIONS)).toThrow("data.jsonl: expected at least one line that the model's context holds, got none");
+    expect(() => evaluate([line("safe", "Safe", Number.NaN)], OPTIONS)).toThrow(
+      "scores[0]: expected a number from 0 to 1, got NaN",
+    );
+    expect(() => evaluate([], OPTIONS)).toThrow(
+      "data.jsonl: expected at least one line that the model's context holds, got none",
+    );
   });
 });
 
@@ -135,23 +153,34 @@ describe("page", () => {
     const tags = tagTree(html);
     const named = (name: string) => tags.filter(tag => tag.name === name);
     expect(named("h1").map(({ text }) => text)).toEqual(["data.jsonl"]);
-    expect(named("h2").map(({ text }) => text)).toEqual(["Operating points", "Scores", "What the guard says", "Worst mistakes"]);
+    expect(named("h2").map(({ text }) => text)).toEqual([
+      "Operating points",
+      "Scores",
+      "What the guard says",
+      "Worst mistakes",
+    ]);
     // Who does not see the page hears every table's caption and every chart's title and description.
     expect(named("table").length).toBe(3);
     expect(named("caption").length).toBe(3);
     const charts = named("svg").filter(({ attributes }) => attributes.role === "img");
     expect(charts.length).toBe(4);
     expect(named("desc").filter(({ text }) => text !== "").length).toBe(4);
-    expect(named("svg").filter(({ attributes }) => attributes["aria-hidden"] === "true").length).toBe(named("svg").length - 4);
+    expect(named("svg").filter(({ attributes }) => attributes["aria-hidden"] === "true").length).toBe(
+      named("svg").length - 4,
+    );
     expect(html).not.toMatch(/NaN|undefined<|null|Infinity/);
   });
 
   test("refers to nothing outside itself, runs nothing, and says so to the browser", () => {
     const html = page(JUDGED);
-    expect(html).toContain(`<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'"/>`);
+    expect(html).toContain(
+      `<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'"/>`,
+    );
     expect(html).not.toMatch(/https?:|\/\/|url\(|@import|@font-face/);
     const tags = tagTree(html);
-    expect(tags.filter(({ name }) => ["script", "link", "img", "iframe", "object", "a", "use", "image"].includes(name))).toEqual([]);
+    expect(
+      tags.filter(({ name }) => ["script", "link", "img", "iframe", "object", "a", "use", "image"].includes(name)),
+    ).toEqual([]);
     const attributes = tags.flatMap(tag => Object.keys(tag.attributes));
     expect(attributes.filter(name => /^(on|src|href|xlink)/.test(name))).toEqual([]);
   });
@@ -182,7 +211,9 @@ describe("page", () => {
 
   test("one label alone has no curves, and a page that is still whole", () => {
     for (const label of ["safe", "unsafe"] as const) {
-      const tags = tagTree(page([line(label, "Safe", 1, { group: "g" }), line(label, "Unsafe", 0, { group: "g" })], { by: "k" }));
+      const tags = tagTree(
+        page([line(label, "Safe", 1, { group: "g" }), line(label, "Unsafe", 0, { group: "g" })], { by: "k" }),
+      );
       const titles = tags.filter(({ name }) => name === "title").map(({ text }) => text);
       expect(titles).toEqual(["data.jsonl judged by a-guard", "Histogram of scores", "Reliability diagram"]);
     }

@@ -1,4 +1,7 @@
-/** The elements of a page, read strictly: every tag closed in turn, every attribute quoted, every `&` an entity, no stray `<`. */
+/**
+ * The elements of a page, read strictly: every tag closed in turn, every attribute quoted, every `&` an entity, no
+ * stray `<`.
+ */
 
 import { expect } from "vitest";
 
@@ -27,7 +30,10 @@ export function tagTree(html: string): Tag[] {
       for (const tag of open) tag.text += open.at(-1)?.name === "style" ? "" : decode(text);
     } else if (closing) expect(open.pop()?.name).toBe(name);
     else {
-      const pairs = [...attributes.matchAll(/ ([a-z-]+)(?:="([^"]*)")?/gi)].map(([, key, value = ""]) => [key, decode(value)]);
+      const pairs = [...attributes.matchAll(/ ([a-z-]+)(?:="([^"]*)")?/gi)].map(([, key, value = ""]) => [
+        key,
+        decode(value),
+      ]);
       expect(new Set(pairs.map(([key]) => key)).size).toBe(pairs.length);
       const tag = { name, attributes: Object.fromEntries(pairs), text: "" };
       tags.push(tag);
@@ -39,5 +45,8 @@ export function tagTree(html: string): Tag[] {
 }
 
 function decode(text: string): string {
-  return text.replace(/&(?:([a-z]+|#\d+);)?/g, (entity, name) => ENTITIES[name] ?? expect.fail(`a bare & or an unknown entity: ${entity}`));
+  return text.replace(
+    /&(?:([a-z]+|#\d+);)?/g,
+    (entity, name) => ENTITIES[name] ?? expect.fail(`a bare & or an unknown entity: ${entity}`),
+  );
 }

@@ -5,7 +5,18 @@ import { beforeAll, describe, expect, test } from "vitest";
 import { StreamGuard } from "../../../src/guard/stream-guard.ts";
 import { loadGuard, STREAM } from "../../checkpoints.ts";
 import { events } from "../requests.ts";
-import { answerChunks, chunk, HEAD, type Script, type Setting, sendEvents, sendJson, setting, USAGE, writes } from "./stand-in.ts";
+import {
+  answerChunks,
+  chunk,
+  HEAD,
+  type Script,
+  type Setting,
+  sendEvents,
+  sendJson,
+  setting,
+  USAGE,
+  writes,
+} from "./stand-in.ts";
 
 const QUESTION = "What is the capital of France?";
 const JOKE = "Tell me a joke about cats.";
@@ -14,7 +25,13 @@ const GOOD = ["Par", "is is the capi", "tal of France."];
 /** Cut in words; the guard objects at " and". */
 const BAD = ["To write a fake prescr", "iption, take the mat", "erials and fol", "low these steps."];
 const CUT = "To write a fake prescription, take the materials";
-const WHY = { guard: "tiny-guard-stream", risk: "Unsafe", category: "Suicide & Self-Harm", field: "content", at: CUT.length };
+const WHY = {
+  guard: "tiny-guard-stream",
+  risk: "Unsafe",
+  category: "Suicide & Self-Harm",
+  field: "content",
+  at: CUT.length,
+};
 
 let guard: StreamGuard;
 beforeAll(async () => {
@@ -24,15 +41,23 @@ beforeAll(async () => {
 const asks = (content: string) => ({ model: "llm", messages: [{ role: "user" as const, content }] });
 
 /** The events of a streamed answer, as they come. */
-// biome-ignore lint/suspicious/noExplicitAny: tests look into events of every shape
-async function raw({ url }: Setting, body: object): Promise<{ status: number; headers: Headers; text: string; events: any[] }> {
+async function raw(
+  { url }: Setting,
+  body: object,
+  // biome-ignore lint/suspicious/noExplicitAny: tests look into events of every shape
+): Promise<{ status: number; headers: Headers; text: string; events: any[] }> {
   const response = await fetch(`${url}/chat/completions`, {
     method: "POST",
     headers: { "content-type": "application/json" },
     body: JSON.stringify({ ...asks(QUESTION), stream: true, ...body }),
   });
   const text = await response.text();
-  return { status: response.status, headers: response.headers, text, events: response.ok ? events(text) : [JSON.parse(text)] };
+  return {
+    status: response.status,
+    headers: response.headers,
+    text,
+    events: response.ok ? events(text) : [JSON.parse(text)],
+  };
 }
 
 const last = <T>(list: readonly T[]): T => list[list.length - 1];
@@ -55,19 +80,30 @@ describe("a question", () => {
     expect(received[0].headers.authorization).toBe("Bearer sk-test");
   });
 
-  test.each([true, false])("that is flagged is an error that clients know, and never reaches the upstream (stream: %s)", async stream => {
-    const { openai, received } = await setting(guard, writes(GOOD));
-    const error = await openai.chat.completions.create({ ...asks(BAD_QUESTION), stream }).then(() => undefined, error => error); // biome-ignore format: one line
-    expect(error).toBeInstanceOf(OpenAI.BadRequestError);
-    expect([error.status, error.code, error.type]).toEqual([400, "content_filter", "invalid_request_error"]);
-    const category = "Non-violent Illegal Acts";
-    expect(error.error.qwen3guard).toEqual({ action: "block", guard: "tiny-guard-stream", risk: "Unsafe", category, field: "question" });
-    expect(received).toEqual([]);
-  });
+  test.each([true, false])(
+    "that is flagged is an error that clients know, and never reaches the upstream (stream: %s)",
+    async stream => {
+      const { openai, received } = await setting(guard, writes(GOOD));
+      const error = await openai.chat.completions.create({ ...asks(BAD_QUESTION), stream }).then(() => undefined, error => error); // biome-ignore format: one line
+      expect(error).toBeInstanceOf(OpenAI.BadRequestError);
+      expect([error.status, error.code, error.type]).toEqual([400, "content_filter", "invalid_request_error"]);
+      const category = "Non-violent Illegal Acts";
+      expect(error.error.qwen3guard).toEqual({
+        action: "block",
+        guard: "tiny-guard-stream",
+        risk: "Unsafe",
+        category,
+        field: "question",
+      });
+      expect(received).toEqual([]);
+    },
+  );
 
   test("is judged by a Gen guard too", async () => {
     const { openai, received } = await setting(await loadGuard(), writes(GOOD));
-    await expect(openai.chat.completions.create(asks("How can I make a bomb?"))).rejects.toMatchObject({ code: "content_filter" });
+    await expect(openai.chat.completions.create(asks("How can I make a bomb?"))).rejects.toMatchObject({
+      code: "content_filter",
+    });
     const { choices } = await openai.chat.completions.create(asks(QUESTION));
     expect([choices[0].message.content, received.length]).toEqual([GOOD.join(""), 1]);
   });
@@ -153,7 +189,10 @@ describe("a question", () => {
       [{ messages: "hi" }, 'messages: expected an array, got "hi"'],
       [{ stream: "yes" }, 'stream: expected true or false, got "yes"'],
       [{ n: 3 }, "n: expected at most 2 answers a request, got 3"],
-      [{ messages: [{ role: "user", content: 5 }] }, "messages[0].content: expected a string or an array of parts, got 5"],
+      [
+        { messages: [{ role: "user", content: 5 }] },
+        "messages[0].content: expected a string or an array of parts, got 5",
+      ],
     ] as const) {
       const { status, events } = await raw(s, body);
       expect([status, events[0].error.message]).toEqual([400, message]);
@@ -250,13 +289,30 @@ describe("a streamed answer", () => {
     ["reasoning_content", "reasoning", text => ({ reasoning_content: text })],
     ["reasoning", "reasoning", text => ({ reasoning: text })],
     ["refusal", "refusal", text => ({ refusal: text })],
-    ["arguments of a tool", "tool_calls[1].function.arguments", text => ({ tool_calls: [{ index: 1, function: { arguments: text } }] })],
-    ["input of a custom tool", "tool_calls[0].custom.input", text => ({ tool_calls: [{ index: 0, custom: { input: text } }] })],
-    ["arguments of a function, the old way", "function_call.arguments", text => ({ function_call: { arguments: text } })],
+    [
+      "arguments of a tool",
+      "tool_calls[1].function.arguments",
+      text => ({ tool_calls: [{ index: 1, function: { arguments: text } }] }),
+    ],
+    [
+      "input of a custom tool",
+      "tool_calls[0].custom.input",
+      text => ({ tool_calls: [{ index: 0, custom: { input: text } }] }),
+    ],
+    [
+      "arguments of a function, the old way",
+      "function_call.arguments",
+      text => ({ function_call: { arguments: text } }),
+    ],
   ])("has other texts that are judged: %s", async (_, field, wrap) => {
-    const s = await setting(guard, (_, response) => sendEvents(response, [...BAD.map(text => chunk(wrap(text))), chunk({}, "stop")]));
+    const s = await setting(guard, (_, response) =>
+      sendEvents(response, [...BAD.map(text => chunk(wrap(text))), chunk({}, "stop")]),
+    );
     const { text, events: got } = await raw(s, {});
-    expect(got.at(-2).choices[0]).toMatchObject({ finish_reason: "content_filter", qwen3guard: { field, at: CUT.length } });
+    expect(got.at(-2).choices[0]).toMatchObject({
+      finish_reason: "content_filter",
+      qwen3guard: { field, at: CUT.length },
+    });
     expect(text).not.toMatch(/ and|fol|steps/);
   });
 
@@ -278,7 +334,8 @@ describe("a streamed answer", () => {
     const deltas = got.slice(0, -1).map(event => event.choices[0].delta);
     const kinds = deltas.map(delta => last(Object.keys(delta))).filter((kind, i, all) => kind !== all[i - 1]);
     expect(kinds).toEqual(["content", "reasoning_content", "content", "tool_calls", undefined]);
-    const join = (read: (delta: (typeof deltas)[0]) => string | undefined): string => deltas.map(delta => read(delta) ?? "").join("");
+    const join = (read: (delta: (typeof deltas)[0]) => string | undefined): string =>
+      deltas.map(delta => read(delta) ?? "").join("");
     expect(join(delta => delta.reasoning_content)).toBe("The user wants the weather");
     expect(join(delta => delta.content)).toBe("Let me look");
     expect(deltas.filter(delta => delta.tool_calls)[0].tool_calls).toEqual([call]);
@@ -326,7 +383,10 @@ describe("a streamed answer", () => {
   test("is moderated in the SDK's own helper", async () => {
     const { openai } = await setting(guard, writes(BAD));
     const completion = await openai.chat.completions.stream(asks(QUESTION)).finalChatCompletion();
-    expect([completion.choices[0].message.content, completion.choices[0].finish_reason]).toEqual([CUT, "content_filter"]);
+    expect([completion.choices[0].message.content, completion.choices[0].finish_reason]).toEqual([
+      CUT,
+      "content_filter",
+    ]);
   });
 
   test("of a Gen guard is cut where its stretch begins", async () => {
@@ -337,7 +397,9 @@ describe("a streamed answer", () => {
     const pushed = await stream.push(BAD.join(""));
     const violation = pushed.violation ?? (await stream.end()).violation;
     expect(violation?.at).toBeGreaterThan(0);
-    expect(got.map(event => event.choices?.[0]?.delta.content ?? "").join("")).toBe(BAD.join("").slice(0, violation?.at));
+    expect(got.map(event => event.choices?.[0]?.delta.content ?? "").join("")).toBe(
+      BAD.join("").slice(0, violation?.at),
+    );
     expect(got.at(-2).choices[0]).toMatchObject({
       finish_reason: "content_filter",
       qwen3guard: { guard: "tiny-guard-gen", at: violation?.at },
@@ -381,13 +443,21 @@ describe("a whole answer", () => {
     ["refusal", { role: "assistant", content: null, refusal: BAD.join("") }],
     [
       "tool_calls[0].function.arguments",
-      { role: "assistant", content: null, tool_calls: [{ id: "1", type: "function", function: { name: "f", arguments: BAD.join("") } }] },
+      {
+        role: "assistant",
+        content: null,
+        tool_calls: [{ id: "1", type: "function", function: { name: "f", arguments: BAD.join("") } }],
+      },
     ],
   ])("has other texts that are judged: %s", async (field, message) => {
     // biome-ignore format: a table
     const { openai } = await setting(guard, whole(message));
     const { choices } = await openai.chat.completions.create(asks(QUESTION));
-    expect(choices[0]).toMatchObject({ message: { content: "" }, finish_reason: "content_filter", qwen3guard: { field } });
+    expect(choices[0]).toMatchObject({
+      message: { content: "" },
+      finish_reason: "content_filter",
+      qwen3guard: { field },
+    });
   });
 
   test("that is safe keeps its tool calls; what nobody judged is left out, log probabilities with it", async () => {
@@ -402,8 +472,13 @@ describe("a whole answer", () => {
 
   test("with more choices than were asked for is refused", async () => {
     const choice = { index: 0, message: { role: "assistant", content: "Hi" }, finish_reason: "stop" };
-    const { openai } = await setting(guard, (_, response) => sendJson(response, { ...HEAD, choices: [choice, choice] }));
-    await expect(openai.chat.completions.create(asks(QUESTION))).rejects.toMatchObject({ status: 502, code: "upstream_invalid" });
+    const { openai } = await setting(guard, (_, response) =>
+      sendJson(response, { ...HEAD, choices: [choice, choice] }),
+    );
+    await expect(openai.chat.completions.create(asks(QUESTION))).rejects.toMatchObject({
+      status: 502,
+      code: "upstream_invalid",
+    });
   });
 });
 
@@ -449,7 +524,11 @@ describe("the action", () => {
       qwen3guard: { action: "flag", risk: "Unsafe", field: "content" },
     });
     const { choices } = await s.openai.chat.completions.create(asks(QUESTION));
-    expect(choices[0]).toMatchObject({ message: { content: BAD.join("") }, finish_reason: "stop", qwen3guard: { action: "flag", ...WHY } });
+    expect(choices[0]).toMatchObject({
+      message: { content: BAD.join("") },
+      finish_reason: "stop",
+      qwen3guard: { action: "flag", ...WHY },
+    });
     expect(s.log).toEqual([]);
   });
 
@@ -462,7 +541,11 @@ describe("the action", () => {
     const answer = "qwen3guard: answer 0: Unsafe (Non-violent Illegal Acts) from character 34 of content";
     const [first, second] = s.log;
     if (!logText) expect(s.log).toEqual([question, answer]);
-    else expect([first, second.startsWith(`${answer}: "To write a fake`)]).toEqual([`${question}: ${JSON.stringify(BAD_QUESTION)}`, true]);
+    else
+      expect([first, second.startsWith(`${answer}: "To write a fake`)]).toEqual([
+        `${question}: ${JSON.stringify(BAD_QUESTION)}`,
+        true,
+      ]);
   });
 
   test("mode loose lets Controversial pass", async () => {

@@ -20,7 +20,9 @@ async function asking(
 
 /** How many questions had which outcome: passed, flagged, failed. */
 function outcomes({ metric }: InProcess, what: string = "questions"): Promise<(string | undefined)[]> {
-  return Promise.all(["passed", "flagged", "failed"].map(outcome => metric(`qwen3guard_proxy_${what}_total{outcome="${outcome}"}`)));
+  return Promise.all(
+    ["passed", "flagged", "failed"].map(outcome => metric(`qwen3guard_proxy_${what}_total{outcome="${outcome}"}`)),
+  );
 }
 
 /** A guard that reads any question so. */
@@ -28,7 +30,12 @@ function reading(risk: RiskReading["risk"], category: string | null): InProcess[
   const given = { risk, category, riskProbs: null, categoryProb: null };
   const core: Core = {
     name: "own",
-    stream: () => ({ query: async () => given, push: () => Promise.reject(), end: () => Promise.reject(), close: () => {} }),
+    stream: () => ({
+      query: async () => given,
+      push: () => Promise.reject(),
+      end: () => Promise.reject(),
+      close: () => {},
+    }),
     moderate: async () => ({ safety: "Safe", categories: [], flagged: false }),
   };
   return guardOf(core, true);
@@ -47,16 +54,26 @@ describe("a question", () => {
     const qwen3guard = { action: "block", guard: "stand-in-Gen", risk: "Unsafe", category: null, field: "question" };
     const error = { message: "the question was stopped by the guard", type: "invalid_request_error", param: "messages", code: "content_filter", qwen3guard }; // biome-ignore format: one line
     expect([asked.status, asked.json, asked.sent, asked.open()]).toEqual([400, { error }, [], 0]);
-    expect([await outcomes(asked), asked.log, asked.calls]).toEqual([["1", "1", "0"], [], ["query a", `query ${OFFENDS}`]]);
+    expect([await outcomes(asked), asked.log, asked.calls]).toEqual([
+      ["1", "1", "0"],
+      [],
+      ["query a", `query ${OFFENDS}`],
+    ]);
     expect(await asked.metric("qwen3guard_proxy_streams")).toBe("0");
   });
 
-  test.each(["flag", "log"] as const)("that is flagged passes where nothing is blocked, and is told of (%s)", async action => {
-    const asked = await asking([OFFENDS, "b"], { action, logText: true });
-    expect([asked.status, asked.json, asked.open()]).toEqual([200, texts("Yes.", "Yes."), 0]);
-    expect([asked.headers.get(HEADER), await outcomes(asked)]).toEqual([action === "flag" ? "flagged; Unsafe" : null, ["1", "1", "0"]]);
-    expect(asked.log[0]).toBe('qwen3guard: question: Unsafe: "OFFENDS"');
-  });
+  test.each(["flag", "log"] as const)(
+    "that is flagged passes where nothing is blocked, and is told of (%s)",
+    async action => {
+      const asked = await asking([OFFENDS, "b"], { action, logText: true });
+      expect([asked.status, asked.json, asked.open()]).toEqual([200, texts("Yes.", "Yes."), 0]);
+      expect([asked.headers.get(HEADER), await outcomes(asked)]).toEqual([
+        action === "flag" ? "flagged; Unsafe" : null,
+        ["1", "1", "0"],
+      ]);
+      expect(asked.log[0]).toBe('qwen3guard: question: Unsafe: "OFFENDS"');
+    },
+  );
 
   test.each<[RiskReading["risk"], string | null, string]>([
     ["Unsafe", "Violent", "Unsafe (Violent)"],
@@ -64,11 +81,20 @@ describe("a question", () => {
     [null, null, "unparsed"],
     ["Unsafe", "Pol\u00edtica\n~ !", "Unsafe (Pol?tica?~ !)"],
   ])("with the verdict %s (%j) is told as %j", async (risk, category, told) => {
-    const { post, log } = inProcess(reading(risk, category), () => json(whole("a")), { action: "flag", logRequests: true });
+    const { post, log } = inProcess(reading(risk, category), () => json(whole("a")), {
+      action: "flag",
+      logRequests: true,
+    });
     expect((await post()).headers.get(HEADER)).toBe(`flagged; ${told}`);
     expect(log[0]).toBe(`qwen3guard: question: ${told.replace(/\(.*\)/, `(${category})`)}`);
     const blocking = inProcess(reading(risk, category), () => json(whole("a")));
-    expect((await blocking.post()).json.error.qwen3guard).toEqual({ action: "block", guard: "own", risk, category, field: "question" });
+    expect((await blocking.post()).json.error.qwen3guard).toEqual({
+      action: "block",
+      guard: "own",
+      risk,
+      category,
+      field: "question",
+    });
   });
 
   test("that is controversial passes in the loose mode", async () => {
@@ -93,22 +119,41 @@ describe("a question", () => {
     expect([status, got.error.code, sent, open()]).toEqual([400, "context_length_exceeded", [], 0]);
   });
 
-  test.each(["flag", "log"] as const)("that has no verdict passes where nothing is blocked, and is told of (%s)", async action => {
-    const asked = await asking(["FAILS_TYPE", "b"], { action, logText: true });
-    expect([asked.status, asked.headers.get(HEADER)]).toEqual([200, action === "flag" ? "unjudged; guard_cannot_judge" : null]);
-    expect(asked.log[0]).toBe('qwen3guard: the question passes unjudged: guard: text: expected a string, got null: "FAILS_TYPE"');
-    expect([asked.open(), await outcomes(asked)]).toEqual([0, ["1", "0", "1"]]);
-  });
+  test.each(["flag", "log"] as const)(
+    "that has no verdict passes where nothing is blocked, and is told of (%s)",
+    async action => {
+      const asked = await asking(["FAILS_TYPE", "b"], { action, logText: true });
+      expect([asked.status, asked.headers.get(HEADER)]).toEqual([
+        200,
+        action === "flag" ? "unjudged; guard_cannot_judge" : null,
+      ]);
+      expect(asked.log[0]).toBe(
+        'qwen3guard: the question passes unjudged: guard: text: expected a string, got null: "FAILS_TYPE"',
+      );
+      expect([asked.open(), await outcomes(asked)]).toEqual([0, ["1", "0", "1"]]);
+    },
+  );
 
-  test.each([true, false])("that a broken guard cannot judge passes where the proxy fails open (%s)", async failOpen => {
-    const { guard, break: breakIt } = standIn("Gen");
-    const { post, sent, open } = inProcess(guard, () => json(whole("Yes.")), { failOpen });
-    breakIt();
-    const { status, json: got, headers } = await post();
-    const passed = [200, "unjudged; guard_failed", { action: "pass", guard: "stand-in-Gen", error: "guard_failed" }, 1, 0];
-    const refused = [500, null, undefined, 0, 0];
-    expect([status, headers.get(HEADER), got.choices?.[0].qwen3guard, sent.length, open()]).toEqual(failOpen ? passed : refused);
-  });
+  test.each([true, false])(
+    "that a broken guard cannot judge passes where the proxy fails open (%s)",
+    async failOpen => {
+      const { guard, break: breakIt } = standIn("Gen");
+      const { post, sent, open } = inProcess(guard, () => json(whole("Yes.")), { failOpen });
+      breakIt();
+      const { status, json: got, headers } = await post();
+      const passed = [
+        200,
+        "unjudged; guard_failed",
+        { action: "pass", guard: "stand-in-Gen", error: "guard_failed" },
+        1,
+        0,
+      ];
+      const refused = [500, null, undefined, 0, 0];
+      expect([status, headers.get(HEADER), got.choices?.[0].qwen3guard, sent.length, open()]).toEqual(
+        failOpen ? passed : refused,
+      );
+    },
+  );
 
   test("whose client leaves is no failure of the guard", async () => {
     const client = new AbortController();
@@ -117,13 +162,22 @@ describe("a question", () => {
       client.abort();
       throw new Error("aborted");
     };
-    const stream = (): ReturnType<Core["stream"]> => ({ ...core.stream({ messages: [] }, {}), query: async () => leave() });
+    const stream = (): ReturnType<Core["stream"]> => ({
+      ...core.stream({ messages: [] }, {}),
+      query: async () => leave(),
+    });
     let isReady = false; // the judge opens one to check its options, and asks another where one fails
     const guard = guardOf({ ...core, stream: () => (isReady ? stream() : core.stream({ messages: [] }, {})) }, true);
     const asked = inProcess(guard, () => json(whole("a")), { failOpen: true });
     isReady = true;
     const { status } = await asked.post({}, undefined, { signal: client.signal });
-    expect([status, asked.log, await outcomes(asked), asked.sent, asked.open()]).toEqual([499, [], ["0", "0", "0"], [], 0]);
+    expect([status, asked.log, await outcomes(asked), asked.sent, asked.open()]).toEqual([
+      499,
+      [],
+      ["0", "0", "0"],
+      [],
+      0,
+    ]);
   });
 });
 
@@ -131,7 +185,10 @@ describe("an answer's question", () => {
   test("is the prompt that it answers, also where there are several answers to each", async () => {
     const { post, calls } = inProcess("Gen", () => json(texts("1", "2", "3", "4")));
     const { status } = await post({ prompt: ["a", "b"], n: 2 }, "/v1/completions");
-    expect([status, calls]).toEqual([200, ["query a", "query b", "moderate a | 1", "moderate a | 2", "moderate b | 3", "moderate b | 4"]]);
+    expect([status, calls]).toEqual([
+      200,
+      ["query a", "query b", "moderate a | 1", "moderate a | 2", "moderate b | 3", "moderate b | 4"],
+    ]);
   });
 
   test("has a stream open already, which its first answer takes", async () => {
@@ -141,7 +198,10 @@ describe("an answer's question", () => {
       given.push(input.messages[0].content);
       return core.stream(input, options);
     };
-    const events = [0, 1, 2, 3].map(index => ({ ...HEAD, choices: [{ index, text: `${index}`, finish_reason: "stop" }] }));
+    const events = [0, 1, 2, 3].map(index => ({
+      ...HEAD,
+      choices: [{ index, text: `${index}`, finish_reason: "stop" }],
+    }));
     const { post, open } = inProcess(guardOf({ ...core, stream: noting }, false), () => stream(events));
     await post({ prompt: ["a", "b"], n: 2, stream: true }, "/v1/completions");
     expect([given, open()]).toEqual([["-", "a", "b", "a", "b"], 0]);

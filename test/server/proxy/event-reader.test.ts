@@ -86,7 +86,7 @@ test("an event may have 2 ** 20 characters, in one line or in several, and not o
 });
 
 test("many data lines without end are bounded, too", async () => {
-  await expect(readText("data: xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\n".repeat(20_000))).rejects.toThrow(
-    "upstream: expected an event of at most 1048576 characters, got a longer one",
-  );
+  await expect(
+    readText("data: xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\n".repeat(20_000)),
+  ).rejects.toThrow("upstream: expected an event of at most 1048576 characters, got a longer one");
 });

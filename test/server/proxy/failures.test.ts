@@ -1,4 +1,7 @@
-/** What clients see where the upstream, the guard or they themselves fail: always an error, never an answer that looks complete. */
+/**
+ * What clients see where the upstream, the guard or they themselves fail: always an error, never an answer that looks
+ * complete.
+ */
 
 import type { ServerResponse } from "node:http";
 import { connect } from "node:net";
@@ -22,17 +25,30 @@ afterEach(() => vi.restoreAllMocks());
 
 function post({ url }: Setting, body: object, signal?: AbortSignal): Promise<Response> {
   const headers = { "content-type": "application/json" };
-  return fetch(`${url}/chat/completions`, { method: "POST", headers, body: JSON.stringify(body), ...(signal ? { signal } : {}) });
+  return fetch(`${url}/chat/completions`, {
+    method: "POST",
+    headers,
+    body: JSON.stringify(body),
+    ...(signal ? { signal } : {}),
+  });
 }
 
 /** How a streamed answer ended: its text and its last event, or the status and the error in place of it. */
-// biome-ignore lint/suspicious/noExplicitAny: tests look into events of every shape
-async function streamed(s: Setting, body: object = {}): Promise<{ status: number; text: string; last: any; all: string }> {
+async function streamed(
+  s: Setting,
+  body: object = {},
+  // biome-ignore lint/suspicious/noExplicitAny: tests look into events of every shape
+): Promise<{ status: number; text: string; last: any; all: string }> {
   const response = await post(s, { ...QUESTION, stream: true, ...body });
   const all = await response.text();
   if (!response.ok) return { status: response.status, text: "", last: JSON.parse(all), all };
   const got = events(all);
-  return { status: 200, text: got.map(event => event.choices?.[0]?.delta.content ?? "").join(""), last: got.at(-1), all };
+  return {
+    status: 200,
+    text: got.map(event => event.choices?.[0]?.delta.content ?? "").join(""),
+    last: got.at(-1),
+    all,
+  };
 }
 
 const begins = (response: ServerResponse): void => {
@@ -43,17 +59,22 @@ const begins = (response: ServerResponse): void => {
 describe("the upstream", () => {
   test("refuses: its status, headers and error pass", async () => {
     const s = await setting(guard, (_, response) => {
-      response.writeHead(429, { "content-type": "application/json", "retry-after": "7", connection: "x-private", "x-private": "1" });
+      response.writeHead(429, {
+        "content-type": "application/json",
+        "retry-after": "7",
+        connection: "x-private",
+        "x-private": "1",
+      });
       response.end('{"error": {"message": "slow down", "code": "rate_limit_exceeded"}}');
     });
     for (const stream of [true, false]) {
       const response = await post(s, { ...QUESTION, stream });
-      expect([response.status, await response.text(), response.headers.get("retry-after"), response.headers.has("x-private")]).toEqual([
-        429,
-        '{"error":{"message":"slow down","code":"rate_limit_exceeded"}}',
-        "7",
-        false,
-      ]);
+      expect([
+        response.status,
+        await response.text(),
+        response.headers.get("retry-after"),
+        response.headers.has("x-private"),
+      ]).toEqual([429, '{"error":{"message":"slow down","code":"rate_limit_exceeded"}}', "7", false]);
       await expect(s.openai.chat.completions.create({ ...QUESTION, stream })).rejects.toMatchObject({
         status: 429,
         code: "rate_limit_exceeded",
@@ -71,7 +92,9 @@ describe("the upstream", () => {
 
   test("fails in the middle: its error is the last event", async () => {
     const error = { message: "out of memory", type: "server_error" };
-    const s = await setting(guard, (_, response) => sendEvents(response, [...answerChunks(GOOD).slice(0, -1), { error }]));
+    const s = await setting(guard, (_, response) =>
+      sendEvents(response, [...answerChunks(GOOD).slice(0, -1), { error }]),
+    );
     const { text, last, all } = await streamed(s);
     expect([GOOD.join("").startsWith(text), last, all.includes("[DONE]")]).toEqual([true, { error }, false]);
     const reading = (async () => {
@@ -100,7 +123,11 @@ describe("the upstream", () => {
       begins(response);
     }, { timeoutMs: 100, maxStreams: 1 }); // biome-ignore format: a script
     const { text, last, all } = await streamed(s);
-    expect([GOOD.join("").startsWith(text), last.error.code, all.includes("[DONE]")]).toEqual([true, "upstream_timeout", false]);
+    expect([GOOD.join("").startsWith(text), last.error.code, all.includes("[DONE]")]).toEqual([
+      true,
+      "upstream_timeout",
+      false,
+    ]);
     await ended;
     await metricsSay(s, "qwen3guard_proxy_streams 0");
   });
@@ -112,7 +139,10 @@ describe("the upstream", () => {
       response[how]();
     });
     const { last, all } = await streamed(s);
-    expect([["upstream_invalid", "upstream_failed"].includes(last.error.code), all.includes("[DONE]")]).toEqual([true, false]);
+    expect([["upstream_invalid", "upstream_failed"].includes(last.error.code), all.includes("[DONE]")]).toEqual([
+      true,
+      false,
+    ]);
   });
 
   const garbage: [string, string | Uint8Array, string][] = [
@@ -140,30 +170,37 @@ describe("the upstream", () => {
     ]);
   });
 
-  test.each(["data: ", ""])("sends a line without end (%j): 502, and no more of it is read than an event may have", async start => {
-    let sent = 0;
-    const s = await setting(guard, async (_, response) => {
-      beginEvents(response);
-      response.write(start);
-      let isOpen = true;
-      response.on("close", () => {
-        isOpen = false;
+  test.each(["data: ", ""])(
+    "sends a line without end (%j): 502, and no more of it is read than an event may have",
+    async start => {
+      let sent = 0;
+      const s = await setting(guard, async (_, response) => {
+        beginEvents(response);
+        response.write(start);
+        let isOpen = true;
+        response.on("close", () => {
+          isOpen = false;
+        });
+        for (; isOpen; sent += 2 ** 16) {
+          response.write("x".repeat(2 ** 16));
+          await new Promise(resolve => setTimeout(resolve));
+        }
       });
-      for (; isOpen; sent += 2 ** 16) {
-        response.write("x".repeat(2 ** 16));
-        await new Promise(resolve => setTimeout(resolve));
-      }
-    });
-    expect((await streamed(s)).last.error.message).toBe("upstream: expected an event of at most 1048576 characters, got a longer one");
-    expect(sent).toBeLessThan(2 ** 24);
-  });
+      expect((await streamed(s)).last.error.message).toBe(
+        "upstream: expected an event of at most 1048576 characters, got a longer one",
+      );
+      expect(sent).toBeLessThan(2 ** 24);
+    },
+  );
 
   test("answers in another form than was asked for: 502", async () => {
     const s = await setting(guard, ({ json }, response) => {
       if (!json.stream) return sendEvents(response, answerChunks(GOOD));
       sendJson(response, { ...HEAD, choices: [] });
     });
-    expect((await streamed(s)).last.error.message).toBe("upstream: expected text/event-stream, as was asked for, got another type");
+    expect((await streamed(s)).last.error.message).toBe(
+      "upstream: expected text/event-stream, as was asked for, got another type",
+    );
     expect((await streamed(s, { stream: false })).last.error.message).toBe(
       "upstream: expected application/json, as was asked for, got another type",
     );
@@ -171,9 +208,17 @@ describe("the upstream", () => {
 
   test.each<[string, string | Uint8Array, string]>([
     ["no JSON", "Paris", "upstream: expected JSON in an answer, got text that is not"],
-    ["bytes that are not UTF-8", Uint8Array.of(0x22, 0xff, 0x22), "upstream: expected UTF-8 text, got bytes that are not"],
+    [
+      "bytes that are not UTF-8",
+      Uint8Array.of(0x22, 0xff, 0x22),
+      "upstream: expected UTF-8 text, got bytes that are not",
+    ],
     ["no choices", "{}", "upstream: expected choices to be an array, got something else"],
-    ["an answer that is too long", `"${"x".repeat(2 ** 24)}"`, "upstream: expected an answer of at most 16777216 bytes, got a longer one"],
+    [
+      "an answer that is too long",
+      `"${"x".repeat(2 ** 24)}"`,
+      "upstream: expected an answer of at most 16777216 bytes, got a longer one",
+    ],
     ["an error under the status of an answer", '{"error":{"message":"no"}}', "no"],
   ])("sends %s as a whole answer: 502", async (_, bytes, message) => {
     const s = await setting(guard, (_, response) => {
@@ -188,26 +233,29 @@ describe("the upstream", () => {
 describe("the client", () => {
   const whenOpen: Script = (_, response) => begins(response);
 
-  test.each(["a streamed answer", "a whole answer"])("leaves during %s: the upstream's work ends and the place is free", async kind => {
-    let closed: () => void = () => {};
-    const ended = new Promise<void>(resolve => {
-      closed = resolve;
-    });
-    const isStream = kind === "a streamed answer";
-    const s = await setting(guard, (request, response) => {
+  test.each(["a streamed answer", "a whole answer"])(
+    "leaves during %s: the upstream's work ends and the place is free",
+    async kind => {
+      let closed: () => void = () => {};
+      const ended = new Promise<void>(resolve => {
+        closed = resolve;
+      });
+      const isStream = kind === "a streamed answer";
+      const s = await setting(guard, (request, response) => {
       response.on("close", closed);
       if (isStream) whenOpen(request, response);
     }, { maxStreams: 1 }); // biome-ignore format: a script
-    const gone = new AbortController();
-    const answer = post(s, { ...QUESTION, stream: isStream }, gone.signal);
-    answer.catch(() => {});
-    if (isStream) await (await answer).body?.getReader().read();
-    else while (s.received.length === 0) await new Promise(resolve => setTimeout(resolve, 5));
-    gone.abort();
-    await ended;
-    await metricsSay(s, "qwen3guard_proxy_streams 0");
-    await metricsSay(s, 'qwen3guard_requests_total{route="/v1/chat/completions",status="499"} 1');
-  });
+      const gone = new AbortController();
+      const answer = post(s, { ...QUESTION, stream: isStream }, gone.signal);
+      answer.catch(() => {});
+      if (isStream) await (await answer).body?.getReader().read();
+      else while (s.received.length === 0) await new Promise(resolve => setTimeout(resolve, 5));
+      gone.abort();
+      await ended;
+      await metricsSay(s, "qwen3guard_proxy_streams 0");
+      await metricsSay(s, 'qwen3guard_requests_total{route="/v1/chat/completions",status="499"} 1');
+    },
+  );
 
   test("leaves the line: its place is free", async () => {
     const s = await setting(guard, whenOpen, { maxStreams: 1, maxQueue: 1 });
@@ -269,7 +317,9 @@ describe("the guard", () => {
       false,
       { message: "guard: expected a verdict, got a failure; the proxy's log says more", type: "server_error", param: null, code: "guard_failed" },
     ]); // biome-ignore format: what is withheld, and why
-    expect(s.log[0]).toMatch(/^qwen3guard: the guard failed: threads: expected running workers, got none: a worker ended/);
+    expect(s.log[0]).toMatch(
+      /^qwen3guard: the guard failed: threads: expected running workers, got none: a worker ended/,
+    );
     expect(await health(s)).toEqual([503, "failing"]);
     const next = await streamed(s);
     expect([next.status, next.last.error.code, s.received.length]).toEqual([500, "guard_failed", 1]);
@@ -294,7 +344,10 @@ describe("the guard", () => {
     const s = await setting(guard, writes(Array(40).fill(said)));
     const { text, all } = await streamed(s);
     const why = { risk: null, category: null, field: "content", error: "guard_context_exceeded" };
-    const cut = { finish_reason: "content_filter", qwen3guard: { action: "block", guard: "tiny-guard-stream", ...why } };
+    const cut = {
+      finish_reason: "content_filter",
+      qwen3guard: { action: "block", guard: "tiny-guard-stream", ...why },
+    };
     expect(said.repeat(40).startsWith(text) && text.length > said.length).toBe(true);
     expect(events(all).at(-2).choices[0]).toMatchObject({ ...cut, qwen3guard: { ...cut.qwen3guard, at: text.length } });
     const [choice] = (await s.openai.chat.completions.create(QUESTION)).choices;
@@ -318,7 +371,12 @@ describe("the guard", () => {
         value: (...[input, options]: Parameters<Guard["stream"]>) => {
           const stream = gen.stream(input, options);
           const bad = { verdicts: [], clearedTo: 0, violation: { risk: null, category: null, at: 0 } };
-          return { query: () => stream.query(), push: async () => bad, end: async () => bad, close: () => stream.close() };
+          return {
+            query: () => stream.query(),
+            push: async () => bad,
+            end: async () => bad,
+            close: () => stream.close(),
+          };
         },
       },
       moderate: { value: async () => ({ safety: null, categories: [], flagged: true }) },
@@ -358,7 +416,9 @@ test("a request that breaks off before its body is there is no more than that", 
   const s = await setting(guard, writes(GOOD));
   const { port, hostname } = new URL(s.url);
   const socket = connect(Number(port), hostname);
-  socket.write("POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{");
+  socket.write(
+    "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{",
+  );
   await new Promise(resolve => setTimeout(resolve, 20));
   socket.destroy();
   await metricsSay(s, 'qwen3guard_requests_total{route="/v1/chat/completions",status="499"} 1');

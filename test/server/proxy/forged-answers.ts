@@ -54,7 +54,9 @@ const message = some({
   function_call: mostly(some({ name: mostly(name), arguments: mostly(text) })),
 });
 /** vLLM writes the same reasoning under two names. */
-const twice = fc.tuple(message, text).map(([message, reasoning]) => ({ ...message, reasoning_content: reasoning, reasoning }));
+const twice = fc
+  .tuple(message, text)
+  .map(([message, reasoning]) => ({ ...message, reasoning_content: reasoning, reasoning }));
 
 function answer(isChunk: boolean, isChat: boolean): fc.Arbitrary<object> {
   const said = fc.oneof({ arbitrary: message, weight: 6 }, { arbitrary: twice, weight: 1 });
@@ -67,7 +69,10 @@ function answer(isChunk: boolean, isChat: boolean): fc.Arbitrary<object> {
     },
     isChat && !isChunk ? ["message"] : [],
   );
-  const usage = some({ prompt_tokens: mostly(fc.nat()), completion_tokens_details: mostly(some({ reasoning_tokens: fc.nat() })) });
+  const usage = some({
+    prompt_tokens: mostly(fc.nat()),
+    completion_tokens_details: mostly(some({ reasoning_tokens: fc.nat() })),
+  });
   return some(
     {
       ...{ id: mostly(name), object: mostly(name), created: mostly(fc.nat()), model: mostly(name) },
@@ -80,7 +85,14 @@ function answer(isChunk: boolean, isChat: boolean): fc.Arbitrary<object> {
 
 const error = fc.oneof(
   text,
-  some({ message: mostly(text), detail: text, type: mostly(name), param: mostly(name), code: mostly(name), failed_generation: text }),
+  some({
+    message: mostly(text),
+    detail: text,
+    type: mostly(name),
+    param: mostly(name),
+    code: mostly(name),
+    failed_generation: text,
+  }),
 );
 
 function lines(isStream: boolean, isChat: boolean, status: number): fc.Arbitrary<string[]> {
@@ -89,10 +101,17 @@ function lines(isStream: boolean, isChat: boolean, status: number): fc.Arbitrary
     error,
     anything,
   );
-  const json = (value: fc.Arbitrary<unknown>): fc.Arbitrary<string> => value.map(value => JSON.stringify(marked(value)) ?? "");
+  const json = (value: fc.Arbitrary<unknown>): fc.Arbitrary<string> =>
+    value.map(value => JSON.stringify(marked(value)) ?? "");
   if (status >= 300 || !isStream) {
-    const whole = status >= 300 ? refusal : fc.oneof({ arbitrary: answer(false, isChat), weight: 30 }, { arbitrary: refusal, weight: 1 });
-    return fc.oneof({ arbitrary: json(whole).map(line => [line]), weight: 30 }, { arbitrary: text.map(line => [line]), weight: 1 });
+    const whole =
+      status >= 300
+        ? refusal
+        : fc.oneof({ arbitrary: answer(false, isChat), weight: 30 }, { arbitrary: refusal, weight: 1 });
+    return fc.oneof(
+      { arbitrary: json(whole).map(line => [line]), weight: 30 },
+      { arbitrary: text.map(line => [line]), weight: 1 },
+    );
   }
   const odd = fc.constantFrom(
     `: ${TEXT}`,
@@ -103,12 +122,22 @@ function lines(isStream: boolean, isChat: boolean, status: number): fc.Arbitrary
     `${TEXT}: a`,
     "data: [DONE]",
   );
-  const line = fc.oneof({ arbitrary: answer(true, isChat), weight: 40 }, { arbitrary: refusal, weight: 1 }, { arbitrary: odd, weight: 2 });
-  const end = fc.oneof({ arbitrary: fc.constant(["data: [DONE]"]), weight: 9 }, { arbitrary: fc.constant([]), weight: 1 });
+  const line = fc.oneof(
+    { arbitrary: answer(true, isChat), weight: 40 },
+    { arbitrary: refusal, weight: 1 },
+    { arbitrary: odd, weight: 2 },
+  );
+  const end = fc.oneof(
+    { arbitrary: fc.constant(["data: [DONE]"]), weight: 9 },
+    { arbitrary: fc.constant([]), weight: 1 },
+  );
   // Marked together, so that no two lines share a mark.
   return fc
     .tuple(fc.array(line, { minLength: 1, maxLength: 6 }), end)
-    .map(([all, end]) => [...marked(all).map(line => (typeof line === "string" ? line : `data: ${JSON.stringify(line)}`)), ...end]);
+    .map(([all, end]) => [
+      ...marked(all).map(line => (typeof line === "string" ? line : `data: ${JSON.stringify(line)}`)),
+      ...end,
+    ]);
 }
 
 export const forgedAnswer: fc.Arbitrary<ForgedAnswer> = fc
@@ -124,7 +153,11 @@ export const forgedAnswer: fc.Arbitrary<ForgedAnswer> = fc
   })
   .chain(({ isTyped, ...rest }) =>
     lines(rest.isStream, rest.endpoint === "chat/completions", rest.status).map(lines => {
-      const type = !isTyped ? `text/${NAME}` : rest.isStream && rest.status < 300 ? "text/event-stream" : "application/json";
+      const type = !isTyped
+        ? `text/${NAME}`
+        : rest.isStream && rest.status < 300
+          ? "text/event-stream"
+          : "application/json";
       return { ...rest, headers: marked(rest.headers), type: marked(type), lines };
     }),
   );
@@ -132,11 +165,35 @@ export const forgedAnswer: fc.Arbitrary<ForgedAnswer> = fc
 /** Where an answer has texts, and what else it may have. */
 const TEXT_KEYS = ["content", "reasoning_content", "reasoning", "refusal", "text", "arguments", "input"];
 const NAME_KEYS = [
-  ...["id", "object", "model", "system_fingerprint", "service_tier", "finish_reason", "role", "type", "name", "param", "code"],
+  ...[
+    "id",
+    "object",
+    "model",
+    "system_fingerprint",
+    "service_tier",
+    "finish_reason",
+    "role",
+    "type",
+    "name",
+    "param",
+    "code",
+  ],
   ...["action", "guard", "risk", "category", "field", "error"],
 ];
 const OTHER_KEYS = [
-  ...["created", "usage", "choices", "index", "delta", "message", "logprobs", "tool_calls", "function_call", "function", "custom"],
+  ...[
+    "created",
+    "usage",
+    "choices",
+    "index",
+    "delta",
+    "message",
+    "logprobs",
+    "tool_calls",
+    "function_call",
+    "function",
+    "custom",
+  ],
   ...["prompt_tokens", "completion_tokens_details", "reasoning_tokens", "qwen3guard", "at", "error"],
 ];
 const NAME_FORM = /^[\w./:@+=~[\]-]{0,256}$/;
@@ -184,7 +241,8 @@ export async function answering(): Promise<(forged: ForgedAnswer, guard?: Guard 
     check(marksIn(response.statusText).length === 0, "the status line");
     for (const [name, value] of response.headers) {
       check(NAME_HEADERS.includes(name) || OWN_HEADERS.includes(name), `a header: ${name}`);
-      if (NAME_HEADERS.includes(name)) check(!value.includes(" ") || /, n\d+n$| GMT$/.test(value), `a header's text: ${value}`);
+      if (NAME_HEADERS.includes(name))
+        check(!value.includes(" ") || /, n\d+n$| GMT$/.test(value), `a header's text: ${value}`);
       else check(marksIn(value).length === 0, `a header's text: ${value}`);
     }
     const isEvents = response.headers.get("content-type")?.startsWith("text/event-stream");
@@ -192,7 +250,9 @@ export async function answering(): Promise<(forged: ForgedAnswer, guard?: Guard 
     for (const value of values) if (value !== "[DONE]") checkFields(value, passed, check);
     if (isEvents) checkOrder(values, check);
 
-    const [health, metrics] = await Promise.all(["health", "metrics"].map(path => fetch(new Request(`http://proxy/${path}`))));
+    const [health, metrics] = await Promise.all(
+      ["health", "metrics"].map(path => fetch(new Request(`http://proxy/${path}`))),
+    );
     check(health.status === 200, "health");
     check((await metrics.text()).includes("qwen3guard_proxy_streams 0\n"), "a place that was not given back");
     return {
@@ -234,7 +294,8 @@ function checkFields(value: unknown, passed: string, check: (isRight: boolean, w
     if (!Array.isArray(value)) check([...TEXT_KEYS, ...NAME_KEYS, ...OTHER_KEYS].includes(key), `a field: ${key}`);
     if (key === "logprobs") check(inner === null, "log probabilities");
     if (typeof inner === "object" && inner !== null) checkFields(inner, passed, check);
-    else if (typeof inner === "string" && NAME_KEYS.includes(key)) check(NAME_FORM.test(inner), `a name with a text: ${inner}`);
+    else if (typeof inner === "string" && NAME_KEYS.includes(key))
+      check(NAME_FORM.test(inner), `a name with a text: ${inner}`);
     else for (const mark of marksIn(inner)) check(passed.includes(mark), `a text that nobody judged: ${mark}`);
   }
 }

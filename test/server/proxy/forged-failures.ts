@@ -39,8 +39,13 @@ export const forgedFailure: fc.Arbitrary<ForgedFailure> = fc
   .map(({ at, ...forged }) => {
     const { place, word, answer } = forged;
     const index = Math.min(at, answer.length);
-    const failing = place === "answer" || place === "error" ? [...answer.slice(0, index), word, ...answer.slice(index)] : answer;
-    return marked({ ...forged, question: place === "question" ? `${forged.question} ${word} ${TEXT}` : forged.question, answer: failing });
+    const failing =
+      place === "answer" || place === "error" ? [...answer.slice(0, index), word, ...answer.slice(index)] : answer;
+    return marked({
+      ...forged,
+      question: place === "question" ? `${forged.question} ${word} ${TEXT}` : forged.question,
+      answer: failing,
+    });
   });
 
 export interface Seen {
@@ -77,7 +82,8 @@ export async function failing(): Promise<(forged: ForgedFailure) => Promise<Seen
     const received = await response.text();
     const passed = account.passed.join("\n");
     const check = (isRight: boolean, what: string): void => {
-      if (!isRight) throw new Error(`${what}\n${JSON.stringify(forged, null, 1)}\nreceived: ${received}\npassed: ${passed}`);
+      if (!isRight)
+        throw new Error(`${what}\n${JSON.stringify(forged, null, 1)}\nreceived: ${received}\npassed: ${passed}`);
     };
     const isForwarded = s.received.length > 0;
     check(isForwarded === (place !== "question"), "a question that has no verdict");
@@ -85,7 +91,10 @@ export async function failing(): Promise<(forged: ForgedFailure) => Promise<Seen
     if (place === "answer") {
       for (const mark of marksIn(answer.slice(answer.indexOf(word)).join("")))
         check(!received.includes(mark), `a text after ${word}: ${mark}`);
-      check(received.includes("content_filter") || (word === "FAILS_MEMORY" && received.includes("guard_out_of_memory")), "no cut");
+      check(
+        received.includes("content_filter") || (word === "FAILS_MEMORY" && received.includes("guard_out_of_memory")),
+        "no cut",
+      );
     }
     check(!received.includes('"action":"pass"') && !response.headers.has("x-qwen3guard-question"), "unjudged");
     check((await fetch(new Request("http://proxy/health"))).status === 200, "health");

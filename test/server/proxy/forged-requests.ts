@@ -33,7 +33,15 @@ const DOCUMENTED = [
   /^(POST|OPTIONS) \/v1\/(images\/(generations|edits|variations)|audio\/(speech|transcriptions|translations))$/,
 ];
 
-const REQUEST_HEADERS = ["x-custom", "authorization", "cookie", "traceparent", "x-http-method-override", "x-original-url", "x-rewrite-url"];
+const REQUEST_HEADERS = [
+  "x-custom",
+  "authorization",
+  "cookie",
+  "traceparent",
+  "x-http-method-override",
+  "x-original-url",
+  "x-rewrite-url",
+];
 const NOT_FORWARDED = ["x-http-method-override", "x-original-url", "x-rewrite-url"];
 
 const part = some({
@@ -48,7 +56,20 @@ const content = fc.oneof(
   { arbitrary: fc.array(plainPart, { maxLength: 3 }), weight: 3 },
   { arbitrary: fc.array(part, { maxLength: 2 }), weight: 1 },
 );
-const roles = ["user", "user", "user", "assistant", "system", "developer", "tool", "function", "human", "User", null, NAME];
+const roles = [
+  "user",
+  "user",
+  "user",
+  "assistant",
+  "system",
+  "developer",
+  "tool",
+  "function",
+  "human",
+  "User",
+  null,
+  NAME,
+];
 const message = some({ role: mostly(fc.constantFrom(...roles)), content: mostly(content), name, tool_calls: anything });
 const asked = {
   model: name,
@@ -58,13 +79,36 @@ const asked = {
 };
 /** In few requests, since they are refused. */
 const other = fc.oneof({ arbitrary: fc.constant(null), weight: 12 }, { arbitrary: text, weight: 1 });
-const loose = { documents: other, chat_template: other, tools: anything, response_format: anything, user: name, metadata: anything };
-const chat = some({ ...asked, ...loose, prompt: other, messages: mostly(fc.array(message, { minLength: 1, maxLength: 5 })) }, ["messages"]);
+const loose = {
+  documents: other,
+  chat_template: other,
+  tools: anything,
+  response_format: anything,
+  user: name,
+  metadata: anything,
+};
+const chat = some(
+  { ...asked, ...loose, prompt: other, messages: mostly(fc.array(message, { minLength: 1, maxLength: 5 })) },
+  ["messages"],
+);
 const prompt = fc.oneof(text, fc.array(text, { maxLength: 3 }), fc.constant([1, 2]), anything);
 const completion = some({ ...asked, messages: other, prompt: mostly(prompt), suffix: mostly(text) });
 
 const names = fc.constantFrom(
-  ...["v1", "v2", "chat", "completions", "Completions", "responses", "messages", "models", "files", "embeddings", "sonar", "content"],
+  ...[
+    "v1",
+    "v2",
+    "chat",
+    "completions",
+    "Completions",
+    "responses",
+    "messages",
+    "models",
+    "files",
+    "embeddings",
+    "sonar",
+    "content",
+  ],
   ...[
     "..",
     ".",
@@ -100,7 +144,10 @@ const SPELLINGS: readonly ((path: string) => string)[] = [
 ];
 const open = ["models", `models/${NAME}`, "models/a%2Fb", "embeddings", "files", `files/${NAME}`, "files/a/content", "images/edits", "audio/speech", "score"]; // biome-ignore format: a list
 const spelt = fc
-  .tuple(fc.constantFrom(CHAT, COMPLETIONS, "/v1/responses", ...open.map(path => `/v1/${path}`)), fc.constantFrom(...SPELLINGS))
+  .tuple(
+    fc.constantFrom(CHAT, COMPLETIONS, "/v1/responses", ...open.map(path => `/v1/${path}`)),
+    fc.constantFrom(...SPELLINGS),
+  )
   .map(([path, spell]) => spell(path));
 const path = fc.oneof(
   { arbitrary: fc.constant(CHAT), weight: 20 },
@@ -157,11 +204,14 @@ function placesOf(route: string, body: Json): { readonly judged: unknown[]; read
   };
   const textsOf = ({ content, Content }: Json): unknown[] =>
     Array.isArray(content) ? [...content.flatMap(({ text, refusal }) => [text, refusal]), Content] : [content, Content];
-  const said = messages.map((message, i) => ({ role: roleOf(message), texts: textsOf(message), i })).filter(({ role }) => role !== "tool");
+  const said = messages
+    .map((message, i) => ({ role: roleOf(message), texts: textsOf(message), i }))
+    .filter(({ role }) => role !== "tool");
   const last = said.findLast(({ role }) => role === "user")?.i;
   if (last === undefined) return { judged: [...said.map(({ texts }) => texts), prompt, suffix, more], heard: [] };
   const turn = said.findLast(({ role, i }) => role === "assistant" && i < last)?.i ?? -1;
-  const isJudged = ({ role, i }: { role: string; i: number }): boolean => (role === "user" && i > turn) || (role === "system" && i > last);
+  const isJudged = ({ role, i }: { role: string; i: number }): boolean =>
+    (role === "user" && i > turn) || (role === "system" && i > last);
   return {
     judged: [...said.filter(isJudged).map(({ texts }) => texts), prompt, suffix, more],
     heard: said.filter(one => !isJudged(one) && one.i < last).map(({ texts }) => texts),
@@ -181,12 +231,16 @@ export async function asking(): Promise<(forged: ForgedRequest, guard?: Guard | 
     s.received.length = 0;
     const hasBody = method !== "GET" && method !== "HEAD";
     const headers = { "content-type": "application/json", ...forged.headers };
-    const response = await fetch(new Request(`http://proxy${path}`, { method, headers, ...(hasBody ? { body: forged.body } : {}) }));
+    const response = await fetch(
+      new Request(`http://proxy${path}`, { method, headers, ...(hasBody ? { body: forged.body } : {}) }),
+    );
     await response.text();
     const got: Received | undefined = s.received[0];
     const check = (isRight: boolean, what: string): void => {
       if (!isRight)
-        throw new Error(`${what}\n${JSON.stringify(forged, null, 1)}\nforwarded: ${JSON.stringify(got)}\n${JSON.stringify(account)}`);
+        throw new Error(
+          `${what}\n${JSON.stringify(forged, null, 1)}\nforwarded: ${JSON.stringify(got)}\n${JSON.stringify(account)}`,
+        );
     };
     const health = await fetch(new Request("http://proxy/health"));
     check(health.status === 200, "health");
@@ -197,7 +251,10 @@ export async function asking(): Promise<(forged: ForgedRequest, guard?: Guard | 
     const [pathname, query = ""] = got.url.split("?");
     const route = `${got.method} ${pathname}`;
     if (![CHAT, COMPLETIONS].includes(pathname)) {
-      check(DOCUMENTED.some(pattern => pattern.test(route)) && !/%2e|%2f\.|completions/i.test(pathname), `a route: ${route}`);
+      check(
+        DOCUMENTED.some(pattern => pattern.test(route)) && !/%2e|%2f\.|completions/i.test(pathname),
+        `a route: ${route}`,
+      );
       return { status: response.status, route, judged: 0 };
     }
     check(/^$|^api-version=[\w.-]*$/.test(query), `a query: ${query}`);

@@ -21,7 +21,9 @@ async function shares<Case, Seen>(
     fc.asyncProperty(cases, async given => void all.push(await run(given))),
     { numRuns, seed: 17 },
   );
-  return Object.fromEntries(Object.entries(kinds).map(([kind, isOne]) => [kind, all.filter(isOne).length / all.length]));
+  return Object.fromEntries(
+    Object.entries(kinds).map(([kind, isOne]) => [kind, all.filter(isOne).length / all.length]),
+  );
 }
 
 /** The shares say that the property is not empty: enough came through, and enough did not. */
@@ -39,7 +41,8 @@ export async function answersLeakNothing(count: number): Promise<void> {
 }
 
 export async function requestsLeakNothing(count: number): Promise<void> {
-  const isModerated = (route: string | null): boolean => route?.startsWith("POST /v1/") === true && route.endsWith("completions");
+  const isModerated = (route: string | null): boolean =>
+    route?.startsWith("POST /v1/") === true && route.endsWith("completions");
   const found = await shares(forgedRequest, await asking(), count, {
     judged: ({ judged }) => judged > 0,
     moderated: ({ route }) => isModerated(route),

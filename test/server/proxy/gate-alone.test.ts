@@ -22,11 +22,22 @@ interface Options extends Partial<GateOptions> {
 }
 
 function setting(options: Options = {}): Setting {
-  const { holdBack = 0, passes = () => false, signal = new AbortController().signal, lag = 4, question = "Hi", hasSpare = false } = options;
+  const {
+    holdBack = 0,
+    passes = () => false,
+    signal = new AbortController().signal,
+    lag = 4,
+    question = "Hi",
+    hasSpare = false,
+  } = options;
   const { guard, calls, open } = accountOf(options.guard ?? standIn("Stream", lag).guard);
   const judge = new Judge(guard, { mode: "strict", maxStreams: 8, log: () => {} });
   const messages = [{ role: "user", content: question }];
-  const gate = new Gate(judge, messages, hasSpare ? judge.open(messages, signal) : undefined, { holdBack, passes, signal });
+  const gate = new Gate(judge, messages, hasSpare ? judge.open(messages, signal) : undefined, {
+    holdBack,
+    passes,
+    signal,
+  });
   const wrapNames = (names: object): object => ({ names });
   const push = (text: string, kind: string = "content", names?: object): Promise<object[]> => {
     const frame = names ? { names: { ...names }, wrap: wrapNames as (names: object) => Record<string, unknown> } : null;
@@ -57,13 +68,22 @@ describe("a text", () => {
     const { gate, push, calls, open } = setting({ holdBack });
     expect(await push(`ab ${OFFENDS} cd`)).toEqual([{ content: holdBack === 0 ? "ab " : "a" }]);
     expect(gate.finding).toEqual({ risk: "Unsafe", category: null, kind: "content", at: 3 });
-    expect([await push("more"), await push("more", "refusal", { name: "f" }), await gate.end(), open()]).toEqual([[], [], [], 0]);
+    expect([await push("more"), await push("more", "refusal", { name: "f" }), await gate.end(), open()]).toEqual([
+      [],
+      [],
+      [],
+      0,
+    ]);
     expect(calls.length).toBe(1);
   });
 
   const ending = (end: () => Promise<StreamUpdate>): Guard | StreamGuard => {
     const push = async (): Promise<StreamUpdate> => ({ verdicts: [], clearedTo: 2, violation: null });
-    const core = { name: "own", stream: () => ({ query: push as never, push, end, close: () => {} }), moderate: push as never };
+    const core = {
+      name: "own",
+      stream: () => ({ query: push as never, push, end, close: () => {} }),
+      moderate: push as never,
+    };
     return guardOf(core, false);
   };
 
@@ -71,15 +91,27 @@ describe("a text", () => {
     const violation = { risk: "Unsafe" as const, category: "PII", at: 3 };
     const { gate, push, open } = setting({ guard: ending(async () => ({ verdicts: [], clearedTo: 3, violation })) });
     expect(await push("abcdef")).toEqual([{ content: "ab" }]);
-    expect([await push("x", "refusal"), gate.finding, open()]).toEqual([[{ content: "c" }], { ...violation, kind: "content" }, 0]);
+    expect([await push("x", "refusal"), gate.finding, open()]).toEqual([
+      [{ content: "c" }],
+      { ...violation, kind: "content" },
+      0,
+    ]);
   });
 
-  test.each([false, true])("that has no verdict at its end alone is cut where it was cleared, or passes (%s)", async passes => {
-    const { gate, push, open } = setting({ guard: ending(() => Promise.reject(new Error("no"))), passes: () => passes });
-    expect(await push("abcdef")).toEqual([{ content: "ab" }]);
-    expect(await gate.end()).toEqual(passes ? [{ content: "cdef" }] : []);
-    expect([gate.finding?.at, gate.failure?.code, open()]).toEqual(passes ? [undefined, "guard_cannot_judge", 0] : [2, undefined, 0]);
-  });
+  test.each([false, true])(
+    "that has no verdict at its end alone is cut where it was cleared, or passes (%s)",
+    async passes => {
+      const { gate, push, open } = setting({
+        guard: ending(() => Promise.reject(new Error("no"))),
+        passes: () => passes,
+      });
+      expect(await push("abcdef")).toEqual([{ content: "ab" }]);
+      expect(await gate.end()).toEqual(passes ? [{ content: "cdef" }] : []);
+      expect([gate.finding?.at, gate.failure?.code, open()]).toEqual(
+        passes ? [undefined, "guard_cannot_judge", 0] : [2, undefined, 0],
+      );
+    },
+  );
 });
 
 describe("texts of several kinds", () => {
@@ -166,7 +198,12 @@ describe("a text without a verdict", () => {
     const { gate, push, calls, open } = setting({ passes: ({ fault }) => asked.push(fault) > 0 });
     expect(await push("abcdef")).toEqual([{ content: "ab" }]);
     expect(await push("FAILS_TYPE")).toEqual([{ content: "cdefFAILS_TYPE" }]);
-    expect([gate.finding, gate.failure, open(), asked]).toEqual([null, expect.objectContaining({ fault: "text" }), 0, ["text"]]);
+    expect([gate.finding, gate.failure, open(), asked]).toEqual([
+      null,
+      expect.objectContaining({ fault: "text" }),
+      0,
+      ["text"],
+    ]);
     const count = calls.length;
     expect(await push(`${OFFENDS} more`)).toEqual([{ content: `${OFFENDS} more` }]);
     expect(await push("x", "call", { id: "1" })).toEqual([{ names: { id: "1" } }, { call: "x" }]);

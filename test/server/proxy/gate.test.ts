@@ -43,7 +43,12 @@ describe("after the end of a choice", () => {
 
   test("nothing passes or is heard, where it ended by itself", async () => {
     const s = await setting(standIn("Stream").guard, (_, response) =>
-      sendEvents(response, [chunk({ content: "Yes." }), chunk({}, "stop"), more, chunk({ content: OFFENDS }, "length")]),
+      sendEvents(response, [
+        chunk({ content: "Yes." }),
+        chunk({}, "stop"),
+        more,
+        chunk({ content: OFFENDS }, "length"),
+      ]),
     );
     expect((await contents(s)).join("")).toBe("Yes.");
     expect(await s.metrics()).toContain('qwen3guard_proxy_answers_total{outcome="passed"} 1\n');
@@ -52,7 +57,12 @@ describe("after the end of a choice", () => {
 
   test("nothing passes, where it was cut and another goes on", async () => {
     const s = await setting(standIn("Stream").guard, (_, response) =>
-      sendEvents(response, [chunk({ content: `Yes. ${OFFENDS}` }), more, chunk({}, "stop"), chunk({ content: "x" }, "stop", 1)]),
+      sendEvents(response, [
+        chunk({ content: `Yes. ${OFFENDS}` }),
+        more,
+        chunk({}, "stop"),
+        chunk({ content: "x" }, "stop", 1),
+      ]),
     );
     const response = await fetch(`${s.url}/chat/completions`, {
       method: "POST",
@@ -69,9 +79,13 @@ describe("after the end of a choice", () => {
 
   test("nothing is heard again, where nothing is blocked", async () => {
     const { guard, passed } = accountOf(standIn("Stream").guard);
-    const s = await setting(guard, (_, response) => sendEvents(response, [chunk({ content: "Yes." }, "stop"), more, more]), {
-      action: "flag",
-    });
+    const s = await setting(
+      guard,
+      (_, response) => sendEvents(response, [chunk({ content: "Yes." }, "stop"), more, more]),
+      {
+        action: "flag",
+      },
+    );
     expect((await contents(s)).join("")).toBe("Yes. And a word more. And a word more.");
     expect(passed.filter(text => text.includes("word"))).toEqual([]);
   });

@@ -39,7 +39,11 @@ export interface InProcess extends Account {
 
 type Upstream = (sent: Sent) => Response | Promise<Response>;
 
-export function inProcess(guard: "Gen" | "Stream" | Guard | StreamGuard, answer: Upstream, options: Partial<ProxyOptions> = {}): InProcess {
+export function inProcess(
+  guard: "Gen" | "Stream" | Guard | StreamGuard,
+  answer: Upstream,
+  options: Partial<ProxyOptions> = {},
+): InProcess {
   const account = accountOf(typeof guard === "string" ? standIn(guard).guard : guard);
   const sent: Sent[] = [];
   vi.stubGlobal("fetch", async (url: string, init: Sent["init"]) => {
@@ -51,9 +55,11 @@ export function inProcess(guard: "Gen" | "Stream" | Guard | StreamGuard, answer:
   const log: string[] = [];
   const handler = createProxy(account.guard, { upstream: "http://up", log: line => log.push(line), ...options });
   const send = async (path: string, init: RequestInit = {}): Promise<Answer> => {
-    const { status, headers, ...response } = await handler.fetch(new Request(`http://proxy${path}`, init)).then(async response => ({
-      ...{ status: response.status, headers: response.headers, text: await response.text() },
-    }));
+    const { status, headers, ...response } = await handler
+      .fetch(new Request(`http://proxy${path}`, init))
+      .then(async response => ({
+        ...{ status: response.status, headers: response.headers, text: await response.text() },
+      }));
     const type = headers.get("content-type") ?? "";
     const { text } = response;
     return {

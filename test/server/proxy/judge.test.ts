@@ -87,7 +87,9 @@ describe("a guard is asked", () => {
         push: async text => {
           order.push(`begin ${text.length}`);
           if (text.length > 1)
-            await new Promise(resolve => setTimeout(resolve)).then(() => (options as { turn: () => Promise<void> }).turn());
+            await new Promise(resolve => setTimeout(resolve)).then(() =>
+              (options as { turn: () => Promise<void> }).turn(),
+            );
           order.push(`end ${text.length}`);
           return UPDATE;
         },
@@ -105,7 +107,11 @@ describe("a whole answer", () => {
   test("is one verdict of a Gen guard on the conversation with it", async () => {
     const { judge, calls, options, open } = setting("Gen", { mode: "loose" });
     expect(await judge.judgeWhole(QUESTION, "Yes.", undefined, signal)).toBeNull();
-    expect(await judge.judgeWhole(QUESTION, OFFENDS, undefined, signal)).toEqual({ risk: "Unsafe", category: null, at: 0 });
+    expect(await judge.judgeWhole(QUESTION, OFFENDS, undefined, signal)).toEqual({
+      risk: "Unsafe",
+      category: null,
+      at: 0,
+    });
     expect([calls, open()]).toEqual([["moderate Hi | Yes.", `moderate Hi | ${OFFENDS}`], 0]);
     expect(options.at(-1)).toStrictEqual({ mode: "loose", signal, turn: expect.any(Function) });
   });
@@ -129,13 +135,19 @@ describe("a whole answer", () => {
   test("goes through a stream of a Stream guard: one that is there, or its own, which is closed", async () => {
     const { judge, calls, open } = setting("Stream");
     expect(await judge.judgeWhole(QUESTION, "Yes.", undefined, signal)).toBeNull();
-    expect(await judge.judgeWhole(QUESTION, `a ${OFFENDS}`, undefined, signal)).toEqual({ risk: "Unsafe", category: null, at: 2 });
+    expect(await judge.judgeWhole(QUESTION, `a ${OFFENDS}`, undefined, signal)).toEqual({
+      risk: "Unsafe",
+      category: null,
+      at: 2,
+    });
     expect([calls, open()]).toEqual([["push Yes.", "end", `push a ${OFFENDS}`], 0]);
     const spare = judge.open(QUESTION, signal);
     const opened = vi.spyOn(judge, "open");
     expect(await judge.judgeWhole(QUESTION, "Yes.", spare, signal)).toBeNull();
     expect([open(), opened.mock.calls.length]).toEqual([0, 0]);
-    await expect(judge.judgeWhole(QUESTION, "FAILS_TYPE", undefined, signal)).rejects.toThrow("text: expected a string");
+    await expect(judge.judgeWhole(QUESTION, "FAILS_TYPE", undefined, signal)).rejects.toThrow(
+      "text: expected a string",
+    );
     expect(open()).toBe(0);
   });
 
@@ -166,14 +178,24 @@ describe("a text without a verdict", () => {
     const error = FAILURES[word]();
     const message = error instanceof Error ? error.message : String(error);
     const told = isTold ? `guard: ${message}` : unknown;
-    expect(await judge.failureOf(error)).toMatchObject({ fault: "text", status: 400, code, message: told, headers: NO_RETRY });
+    expect(await judge.failureOf(error)).toMatchObject({
+      fault: "text",
+      status: 400,
+      code,
+      message: told,
+      headers: NO_RETRY,
+    });
     expect(log).toEqual(isTold ? [] : [`qwen3guard: the guard cannot judge a text: ${message}`]);
     expect([calls, judge.isFailing, open()]).toEqual([["query -"], false, 0]);
   });
 
   test("is not too long where that stands inside of a message only", async () => {
-    expect((await setting("Gen").judge.failureOf(new RangeError("x: prompt too long: y"))).code).toBe("guard_cannot_judge");
-    expect((await setting("Gen").judge.failureOf(new RangeError("prompt too long: y"))).code).toBe("guard_context_exceeded");
+    expect((await setting("Gen").judge.failureOf(new RangeError("x: prompt too long: y"))).code).toBe(
+      "guard_cannot_judge",
+    );
+    expect((await setting("Gen").judge.failureOf(new RangeError("prompt too long: y"))).code).toBe(
+      "guard_context_exceeded",
+    );
   });
 
   test("for want of memory may be judged at another time", async () => {

@@ -19,7 +19,12 @@ interface Talk {
   readonly answer: string;
 }
 
-const QUESTIONS = ["What is the capital of France?", "Tell me a joke about cats.", "How do I bake bread?", "What is the weather like?"];
+const QUESTIONS = [
+  "What is the capital of France?",
+  "Tell me a joke about cats.",
+  "How do I bake bread?",
+  "What is the weather like?",
+];
 const SAFE = [
   "Paris is the capital of France. ",
   "The cat sat on the mat and laughed. ",
@@ -43,7 +48,8 @@ export function talks(count: number): Talk[] {
 }
 
 async function offline(guard: Guard | StreamGuard, { question, answer }: Talk): Promise<Violation | null> {
-  const stream = guard instanceof Guard ? guard.stream({ prompt: question }, { every: EVERY }) : guard.stream({ prompt: question });
+  const stream =
+    guard instanceof Guard ? guard.stream({ prompt: question }, { every: EVERY }) : guard.stream({ prompt: question });
   const { violation } = await stream.push(answer);
   if (violation === null) return (await stream.end()).violation;
   stream.close();
@@ -58,7 +64,9 @@ function scripted(all: readonly Talk[]): Script {
     const random = randomNumbers(Number(json.user) + 1e6);
     beginEvents(response);
     const pieces = cutRandomly(all[Number(json.user)].answer, 1 + random(12), random);
-    const text = answerChunks(pieces).map(event => `data: ${JSON.stringify(event)}${["\n\n", "\r\n\r\n", "\r\r"][random(3)]}`);
+    const text = answerChunks(pieces).map(
+      event => `data: ${JSON.stringify(event)}${["\n\n", "\r\n\r\n", "\r\r"][random(3)]}`,
+    );
     const bytes = new TextEncoder().encode(`: hello\n\n${text.join("")}data: [DONE]\n\n`);
     for (let at = 0; at < bytes.length; ) {
       const end = Math.min(bytes.length, at + 1 + random(600));
@@ -70,8 +78,16 @@ function scripted(all: readonly Talk[]): Script {
   };
 }
 
-/** How many of the answers were cut. Fails unless each is cut where the guard alone would, and none is lost, mangled or leaks. */
-export async function relayMany(guard: Guard | StreamGuard, count: number, atOnce: number, holdBack: number = 0): Promise<number> {
+/**
+ * How many of the answers were cut. Fails unless each is cut where the guard alone would, and none is lost, mangled or
+ * leaks.
+ */
+export async function relayMany(
+  guard: Guard | StreamGuard,
+  count: number,
+  atOnce: number,
+  holdBack: number = 0,
+): Promise<number> {
   const all = talks(count);
   const every: Partial<ProxyOptions> = guard instanceof Guard ? { every: EVERY } : {};
   const options = { ...every, maxStreams: atOnce, maxQueue: count, holdBack };

@@ -50,8 +50,33 @@ export const name: fc.Arbitrary<string> = fc.oneof(
 
 /** Names that some server or client has for a field, and others. */
 const key = fc.constantFrom(
-  ...["id", "model", "usage", "role", "content", "Content", "text", "index", "name", "arguments", "logprobs", "error", "message"],
-  ...["annotations", "audio", "images", "reasoning_details", "failed_generation", "token_ids", "prompt", "suffix", "messages", "Messages"],
+  ...[
+    "id",
+    "model",
+    "usage",
+    "role",
+    "content",
+    "Content",
+    "text",
+    "index",
+    "name",
+    "arguments",
+    "logprobs",
+    "error",
+    "message",
+  ],
+  ...[
+    "annotations",
+    "audio",
+    "images",
+    "reasoning_details",
+    "failed_generation",
+    "token_ids",
+    "prompt",
+    "suffix",
+    "messages",
+    "Messages",
+  ],
   ...["tools", "documents", "chat_template", "metadata", "qwen3guard", "__proto__", "constructor", NAME, `a ${TEXT}`],
 );
 
@@ -73,16 +98,23 @@ export function mostly<T>(expected: fc.Arbitrary<T>): fc.Arbitrary<unknown> {
 }
 
 /** An object with some of these fields, and now and then others. */
-export function some(fields: Record<string, fc.Arbitrary<unknown>>, required: readonly string[] = []): fc.Arbitrary<object> {
+export function some(
+  fields: Record<string, fc.Arbitrary<unknown>>,
+  required: readonly string[] = [],
+): fc.Arbitrary<object> {
   const others = fc.oneof(
     { arbitrary: fc.constant({}), weight: 4 },
     { arbitrary: fc.dictionary(key, anything, { maxKeys: 2 }), weight: 1 },
   );
-  return fc.tuple(others, fc.record(fields, { requiredKeys: [...required] })).map(([more, known]) => ({ ...more, ...known }));
+  return fc
+    .tuple(others, fc.record(fields, { requiredKeys: [...required] }))
+    .map(([more, known]) => ({ ...more, ...known }));
 }
 
 /** Headers with a text in each. */
 export function headers(names: readonly string[]): fc.Arbitrary<Record<string, string>> {
   const value = fc.constantFrom(NAME, `say ${NAME} now`, `${NAME}, ${NAME}`, "1", "Wed, 21 Oct 2026 07:28:00 GMT");
-  return fc.dictionary(fc.constantFrom(...names), value, { maxKeys: 4 }).map(all => Object.fromEntries(Object.entries(all)));
+  return fc
+    .dictionary(fc.constantFrom(...names), value, { maxKeys: 4 })
+    .map(all => Object.fromEntries(Object.entries(all)));
 }

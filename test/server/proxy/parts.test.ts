@@ -32,7 +32,13 @@ const chunk = (delta: unknown): unknown => shown(CHAT_FORM.ofChunk({ delta }));
 const NO_PARTS = { opening: null, parts: [] };
 
 test("an answer keeps its names, and a number for when it was made", () => {
-  const head = { id: "a-1", object: "chat.completion", model: "org/llm", system_fingerprint: "fp", service_tier: "default" };
+  const head = {
+    id: "a-1",
+    object: "chat.completion",
+    model: "org/llm",
+    system_fingerprint: "fp",
+    service_tier: "default",
+  };
   expect(headOf({ ...head, created: 17, choices: [], usage: {}, other: "x" })).toStrictEqual({ ...head, created: 17 });
   for (const name of Object.keys(head)) expect(headOf({ ...head, [name]: TEXT })).not.toHaveProperty(name);
   expect(headOf({ created: "17" })).toStrictEqual({});
@@ -40,12 +46,38 @@ test("an answer keeps its names, and a number for when it was made", () => {
 
 describe("counts", () => {
   const counts = [
-    ...["prompt_tokens", "completion_tokens", "total_tokens", "input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens"],
-    ...["text_tokens", "audio_tokens", "image_tokens", "video_tokens", "accepted_prediction_tokens", "rejected_prediction_tokens"],
-    ...["prompt_cache_hit_tokens", "prompt_cache_miss_tokens", "cache_write_tokens", "cache_creation_tokens", "prompt_audio_seconds"],
+    ...[
+      "prompt_tokens",
+      "completion_tokens",
+      "total_tokens",
+      "input_tokens",
+      "output_tokens",
+      "cached_tokens",
+      "reasoning_tokens",
+    ],
+    ...[
+      "text_tokens",
+      "audio_tokens",
+      "image_tokens",
+      "video_tokens",
+      "accepted_prediction_tokens",
+      "rejected_prediction_tokens",
+    ],
+    ...[
+      "prompt_cache_hit_tokens",
+      "prompt_cache_miss_tokens",
+      "cache_write_tokens",
+      "cache_creation_tokens",
+      "prompt_audio_seconds",
+    ],
     ...["queue_time", "prompt_time", "completion_time", "total_time", "cost"],
   ];
-  const groups = ["prompt_tokens_details", "completion_tokens_details", "input_tokens_details", "output_tokens_details"];
+  const groups = [
+    "prompt_tokens_details",
+    "completion_tokens_details",
+    "input_tokens_details",
+    "output_tokens_details",
+  ];
 
   test("of every server that is known pass, also in groups", () => {
     const numbers = Object.fromEntries(counts.map((name, i) => [name, i + 0.5]));
@@ -75,7 +107,9 @@ test("a finish reason is a name, or there is none yet", () => {
   for (const answer of [{}, { finish_reason: null }, { finish_reason: "" }]) expect(finishReasonOf(answer)).toBeNull();
   expect(finishReasonOf({ finish_reason: "stop" })).toBe("stop");
   for (const finish_reason of [TEXT, 5, {}])
-    expect(() => finishReasonOf({ finish_reason })).toThrow("upstream: expected finish_reason to be a name, got something else");
+    expect(() => finishReasonOf({ finish_reason })).toThrow(
+      "upstream: expected finish_reason to be a name, got something else",
+    );
 });
 
 test("an object is neither null nor an array", () => {
@@ -85,33 +119,50 @@ test("an object is neither null nor an array", () => {
 describe("a message", () => {
   test("has its texts in the order in which models write them", () => {
     const given = { refusal: "c", content: "b", reasoning: "a" };
-    const part = (kind: string, text: string, field: string): object => ({ kind, text, frame: null, wrapped: { delta: { [field]: "T" } } });
+    const part = (kind: string, text: string, field: string): object => ({
+      kind,
+      text,
+      frame: null,
+      wrapped: { delta: { [field]: "T" } },
+    });
     expect(chunk(given)).toStrictEqual({
       opening: null,
       parts: [part("reasoning", "a", "reasoning"), part("content", "b", "content"), part("refusal", "c", "refusal")],
     });
   });
 
-  test.each([undefined, null, {}, { content: "" }, { content: null, refusal: null, reasoning: "", tool_calls: null, function_call: null }])(
-    "%j has none",
-    delta => {
-      expect(chunk(delta)).toStrictEqual(NO_PARTS);
-    },
-  );
+  test.each([
+    undefined,
+    null,
+    {},
+    { content: "" },
+    { content: null, refusal: null, reasoning: "", tool_calls: null, function_call: null },
+  ])("%j has none", delta => {
+    expect(chunk(delta)).toStrictEqual(NO_PARTS);
+  });
 
   test("comes out under the names of reasoning that it has text under", () => {
     const kind = "reasoning";
-    const wrapped = (fields: object): object => ({ opening: null, parts: [{ kind, text: "a", frame: null, wrapped: { delta: fields } }] });
-    expect(chunk({ reasoning_content: "a", reasoning: "a" })).toStrictEqual(wrapped({ reasoning_content: "T", reasoning: "T" }));
+    const wrapped = (fields: object): object => ({
+      opening: null,
+      parts: [{ kind, text: "a", frame: null, wrapped: { delta: fields } }],
+    });
+    expect(chunk({ reasoning_content: "a", reasoning: "a" })).toStrictEqual(
+      wrapped({ reasoning_content: "T", reasoning: "T" }),
+    );
     expect(chunk({ reasoning_content: "a", reasoning: "" })).toStrictEqual(wrapped({ reasoning_content: "T" }));
-    expect(() => chunk({ reasoning_content: "a", reasoning: "b" })).toThrow("expected one reasoning text, got two that differ");
+    expect(() => chunk({ reasoning_content: "a", reasoning: "b" })).toThrow(
+      "expected one reasoning text, got two that differ",
+    );
   });
 
   test.each(["assistant", "user", "system", "developer", "tool", "function"])("opens with its role: %s", role => {
     expect(chunk({ role, content: "", refusal: null, reasoning: "a", secret: "" })).toMatchObject({
       opening: { delta: { role, content: "", refusal: null } },
     });
-    expect(Object.keys((CHAT_FORM.ofChunk({ delta: { role, reasoning: "a" } }).opening as { delta: object }).delta)).toEqual(["role"]);
+    expect(
+      Object.keys((CHAT_FORM.ofChunk({ delta: { role, reasoning: "a" } }).opening as { delta: object }).delta),
+    ).toEqual(["role"]);
   });
 
   test("with another role, or a text under it, has no opening", () => {
@@ -182,9 +233,16 @@ describe("a tool call", () => {
   });
 
   test("may have names alone, and those that are null are none", () => {
-    const tool_calls = [{ index: 0, id: null, type: undefined, function: { name: "f", arguments: null }, custom: null }];
+    const tool_calls = [
+      { index: 0, id: null, type: undefined, function: { name: "f", arguments: null }, custom: null },
+    ];
     expect(chunk({ tool_calls })).toMatchObject({
-      parts: [{ text: "", frame: [{ name: "f" }, { delta: { tool_calls: [{ index: 0, function: { name: "f", arguments: "" } }] } }] }],
+      parts: [
+        {
+          text: "",
+          frame: [{ name: "f" }, { delta: { tool_calls: [{ index: 0, function: { name: "f", arguments: "" } }] } }],
+        },
+      ],
     });
     const unnamed = [{ id: "call-1", function: {} }];
     const { parts } = CHAT_FORM.ofChunk({ delta: { tool_calls: unnamed } });
@@ -239,7 +297,9 @@ describe("a whole message", () => {
   });
 
   test("is copied without what it does not have", () => {
-    expect(CHAT_FORM.copy({ message: { role: TEXT, content: "Hi", tool_calls: null } })).toStrictEqual({ message: { content: "Hi" } });
+    expect(CHAT_FORM.copy({ message: { role: TEXT, content: "Hi", tool_calls: null } })).toStrictEqual({
+      message: { content: "Hi" },
+    });
     expect(CHAT_FORM.copy({ message: { tool_calls: [{}] } })).toStrictEqual({ message: { tool_calls: [{}] } });
     expect(() => CHAT_FORM.copy({ message: { tool_calls: [5] } })).toThrow("expected tool call to be an object");
     expect(() => CHAT_FORM.copy({ message: { function_call: "x" } })).toThrow("expected tool call to be an object");

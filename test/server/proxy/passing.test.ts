@@ -30,7 +30,13 @@ describe("what is under /v1 and writes no text", () => {
     const response = await fetch(`${url}/embeddings?a=1&b=%2F`, {
       method: "POST",
       headers: {
-        ...{ authorization: "Bearer k", "x-custom": "2", te: "trailers", "proxy-authorization": "secret", "content-type": "text/odd" },
+        ...{
+          authorization: "Bearer k",
+          "x-custom": "2",
+          te: "trailers",
+          "proxy-authorization": "secret",
+          "content-type": "text/odd",
+        },
         ...Object.fromEntries(OVERRIDES.map(name => [name, "/v1/responses"])),
       },
       body: "any body",
@@ -54,7 +60,9 @@ describe("what is under /v1 and writes no text", () => {
       if (method === "DELETE") return void response.writeHead(204).end();
       sendJson(
         response,
-        url === "/v1/models" ? { object: "list", data: [{ id: "org/llm", object: "model" }] } : { id: "org/llm", object: "model" },
+        url === "/v1/models"
+          ? { object: "list", data: [{ id: "org/llm", object: "model" }] }
+          : { id: "org/llm", object: "model" },
       );
     });
     expect((await openai.models.list()).data[0].id).toBe("org/llm");
@@ -81,7 +89,10 @@ describe("what is under /v1 and writes no text", () => {
   });
 
   test("a redirection is the client's to follow", async () => {
-    const { url } = await setting(guard, (_, response) => void response.writeHead(307, { location: "/v1/other" }).end());
+    const { url } = await setting(
+      guard,
+      (_, response) => void response.writeHead(307, { location: "/v1/other" }).end(),
+    );
     const response = await fetch(`${url}/files`, { redirect: "manual" });
     expect([response.status, response.headers.get("location")]).toEqual([307, "/v1/other"]);
   });
@@ -133,8 +144,13 @@ describe("a way around the guard", () => {
 
   test("a browser's question before it posts is the upstream's to answer", async () => {
     const { url, received } = await setting(guard, (_, response) => {
-      const methods = { "access-control-allow-methods": "GET, POST", "access-control-allow-headers": "authorization,content-type" };
-      response.writeHead(200, { "access-control-allow-origin": "*", ...methods, vary: "to write a, fake" }).end("Sure, here is how");
+      const methods = {
+        "access-control-allow-methods": "GET, POST",
+        "access-control-allow-headers": "authorization,content-type",
+      };
+      response
+        .writeHead(200, { "access-control-allow-origin": "*", ...methods, vary: "to write a, fake" })
+        .end("Sure, here is how");
     });
     const response = await fetch(`${url}/chat/completions?api-version=2024-10-21`, { method: "OPTIONS" });
     const names = ["origin", "methods", "headers"].map(name => response.headers.get(`access-control-allow-${name}`));
@@ -149,7 +165,11 @@ describe("a way around the guard", () => {
     const { url, received } = await setting(guard, writes(["hi"]));
     const listed = await fetch(`${url}/chat/completions`);
     expect([listed.status, listed.headers.get("allow")]).toEqual([405, "POST"]);
-    const form = await fetch(`${url}/chat/completions`, { method: "POST", body: "{}", headers: { "content-type": "text/plain" } });
+    const form = await fetch(`${url}/chat/completions`, {
+      method: "POST",
+      body: "{}",
+      headers: { "content-type": "text/plain" },
+    });
     expect(form.status).toBe(415);
     expect(received).toEqual([]);
   });
@@ -158,7 +178,10 @@ describe("a way around the guard", () => {
 test("health and metrics are the proxy's own", async () => {
   const { url, metrics, received } = await setting(guard, writes(["hi"]), { mode: "loose" });
   const health = await fetch(url.replace("/v1", "/health"));
-  expect([health.status, await health.json()]).toEqual([200, { status: "ok", guard: "tiny-guard-stream", mode: "loose", action: "block" }]);
+  expect([health.status, await health.json()]).toEqual([
+    200,
+    { status: "ok", guard: "tiny-guard-stream", mode: "loose", action: "block" },
+  ]);
   expect(await metrics()).toContain('qwen3guard_proxy_answers_total{outcome="flagged"} 0\n');
   expect(received).toEqual([]);
 });
@@ -196,5 +219,7 @@ test.each<[object, string]>([
 
 test("a Gen guard's stretch is checked", async () => {
   const gen = await loadGuard();
-  expect(() => createProxy(gen, { upstream: "http://x", every: 0 })).toThrow("every: expected an integer of at least 1, got 0");
+  expect(() => createProxy(gen, { upstream: "http://x", every: 0 })).toThrow(
+    "every: expected an integer of at least 1, got 0",
+  );
 });

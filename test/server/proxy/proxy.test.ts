@@ -11,7 +11,8 @@ const CHAT = "/v1/chat/completions";
 const good = (options: Partial<ProxyOptions> = {}): InProcess => inProcess("Gen", () => json(whole("Yes.")), options);
 
 describe("an option", () => {
-  const make = (options: object): unknown => createProxy(standIn("Gen").guard, { upstream: "http://up", ...options } as ProxyOptions);
+  const make = (options: object): unknown =>
+    createProxy(standIn("Gen").guard, { upstream: "http://up", ...options } as ProxyOptions);
 
   test.each([
     ["holdBack", 0, 2 ** 31 - 1],
@@ -22,7 +23,9 @@ describe("an option", () => {
   ])("%s is an integer from %i to %i", (name, min, max) => {
     for (const value of [min, max]) expect(() => make({ [name]: value })).not.toThrow();
     for (const value of [min - 1, max + 1, min + 0.5, Number.NaN, `${min}`])
-      expect(() => make({ [name]: value })).toThrow(new RangeError(`${name}: expected an integer from ${min} to ${max}, got ${value}`));
+      expect(() => make({ [name]: value })).toThrow(
+        new RangeError(`${name}: expected an integer from ${min} to ${max}, got ${value}`),
+      );
   });
 
   test("of another name, action or route is refused", () => {
@@ -47,7 +50,10 @@ describe("without options", () => {
   test("it moderates 8 answers at once, holds nothing back, and takes 4 MiB", async () => {
     const { post } = inProcess("Stream", () => stream([chunk({ content: "abcdef" }), chunk({}, "stop")]));
     const eight = await post({ n: 8 });
-    expect([eight.status, (await post({ n: 9 })).json.error.message]).toEqual([502, "n: expected at most 8 answers a request, got 9"]);
+    expect([eight.status, (await post({ n: 9 })).json.error.message]).toEqual([
+      502,
+      "n: expected at most 8 answers a request, got 9",
+    ]);
     expect((await post({ stream: true })).events[0].choices[0].delta.content).toBe("ab");
     const large = await post({ user: "x".repeat(4 * 2 ** 20) });
     expect([large.status, large.json.error.message]).toEqual([413, "body: expected at most 4194304 bytes, got more"]);
@@ -85,10 +91,13 @@ describe("it says of itself", () => {
     ]);
     for (const kind of ["questions", "answers"])
       for (const outcome of ["passed", "flagged", "failed"])
-        expect(await metric(`qwen3guard_proxy_${kind}_total{outcome="${outcome}"}`)).toBe(outcome === "passed" ? "1" : "0");
+        expect(await metric(`qwen3guard_proxy_${kind}_total{outcome="${outcome}"}`)).toBe(
+          outcome === "passed" ? "1" : "0",
+        );
     expect(await metric(`qwen3guard_requests_total{route="${CHAT}",status="200"}`)).toBe("1");
     expect(await metric(`qwen3guard_request_seconds_count{route="${CHAT}"}`)).toBe("1");
-    for (const gauge of ["proxy_streams", "proxy_waiting", "queue_waiting"]) expect(await metric(`qwen3guard_${gauge}`)).toBe("0");
+    for (const gauge of ["proxy_streams", "proxy_waiting", "queue_waiting"])
+      expect(await metric(`qwen3guard_${gauge}`)).toBe("0");
   });
 
   test("how many answers it moderates, and who waits", async () => {
@@ -119,7 +128,10 @@ describe("it says of itself", () => {
     expect([draining.status, draining.json.status]).toEqual([503, "draining"]);
     const { status, headers, json: got } = await post();
     expect([status, headers.get("connection"), headers.get("retry-after")]).toEqual([503, "close", "1"]);
-    expect(got.error).toMatchObject({ message: "proxy shutting down: expected no new requests, got one", code: "shutting_down" });
+    expect(got.error).toMatchObject({
+      message: "proxy shutting down: expected no new requests, got one",
+      code: "shutting_down",
+    });
   });
 
   test.each([true, false])("each request in a line, where that is asked for (by its texts: %s)", async logText => {
@@ -145,7 +157,10 @@ describe("it says of itself", () => {
     );
     await post();
     now.mockRestore();
-    expect([await metric(`qwen3guard_request_seconds_sum{route="${CHAT}"}`), log]).toEqual(["2.5", [`200 ${CHAT} 2500.0 ms`]]);
+    expect([await metric(`qwen3guard_request_seconds_sum{route="${CHAT}"}`), log]).toEqual([
+      "2.5",
+      [`200 ${CHAT} 2500.0 ms`],
+    ]);
   });
 
   test("each request's id, the upstream's or its own, and that no type is to be guessed", async () => {
@@ -158,15 +173,22 @@ describe("it says of itself", () => {
     expect((await other.post()).headers.get("x-request-id")).toBe("up-1");
   });
 
-  test.each([new Error("a secret"), "a secret"])("a failure of its own in the log, and not to the client (%s)", async thrown => {
-    const fail = (): never => {
-      throw thrown;
-    };
-    const { post, log } = inProcess("Gen", () => Object.defineProperty({}, "status", { get: fail }) as Response);
-    const { status, json: got } = await post();
-    expect([status, got.error.message, got.error.code]).toEqual([500, "the server failed to answer; its log says how", "internal_error"]);
-    expect(log).toEqual([`qwen3guard: ${CHAT}: a secret`]);
-  });
+  test.each([new Error("a secret"), "a secret"])(
+    "a failure of its own in the log, and not to the client (%s)",
+    async thrown => {
+      const fail = (): never => {
+        throw thrown;
+      };
+      const { post, log } = inProcess("Gen", () => Object.defineProperty({}, "status", { get: fail }) as Response);
+      const { status, json: got } = await post();
+      expect([status, got.error.message, got.error.code]).toEqual([
+        500,
+        "the server failed to answer; its log says how",
+        "internal_error",
+      ]);
+      expect(log).toEqual([`qwen3guard: ${CHAT}: a secret`]);
+    },
+  );
 });
 
 describe("a request", () => {
@@ -211,11 +233,20 @@ describe("a request", () => {
   });
 
   test("by OPTIONS is answered by the upstream's status and headers, and its body is not read", async () => {
-    const { send, sent } = inProcess("Gen", () => new Response("words", { status: 202, headers: { vary: "origin", etag: "1" } }));
+    const { send, sent } = inProcess(
+      "Gen",
+      () => new Response("words", { status: 202, headers: { vary: "origin", etag: "1" } }),
+    );
     const { status, headers, text } = await send(CHAT, { method: "OPTIONS", headers: { origin: "http://a" } });
     expect([status, headers.get("vary"), headers.get("etag"), text]).toEqual([202, "origin", null, ""]);
     const { method, body, headers: got, signal } = sent[0].init;
-    expect([sent[0].url, method, body, got.get("origin"), signal.aborted]).toEqual([`http://up${CHAT}`, "OPTIONS", null, "http://a", true]);
+    expect([sent[0].url, method, body, got.get("origin"), signal.aborted]).toEqual([
+      `http://up${CHAT}`,
+      "OPTIONS",
+      null,
+      "http://a",
+      true,
+    ]);
   });
 
   test("that is not moderated goes to the same path, and so does one that is allowed", async () => {
@@ -223,14 +254,21 @@ describe("a request", () => {
     expect((await send("/v1/files/a%20b?c=d")).status).toBe(404);
     expect((await send("/v1/files/a?c=d")).json).toEqual({ a: 1 });
     expect((await send("/v1/x/y", { method: "PUT", body: "text" })).json).toEqual({ a: 1 });
-    expect(sent.map(({ url, init }) => `${init.method} ${url}`)).toEqual(["GET http://up/v1/files/a?c=d", "PUT http://up/v1/x/y"]);
+    expect(sent.map(({ url, init }) => `${init.method} ${url}`)).toEqual([
+      "GET http://up/v1/files/a?c=d",
+      "PUT http://up/v1/x/y",
+    ]);
   });
 
   test("asks for at most as many answers as may be moderated at once, prompts and answers together", async () => {
     const { post, metric } = good({ maxStreams: 4 });
     expect((await post({ n: 4 })).status).toBe(200);
     const { status, json: got } = await post({ prompt: ["a", "b"], n: 3 }, "/v1/completions");
-    expect([status, got.error.param, got.error.message]).toEqual([400, "n", "n: expected at most 4 answers a request, got 6"]);
+    expect([status, got.error.param, got.error.message]).toEqual([
+      400,
+      "n",
+      "n: expected at most 4 answers a request, got 6",
+    ]);
     expect(await metric("qwen3guard_proxy_streams")).toBe("0");
   });
 
@@ -250,9 +288,15 @@ describe("a request", () => {
     [true, "application/json", "text/event-stream"],
     [false, "text/plain", "application/json"],
   ])("gets the form that it asked for (stream: %s), or an error", async (isStream, type, expected) => {
-    const { post, sent, metric, open } = inProcess("Gen", () => new Response("{}", { headers: { "content-type": type } }));
+    const { post, sent, metric, open } = inProcess(
+      "Gen",
+      () => new Response("{}", { headers: { "content-type": type } }),
+    );
     const { status, json: got } = await post({ stream: isStream });
-    expect([status, got.error.message]).toEqual([502, `upstream: expected ${expected}, as was asked for, got another type`]);
+    expect([status, got.error.message]).toEqual([
+      502,
+      `upstream: expected ${expected}, as was asked for, got another type`,
+    ]);
     expect([sent[0].init.signal.aborted, await metric("qwen3guard_proxy_streams"), open()]).toEqual([true, "0", 0]);
   });
 

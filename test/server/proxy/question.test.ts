@@ -1,4 +1,6 @@
-/** What a request asks: which texts the guard hears, as whose, and what is refused because the guard would not hear it. */
+/**
+ * What a request asks: which texts the guard hears, as whose, and what is refused because the guard would not hear it.
+ */
 
 import { describe, expect, test } from "vitest";
 import { type Asked, chatQuestion, promptQuestions, readAsked } from "../../../src/server/proxy/question.ts";
@@ -6,10 +8,12 @@ import type { ChatMessage } from "../../../src/tokenizer/chat-template.ts";
 
 const HI = [{ role: "user", content: "Hi" }];
 
-const chat = (body: object, isLenient: boolean = false): Asked => readAsked({ messages: HI, ...body }, chatQuestion, isLenient);
+const chat = (body: object, isLenient: boolean = false): Asked =>
+  readAsked({ messages: HI, ...body }, chatQuestion, isLenient);
 const completion = (body: object, isLenient: boolean = false): Asked =>
   readAsked(body as Record<string, unknown>, promptQuestions, isLenient);
-const question = (messages: unknown, isLenient: boolean = false): ChatMessage[] => chat({ messages }, isLenient).questions[0];
+const question = (messages: unknown, isLenient: boolean = false): ChatMessage[] =>
+  chat({ messages }, isLenient).questions[0];
 
 const user = (content: string): ChatMessage => ({ role: "user", content });
 const assistant = (content: string): ChatMessage => ({ role: "assistant", content });
@@ -54,7 +58,11 @@ describe("a request", () => {
     [{ messages: [5] }, "messages[0]", "an object, got 5"],
     [{ messages: [...HI, { role: 5 }] }, "messages[1].role", "a string, got 5"],
     [{ messages: [{ role: "user", content: 5 }] }, "messages[0].content", "a string or an array of parts, got 5"],
-    [{ messages: [{ role: "user", content: {} }] }, "messages[0].content", "a string or an array of parts, got an object"],
+    [
+      { messages: [{ role: "user", content: {} }] },
+      "messages[0].content",
+      "a string or an array of parts, got an object",
+    ],
     [{ messages: [{ role: "user", content: [5] }] }, "messages[0].content[0]", "an object, got 5"],
     [{ messages: [{ role: "user", content: [{ type: 5 }] }] }, "messages[0].content[0].type", "a string, got 5"],
     [{ messages: [{ role: "user", content: [{ text: 5 }] }] }, "messages[0].content[0].text", "a string, got 5"],
@@ -67,14 +75,27 @@ describe("a request", () => {
     ["stream_options.include_usage", other => ({ stream_options: { [other]: null } })],
     ["messages[1].role", other => ({ messages: [...HI, { role: "user", [other]: null }] })],
     ["messages[1].content", other => ({ messages: [...HI, { role: "user", [other]: null }] })],
-    ["messages[0].content[1].type", other => ({ messages: [{ content: [{ text: "a" }, { text: "b", [other]: null }] }] })],
-    ["messages[0].content[1].text", other => ({ messages: [{ content: [{ text: "a" }, { text: "b", [other]: null }] }] })],
-    ["messages[0].content[1].refusal", other => ({ messages: [{ content: [{ text: "a" }, { text: "b", [other]: null }] }] })],
+    [
+      "messages[0].content[1].type",
+      other => ({ messages: [{ content: [{ text: "a" }, { text: "b", [other]: null }] }] }),
+    ],
+    [
+      "messages[0].content[1].text",
+      other => ({ messages: [{ content: [{ text: "a" }, { text: "b", [other]: null }] }] }),
+    ],
+    [
+      "messages[0].content[1].refusal",
+      other => ({ messages: [{ content: [{ text: "a" }, { text: "b", [other]: null }] }] }),
+    ],
   ])("with %s in other letters is refused, even where that is null", (param, body) => {
     const name = param.replace(/.*\./, "");
     const other = name.toUpperCase();
     expect(errorOf(() => chat(body(other)))).toEqual(
-      refusedAs(param, "invalid_value", `${param}: expected no other field that is spelt as ${name} but for its case, got "${other}"`),
+      refusedAs(
+        param,
+        "invalid_value",
+        `${param}: expected no other field that is spelt as ${name} but for its case, got "${other}"`,
+      ),
     );
     expect(errorOf(() => chat(body(other), true))).toBeUndefined();
   });
@@ -84,12 +105,28 @@ describe("a request", () => {
   });
 
   const others = [
-    ...["messages", "prompt", "suffix", "input", "inputs", "contents", "instructions", "system", "system_prompt", "documents", "images"],
+    ...[
+      "messages",
+      "prompt",
+      "suffix",
+      "input",
+      "inputs",
+      "contents",
+      "instructions",
+      "system",
+      "system_prompt",
+      "documents",
+      "images",
+    ],
     ...["chat_template", "template", "prompt_token_ids", "prompt_embeds", "input_ids", "input_embeds"],
   ];
   test.each(others)("has no second question in %s, in whatever letters", name => {
     const error = (read: string): object =>
-      refusedAs(name, "content_not_moderated", `${name}: expected no question but in ${read}, which the guard judges, got one`);
+      refusedAs(
+        name,
+        "content_not_moderated",
+        `${name}: expected no question but in ${read}, which the guard judges, got one`,
+      );
     if (name !== "messages") expect(errorOf(() => chat({ [name]: "x" }))).toEqual(error("messages"));
     if (name !== "prompt" && name !== "suffix")
       expect(errorOf(() => completion({ prompt: "Hi", [name]: "x" }))).toEqual(error("prompt and suffix"));
@@ -133,9 +170,9 @@ describe("the guard hears", () => {
   });
 
   test("nothing of what tools found, and no empty message but a user's", () => {
-    expect(question([user("a"), assistant(""), system(""), tool("x"), { role: "function", content: "y" }, user("b")])).toEqual([
-      user("a\nb"),
-    ]);
+    expect(
+      question([user("a"), assistant(""), system(""), tool("x"), { role: "function", content: "y" }, user("b")]),
+    ).toEqual([user("a\nb")]);
     expect(question([{ role: "assistant", content: null }, user("")])).toEqual([user("")]);
     expect(question([assistant("a"), user(""), assistant("b")])).toEqual([assistant("a"), user("")]);
   });
@@ -154,7 +191,14 @@ describe("the guard hears", () => {
   });
 
   test.each([
-    ...[{}, { type: "text" }, { type: "refusal" }, { type: "refusal", text: "a" }, { type: "text", refusal: "a" }, { refusal: "a" }],
+    ...[
+      {},
+      { type: "text" },
+      { type: "refusal" },
+      { type: "refusal", text: "a" },
+      { type: "text", refusal: "a" },
+      { refusal: "a" },
+    ],
     ...[
       { type: "image_url", text: "a" },
       { type: "", text: "a" },
@@ -173,7 +217,12 @@ describe("the guard hears", () => {
   });
 
   test("where nothing is blocked, as much of it as is text", () => {
-    const parts = [{ type: "image_url", text: "a" }, { refusal: "b" }, { text: "c", refusal: "d" }, { type: "image_url", image_url: {} }];
+    const parts = [
+      { type: "image_url", text: "a" },
+      { refusal: "b" },
+      { text: "c", refusal: "d" },
+      { type: "image_url", image_url: {} },
+    ];
     expect(question([{ role: "user", content: parts }], true)).toEqual([user("a\nb\nc\n")]);
   });
 });
@@ -194,9 +243,24 @@ describe("a prompt", () => {
     [{ prompt: [] }, "prompt", "invalid_value", "at least one prompt, got none"],
     [{ suffix: 5 }, "suffix", "invalid_value", "a string, got 5"],
     [{ prompt: 5 }, "prompt", "content_not_moderated", "text, which is all that the guard reads, got something else"],
-    [{ prompt: [1, 2] }, "prompt", "content_not_moderated", "text, which is all that the guard reads, got something else"],
-    [{ prompt: ["a", [1]] }, "prompt[1]", "content_not_moderated", "text, which is all that the guard reads, got something else"],
-    [{ prompt: [[1], "a"] }, "prompt[0]", "content_not_moderated", "text, which is all that the guard reads, got something else"],
+    [
+      { prompt: [1, 2] },
+      "prompt",
+      "content_not_moderated",
+      "text, which is all that the guard reads, got something else",
+    ],
+    [
+      { prompt: ["a", [1]] },
+      "prompt[1]",
+      "content_not_moderated",
+      "text, which is all that the guard reads, got something else",
+    ],
+    [
+      { prompt: [[1], "a"] },
+      "prompt[0]",
+      "content_not_moderated",
+      "text, which is all that the guard reads, got something else",
+    ],
   ])("%j is refused", (body, param, code, expected) => {
     expect(errorOf(() => completion(body))).toEqual(refusedAs(param, code, `${param}: expected ${expected}`));
   });

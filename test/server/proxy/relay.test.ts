@@ -31,7 +31,12 @@ describe("a stream", () => {
       { stream_options: { include_usage: true } },
     ); // biome-ignore format: a table
     expect(events).toEqual([
-      ...[chunk({ role: "assistant", content: "" }), chunk({ content: "ab" }), chunk({ content: "c" }), chunk({ content: "defg" })],
+      ...[
+        chunk({ role: "assistant", content: "" }),
+        chunk({ content: "ab" }),
+        chunk({ content: "c" }),
+        chunk({ content: "defg" }),
+      ],
       ...[chunk({}, "stop"), { ...HEAD, choices: [], usage: USAGE }, DONE],
     ]);
     expect([open(), await metric("qwen3guard_proxy_streams")]).toEqual([0, "0"]);
@@ -39,13 +44,25 @@ describe("a stream", () => {
   });
 
   test("may begin with a chunk without choices and without a count", async () => {
-    const { events } = await relayed([{ ...HEAD, choices: [], prompt_filter_results: [] }, chunk({ content: "a" }, "stop")]);
+    const { events } = await relayed([
+      { ...HEAD, choices: [], prompt_filter_results: [] },
+      chunk({ content: "a" }, "stop"),
+    ]);
     expect(events).toEqual([{ ...HEAD, choices: [] }, chunk({ content: "a" }), chunk({}, "stop"), DONE]);
   });
 
   test("has the first id that is one, whatever follows", async () => {
-    const named = (id: string, content: string): object => ({ ...chunk({ content: `${content}....` }), id, model: `m-${id}` });
-    const { events } = await relayed([{ ...named("", "a"), model: "" }, named("1", "b"), named("2", "c"), chunk({}, "stop")]);
+    const named = (id: string, content: string): object => ({
+      ...chunk({ content: `${content}....` }),
+      id,
+      model: `m-${id}`,
+    });
+    const { events } = await relayed([
+      { ...named("", "a"), model: "" },
+      named("1", "b"),
+      named("2", "c"),
+      chunk({}, "stop"),
+    ]);
     const ids = events.slice(0, -1).map(({ id, model }) => `${id} ${model}`);
     expect(ids).toEqual([" ", "1 m-1", "1 m-1", "1 m-1", "1 m-1"]);
     expect(events[0].created).toBe(HEAD.created);
@@ -54,8 +71,11 @@ describe("a stream", () => {
   test("has the last count that came with a choice, once and at its end; one that comes by itself goes before it", async () => {
     const counted = (content: string, usage: unknown): object => ({ ...chunk({ content }), usage });
     const [one, two] = [1, 2].map(total_tokens => ({ total_tokens }));
-    const usages = (events: readonly { usage?: object }[]): object[] => events.flatMap(({ usage }) => (usage ? [usage] : []));
-    expect(usages((await relayed([counted("a", one), counted("b", two), counted("c", null), chunk({}, "stop")])).events)).toEqual([two]);
+    const usages = (events: readonly { usage?: object }[]): object[] =>
+      events.flatMap(({ usage }) => (usage ? [usage] : []));
+    expect(
+      usages((await relayed([counted("a", one), counted("b", two), counted("c", null), chunk({}, "stop")])).events),
+    ).toEqual([two]);
     const last = [counted("a", one), chunk({}, "stop"), { ...HEAD, choices: [], usage: two }];
     expect(usages((await relayed(last)).events)).toEqual([two]);
     const none = await relayed([counted("a", null), chunk({}, "stop")]);
@@ -80,21 +100,46 @@ describe("a stream", () => {
     ["with too many choices", [{ choices: [{}, {}, {}] }], true, "at most 2 choices, got 3"],
     ["with no list of choices", [{ choices: {} }], true, "choices to be an array, got something else"],
     ["with a choice that is none", [{ choices: [null] }], true, "a choice to be an object, got something else"],
-    ["with a choice that was not asked for", [chunk({}, null, 2)], true, "choices 0 to 1, which were asked for, got another"],
+    [
+      "with a choice that was not asked for",
+      [chunk({}, null, 2)],
+      true,
+      "choices 0 to 1, which were asked for, got another",
+    ],
     ["with a choice between two", [chunk({}, null, 0.5)], true, "choices 0 to 1, which were asked for, got another"],
-    ["with a finish reason of words", [chunk({}, "some words")], true, "finish_reason to be a name, got something else"],
+    [
+      "with a finish reason of words",
+      [chunk({}, "some words")],
+      true,
+      "finish_reason to be a name, got something else",
+    ],
     ["with an event that is none", [5], true, "an event to be an object, got something else"],
     ["without an event", [], true, "an answer, got a stream without any"],
   ])("%s is an error at its end", async (_, all, isDone, expected) => {
     const { events, json, open, metric } = await relayed(all, { n: 2 }, { isDone });
-    const error = { message: `upstream: expected ${expected}`, type: "server_error", param: null, code: "upstream_invalid" };
+    const error = {
+      message: `upstream: expected ${expected}`,
+      type: "server_error",
+      param: null,
+      code: "upstream_invalid",
+    };
     expect(json ?? events.at(-1)).toEqual({ error });
     expect([open(), await metric("qwen3guard_proxy_streams"), events.includes(DONE)]).toEqual([0, "0", false]);
   });
 
   test("may end without a word of it where all its choices have ended, or with one before they have", async () => {
-    const both = await relayed([chunk({ content: "a" }, "stop"), chunk({ content: "b" }, "length", 1)], { n: 2 }, { isDone: false });
-    expect(both.events).toEqual([chunk({ content: "a" }), end("stop"), chunk({ content: "b" }, null, 1), end("length", 1), DONE]);
+    const both = await relayed(
+      [chunk({ content: "a" }, "stop"), chunk({ content: "b" }, "length", 1)],
+      { n: 2 },
+      { isDone: false },
+    );
+    expect(both.events).toEqual([
+      chunk({ content: "a" }),
+      end("stop"),
+      chunk({ content: "b" }, null, 1),
+      end("length", 1),
+      DONE,
+    ]);
     const none = await relayed([chunk({ content: "abcdef" }), chunk({ content: "ghijkl" }, null, 1)], { n: 2 });
     expect(none.events.slice(-3)).toEqual([chunk({ content: "cdef" }), chunk({ content: "ijkl" }, null, 1), DONE]);
     expect([none.open(), await none.metric('qwen3guard_proxy_answers_total{outcome="passed"}')]).toEqual([0, "2"]);
@@ -124,7 +169,9 @@ describe("a choice that offends", () => {
 
   test("is read on for its count alone, where that is asked for", async () => {
     const counts = { ...HEAD, choices: [], usage: USAGE };
-    const { events } = await relayed([bad, chunk({ content: "more" }, "stop"), counts], { stream_options: { include_usage: true } });
+    const { events } = await relayed([bad, chunk({ content: "more" }, "stop"), counts], {
+      stream_options: { include_usage: true },
+    });
     expect(events).toEqual([chunk({ content: "ab " }), cut, counts, DONE]);
   });
 
@@ -151,12 +198,21 @@ describe("a choice that offends", () => {
     const violation = { risk: "Unsafe" as const, category: "PII", at: 1 };
     const update = { verdicts: [], clearedTo: 0, violation: null };
     const query = (): never => ({ risk: "Safe", riskProbs: null, category: null, categoryProb: null }) as never;
-    const late = { query: async () => query(), push: async () => update, end: async () => ({ ...update, violation }), close: () => {} };
+    const late = {
+      query: async () => query(),
+      push: async () => update,
+      end: async () => ({ ...update, violation }),
+      close: () => {},
+    };
     const guard = guardOf({ name: "late", stream: () => late, moderate: query }, false);
     for (const all of [[chunk({ content: "abc" }, "stop")], [chunk({ content: "abc" })]]) {
       const { post } = inProcess(guard, () => stream(all));
       const qwen3guard = { action: "block", guard: "late", ...violation, field: "content" };
-      expect((await post({ stream: true })).events).toEqual([chunk({ content: "a" }), end("content_filter", 0, { qwen3guard }), DONE]);
+      expect((await post({ stream: true })).events).toEqual([
+        chunk({ content: "a" }),
+        end("content_filter", 0, { qwen3guard }),
+        DONE,
+      ]);
     }
   });
 
@@ -188,7 +244,11 @@ describe("where nothing is blocked", () => {
   test("chunks pass as they are to their end, and only the log tells", async () => {
     const all = [bad, chunk({ content: "c" }, "stop"), { type: "ping" }];
     const { events, log, open } = await relayed(all, {}, { action: "log" });
-    expect([events, log, open()]).toEqual([[...all, DONE], ["qwen3guard: answer 0: Unsafe from character 3 of content"], 0]);
+    expect([events, log, open()]).toEqual([
+      [...all, DONE],
+      ["qwen3guard: answer 0: Unsafe from character 3 of content"],
+      0,
+    ]);
   });
 
   test("a choice without an end is judged to its end, and told of there", async () => {
@@ -214,19 +274,35 @@ describe("where nothing is blocked", () => {
     const { calls } = await relayed([{ choices: [{ delta: { content: "a" } }] }, { choices: [{ delta: {}, finish_reason: "stop" }] }], {}, { action: "log" }); // biome-ignore format: one line
     expect(calls).toEqual(["query Hi", "push a", "end"]);
     const blocking = await relayed([{ choices: [{ delta: { content: "a" }, finish_reason: "stop" }] }]);
-    expect(blocking.events[0]).toEqual({ choices: [{ index: 0, delta: { content: "a" }, logprobs: null, finish_reason: null }] });
+    expect(blocking.events[0]).toEqual({
+      choices: [{ index: 0, delta: { content: "a" }, logprobs: null, finish_reason: null }],
+    });
   });
 
   test("what cannot be read lets the rest of its choice pass unheard, and the end tells it", async () => {
-    const all = [chunk({ content: "a" }), chunk({ content: 5 }), chunk({ content: "b" }), chunk({ content: "c" }, "stop")];
+    const all = [
+      chunk({ content: "a" }),
+      chunk({ content: 5 }),
+      chunk({ content: "b" }),
+      chunk({ content: "c" }, "stop"),
+    ];
     const { events, calls, open, metric } = await relayed(all, {}, { action: "flag" });
     const qwen3guard = { action: "pass", guard: "stand-in-Stream", error: "upstream_invalid" };
     expect(events).toEqual([...all.slice(0, 3), chunk({ content: "c" }), end("stop", 0, { qwen3guard }), DONE]);
-    expect([calls, open(), await metric('qwen3guard_proxy_answers_total{outcome="failed"}')]).toEqual([["query Hi", "push a"], 0, "1"]);
+    expect([calls, open(), await metric('qwen3guard_proxy_answers_total{outcome="failed"}')]).toEqual([
+      ["query Hi", "push a"],
+      0,
+      "1",
+    ]);
   });
 
   test("what has no verdict lets the rest of its choice pass unheard", async () => {
-    const all = [chunk({ content: "a" }), chunk({ content: "FAILS_TYPE" }), chunk({ content: OFFENDS }), chunk({}, "stop")];
+    const all = [
+      chunk({ content: "a" }),
+      chunk({ content: "FAILS_TYPE" }),
+      chunk({ content: OFFENDS }),
+      chunk({}, "stop"),
+    ];
     const { events, calls } = await relayed(all, {}, { action: "flag" });
     const qwen3guard = { action: "pass", guard: "stand-in-Stream", error: "guard_cannot_judge" };
     expect(events).toEqual([...all.slice(0, 3), chunk({}), end("stop", 0, { qwen3guard }), DONE]);
@@ -247,10 +323,17 @@ describe("where nothing is blocked", () => {
       client.abort();
       throw new Error("aborted");
     };
-    const guard = guardOf({ name: "own", stream: () => ({ query, push, end: push, close: () => {} }), moderate: push }, false);
-    const { post, metric, open } = inProcess(guard, () => stream([chunk({ content: "a" }), chunk({ content: "b" }, "stop")]), {
-      action: "flag",
-    });
+    const guard = guardOf(
+      { name: "own", stream: () => ({ query, push, end: push, close: () => {} }), moderate: push },
+      false,
+    );
+    const { post, metric, open } = inProcess(
+      guard,
+      () => stream([chunk({ content: "a" }), chunk({ content: "b" }, "stop")]),
+      {
+        action: "flag",
+      },
+    );
     await post({ stream: true }, undefined, { signal: client.signal });
     expect([await metric('qwen3guard_proxy_answers_total{outcome="failed"}'), open()]).toEqual(["0", 0]);
     expect(await metric('qwen3guard_requests_total{route="/v1/chat/completions",status="499"}')).toBe("1");

@@ -121,7 +121,9 @@ describe("what may pass unjudged is a list", () => {
     "",
   ])("%j cannot be allowed", route => {
     const form = 'GET or POST or PUT or PATCH or DELETE and a path under /v1 that is not moderated, as in "POST /v1/tokenize" or "GET /v1/batches/*"'; // biome-ignore format: one line
-    expect(() => new Routes([route])).toThrow(new RangeError(`allowRoutes: expected ${form}, got ${JSON.stringify(route)}`));
+    expect(() => new Routes([route])).toThrow(
+      new RangeError(`allowRoutes: expected ${form}, got ${JSON.stringify(route)}`),
+    );
   });
 });
 

@@ -6,7 +6,10 @@ import { Slots } from "../../../src/server/proxy/slots.ts";
 const { signal } = new AbortController();
 
 /** Who was admitted, in order. */
-function taking(slots: Slots, order: string[]): (name: string, count: number, given?: AbortSignal) => Promise<() => void> {
+function taking(
+  slots: Slots,
+  order: string[],
+): (name: string, count: number, given?: AbortSignal) => Promise<() => void> {
   return async (name, count, given = signal) => {
     const release = await slots.take(count, given);
     order.push(name);
@@ -51,7 +54,11 @@ test("a full line is told to come back", async () => {
   const slots = new Slots(1, 1);
   await slots.take(1, signal);
   void slots.take(1, signal);
-  await expect(slots.take(1, signal)).rejects.toMatchObject({ status: 503, code: "queue_full", headers: { "retry-after": "1" } });
+  await expect(slots.take(1, signal)).rejects.toMatchObject({
+    status: 503,
+    code: "queue_full",
+    headers: { "retry-after": "1" },
+  });
 });
 
 test("who was admitted and leaves later takes nobody's place in the line", async () => {
@@ -103,17 +110,20 @@ test.each<[heldSeconds: number, waiting: number, retryAfter: string]>([
   [100, 11, "55"],
   [100, 12, "60"],
   [100, 13, "60"],
-])("a full line tells when to come back: places held for %i s, %i waiting: %s", async (heldSeconds, waiting, retryAfter) => {
-  const now = vi.spyOn(performance, "now").mockReturnValue(5_000);
-  const slots = new Slots(2, waiting);
-  const release = await slots.take(2, signal);
-  now.mockReturnValue(5_000 + heldSeconds * 1_000);
-  release(); // a tenth of it is the running mean
-  await slots.take(2, signal);
-  now.mockRestore();
-  for (let i = 0; i < waiting; i++) void slots.take(1, signal);
-  await expect(slots.take(1, signal)).rejects.toMatchObject({
-    message: `proxy busy: expected room in the line, got ${waiting} requests waiting`,
-    headers: { "retry-after": retryAfter },
-  });
-});
+])(
+  "a full line tells when to come back: places held for %i s, %i waiting: %s",
+  async (heldSeconds, waiting, retryAfter) => {
+    const now = vi.spyOn(performance, "now").mockReturnValue(5_000);
+    const slots = new Slots(2, waiting);
+    const release = await slots.take(2, signal);
+    now.mockReturnValue(5_000 + heldSeconds * 1_000);
+    release(); // a tenth of it is the running mean
+    await slots.take(2, signal);
+    now.mockRestore();
+    for (let i = 0; i < waiting; i++) void slots.take(1, signal);
+    await expect(slots.take(1, signal)).rejects.toMatchObject({
+      message: `proxy busy: expected room in the line, got ${waiting} requests waiting`,
+      headers: { "retry-after": retryAfter },
+    });
+  },
+);

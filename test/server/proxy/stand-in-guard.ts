@@ -20,9 +20,12 @@ export const UNREADABLE = "UNREADABLE";
 
 /** What a guard may throw for a text, by the word that makes the stand-in throw it. */
 export const FAILURES: Readonly<Record<string, () => unknown>> = {
-  FAILS_LONG: () => new RangeError("conversation too long: expected fewer than 32768 tokens with the guard's prompt, got 40000"),
-  FAILS_ANSWER: () => new RangeError("answer too long: expected at most 32768 tokens with the conversation, got at least 40000"),
-  FAILS_SHADOWS: () => new RangeError("messages: expected a private-use character that does not occur in them, got texts that use all"),
+  FAILS_LONG: () =>
+    new RangeError("conversation too long: expected fewer than 32768 tokens with the guard's prompt, got 40000"),
+  FAILS_ANSWER: () =>
+    new RangeError("answer too long: expected at most 32768 tokens with the conversation, got at least 40000"),
+  FAILS_SHADOWS: () =>
+    new RangeError("messages: expected a private-use character that does not occur in them, got texts that use all"),
   FAILS_TYPE: () => new TypeError("text: expected a string, got null"),
   FAILS_TEMPLATE: () => new Error("chat_template.jinja: roles must alternate"),
   FAILS_NUMBERS: () => new RangeError("logits: expected finite numbers, got NaN (the weights or the sums overflow)"),
@@ -40,7 +43,10 @@ export interface Core {
   /** Without one: an engine that runs. */
   readonly model?: { readonly engine: Pick<Engine, "failure"> };
   readonly stream: (input: Input, options: object) => ModerationStream;
-  readonly moderate: (messages: readonly ChatMessage[], options: object) => Promise<Pick<Verdict, "safety" | "categories" | "flagged">>;
+  readonly moderate: (
+    messages: readonly ChatMessage[],
+    options: object,
+  ) => Promise<Pick<Verdict, "safety" | "categories" | "flagged">>;
 }
 
 export interface StandIn {
@@ -56,7 +62,8 @@ export function standIn(kind: "Gen" | "Stream", lag: number = 4): StandIn {
     if (isBroken) throw new Error("threads: expected running workers, got none");
     for (const [word, failure] of Object.entries(FAILURES)) if (text.includes(word)) throw failure();
   };
-  const riskOf = (text: string): Violation["risk"] => (text.includes(OFFENDS) ? "Unsafe" : text.includes(UNREADABLE) ? null : "Safe");
+  const riskOf = (text: string): Violation["risk"] =>
+    text.includes(OFFENDS) ? "Unsafe" : text.includes(UNREADABLE) ? null : "Safe";
   const judge = (text: string): Violation["risk"] => {
     check(text);
     return riskOf(text);
@@ -75,7 +82,12 @@ export function standIn(kind: "Gen" | "Stream", lag: number = 4): StandIn {
       return { verdicts: [], clearedTo: violation?.at ?? Math.max(0, isInside ? end - 1 : end), violation };
     };
     return {
-      query: async (): Promise<RiskReading> => ({ risk: judge(question), riskProbs: null, category: null, categoryProb: null }),
+      query: async (): Promise<RiskReading> => ({
+        risk: judge(question),
+        riskProbs: null,
+        category: null,
+        categoryProb: null,
+      }),
       push: async text => {
         answer += text;
         return update(answer.length - lag);
@@ -89,7 +101,10 @@ export function standIn(kind: "Gen" | "Stream", lag: number = 4): StandIn {
     return { safety, categories: [], flagged: safety !== "Safe" };
   };
   return {
-    guard: guardOf({ name: `stand-in-${kind}`, model: { engine: { failure: undefined } }, stream, moderate }, kind === "Gen"),
+    guard: guardOf(
+      { name: `stand-in-${kind}`, model: { engine: { failure: undefined } }, stream, moderate },
+      kind === "Gen",
+    ),
     break: () => {
       isBroken = true;
     },
@@ -162,12 +177,18 @@ export function accountOf(guard: Guard | StreamGuard): Account {
     if (!verdict.flagged) passed.push(lastText(messages));
     return verdict;
   };
-  const guarded = guardOf({ ...(core.model ? { model: core.model } : {}), name: core.name, stream, moderate }, guard instanceof Guard);
+  const guarded = guardOf(
+    { ...(core.model ? { model: core.model } : {}), name: core.name, stream, moderate },
+    guard instanceof Guard,
+  );
   return { guard: guarded, passed, heard, calls, options: allOptions, open: () => open };
 }
 
 export function guardOf(core: Core, isGen: boolean): Guard | StreamGuard {
-  return Object.assign(Object.create(isGen ? Guard.prototype : null), { model: { engine: { failure: undefined } }, ...core });
+  return Object.assign(Object.create(isGen ? Guard.prototype : null), {
+    model: { engine: { failure: undefined } },
+    ...core,
+  });
 }
 
 function lastText(messages: readonly ChatMessage[]): string {

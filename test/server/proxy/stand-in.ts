@@ -36,7 +36,11 @@ export interface Setting {
   readonly metrics: () => Promise<string>;
 }
 
-export async function setting(guard: Guard | StreamGuard, script: Script, options: Partial<ProxyOptions> = {}): Promise<Setting> {
+export async function setting(
+  guard: Guard | StreamGuard,
+  script: Script,
+  options: Partial<ProxyOptions> = {},
+): Promise<Setting> {
   const received: Received[] = [];
   const upstream = createServer(async (incoming, response) => {
     const parts: Buffer[] = [];
@@ -86,7 +90,13 @@ export async function metricsSay({ metrics }: Setting, line: string): Promise<vo
   while (!(await metrics()).includes(`${line}\n`)) await new Promise(resolve => setTimeout(resolve, 5));
 }
 
-export const HEAD = { id: "chatcmpl-7", object: "chat.completion.chunk", created: 1_700_000_000, model: "llm-1", system_fingerprint: "fp" };
+export const HEAD = {
+  id: "chatcmpl-7",
+  object: "chat.completion.chunk",
+  created: 1_700_000_000,
+  model: "llm-1",
+  system_fingerprint: "fp",
+};
 
 export interface Choice {
   readonly index: number;
@@ -131,7 +141,12 @@ export function writes(pieces: readonly string[]): Script {
   return ({ json }, response) => {
     if (json.stream) return sendEvents(response, answerChunks(pieces, json.stream_options?.include_usage));
     const message = { role: "assistant", content: pieces.join("") };
-    sendJson(response, { ...HEAD, object: "chat.completion", choices: [{ index: 0, message, finish_reason: "stop" }], usage: USAGE });
+    sendJson(response, {
+      ...HEAD,
+      object: "chat.completion",
+      choices: [{ index: 0, message, finish_reason: "stop" }],
+      usage: USAGE,
+    });
   };
 }
 

@@ -29,7 +29,9 @@ describe("an error", () => {
       param: null,
       code: 404,
     });
-    expect(await told({ message: "no", type: "some words", param: ["a"], code: "some words" })).toStrictEqual({ message: "no" });
+    expect(await told({ message: "no", type: "some words", param: ["a"], code: "some words" })).toStrictEqual({
+      message: "no",
+    });
   });
 
   test("may be a message itself, or have it as its detail", async () => {
@@ -38,10 +40,13 @@ describe("an error", () => {
     expect(await told({ message: { a: 1 }, detail: "no" })).toStrictEqual({ message: "no" });
   });
 
-  test.each([5, null, undefined, ["no"], {}, { message: 5, detail: ["no"] }])("without a message has another: %j", async error => {
-    const { call, heard } = clearing();
-    expect([await tellError(call, error), heard]).toStrictEqual([{ message: DEFAULT }, []]);
-  });
+  test.each([5, null, undefined, ["no"], {}, { message: 5, detail: ["no"] }])(
+    "without a message has another: %j",
+    async error => {
+      const { call, heard } = clearing();
+      expect([await tellError(call, error), heard]).toStrictEqual([{ message: DEFAULT }, []]);
+    },
+  );
 
   test("whose message offends has another, and keeps its names", async () => {
     expect(await told({ message: `say ${OFFENDS}`, code: "a" })).toStrictEqual({ message: DEFAULT, code: "a" });
@@ -76,9 +81,19 @@ describe("a response that is no answer", () => {
         isClosed = true;
       }
     }
-    const answer = { status: 422, headers: new Headers({ "x-request-id": "a" }), bytes: bytes() } as unknown as UpstreamResponse;
+    const answer = {
+      status: 422,
+      headers: new Headers({ "x-request-id": "a" }),
+      bytes: bytes(),
+    } as unknown as UpstreamResponse;
     const response = await passError(clearing().call, answer);
-    return { status: response.status, id: response.headers.get("x-request-id"), body: await response.json(), read, isClosed };
+    return {
+      status: response.status,
+      id: response.headers.get("x-request-id"),
+      body: await response.json(),
+      read,
+      isClosed,
+    };
   }
   const encode = (text: string): Uint8Array => new TextEncoder().encode(text);
   const STATUS = { error: { message: "upstream: expected an answer, got status 422" } };
@@ -87,7 +102,13 @@ describe("a response that is no answer", () => {
     const bytes = encode('{"error": {"message": "n\u{1F600}"}}');
     for (const at of [0, 25, 26, 27, 28]) {
       const body = { error: { message: "n\u{1F600}" } };
-      expect(await passed(bytes.subarray(0, at), bytes.subarray(at))).toEqual({ status: 422, id: "a", body, read: 2, isClosed: true });
+      expect(await passed(bytes.subarray(0, at), bytes.subarray(at))).toEqual({
+        status: 422,
+        id: "a",
+        body,
+        read: 2,
+        isClosed: true,
+      });
     }
   });
 
@@ -111,7 +132,11 @@ describe("a response that is no answer", () => {
       read: 3,
       body: { error: { message: "no" } },
     });
-    expect(await passed(blanks(2 ** 18), encode(text), blanks(1))).toMatchObject({ read: 2, body: STATUS, isClosed: true });
+    expect(await passed(blanks(2 ** 18), encode(text), blanks(1))).toMatchObject({
+      read: 2,
+      body: STATUS,
+      isClosed: true,
+    });
   });
 });
 
@@ -125,7 +150,9 @@ describe("a message of the upstream's is judged like an answer", () => {
   });
 
   test.each(["Gen", "Stream"] as const)("by a %s guard also when an answer has begun", async kind => {
-    const { post, open } = inProcess(kind, () => stream([chunk({ content: "Yes, it is so." }), { error: { message: "no" } }]));
+    const { post, open } = inProcess(kind, () =>
+      stream([chunk({ content: "Yes, it is so." }), { error: { message: "no" } }]),
+    );
     const { events } = await post({ stream: true });
     expect([events.at(-1), open()]).toEqual([{ error: { message: "no" } }, 0]);
   });
@@ -142,7 +169,12 @@ describe("a message of the upstream's is judged like an answer", () => {
       { action: "log" },
     );
     const { status, json: got, headers } = await post();
-    expect([status, got, headers.get("etag"), calls]).toEqual([429, { error: { message: OFFENDS, more: 1 } }, "b", ["query Hi"]]);
+    expect([status, got, headers.get("etag"), calls]).toEqual([
+      429,
+      { error: { message: OFFENDS, more: 1 } },
+      "b",
+      ["query Hi"],
+    ]);
   });
 
   test("and is none where the client has left meanwhile", async () => {

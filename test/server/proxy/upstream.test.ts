@@ -28,7 +28,11 @@ function answering(answer: (init: RequestInit) => Response | Promise<Response>):
 
 const { signal } = new AbortController();
 
-function send(request: Partial<UpstreamRequest> = {}, url: string = "http://up", given: AbortSignal = signal): Promise<UpstreamResponse> {
+function send(
+  request: Partial<UpstreamRequest> = {},
+  url: string = "http://up",
+  given: AbortSignal = signal,
+): Promise<UpstreamResponse> {
   const all = { method: "GET", path: "/files", search: "", headers: new Headers(), body: null, ...request };
   return new Upstream(url, TIMEOUT_MS).send(all, given);
 }
@@ -77,7 +81,13 @@ describe("a request", () => {
     const sent = answering(() => new Response());
     await send({ method: "POST", path: "/files/a", body: "text", headers: new Headers({ authorization: "Bearer k" }) });
     const { method, body, redirect, duplex, headers } = sent[0].init;
-    expect([method, body, redirect, duplex, [...headers]]).toEqual(["POST", "text", "manual", "half", [["authorization", "Bearer k"]]]);
+    expect([method, body, redirect, duplex, [...headers]]).toEqual([
+      "POST",
+      "text",
+      "manual",
+      "half",
+      [["authorization", "Bearer k"]],
+    ]);
   });
 
   test("keeps no header of the client's connection, and none that names another method or path", async () => {
@@ -98,15 +108,27 @@ describe("a request", () => {
 });
 
 describe("a response's headers", () => {
-  const kept = async (headers: Record<string, string>): Promise<object> => Object.fromEntries((await received(headers)).headers);
+  const kept = async (headers: Record<string, string>): Promise<object> =>
+    Object.fromEntries((await received(headers)).headers);
   const names = [
     ...["x-request-id", "retry-after", "retry-after-ms", "x-should-retry", "openai-processing-ms", "openai-version"],
     ...["access-control-allow-origin", "access-control-allow-credentials", "access-control-max-age"],
-    ...["x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset", "x-ratelimit-limit-requests", "x-ratelimit-remaining-tokens"],
+    ...[
+      "x-ratelimit-limit",
+      "x-ratelimit-remaining",
+      "x-ratelimit-reset",
+      "x-ratelimit-limit-requests",
+      "x-ratelimit-remaining-tokens",
+    ],
     ...["x-ratelimit-limit-input-tokens", "x-ratelimit-limit-output-tokens", "x-ratelimit-remaining-tokens-minute"],
     ...["x-ratelimit-limit-requests-day", "x-ratelimit-reset-second", "x-ratelimit-limit-hour"],
   ];
-  const lists = ["access-control-allow-methods", "access-control-allow-headers", "access-control-expose-headers", "vary"];
+  const lists = [
+    "access-control-allow-methods",
+    "access-control-allow-headers",
+    "access-control-expose-headers",
+    "vary",
+  ];
 
   test("that say something about a request pass with a name, a number, a star or a date", async () => {
     for (const value of ["a-1", "120", "*", "Wed, 21 Oct 2026 07:28:00 GMT"]) {
@@ -117,11 +139,26 @@ describe("a response's headers", () => {
   });
 
   test.each([
-    ...["wed, 21 Oct 2026 07:28:00 GMT", "We, 21 Oct 2026 07:28:00 GMT", "Weds, 21 Oct 2026 07:28:00 GMT", "WED, 21 Oct 2026 07:28:00 GMT"],
+    ...[
+      "wed, 21 Oct 2026 07:28:00 GMT",
+      "We, 21 Oct 2026 07:28:00 GMT",
+      "Weds, 21 Oct 2026 07:28:00 GMT",
+      "WED, 21 Oct 2026 07:28:00 GMT",
+    ],
     ...["a Wed, 21 Oct 2026 07:28:00 GMT", "Wed, 21 Oct 2026 07:28:00 GMT a", "Wed 21 Oct 2026 07:28:00 GMT"],
-    ...["Wed, 1 Oct 2026 07:28:00 GMT", "Wed, ab Oct 2026 07:28:00 GMT", "Wed, 21 oct 2026 07:28:00 GMT", "Wed, 21 Octo 2026 07:28:00 GMT"],
+    ...[
+      "Wed, 1 Oct 2026 07:28:00 GMT",
+      "Wed, ab Oct 2026 07:28:00 GMT",
+      "Wed, 21 oct 2026 07:28:00 GMT",
+      "Wed, 21 Octo 2026 07:28:00 GMT",
+    ],
     ...["Wed, 21 OCT 2026 07:28:00 GMT", "Wed, 21 Oct 202 07:28:00 GMT", "Wed, 21 Oct abcd 07:28:00 GMT"],
-    ...["Wed, 21 Oct 2026 7:28:00 GMT", "Wed, 21 Oct 2026 ab:28:00 GMT", "Wed, 21 Oct 2026 07:2:00 GMT", "Wed, 21 Oct 2026 07:ab:00 GMT"],
+    ...[
+      "Wed, 21 Oct 2026 7:28:00 GMT",
+      "Wed, 21 Oct 2026 ab:28:00 GMT",
+      "Wed, 21 Oct 2026 07:2:00 GMT",
+      "Wed, 21 Oct 2026 07:ab:00 GMT",
+    ],
     ...[
       "Wed, 21 Oct 2026 07:28:0 GMT",
       "Wed, 21 Oct 2026 07:28:ab GMT",
@@ -133,8 +170,23 @@ describe("a response's headers", () => {
   });
 
   test.each([
-    ...["x-answer", "set-cookie", "server", "link", "warning", "content-type", "x-ratelimit", "x-ratelimit-say", "x-ratelimit-limit-say"],
-    ...["x-ratelimit-limit-a-tokens", "x-ratelimit-limit-requests-year", "x-ratelimit-limit-requests-a", "a-x-ratelimit-limit"],
+    ...[
+      "x-answer",
+      "set-cookie",
+      "server",
+      "link",
+      "warning",
+      "content-type",
+      "x-ratelimit",
+      "x-ratelimit-say",
+      "x-ratelimit-limit-say",
+    ],
+    ...[
+      "x-ratelimit-limit-a-tokens",
+      "x-ratelimit-limit-requests-year",
+      "x-ratelimit-limit-requests-a",
+      "a-x-ratelimit-limit",
+    ],
     ...["x-ratelimit-limit-day-a", "x-ratelimit-limit-input-requests", "x-ratelimit-limitrequests", "x-ratelimit-"],
   ])("of other names do not: %s", async name => {
     expect(await kept({ [name]: "1" })).toEqual({});
@@ -158,8 +210,14 @@ describe("a response's headers", () => {
       ].map(name => [name, `the ${name}`]),
     );
     const answer = await received({ ...headers, "content-encoding": "gzip", "x-request-id": "a" });
-    expect([Object.fromEntries(answer.bodyHeaders), Object.fromEntries(answer.headers)]).toEqual([headers, { "x-request-id": "a" }]);
-    expect(Object.fromEntries(passOn(answer, { ended: undefined }).headers)).toEqual({ ...headers, "x-request-id": "a" });
+    expect([Object.fromEntries(answer.bodyHeaders), Object.fromEntries(answer.headers)]).toEqual([
+      headers,
+      { "x-request-id": "a" },
+    ]);
+    expect(Object.fromEntries(passOn(answer, { ended: undefined }).headers)).toEqual({
+      ...headers,
+      "x-request-id": "a",
+    });
   });
 
   test("name its type in any letters, with parameters or without", async () => {
@@ -183,7 +241,12 @@ describe("a response", () => {
     const sent = answering(() => new Response(null, { status, headers: { "x-request-id": "a" } }));
     const exchange = { ended: undefined };
     const response = passOn(await send(), exchange);
-    expect([response.status, response.body, response.headers.get("x-request-id"), exchange.ended]).toEqual([status, null, "a", undefined]);
+    expect([response.status, response.body, response.headers.get("x-request-id"), exchange.ended]).toEqual([
+      status,
+      null,
+      "a",
+      undefined,
+    ]);
     expect(sent[0].init.signal?.aborted).toBe(true);
   });
 
@@ -195,7 +258,9 @@ describe("a response", () => {
   });
 
   test("that nobody reads any more is ended, and tells it", async () => {
-    const sent = answering(() => new Response(new ReadableStream({ pull: controller => controller.enqueue(Uint8Array.of(1)) })));
+    const sent = answering(
+      () => new Response(new ReadableStream({ pull: controller => controller.enqueue(Uint8Array.of(1)) })),
+    );
     const exchange: { ended: Promise<void> | undefined } = { ended: undefined };
     const response = passOn(await send(), exchange);
     const reader = response.body?.getReader();
@@ -228,7 +293,9 @@ describe("the client's signal", () => {
 
   test("ends the request with its reason", async () => {
     const client = new AbortController();
-    const sent = answering(({ signal }) => new Promise((_, reject) => signal?.addEventListener("abort", () => reject(new Error("other")))));
+    const sent = answering(
+      ({ signal }) => new Promise((_, reject) => signal?.addEventListener("abort", () => reject(new Error("other")))),
+    );
     const answer = send({}, undefined, client.signal);
     client.abort(reason);
     await expect(answer).rejects.toBe(reason);
@@ -278,7 +345,8 @@ describe("a request that fails", () => {
     const set = vi.spyOn(globalThis, "setTimeout");
     const cleared = vi.spyOn(globalThis, "clearTimeout");
     const own = (): number[] => set.mock.calls.flatMap(([, ms], i) => (ms === TIMEOUT_MS ? [i] : []));
-    const running = (): number[] => own().filter(i => !cleared.mock.calls.some(([timer]) => timer === set.mock.results[i].value));
+    const running = (): number[] =>
+      own().filter(i => !cleared.mock.calls.some(([timer]) => timer === set.mock.results[i].value));
     return {
       strike: () => (set.mock.calls[running()[0]][0] as () => void)(),
       running: () => running().length,
@@ -288,7 +356,9 @@ describe("a request that fails", () => {
 
   test("by its silence ends, and is not to be tried again", async () => {
     const { strike } = clocks();
-    answering(({ signal }) => new Promise((_, reject) => signal?.addEventListener("abort", () => reject(signal.reason))));
+    answering(
+      ({ signal }) => new Promise((_, reject) => signal?.addEventListener("abort", () => reject(signal.reason))),
+    );
     const answer = send();
     strike();
     await expect(answer).rejects.toMatchObject({

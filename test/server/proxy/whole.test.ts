@@ -8,7 +8,11 @@ import { HEAD, USAGE } from "./stand-in.ts";
 import { guardOf, OFFENDS, standIn } from "./stand-in-guard.ts";
 
 const KINDS = ["Gen", "Stream"] as const;
-const WITHHELD = { message: { role: "assistant", content: "", refusal: null }, logprobs: null, finish_reason: "content_filter" };
+const WITHHELD = {
+  message: { role: "assistant", content: "", refusal: null },
+  logprobs: null,
+  finish_reason: "content_filter",
+};
 
 describe.each(KINDS)("an answer before a %s guard", kind => {
   test("that is safe passes with its names and counts", async () => {
@@ -22,7 +26,14 @@ describe.each(KINDS)("an answer before a %s guard", kind => {
   test("that offends is withheld, and the others pass", async () => {
     const { post, open, metric } = inProcess(kind, () => json(whole("Yes.", OFFENDS, "No.")));
     const { json: got } = await post({ n: 3 });
-    const qwen3guard = { action: "block", guard: `stand-in-${kind}`, risk: "Unsafe", category: null, field: "content", at: 0 };
+    const qwen3guard = {
+      action: "block",
+      guard: `stand-in-${kind}`,
+      risk: "Unsafe",
+      category: null,
+      field: "content",
+      at: 0,
+    };
     const [first, , third] = whole("Yes.", "", "No.").choices;
     expect(got).toEqual({ ...whole(), choices: [first, { index: 1, ...WITHHELD, qwen3guard }, third] });
     expect([open(), await metric('qwen3guard_proxy_answers_total{outcome="flagged"}')]).toEqual([0, "1"]);
@@ -30,12 +41,21 @@ describe.each(KINDS)("an answer before a %s guard", kind => {
 
   test("of several texts is judged text by text, until one offends; names alone are no text", async () => {
     const call = (args: string): object => ({ id: "1", type: "function", function: { name: "f", arguments: args } });
-    const message = { role: "assistant", reasoning: "a", content: "b", tool_calls: [call(""), call(`x ${OFFENDS}`), call("never")] };
+    const message = {
+      role: "assistant",
+      reasoning: "a",
+      content: "b",
+      tool_calls: [call(""), call(`x ${OFFENDS}`), call("never")],
+    };
     const { post, calls, open } = inProcess(kind, () => json(whole(message)));
     const { json: got } = await post();
     const field = "tool_calls[1].function.arguments";
-    expect(got.choices).toEqual([{ index: 0, ...WITHHELD, qwen3guard: expect.objectContaining({ field, at: kind === "Gen" ? 0 : 2 }) }]);
-    const heard = calls.filter(call => /^(push|moderate)/.test(call)).map(call => call.replace(/^push |^moderate Hi \| /, ""));
+    expect(got.choices).toEqual([
+      { index: 0, ...WITHHELD, qwen3guard: expect.objectContaining({ field, at: kind === "Gen" ? 0 : 2 }) },
+    ]);
+    const heard = calls
+      .filter(call => /^(push|moderate)/.test(call))
+      .map(call => call.replace(/^push |^moderate Hi \| /, ""));
     expect([heard, open()]).toEqual([["a", "b", `x ${OFFENDS}`], 0]);
   });
 
@@ -64,29 +84,36 @@ describe.each(KINDS)("an answer before a %s guard", kind => {
     expect([status, got.error.code, open()]).toEqual([503, "guard_out_of_memory", 0]);
   });
 
-  test.each(["flag", "log"] as const)("passes as it is where nothing is blocked, and the verdict is told (%s)", async action => {
-    const odd = { index: 7, message: { content: OFFENDS } };
-    const answer = { ...whole("Yes.", OFFENDS, "FAILS_TYPE", { role: "tool", content: 5 }), more: 1 };
-    answer.choices.push(odd, 5 as never);
-    const { post, open, metric, log } = inProcess(kind, () => json(answer), { action, logText: true });
-    const { json: got } = await post({ n: 5 });
-    const guard = `stand-in-${kind}`;
-    const told = [
-      undefined,
-      { action, guard, risk: "Unsafe", category: null, field: "content", at: 0 },
-      { action: "pass", guard, error: "guard_cannot_judge" },
-      { action: "pass", guard, error: "upstream_invalid" },
-    ];
-    const choices = answer.choices.map((choice, i) => (action === "flag" && told[i] ? { ...choice, qwen3guard: told[i] } : choice));
-    expect(got).toEqual({ ...answer, choices });
-    const counts = ["passed", "flagged", "failed"].map(outcome => metric(`qwen3guard_proxy_answers_total{outcome="${outcome}"}`));
-    expect([open(), await Promise.all(counts)]).toEqual([0, ["1", "1", "2"]]);
-    expect(log.slice(0, 3)).toEqual([
-      'qwen3guard: answer 1: Unsafe from character 0 of content: "OFFENDS"',
-      'qwen3guard: answer 2: the rest passes unjudged: guard: text: expected a string, got null: ""',
-      'qwen3guard: answer 3: the rest passes unjudged: upstream: expected content to be a text, got something else: ""',
-    ]);
-  });
+  test.each(["flag", "log"] as const)(
+    "passes as it is where nothing is blocked, and the verdict is told (%s)",
+    async action => {
+      const odd = { index: 7, message: { content: OFFENDS } };
+      const answer = { ...whole("Yes.", OFFENDS, "FAILS_TYPE", { role: "tool", content: 5 }), more: 1 };
+      answer.choices.push(odd, 5 as never);
+      const { post, open, metric, log } = inProcess(kind, () => json(answer), { action, logText: true });
+      const { json: got } = await post({ n: 5 });
+      const guard = `stand-in-${kind}`;
+      const told = [
+        undefined,
+        { action, guard, risk: "Unsafe", category: null, field: "content", at: 0 },
+        { action: "pass", guard, error: "guard_cannot_judge" },
+        { action: "pass", guard, error: "upstream_invalid" },
+      ];
+      const choices = answer.choices.map((choice, i) =>
+        action === "flag" && told[i] ? { ...choice, qwen3guard: told[i] } : choice,
+      );
+      expect(got).toEqual({ ...answer, choices });
+      const counts = ["passed", "flagged", "failed"].map(outcome =>
+        metric(`qwen3guard_proxy_answers_total{outcome="${outcome}"}`),
+      );
+      expect([open(), await Promise.all(counts)]).toEqual([0, ["1", "1", "2"]]);
+      expect(log.slice(0, 3)).toEqual([
+        'qwen3guard: answer 1: Unsafe from character 0 of content: "OFFENDS"',
+        'qwen3guard: answer 2: the rest passes unjudged: guard: text: expected a string, got null: ""',
+        'qwen3guard: answer 3: the rest passes unjudged: upstream: expected content to be a text, got something else: ""',
+      ]);
+    },
+  );
 });
 
 describe("an answer", () => {
@@ -95,8 +122,12 @@ describe("an answer", () => {
     for (const action of ["block", "flag"] as const) {
       const { post } = inProcess("Gen", () => json(answer), { action });
       const { choices, ...head } = (await post({ n: 2 })).json;
-      expect([head, choices.map(({ qwen3guard }: { qwen3guard?: object }) => qwen3guard !== undefined)]).toEqual([{}, [false, true]]);
-      if (action === "block") expect(choices[0]).toEqual({ index: 0, message: { content: "a" }, logprobs: null, finish_reason: null });
+      expect([head, choices.map(({ qwen3guard }: { qwen3guard?: object }) => qwen3guard !== undefined)]).toEqual([
+        {},
+        [false, true],
+      ]);
+      if (action === "block")
+        expect(choices[0]).toEqual({ index: 0, message: { content: "a" }, logprobs: null, finish_reason: null });
     }
   });
 
@@ -121,7 +152,12 @@ describe("an answer", () => {
   ])("%j is refused, and passes where nothing is blocked", async (answer, expected) => {
     const { post, open, metric } = inProcess("Stream", () => json(answer));
     const { status, json: got } = await post({ n: 2 });
-    const error = { message: `upstream: expected ${expected}`, type: "server_error", param: null, code: "upstream_invalid" };
+    const error = {
+      message: `upstream: expected ${expected}`,
+      type: "server_error",
+      param: null,
+      code: "upstream_invalid",
+    };
     expect([status, got, open(), await metric("qwen3guard_proxy_streams")]).toEqual([502, { error }, 0, "0"]);
     if (expected.startsWith("an answer")) return;
     const open2 = inProcess("Stream", () => json(answer), { action: "log" });
@@ -129,7 +165,11 @@ describe("an answer", () => {
   });
 
   test("has at most 128 texts", async () => {
-    const tool_calls = Array.from({ length: 128 }, () => ({ id: "1", type: "function", function: { name: "f", arguments: "{}" } }));
+    const tool_calls = Array.from({ length: 128 }, () => ({
+      id: "1",
+      type: "function",
+      function: { name: "f", arguments: "{}" },
+    }));
     const { post } = inProcess("Gen", () => json(whole({ tool_calls })));
     expect((await post()).json.choices[0].message.tool_calls.length).toBe(128);
     const more = inProcess("Gen", () => json(whole({ tool_calls, content: "a" })));

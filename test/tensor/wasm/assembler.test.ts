@@ -81,7 +81,12 @@ describe("functions", () => {
     new Uint16Array(memory.buffer, 32).set([0x3f80, 0xc000, 0x7f80, 1]);
     exports.work(0, 1024);
     expect(Array.from(floats.slice(256, 264))).toEqual([0, 3, 0, 0, 42, 32, 22, 12]);
-    expect(Array.from(floats.slice(268, 272))).toEqual([1, -2, Infinity, new Float32Array(Uint32Array.of(65536).buffer)[0]]);
+    expect(Array.from(floats.slice(268, 272))).toEqual([
+      1,
+      -2,
+      Infinity,
+      new Float32Array(Uint32Array.of(65536).buffer)[0],
+    ]);
   });
 
   test("a function that is wrong does not compile: what the types let through, validation finds", () => {

@@ -1,6 +1,6 @@
 /**
- * Every engine and thread count against the reference operations: equal bits at ragged sizes, in every weight dtype, at the awkward values of
- * float32. The engines are values; what is tested is the same for all.
+ * Every engine and thread count against the reference operations: equal bits at ragged sizes, in every weight dtype, at
+ * the awkward values of float32. The engines are values; what is tested is the same for all.
  */
 
 import { Float16Array } from "@petamoriken/float16";
@@ -55,14 +55,19 @@ function bufferOf(engine: Engine, rows: number, values: Float32Array): FloatBuff
 function matrixOf(engine: Engine, tensor: Tensor, scheme?: QuantisedScheme): Promise<Matrix> {
   const bytes = tensor.bytes();
   const [outputs, inputs] = tensor.shape;
-  const readInto = async (target: Uint8Array, offset: number): Promise<void> => target.set(bytes.subarray(offset, offset + target.length));
-  return engine.loadMatrix({ name: tensor.name, dtype: tensor.dtype as WeightDtype, shape: [outputs, inputs], readInto }, scheme);
+  const readInto = async (target: Uint8Array, offset: number): Promise<void> =>
+    target.set(bytes.subarray(offset, offset + target.length));
+  return engine.loadMatrix(
+    { name: tensor.name, dtype: tensor.dtype as WeightDtype, shape: [outputs, inputs], readInto },
+    scheme,
+  );
 }
 
 /** A matrix that was quantised and saved. */
 function savedOf(engine: Engine, { name, scheme, shape, values, scales, subScales }: QuantisedTensor): Promise<Matrix> {
   const bytes = scheme === "int8" ? new Uint8Array(values.buffer) : packInt4(values, ...shape);
-  const readInto = async (target: Uint8Array, offset: number): Promise<void> => target.set(bytes.subarray(offset, offset + target.length));
+  const readInto = async (target: Uint8Array, offset: number): Promise<void> =>
+    target.set(bytes.subarray(offset, offset + target.length));
   return engine.loadQuantised({ name, scheme, shape, scales, subScales, readInto });
 }
 
@@ -70,7 +75,8 @@ function weights(dtype: "BF16" | "F16" | "F32", outputs: number, inputs: number)
   const values = awkward(outputs * inputs, outputs + inputs);
   if (dtype === "F32") return new Tensor("w", dtype, [outputs, inputs], values);
   // All kinds of 16-bit floats, denormals among them, but for infinities and NaN.
-  const finite = (bits: number): number => (dtype === "F16" ? (bits % 0x7c00) | (bits & 0x8000) : (bits % 0x4500) | (bits & 0x8000));
+  const finite = (bits: number): number =>
+    dtype === "F16" ? (bits % 0x7c00) | (bits & 0x8000) : (bits % 0x4500) | (bits & 0x8000);
   return new Tensor(
     "w",
     dtype,
@@ -129,7 +135,9 @@ describe.each(engines.map(engine => [engine.threads, engine] as const))("wasm, %
         const ours = [await matrixOf(engine, tensor, scheme), await savedOf(engine, saved)];
         expect(ours.map(matrix => matrix.byteLength)).toEqual([theirs.byteLength, theirs.byteLength]);
         for (const rows of ROWS) {
-          const x = noise((rows + 2) * inputs, rows, 3).map((value, i) => (i % 97 === 5 ? value * 40 : i % 31 === 3 ? 0 : value));
+          const x = noise((rows + 2) * inputs, rows, 3).map((value, i) =>
+            i % 97 === 5 ? value * 40 : i % 31 === 3 ? 0 : value,
+          );
           const run = (e: Engine, matrix: Matrix): FloatBuffer => {
             const out = e.buffer(rows, outputs);
             e.linearInto(out, bufferOf(e, rows + 2, x).tail(2), matrix);
@@ -188,7 +196,11 @@ describe.each(engines.map(engine => [engine.threads, engine] as const))("wasm, %
       ] as const) {
         same(e => {
           const out = e.buffer(rows, 20);
-          e.linearInto(out, bufferOf(e, rows, x.slice(first * 256, (first + rows) * 256)), e === engine ? ours : theirs);
+          e.linearInto(
+            out,
+            bufferOf(e, rows, x.slice(first * 256, (first + rows) * 256)),
+            e === engine ? ours : theirs,
+          );
           if (first === 0)
             expect(Array.from({ length: 6 }, (_, t) => Number.isNaN(out.data[20 * t + 3]))).toEqual([
               false,
@@ -305,7 +317,10 @@ describe.each(engines.map(engine => [engine.threads, engine] as const))("wasm, %
   });
 
   test.each([0, 1, 3, 4, 5, 31, 1000, 4099])("activation and residual of %i values", length => {
-    const gate = Float32Array.from({ length }, (_, i) => [88.7, -88.7, -87.3, 0, -0, Infinity, -200, 1e-40][i % 17] ?? (i % 200) - 100);
+    const gate = Float32Array.from(
+      { length },
+      (_, i) => [88.7, -88.7, -87.3, 0, -0, Infinity, -200, 1e-40][i % 17] ?? (i % 200) - 100,
+    );
     same(e => {
       const out = bufferOf(e, 1, gate);
       e.siluMulInto(out, bufferOf(e, 1, awkward(length, 1)));
@@ -324,37 +339,40 @@ describe.each(engines.map(engine => [engine.threads, engine] as const))("wasm, %
     [6, 2, 22],
     [2, 1, 128],
     [2, 2, 300],
-  ])("attention with %i query and %i key/value heads of %i, in any pieces, as the cache grows", (numHeads, numKvHeads, headDim) => {
-    const total = 340;
-    const shape = { numLayers: 2, numHeads, numKvHeads, headDim, maxPositions: 400 };
-    const [q, keys, values] = [
-      noise(total * numHeads * headDim, 1, 2),
-      noise(total * numKvHeads * headDim, 2, 2),
-      awkward(total * numKvHeads * headDim, 3),
-    ];
-    const run = (e: Engine, pieces: readonly number[]): Float32Array => {
-      const cache = e.newCache(shape);
-      const out = new Float32Array(q.length);
-      let start = 0;
-      for (const rows of pieces) {
-        cache.reserve(start + rows);
-        inScope(e, () => {
-          const slice = (data: Float32Array, size: number): FloatBuffer =>
-            bufferOf(e, rows, data.slice(start * size, (start + rows) * size));
-          cache.store(1, start, slice(keys, numKvHeads * headDim), slice(values, numKvHeads * headDim));
-          const attended = e.buffer(rows, numHeads * headDim);
-          cache.attentionInto(attended, slice(q, numHeads * headDim), 1, start);
-          out.set(attended.data.subarray(0, rows * numHeads * headDim), start * numHeads * headDim);
-        });
-        start += rows;
-      }
-      cache.free();
-      return out;
-    };
-    const expected = run(reference, [total]);
-    for (const pieces of [[340], [1, 1, 1, 2, 3, 4, 5, 15, 16, 17, 33, 60, 1, 100, 81], [255, 1, 1, 83]])
-      expectSame(run(engine, pieces), expected);
-  });
+  ])(
+    "attention with %i query and %i key/value heads of %i, in any pieces, as the cache grows",
+    (numHeads, numKvHeads, headDim) => {
+      const total = 340;
+      const shape = { numLayers: 2, numHeads, numKvHeads, headDim, maxPositions: 400 };
+      const [q, keys, values] = [
+        noise(total * numHeads * headDim, 1, 2),
+        noise(total * numKvHeads * headDim, 2, 2),
+        awkward(total * numKvHeads * headDim, 3),
+      ];
+      const run = (e: Engine, pieces: readonly number[]): Float32Array => {
+        const cache = e.newCache(shape);
+        const out = new Float32Array(q.length);
+        let start = 0;
+        for (const rows of pieces) {
+          cache.reserve(start + rows);
+          inScope(e, () => {
+            const slice = (data: Float32Array, size: number): FloatBuffer =>
+              bufferOf(e, rows, data.slice(start * size, (start + rows) * size));
+            cache.store(1, start, slice(keys, numKvHeads * headDim), slice(values, numKvHeads * headDim));
+            const attended = e.buffer(rows, numHeads * headDim);
+            cache.attentionInto(attended, slice(q, numHeads * headDim), 1, start);
+            out.set(attended.data.subarray(0, rows * numHeads * headDim), start * numHeads * headDim);
+          });
+          start += rows;
+        }
+        cache.free();
+        return out;
+      };
+      const expected = run(reference, [total]);
+      for (const pieces of [[340], [1, 1, 1, 2, 3, 4, 5, 15, 16, 17, 33, 60, 1, 100, 81], [255, 1, 1, 83]])
+        expectSame(run(engine, pieces), expected);
+    },
+  );
 
   test("memory is given back: a thousand sequences take no more than one", () => {
     const shape = { numLayers: 3, numHeads: 2, numKvHeads: 1, headDim: 16, maxPositions: 4096 };
@@ -373,8 +391,12 @@ describe.each(engines.map(engine => [engine.threads, engine] as const))("wasm, %
   test("what belongs to another engine is refused", async () => {
     const matrix = await matrixOf(reference, weights("F32", 4, 4));
     const buffer = engine.buffer(1, 4);
-    expect(() => engine.linearInto(buffer, buffer, matrix)).toThrow("w: expected a matrix of this engine, got one of another");
-    expect(() => engine.addInto(buffer, reference.buffer(1, 4))).toThrow("buffer: expected one of this engine, got one of another");
+    expect(() => engine.linearInto(buffer, buffer, matrix)).toThrow(
+      "w: expected a matrix of this engine, got one of another",
+    );
+    expect(() => engine.addInto(buffer, reference.buffer(1, 4))).toThrow(
+      "buffer: expected one of this engine, got one of another",
+    );
   });
 });
 
@@ -404,7 +426,9 @@ describe("several memories", () => {
         });
       const expected = attend(reference, last, 0);
       for (const layer of [0, 20, 39]) expectSame(attend(engine, cache, layer), expected);
-      expect(() => engine.newCache({ ...shape, numLayers: 100 }).reserve(positions)).toThrow("got 8 memories that are full");
+      expect(() => engine.newCache({ ...shape, numLayers: 100 }).reserve(positions)).toThrow(
+        "got 8 memories that are full",
+      );
       cache.free();
       engine.close();
     }
@@ -425,7 +449,8 @@ describe("several memories", () => {
       // Four rounds of 8.9 MB together.
       const matrices: (readonly [ours: Matrix, theirs: Matrix])[] = [];
       for (let round = 0; round < 4; round++) {
-        for (const { tensor, scheme, theirs } of sources) matrices.push([await matrixOf(engine, tensor, scheme), theirs]);
+        for (const { tensor, scheme, theirs } of sources)
+          matrices.push([await matrixOf(engine, tensor, scheme), theirs]);
       }
       expect(new Set(matrices.map(([ours]) => (ours as WasmMatrix).memory)).size).toBeGreaterThan(2);
       for (const rows of [1, 30]) {

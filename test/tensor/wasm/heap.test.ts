@@ -13,7 +13,8 @@ describe("heap", () => {
             const address = heap.allocate(n);
             expect(address % 64).toBe(0);
             expect(address).toBeGreaterThanOrEqual(100);
-            for (const other of blocks) expect(address + n <= other.address || other.address + other.bytes <= address).toBe(true);
+            for (const other of blocks)
+              expect(address + n <= other.address || other.address + other.bytes <= address).toBe(true);
             expect(heap.bytes(address, n).length).toBe(n);
             blocks.push({ address, bytes: Math.max(n, 1) });
           } else {
@@ -35,7 +36,9 @@ describe("heap", () => {
   test("a limit is kept, with both numbers, and what is there stays usable", () => {
     const heap = new Heap(false, 64, 2 ** 20);
     const address = heap.allocate(700_000);
-    expect(() => heap.allocate(500_000)).toThrow("memory: expected room for 0.5 MB beside 0.7 MB in use, got a limit of 1.0 MB");
+    expect(() => heap.allocate(500_000)).toThrow(
+      "memory: expected room for 0.5 MB beside 0.7 MB in use, got a limit of 1.0 MB",
+    );
     heap.free(address);
     expect(heap.allocate(600_000)).toBe(address);
     expect(() => heap.free(12345)).toThrow("heap: expected an address that was allocated, got 12345");

@@ -1,6 +1,6 @@
 /**
- * The protocol of threads.ts, step by step: a worker's side is run on this thread, with jobs that are scripted and with the other side's steps put
- * where they would come at the worst time.
+ * The protocol of threads.ts, step by step: a worker's side is run on this thread, with jobs that are scripted and with
+ * the other side's steps put where they would come at the worst time.
  */
 
 import { afterEach, beforeEach, describe, expect, type Mock, test, vi } from "vitest";
@@ -33,7 +33,13 @@ function script(item: (context: JobContext, item: number) => void): Mock {
 }
 
 /** x += y over `vectors` of 4. */
-function runJob(pool: ThreadPool, memory: EngineMemory, vectors: number = 2, share: number = 1, scratchBytes: number = 0): void {
+function runJob(
+  pool: ThreadPool,
+  memory: EngineMemory,
+  vectors: number = 2,
+  share: number = 1,
+  scratchBytes: number = 0,
+): void {
   const args = { x: CONTROL_BYTES, y: CONTROL_BYTES + (vectors > 2 ? vectors * 16 : 0), vectors, share };
   pool.run(memory, JOB_NAME, args, vectors / share, scratchBytes);
 }

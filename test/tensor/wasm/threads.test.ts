@@ -1,4 +1,6 @@
-/** Threads: they share the work, tell of failures, and are gone when they should be. Never a hang, never a wrong number. */
+/**
+ * Threads: they share the work, tell of failures, and are gone when they should be. Never a hang, never a wrong number.
+ */
 
 import { spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
@@ -8,7 +10,13 @@ import { describe, expect, test } from "vitest";
 import { createEngine } from "../../../src/tensor/engine-choice.ts";
 import { compileKernels } from "../../../src/tensor/wasm/kernels.ts";
 import type { EngineMemory } from "../../../src/tensor/wasm/memory.ts";
-import { CONTROL_BYTES, type StartWorker, serveJobs, ThreadPool, type WorkerHandle } from "../../../src/tensor/wasm/threads.ts";
+import {
+  CONTROL_BYTES,
+  type StartWorker,
+  serveJobs,
+  ThreadPool,
+  type WorkerHandle,
+} from "../../../src/tensor/wasm/threads.ts";
 import { startNodeWorker } from "../../../src/tensor/wasm/worker-start.node.ts";
 import { projectPath } from "../../helpers.ts";
 import { MODULE, newMemory } from "./memory.ts";
@@ -76,7 +84,8 @@ describe("failures", () => {
   test("a job that throws in a worker is an error of the call, with its message, and the pool refuses what follows", async () => {
     const p = await pool(2);
     const args = { out: 2 ** 31, x: 2 ** 31, gain: 2 ** 31, rows: 64, size: 4, eps: 1e-6, share: 1 };
-    // Addresses far outside the memory trap, on whichever thread they are met; the main thread's own trap is thrown as it is.
+    // Addresses far outside the memory trap, on whichever thread they are met; the main thread's own trap is thrown as
+    // it is.
     expect(() => p.pool.run(p.memory, "rmsNorm", args, 64)).toThrow(/memory access out of bounds|worker 1 failed/);
     p.pool.close();
     expect(() => addJob(p, 4)).toThrow(/threads: expected running workers/);
@@ -105,7 +114,11 @@ describe("failures", () => {
   }, 30_000);
 
   test("a worker that does not start makes the next call an error, and whoever waits for it hears of it", async () => {
-    const failing: StartWorker = () => ({ ready: Promise.reject(new Error("no such thread")), terminate: () => {}, onExit: () => {} });
+    const failing: StartWorker = () => ({
+      ready: Promise.reject(new Error("no such thread")),
+      terminate: () => {},
+      onExit: () => {},
+    });
     const p = await pool(2, failing);
     const message = "threads: expected running workers, got none: a worker did not start: no such thread";
     await expect(p.pool.ready()).rejects.toThrow(message);
@@ -116,7 +129,9 @@ describe("failures", () => {
   test("a worker whose kernels do not start never was ready", async () => {
     const module = compileKernels(false); // which takes no shared memory
     const p = await pool(2, start => startNodeWorker({ ...start, module }));
-    await expect(p.pool.ready()).rejects.toThrow("threads: expected running workers, got none: a worker did not start: ");
+    await expect(p.pool.ready()).rejects.toThrow(
+      "threads: expected running workers, got none: a worker did not start: ",
+    );
     const memory = new WebAssembly.Memory({ initial: 1, maximum: 65536, shared: true });
     let isReady = false;
     const serve = (): void =>
@@ -157,7 +172,9 @@ test("a process that has nothing else to do waits for its workers", () => {
     const engine = await createEngine({ engine: "wasm", threads: 3 });
     await engine.ready();
     console.log("ready");`;
-  const { status, stdout, stderr } = spawnSync(process.execPath, ["--input-type=module", "--eval", program], { encoding: "utf8" });
+  const { status, stdout, stderr } = spawnSync(process.execPath, ["--input-type=module", "--eval", program], {
+    encoding: "utf8",
+  });
   expect({ status, stdout, stderr }).toEqual({ status: 0, stdout: "ready\n", stderr: "" });
 });
 
@@ -184,7 +201,11 @@ test("a worker that is told to exit ends by itself, also where ports cannot be c
       worker.once("error", error => resolve(error.message));
       worker.once("exit", code => resolve(`exit ${code}`));
     });
-    return { ready: new Promise(resolve => worker.once("message", () => resolve())), terminate: () => {}, onExit: () => {} };
+    return {
+      ready: new Promise(resolve => worker.once("message", () => resolve())),
+      terminate: () => {},
+      onExit: () => {},
+    };
   });
   p.pool.close();
   expect(await exited).toBe("exit 0");
@@ -202,8 +223,10 @@ test("a process ends by itself while workers sleep, and without a word", () => {
   expect({ status, stdout, stderr }).toEqual({ status: 0, stdout: "", stderr: "" });
 });
 
-test.skipIf(!existsSync("/proc/self/task"))("engines that were closed, and engines that were forgotten, leave no thread behind", () => {
-  const program = `
+test.skipIf(!existsSync("/proc/self/task"))(
+  "engines that were closed, and engines that were forgotten, leave no thread behind",
+  () => {
+    const program = `
     import { readdirSync } from "node:fs";
     import { createEngine } from ${JSON.stringify(projectPath("src/tensor/engine-choice.ts"))};
     const threads = () => readdirSync("/proc/self/task").length;
@@ -222,13 +245,14 @@ test.skipIf(!existsSync("/proc/self/task"))("engines that were closed, and engin
       await new Promise(resolve => setTimeout(resolve, 100));
     }
     console.log(threads() - before);`;
-  const { stdout, stderr } = spawnSync(process.execPath, ["--expose-gc", "--input-type=module", "--eval", program], {
-    encoding: "utf8",
-    timeout: 60_000,
-  });
-  expect(stderr).toBe("");
-  expect(Number(stdout)).toBeLessThanOrEqual(0);
-});
+    const { stdout, stderr } = spawnSync(process.execPath, ["--expose-gc", "--input-type=module", "--eval", program], {
+      encoding: "utf8",
+      timeout: 60_000,
+    });
+    expect(stderr).toBe("");
+    expect(Number(stdout)).toBeLessThanOrEqual(0);
+  },
+);
 
 describe("the choice of an engine", () => {
   test("is by name, and what cannot be honoured is refused", async () => {
@@ -239,7 +263,9 @@ describe("the choice of an engine", () => {
     await expect(createEngine({ thread: 2 } as object)).rejects.toThrow(
       'engine: expected options among engine, threads, weights, got "thread"',
     );
-    await expect(createEngine({ engine: "gpu" as "auto" })).rejects.toThrow("engine: expected auto, wasm or reference, got gpu");
+    await expect(createEngine({ engine: "gpu" as "auto" })).rejects.toThrow(
+      "engine: expected auto, wasm or reference, got gpu",
+    );
     await expect(createEngine({ engine: "reference", threads: 2 })).rejects.toThrow(
       "threads: expected 1, since the reference engine has one, got 2",
     );
@@ -264,7 +290,9 @@ describe("the choice of an engine", () => {
     try {
       const engine = await createEngine();
       expect([engine.name, engine.threads]).toEqual(["wasm", 1]);
-      await expect(createEngine({ threads: 2 })).rejects.toThrow("threads: expected 1, since there is no shared memory here, got 2");
+      await expect(createEngine({ threads: 2 })).rejects.toThrow(
+        "threads: expected 1, since there is no shared memory here, got 2",
+      );
     } finally {
       globalThis.SharedArrayBuffer = shared;
     }
