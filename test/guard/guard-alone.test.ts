@@ -2,15 +2,13 @@
 
 import { describe, expect, onTestFinished, test, vi } from "vitest";
 import { AnswerDraft } from "../../src/guard/answer-draft.ts";
-import { readAnswer } from "../../src/guard/answer-reading.ts";
 import type { ModerationInput } from "../../src/guard/conversation.ts";
 import { type BatchResult, type Guard, isInputError } from "../../src/guard/guard.ts";
 import { readTasks, type Task } from "../../src/guard/task.ts";
 import type { Verdict, VerdictWindow } from "../../src/guard/verdict.ts";
 import { cutIntoWindows } from "../../src/guard/windows.ts";
-import type { Qwen3 } from "../../src/model/qwen3.ts";
 import { MemoryError } from "../../src/tensor/memory-error.ts";
-import { asSession, scriptedGuard } from "./scripted-model.ts";
+import { MARGIN, scriptedGuard } from "./scripted-model.ts";
 
 const SAFE = "Safety: Safe\nCategories: None";
 const CONTROVERSIAL = "Safety: Controversial\nCategories: PII";
@@ -46,8 +44,8 @@ describe("a verdict", () => {
       model: "scripted",
       text: UNSAFE,
     });
-    // One logit stands out by 5: softmax over three levels, and over the categories with "None".
-    const out = (others: number): number => Math.exp(5) / (Math.exp(5) + others);
+    // One logit stands out: softmax over three levels, and over the categories with "None".
+    const out = (others: number): number => Math.exp(MARGIN) / (Math.exp(MARGIN) + others);
     expect(scores?.Unsafe).toBeCloseTo(out(2), 6);
     expect(scores?.Safe).toBeCloseTo((1 - out(2)) / 2, 6);
     expect(score).toBe(1 - (scores?.Safe as number));
@@ -58,7 +56,7 @@ describe("a verdict", () => {
     const { guard } = await scriptedGuard(byWord);
     const verdict = await guard.moderate({ prompt: "a", response: "b" });
     expect(verdict).toMatchObject({ safety: "Safe", refusal: "No", categories: [] });
-    expect(verdict.refusalScore).toBeCloseTo(1 / (1 + Math.exp(5)), 6);
+    expect(verdict.refusalScore).toBeCloseTo(1 / (1 + Math.exp(MARGIN)), 6);
   });
 
   test("of an answer that is none is flagged, and nothing is learned from it", async () => {
@@ -97,34 +95,33 @@ describe("a verdict", () => {
     expect(await guard.moderate("a cat", { threshold: 0 })).toMatchObject({ threshold: 0, flagged: true });
   });
 
-  test("passes signal, turn and the most ids on to the model, and has a draft", async () => {
+  test("passes signal, turn and the most ids on to the model, and guesses the answer", async () => {
     const { guard, model } = await scriptedGuard(byWord);
     const signal = new AbortController().signal;
     const turn = async (): Promise<void> => {};
-    await guard.moderate("a", { signal, turn, maxNewTokens: 7 });
-    await guard.moderate("a");
-    const [given, silent] = model.generations.map(({ options }) => options);
-    expect(given).toMatchObject({ signal, turn, maxNewTokens: 7 });
-    const safe = Array.from(guard.tokenizer.encode(SAFE, { literal: true }));
-    expect(given.draft?.([], []).slice(0, safe.length)).toEqual(safe);
-    expect([silent.maxNewTokens, "signal" in silent, "turn" in silent]).toEqual([128, false, false]);
+    const safe = guard.tokenizer.encode(SAFE, { literal: true }).length + 1;
+    expect((await guard.moderate("a", { signal, turn })).usage).toMatchObject({ completionTokens: safe, passes: 1 });
+    expect((await guard.moderate("a", { maxNewTokens: 7 })).usage.completionTokens).toBe(7);
+    const [given, silent] = model.prompts.map(({ options }) => options);
+    expect([given.signal, given.turn]).toEqual([signal, turn]);
+    expect("signal" in silent).toBe(false);
+    expect((await guard.moderate("a bomb")).usage.passes).toBeLessThan(4);
+  });
+
+  test("has 128 ids at most, where nobody says another number", async () => {
+    const { guard } = await scriptedGuard(() => `${SAFE}${cats(200)}`);
+    expect(await guard.moderate("a")).toMatchObject({ error: "unparsed", usage: { completionTokens: 128 } });
   });
 
   test("reads each position once: where an answer goes on, its first line of a kind counts", async () => {
     const twice = "Safety: Safe\nCategories: None\nRefusal: No\nCategories: Violent\nRefusal: Yes";
-    const { guard, model } = await scriptedGuard(() => twice);
-    const { assistant } = tasksOf(guard);
-    const prompt = guard.encode({ prompt: "a", response: "b" });
-    const reading = await readAnswer(model as unknown as Qwen3, asSession(model.newSession()), prompt, assistant, {
-      maxNewTokens: 128,
-      signal: undefined,
-    });
-    expect(reading.refusalScore).toBeLessThan(0.1);
-    expect(reading.categoryScores?.None).toBeGreaterThan(0.9);
-    expect(reading.scores?.Safe).toBeGreaterThan(0.9);
-    // The stop id comes with the answer, and a pass for each id.
-    expect(reading.ids.slice(0, -1)).toEqual(Array.from(guard.tokenizer.encode(twice, { literal: true })));
-    expect(reading.passes).toBe(reading.ids.length);
+    const { guard } = await scriptedGuard(() => twice);
+    const verdict = await guard.moderate({ prompt: "a", response: "b" });
+    expect(verdict.text).toBe(twice);
+    expect(verdict.refusalScore).toBeLessThan(0.1);
+    expect(verdict.categoryScores?.None).toBeGreaterThan(0.9);
+    expect(verdict.scores?.Safe).toBeGreaterThan(0.9);
+    expect(verdict.usage.completionTokens).toBe(guard.tokenizer.encode(twice, { literal: true }).length + 1);
   });
 
   test("reads the level at the answer's beginning alone", async () => {
@@ -152,13 +149,17 @@ describe("of several windows", () => {
     expect([verdict.safety, verdict.window]).toEqual([safety, windows[index]]);
     // What all of them took.
     const prompts = windows.map(({ start, end }) => guard.encode(text.slice(start, end)).length);
-    expect(model.generations).toHaveLength(windows.length);
-    const ran = model.generations.reduce((sum, { ids }) => sum + ids.length, 0);
+    expect(model.prompts).toHaveLength(windows.length);
+    const ran = model.prompts.reduce((sum, { ids }) => sum + ids.length, 0);
     const { promptTokens, cachedTokens, completionTokens, passes } = verdict.usage;
     expect(promptTokens).toBe(prompts.reduce((a, b) => a + b));
     expect(promptTokens - cachedTokens).toBe(ran);
     expect(cachedTokens).toBeGreaterThan(0);
-    expect([completionTokens, passes].every(count => count > 20)).toBe(true);
+    const answerTo = { cat: SAFE, secret: CONTROVERSIAL, bomb: UNSAFE };
+    const answers = words.map(word => tokenizer.encode(answerTo[word], { literal: true }).length + 1);
+    expect(completionTokens).toBe(answers.reduce((a, b) => a + b));
+    expect(passes).toBeGreaterThanOrEqual(words.length);
+    expect(passes).toBeLessThanOrEqual(3 * words.length);
   });
 
   test("the context stays, and only the last message is cut", async () => {
@@ -193,7 +194,7 @@ describe("the room in the context", () => {
     const { longest } = (kind === "a text" ? user : assistant).draft;
     const most = CONTEXT - longest - guard.encode(input(0)).length;
     expect((await guard.moderate(input(most))).window).toBeUndefined();
-    expect(model.generations).toHaveLength(1);
+    expect(model.prompts).toHaveLength(1);
     expect((await guard.moderate(input(most + 1))).window?.count).toBe(2);
   });
 
@@ -313,22 +314,20 @@ describe("what was judged before", () => {
 
   test("is given up where there is no memory, and the text judged once more; where nothing is left to give up, it is an error", async () => {
     const { guard, model } = await scriptedGuard(byWord);
-    const generate = model.generateSteps.bind(model);
     let failures = 0;
-    model.generateSteps = (...args) => {
-      if (failures-- > 0) throw new MemoryError("memory: expected room");
-      return generate(...args);
+    model.beforePass = () => {
+      if (failures > 0) throw new MemoryError(`memory: expected room ${failures--}`);
     };
     await guard.moderate("a cat");
     failures = 1;
     const idle = model.sessions[0];
-    // The session at work has the policy of the one before it, which is now the only one that is idle.
-    await guard.moderate({ prompt: "a", response: "b" }).catch(() => {});
+    // A response has another policy, so that the session of the text stays idle.
+    expect((await guard.moderate({ prompt: "a", response: "b" })).safety).toBe("Safe");
     expect(idle.isClosed).toBe(true);
-    expect(failures).toBe(-1);
+    expect(failures).toBe(0);
     const lonely = await scriptedGuard(byWord);
     let calls = 0;
-    lonely.model.generateSteps = () => {
+    lonely.model.beforePass = () => {
       calls++;
       throw new MemoryError("memory: expected room");
     };
@@ -341,7 +340,7 @@ describe("what was judged before", () => {
     await guard.moderate({ prompt: "a", response: "b" });
     const [idle] = model.sessions;
     let calls = 0;
-    model.generateSteps = () => {
+    model.beforePass = () => {
       calls++;
       throw new RangeError("no");
     };
@@ -362,7 +361,7 @@ describe("a batch", () => {
       [3, "Safe", null],
     ]);
     for (const error of [new Error("engine"), new MemoryError("memory")]) {
-      model.generateSteps = () => {
+      model.beforePass = () => {
         throw error;
       };
       await expect(guard.moderateMany(["a"]).next()).rejects.toBe(error);
@@ -384,26 +383,38 @@ describe("a batch", () => {
     const reason = new Error("enough");
     await expect(guard.moderateMany(["a"], { signal: AbortSignal.abort(reason) }).next()).rejects.toBe(reason);
     await expect(guard.moderateMany(["a"], { threshold: 2 }).next()).rejects.toThrow("threshold: expected");
-    expect(model.generations).toEqual([]);
+    expect(model.prompts).toEqual([]);
   });
 });
 
 describe("the answer id by id", () => {
-  test("to a conversation is drafted; to ids of one's own it is not", async () => {
-    const { guard, model, tokenizer } = await scriptedGuard(byWord);
-    const ids: number[] = [];
-    const prompt = guard.encode("a bomb");
-    for await (const { id, pass, promptTokens, cachedTokens } of guard.answer("a bomb", { seed: 3 })) {
-      ids.push(id);
-      expect([pass, promptTokens, cachedTokens]).toEqual([ids.length, prompt.length, 0]);
-    }
-    expect(tokenizer.decode(ids, { skipSpecialTokens: true })).toBe(UNSAFE);
-    for await (const { promptTokens, cachedTokens } of guard.answer(prompt, { seed: 3 }))
-      expect([promptTokens, cachedTokens]).toEqual([prompt.length, prompt.length - 1]);
-    expect(model.generations.map(({ options }) => [options.seed, typeof options.draft])).toEqual([
-      [3, "function"],
-      [3, "undefined"],
-    ]);
+  test("to a conversation is guessed; to ids of one's own it is not", async () => {
+    const { guard, tokenizer } = await scriptedGuard(byWord);
+    const run = async (input: string | Int32Array) => {
+      const steps = [];
+      for await (const step of guard.answer(input)) steps.push(step);
+      const [{ promptTokens, cachedTokens }] = steps;
+      const ids = steps.map(({ id }) => id);
+      return { ids, passes: steps.at(-1)?.pass, promptTokens, cachedTokens };
+    };
+    const prompt = guard.encode("a cat");
+    const first = await run("a cat");
+    expect(tokenizer.decode(first.ids, { skipSpecialTokens: true })).toBe(SAFE);
+    expect(first).toMatchObject({ promptTokens: prompt.length, cachedTokens: 0 });
+    expect(first.passes).toBeLessThan(3);
+    expect(await run(prompt)).toEqual({ ...first, cachedTokens: prompt.length - 1, passes: first.ids.length });
+  });
+
+  test("takes the options of a generation", async () => {
+    const { guard, tokenizer } = await scriptedGuard(byWord);
+    const drawn = async (seed: number): Promise<number[]> => {
+      const ids = [];
+      for await (const { id } of guard.answer("a cat", { temperature: 50, seed, maxNewTokens: 20 })) ids.push(id);
+      return ids;
+    };
+    expect(await drawn(3)).toEqual(await drawn(3));
+    expect(await drawn(3)).not.toEqual(await drawn(4));
+    expect(await drawn(3)).not.toEqual(Array.from(tokenizer.encode(SAFE, { literal: true })));
   });
 
   test("ends with the reason", async () => {

@@ -1,16 +1,16 @@
 /** A model that writes what a test says: what a guard makes of an answer, without a transformer. */
 
 import { Guard } from "../../src/guard/guard.ts";
-import type { FinishReason, GenerateOptions, GenerationStep } from "../../src/model/generate.ts";
+import { type FinishReason, type GenerateOptions, type GenerationStep, generateSteps } from "../../src/model/generate.ts";
 import type { Qwen3 } from "../../src/model/qwen3.ts";
-import type { Session } from "../../src/model/session.ts";
+import type { PrefillOptions, Session } from "../../src/model/session.ts";
 import type { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
 import { loadGuard } from "../checkpoints.ts";
 
-/** How much the logit of what is written stands above the others, which are 0. */
-const MARGIN = 5;
+/** How far the logit of what is written stands above the others, which are 0. */
+export const MARGIN = 5;
 
-/** Holds ids, as a session does, and knows nothing of them. */
+/** Holds ids, as a session does. Its logits are those of the answer that the model's script gives to the prompt. */
 class ScriptedSession {
   readonly ids: number[] = [];
   isClosed = false;
@@ -24,9 +24,13 @@ class ScriptedSession {
     return this.ids.length;
   }
 
+  get config(): Qwen3["config"] {
+    return this.#model.config;
+  }
+
   commonPrefix(ids: ArrayLike<number>): number {
     let common = 0;
-    while (common < ids.length && common < this.ids.length && ids[common] === this.ids[common]) common++;
+    while (common < ids.length && ids[common] === this.ids[common]) common++;
     return common;
   }
 
@@ -34,15 +38,19 @@ class ScriptedSession {
     this.ids.length = position;
   }
 
+  async prefill(ids: ArrayLike<number>, options: PrefillOptions = {}): Promise<Float32Array> {
+    options.signal?.throwIfAborted();
+    this.#model.beforePass();
+    const first = this.position;
+    this.ids.push(...Array.from(ids));
+    return this.#model.answerTo(this.ids, first, options);
+  }
+
   /** Logits in which nothing stands out. */
   forward(ids: ArrayLike<number>): Float32Array {
     this.#model.forwards.push(Array.from(ids));
     this.ids.push(...Array.from(ids));
-    return this.#model.logits();
-  }
-
-  async prefill(ids: ArrayLike<number>): Promise<Float32Array> {
-    return this.forward(ids);
+    return new Float32Array(this.config.vocabSize);
   }
 
   close(): void {
@@ -50,19 +58,33 @@ class ScriptedSession {
   }
 }
 
+/** A prompt that was run: the ids of it that the session did not hold, and how. */
+interface PromptRun {
+  readonly ids: readonly number[];
+  readonly options: PrefillOptions;
+}
+
 export class ScriptedModel {
   readonly config: Qwen3["config"];
   readonly sessions: ScriptedSession[] = [];
-  /** What `generateSteps` and `forward` were asked for, in order. */
-  readonly generations: { readonly ids: readonly number[]; readonly options: GenerateOptions }[] = [];
+  readonly prompts: PromptRun[] = [];
+  /** Passes over single ids: the ids of each. */
   readonly forwards: number[][] = [];
+  /** Called before each pass of an answer; what it throws is the engine's failure. */
+  beforePass: () => void = () => {};
   readonly #tokenizer: Tokenizer;
   readonly #answer: (prompt: string) => string;
+  readonly #stop: number;
+  /** What the template puts between the messages and the answer. */
+  readonly #opening: Int32Array;
 
   constructor(config: Qwen3["config"], tokenizer: Tokenizer, answer: (prompt: string) => string) {
     this.config = config;
     this.#tokenizer = tokenizer;
     this.#answer = answer;
+    this.#stop = config.stopIds[0];
+    const prompt = tokenizer.encodeChat([{ role: "user", content: "a" }]);
+    this.#opening = prompt.subarray(prompt.lastIndexOf(tokenizer.tokenToId("<|im_start|>")!));
   }
 
   newSession(): ScriptedSession {
@@ -71,28 +93,29 @@ export class ScriptedModel {
     return session;
   }
 
-  logits(id?: number): Float32Array {
-    const logits = new Float32Array(this.config.vocabSize);
-    if (id !== undefined) logits[id] = MARGIN;
+  /** Logits of the last `options.logits` ids of `ids`, of which those from `first` on have just been run. */
+  answerTo(ids: readonly number[], first: number, options: PrefillOptions): Float32Array {
+    const start = ids.lastIndexOf(this.#opening[0]) + this.#opening.length;
+    if (first < start) this.prompts.push({ ids: ids.slice(first, start), options });
+    const text = this.#tokenizer.decode(Int32Array.from(ids.slice(0, start)));
+    const answer = [...this.#tokenizer.encode(this.#answer(text), { literal: true }), this.#stop];
+    const { logits: rows = 1 } = options;
+    const { vocabSize } = this.config;
+    const logits = new Float32Array(rows * vocabSize);
+    for (let row = 0; row < rows; row++) {
+      const next = ids.length - rows + row + 1 - start; // which id of the answer this row chooses
+      logits[row * vocabSize + (answer[next] ?? this.#stop)] = MARGIN;
+    }
     return logits;
   }
 
-  async *generateSteps(
+  generateSteps(
     ids: ArrayLike<number>,
     options: GenerateOptions,
     session: ScriptedSession,
   ): AsyncGenerator<GenerationStep, FinishReason, undefined> {
-    this.generations.push({ ids: Array.from(ids), options });
-    session.ids.push(...Array.from(ids));
-    const prompt = this.#tokenizer.decode(Int32Array.from(session.ids));
-    const stop = this.#tokenizer.tokenToId("<|im_end|>")!;
-    const answer = [...this.#tokenizer.encode(this.#answer(prompt), { literal: true }), stop];
-    for (const [i, id] of answer.entries()) {
-      if (i === (options.maxNewTokens ?? 128)) return "length";
-      yield { id, logits: this.logits(id), pass: i + 1 };
-      session.ids.push(id);
-    }
-    return "stop";
+    const { maxPositionEmbeddings, stopIds } = this.config;
+    return generateSteps(session as unknown as Session, ids, maxPositionEmbeddings, { ...options, stopIds });
   }
 
   close(): void {}
@@ -107,9 +130,4 @@ export async function scriptedGuard(
   const config = { ...real.config, maxPositionEmbeddings: context ?? real.config.maxPositionEmbeddings };
   const model = new ScriptedModel(config, tokenizer, answer);
   return { guard: new Guard(model as unknown as Qwen3, tokenizer, "scripted"), model, tokenizer };
-}
-
-/** The session as the guard's own functions take it. */
-export function asSession(session: ScriptedSession): Session {
-  return session as unknown as Session;
 }
