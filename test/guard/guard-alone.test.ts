@@ -29,8 +29,10 @@ const tasksOf = (guard: Guard) => readTasks(guard.model.config, guard.tokenizer,
 describe("a verdict", () => {
   test("has the answer's level, categories and text, and no key that was not asked for", async () => {
     const { guard } = await scriptedGuard(byWord);
+    const started = performance.now();
     const { ms, score, scores, categoryScores, ...rest } = await guard.moderate("a bomb");
     expect(ms).toBeGreaterThanOrEqual(0);
+    expect(ms).toBeLessThanOrEqual(performance.now() - started);
     expect(Object.keys(rest).sort()).toEqual(
       ["categories", "flagged", "mode", "model", "refusal", "refusalScore", "safety", "text", "usage"].sort(),
     );
@@ -235,6 +237,23 @@ describe("the room in the context", () => {
       { role: "assistant", content: `cat${cats(1200)}` },
     ]);
     expect(window?.count).toBeGreaterThan(5);
+    const before = { prompt: `cat${cats(180)}`, response: cats(900) };
+    const room = CONTEXT - guard.encode({ ...before, response: "" }).length - tasksOf(guard).assistant.draft.longest;
+    await expect(guard.moderate(before)).rejects.toThrow(/expected room for 32 tokens .*, got /);
+    await expect(guard.moderate(before)).rejects.toThrow(`got ${room}`);
+  });
+
+  test("of a message that cannot fit by its length only windows are encoded", async () => {
+    const { guard, tokenizer } = await scriptedGuard(byWord, CONTEXT);
+    const text = cats(5000);
+    expect(tokenizer.leastIds(text.length)).toBeGreaterThanOrEqual(CONTEXT);
+    const encode = vi.spyOn(tokenizer, "encodeChat");
+    onTestFinished(() => encode.mockRestore());
+    expect((await guard.moderate(text, { window: 200 })).window?.count).toBeGreaterThan(20);
+    expect(Math.max(...encode.mock.calls.map(([[{ content }]]) => content.length))).toBeLessThan(1000);
+    encode.mockClear();
+    await expect(guard.moderate(text.repeat(4))).rejects.toThrow("expected at most 64 windows");
+    expect(Math.max(...encode.mock.calls.map(([[{ content }]]) => content.length))).toBe(0);
   });
 
   test("the largest window that options may name is the largest that any input leaves room for", async () => {
@@ -346,6 +365,44 @@ describe("what was judged before", () => {
     };
     await expect(guard.moderate("a cat")).rejects.toThrow("no");
     expect([idle.isClosed, calls]).toEqual([false, 1]);
+  });
+});
+
+describe("an explanation", () => {
+  test("has each word in its place, P(Safe) without it, and what that changes", async () => {
+    const { guard } = await scriptedGuard(byWord);
+    const safe = async (text: string): Promise<number> => (await guard.moderate(text)).scores?.Safe as number;
+    const explanation = await guard.explain("a small bomb!");
+    expect(explanation.safe).toBeCloseTo(await safe("a small bomb!"), 9);
+    expect(explanation.words.map(({ text, start, end }) => [text, start, end])).toEqual([
+      ["a", 0, 1],
+      ["small", 2, 7],
+      ["bomb", 8, 12],
+    ]);
+    for (const word of explanation.words) expect(word.change).toBe(word.safe - explanation.safe);
+    expect(explanation.words.map(({ change }) => change > 0.5)).toEqual([false, false, true]);
+  });
+
+  test("takes a signal, and no other option", async () => {
+    const { guard } = await scriptedGuard(byWord);
+    const reason = new Error("enough");
+    await expect(guard.explain("a", { signal: AbortSignal.abort(reason) })).rejects.toBe(reason);
+    await expect(guard.explain("a", { mode: "loose" } as object)).rejects.toThrow('explain: expected options among signal, got "mode"');
+  });
+});
+
+describe("an answer that is being written", () => {
+  test("has the verdict on its question, with the options of the stream", async () => {
+    const { guard } = await scriptedGuard(byWord);
+    const question = await guard.stream({ prompt: "a secret" }, { mode: "loose" }).query();
+    expect(question).toMatchObject({ risk: "Controversial", category: "PII", verdict: { flagged: false, mode: "loose" } });
+    const { verdicts, violation } = await (async () => {
+      const stream = guard.stream({ prompt: "a" }, { threshold: 0.5, every: 1000 });
+      await stream.push("a bomb");
+      return stream.end();
+    })();
+    expect(verdicts[0].verdict).toMatchObject({ safety: "Unsafe", threshold: 0.5, flagged: true });
+    expect(violation).toMatchObject({ risk: "Unsafe", category: "Violent", at: 0 });
   });
 });
 
