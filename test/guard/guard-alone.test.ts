@@ -237,7 +237,7 @@ describe("the room in the context", () => {
       { role: "assistant", content: `cat${cats(1200)}` },
     ]);
     expect(window?.count).toBeGreaterThan(5);
-    const before = { prompt: `cat${cats(180)}`, response: cats(900) };
+    const before = { prompt: `cat${cats(165)}`, response: cats(900) };
     const room = CONTEXT - guard.encode({ ...before, response: "" }).length - tasksOf(guard).assistant.draft.longest;
     await expect(guard.moderate(before)).rejects.toThrow(/expected room for 32 tokens .*, got /);
     await expect(guard.moderate(before)).rejects.toThrow(`got ${room}`);
@@ -245,11 +245,11 @@ describe("the room in the context", () => {
 
   test("of a message that cannot fit by its length only windows are encoded", async () => {
     const { guard, tokenizer } = await scriptedGuard(byWord, CONTEXT);
-    const text = cats(5000);
+    const text = cats(12_000);
     expect(tokenizer.leastIds(text.length)).toBeGreaterThanOrEqual(CONTEXT);
     const encode = vi.spyOn(tokenizer, "encodeChat");
     onTestFinished(() => encode.mockRestore());
-    expect((await guard.moderate(text, { window: 200 })).window?.count).toBeGreaterThan(20);
+    expect((await guard.moderate(text, { window: 180 })).window?.count).toBeGreaterThan(50);
     expect(Math.max(...encode.mock.calls.map(([[{ content }]]) => content.length))).toBeLessThan(1000);
     encode.mockClear();
     await expect(guard.moderate(text.repeat(4))).rejects.toThrow("expected at most 64 windows");
