@@ -1,4 +1,7 @@
-/** The stream of verdicts on tokens by itself: what is run, what is cleared, where it ends. Tokens and scores are the test's own. */
+/**
+ * The stream of verdicts on tokens by itself: what is run, what is cleared, where it ends. Tokens and scores are the
+ * test's own.
+ */
 
 import { describe, expect, test, vi } from "vitest";
 import { AnswerStream, type AnswerStreamParts } from "../../src/guard/answer-stream.ts";
@@ -128,7 +131,9 @@ describe("what is said", () => {
     const { verdicts } = await stream.push("-u");
     expect(verdicts).toHaveLength(1);
     expect(verdicts[0]).toMatchObject({ position: 6, id: 117, start: 0, end: 1, risk: "Unsafe", category: "PII" });
-    expect((await stream.push("s")).verdicts).toMatchObject([{ position: 7, id: 115, start: 1, end: 2, risk: "Safe", category: null }]);
+    expect((await stream.push("s")).verdicts).toMatchObject([
+      { position: 7, id: 115, start: 1, end: 2, risk: "Safe", category: null },
+    ]);
   });
 
   test.each([

@@ -1,4 +1,7 @@
-/** What the guard makes of an answer, whatever the model: the answers are the test's own, so each case takes a millisecond. */
+/**
+ * What the guard makes of an answer, whatever the model: the answers are the test's own, so each case takes a
+ * millisecond.
+ */
 
 import { describe, expect, onTestFinished, test, vi } from "vitest";
 import { AnswerDraft } from "../../src/guard/answer-draft.ts";
@@ -20,7 +23,13 @@ const cats = (count: number): string => " cat".repeat(count);
 function byWord(prompt: string): string {
   const isResponse = prompt.includes("Refusal: Yes"); // the form that the template asks for
   const message = /<BEGIN CONVERSATION>([\s\S]*)<END CONVERSATION>/.exec(prompt)?.[1] ?? prompt;
-  const answer = /bomb/.test(message) ? UNSAFE : /secret/.test(message) ? CONTROVERSIAL : /riddle/.test(message) ? "Hm." : SAFE;
+  const answer = /bomb/.test(message)
+    ? UNSAFE
+    : /secret/.test(message)
+      ? CONTROVERSIAL
+      : /riddle/.test(message)
+        ? "Hm."
+        : SAFE;
   return isResponse && answer !== "Hm." ? `${answer}\nRefusal: No` : answer;
 }
 
@@ -65,7 +74,12 @@ describe("a verdict", () => {
     const learn = vi.spyOn(AnswerDraft.prototype, "learn");
     onTestFinished(() => learn.mockRestore());
     const { guard } = await scriptedGuard(byWord);
-    expect(await guard.moderate("a riddle")).toMatchObject({ safety: null, error: "unparsed", flagged: true, text: "Hm." });
+    expect(await guard.moderate("a riddle")).toMatchObject({
+      safety: null,
+      error: "unparsed",
+      flagged: true,
+      text: "Hm.",
+    });
     expect(learn).not.toHaveBeenCalled();
     const { text } = await guard.moderate("a bomb");
     expect(learn).toHaveBeenCalledTimes(1);
@@ -75,7 +89,8 @@ describe("a verdict", () => {
   test("with all scores costs a pass, except where the answer was Unsafe, whose own category it is", async () => {
     const { guard, model } = await scriptedGuard(byWord);
     const { user } = tasksOf(guard);
-    const passes = async (text: string, scores: "basic" | "full"): Promise<number> => (await guard.moderate(text, { scores })).usage.passes;
+    const passes = async (text: string, scores: "basic" | "full"): Promise<number> =>
+      (await guard.moderate(text, { scores })).usage.passes;
     expect(await passes("a bomb", "full")).toBe(await passes("a bomb", "basic"));
     expect(model.forwards).toEqual([]);
     const unsafe = await guard.moderate("a bomb", { scores: "full" });
@@ -93,7 +108,11 @@ describe("a verdict", () => {
   test("has its threshold only where there was one", async () => {
     const { guard } = await scriptedGuard(byWord);
     expect("threshold" in (await guard.moderate("a bomb"))).toBe(false);
-    expect(await guard.moderate("a bomb", { threshold: 1 })).toMatchObject({ threshold: 1, flagged: false, mode: "strict" });
+    expect(await guard.moderate("a bomb", { threshold: 1 })).toMatchObject({
+      threshold: 1,
+      flagged: false,
+      mode: "strict",
+    });
     expect(await guard.moderate("a cat", { threshold: 0 })).toMatchObject({ threshold: 0, flagged: true });
   });
 
@@ -171,7 +190,9 @@ describe("of several windows", () => {
       return `${SAFE}\nRefusal: No`;
     });
     await guard.moderate({ prompt: "the question", response: ` flowers${cats(14)} tea${cats(14)}` }, options);
-    expect(prompts.map(prompt => [prompt.includes("the question"), prompt.includes(" flowers"), prompt.includes(" tea")])).toEqual([
+    expect(
+      prompts.map(prompt => [prompt.includes("the question"), prompt.includes(" flowers"), prompt.includes(" tea")]),
+    ).toEqual([
       [true, true, false],
       [true, false, true],
     ]);
@@ -258,7 +279,8 @@ describe("the room in the context", () => {
 
   test("the largest window that options may name is the largest that any input leaves room for", async () => {
     const { guard } = await scriptedGuard(byWord, CONTEXT);
-    const roomOf = (empty: ModerationInput, task: Task): number => CONTEXT - guard.encode(empty).length - task.draft.longest - 16;
+    const roomOf = (empty: ModerationInput, task: Task): number =>
+      CONTEXT - guard.encode(empty).length - task.draft.longest - 16;
     const { user, assistant } = tasksOf(guard);
     const most = Math.max(roomOf("", user), roomOf({ prompt: "", response: "" }, assistant));
     expect(guard.checkOptions({ window: most })).toBeUndefined();
@@ -387,7 +409,9 @@ describe("an explanation", () => {
     const { guard } = await scriptedGuard(byWord);
     const reason = new Error("enough");
     await expect(guard.explain("a", { signal: AbortSignal.abort(reason) })).rejects.toBe(reason);
-    await expect(guard.explain("a", { mode: "loose" } as object)).rejects.toThrow('explain: expected options among signal, got "mode"');
+    await expect(guard.explain("a", { mode: "loose" } as object)).rejects.toThrow(
+      'explain: expected options among signal, got "mode"',
+    );
   });
 });
 
@@ -395,7 +419,11 @@ describe("an answer that is being written", () => {
   test("has the verdict on its question, with the options of the stream", async () => {
     const { guard } = await scriptedGuard(byWord);
     const question = await guard.stream({ prompt: "a secret" }, { mode: "loose" }).query();
-    expect(question).toMatchObject({ risk: "Controversial", category: "PII", verdict: { flagged: false, mode: "loose" } });
+    expect(question).toMatchObject({
+      risk: "Controversial",
+      category: "PII",
+      verdict: { flagged: false, mode: "loose" },
+    });
     const { verdicts, violation } = await (async () => {
       const stream = guard.stream({ prompt: "a" }, { threshold: 0.5, every: 1000 });
       await stream.push("a bomb");

@@ -1,9 +1,8 @@
 /** A model that writes what a test says: what a guard makes of an answer, without a transformer. */
 
 import { Guard } from "../../src/guard/guard.ts";
-import { type FinishReason, type GenerateOptions, type GenerationStep, generateSteps } from "../../src/model/generate.ts";
 import type { Qwen3 } from "../../src/model/qwen3.ts";
-import type { PrefillOptions, Session } from "../../src/model/session.ts";
+import type { PrefillOptions } from "../../src/model/session.ts";
 import type { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
 import { loadGuard } from "../checkpoints.ts";
 
@@ -109,19 +108,13 @@ export class ScriptedModel {
     return logits;
   }
 
-  generateSteps(
-    ids: ArrayLike<number>,
-    options: GenerateOptions,
-    session: ScriptedSession,
-  ): AsyncGenerator<GenerationStep, FinishReason, undefined> {
-    const { maxPositionEmbeddings, stopIds } = this.config;
-    return generateSteps(session as unknown as Session, ids, maxPositionEmbeddings, { ...options, stopIds });
-  }
-
   close(): void {}
 }
 
-/** `answer`: what the model writes to a prompt's text. `context`: how many tokens fit, the demo guard's number by default. */
+/**
+ * `answer`: what the model writes to a prompt's text. `context`: how many tokens fit, the demo guard's number by
+ * default.
+ */
 export async function scriptedGuard(
   answer: (prompt: string) => string,
   context?: number,
