@@ -4,9 +4,8 @@ import { readdir, stat } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { bytesFromFile } from "./bytes.node.ts";
-import type { CheckpointFiles } from "./files.ts";
+import { type CheckpointFiles, filesFromSources } from "./files.ts";
 import { parseHubId } from "./hub/id.ts";
-import { missing, readTextFile } from "./text-file.node.ts";
 
 /**
  * Throws Error for what is no folder with a checkpoint's files. `title` stands in messages and verdicts instead of its
@@ -25,14 +24,10 @@ export async function filesFromFolder(folder: string | URL, title?: string): Pro
     throw new Error(`${path}: expected a checkpoint folder, got one with ${JSON.stringify(gguf)} alone${NOT_GGUF}`);
   }
   const name = title ?? nameOf(path);
-  return {
+  return filesFromSources({
     name,
-    open: async file => {
-      const found = await stat(join(path, file)).catch(missing);
-      return found && bytesFromFile(join(path, file), `${name}/${file}`);
-    },
-    readText: file => readTextFile(join(path, file), `${name}/${file}`),
-  };
+    open: file => bytesFromFile(join(path, file), `${name}/${file}`).catch(missing),
+  });
 }
 
 const GGUF = /\.gguf$/i;
@@ -48,7 +43,13 @@ function hintFor(path: string): string {
   return isPlainName ? " (a model of the Hub is named with its organisation, as in Qwen/Qwen3Guard-Gen-0.6B)" : "";
 }
 
-/** Whether there is anything of that name. */
+/** For `catch`: undefined where there is no such file or folder. */
+function missing(error: NodeJS.ErrnoException): undefined {
+  if (error.code === "ENOENT" || error.code === "ENOTDIR") return undefined;
+  throw error;
+}
+
+/** Whether there is a file or folder at this path. */
 export async function isThere(path: string): Promise<boolean> {
   return (await stat(path).catch(missing)) !== undefined;
 }

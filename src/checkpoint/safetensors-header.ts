@@ -18,6 +18,7 @@
 import { DTYPES, type Dtype, isDtype } from "../tensor/dtype.ts";
 import { tensorByteLength } from "../tensor/tensor.ts";
 import type { ByteSource } from "./bytes.ts";
+import { GOT_LFS_POINTER, isLfsPointer, LFS_MARK_BYTES } from "./lfs-pointer.ts";
 import { quoteName, SafetensorsError } from "./safetensors-error.ts";
 import { type JsonReader, parseJsonObject, STARTS } from "./safetensors-json.ts";
 
@@ -44,9 +45,6 @@ const MAX_ENTRY_BYTES = 2 ** 24;
 
 /** The length that precedes the header. */
 export const LENGTH_BYTES = 8;
-
-/** What a clone without git-lfs has in place of a large file begins with this. As a length it is 2 * 10^18. */
-const LFS_POINTER = "version ";
 
 /**
  * What a tensor costs in memory beside its name and dimensions: an entry of the Map, the object, its array. Measured
@@ -83,11 +81,10 @@ async function readHeaderLength(source: ByteSource): Promise<number> {
   const { name, byteLength } = source;
   if (byteLength < LENGTH_BYTES)
     throw new SafetensorsError(`${name}: expected at least ${LENGTH_BYTES} bytes, got ${byteLength}`);
-  const bytes = new Uint8Array(LENGTH_BYTES);
+  // More than the length, to know a git-lfs pointer: its first 8 bytes would be a length of 2 * 10^18.
+  const bytes = new Uint8Array(Math.min(byteLength, LFS_MARK_BYTES));
   await source.readInto(bytes, 0);
-  if (String.fromCharCode(...bytes) === LFS_POINTER) {
-    throw new SafetensorsError(`${name}: expected the file itself, got a git-lfs pointer (git lfs pull fetches it)`);
-  }
+  if (isLfsPointer(bytes)) throw new SafetensorsError(`${name}: ${GOT_LFS_POINTER}`);
   const headerBytes = new DataView(bytes.buffer).getBigUint64(0, true);
   if (headerBytes > MAX_HEADER_BYTES) {
     throw new SafetensorsError(`${name}: expected a header of at most ${MAX_HEADER_BYTES} bytes, got ${headerBytes}`);

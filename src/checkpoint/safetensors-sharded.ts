@@ -15,18 +15,11 @@
 
 import type { Tensor } from "../tensor/tensor.ts";
 import type { ByteSource } from "./bytes.ts";
+import type { NamedSources } from "./files.ts";
 import { SafetensorsFile } from "./safetensors.ts";
 import { quoteName, SafetensorsError } from "./safetensors-error.ts";
 import { MAX_HEADER_BYTES, type TensorInfo } from "./safetensors-header.ts";
 import { type JsonReader, parseJsonObject } from "./safetensors-json.ts";
-
-/** A folder, as far as reading weights goes. */
-export interface NamedSources {
-  /** Stands in messages. */
-  readonly name: string;
-  /** The bytes of a file, or undefined where there is none of that name. */
-  open(file: string): Promise<ByteSource | undefined>;
-}
 
 export const SINGLE_FILE = "model.safetensors";
 export const INDEX_FILE = "model.safetensors.index.json";

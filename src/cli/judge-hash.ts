@@ -8,19 +8,11 @@
  */
 
 import { createHash, webcrypto } from "node:crypto";
-import type { CheckpointFiles } from "../checkpoint/files.ts";
+import { type CheckpointFiles, TEXT_FILES } from "../checkpoint/files.ts";
 import { SafetensorsCheckpoint } from "../checkpoint/safetensors-sharded.ts";
 import type { ModerateOptions } from "../guard/guard.ts";
 import { schemeToHold } from "../model/quantised-weights.ts";
 import type { EngineOptions } from "../tensor/engine-choice.ts";
-
-const TEXT_FILES = [
-  "config.json",
-  "generation_config.json",
-  "tokenizer.json",
-  "tokenizer_config.json",
-  "chat_template.jinja",
-];
 
 /** 64 bits: two of a million lines are alike once in 40 million batches. */
 const HASH_DIGITS = 16;

@@ -18,6 +18,8 @@
  *   U+001C..U+001F are not).
  */
 
+import type { TextFiles } from "../checkpoint/files.ts";
+import { type CheckpointSource, openCheckpointFiles } from "../checkpoint/open.ts";
 import { type AddedToken, AddedTokenMatcher } from "./added-tokens.ts";
 import { BytePairEncoder } from "./bpe.ts";
 import { tokenBytes } from "./byte-level.ts";
@@ -29,14 +31,6 @@ import { type Encoding, EncodingBuilder } from "./offsets.ts";
 import { forEachPiece } from "./pre-tokenizer.ts";
 import { describe, readTokenizerJson, type TokenizerData } from "./tokenizer-json.ts";
 import { type NfcChange, normalizeNfc, toWellFormed } from "./unicode.ts";
-
-/** Where the tokenizer's files come from. */
-export interface TextFiles {
-  /** For error messages: a folder, an address. */
-  readonly name: string;
-  /** Undefined: there is no such file. */
-  readText(file: string): Promise<string | undefined>;
-}
 
 export interface EncodeOptions {
   /** Added tokens are not recognised: all of the text is ordinary. */
@@ -83,12 +77,11 @@ export class Tokenizer {
 
   /**
    * Reads tokenizer.json, tokenizer_config.json (may be missing) and chat_template.jinja (may be missing; wins over the
-   * config's chat_template, as in transformers). A string is a folder on disk (Node only). Errors name the file.
+   * config's chat_template, as in transformers). The source is one that `openCheckpointFiles` opens (a Hub id is
+   * downloaded whole where it is not in the cache), or texts by name. Errors name the file.
    */
-  static async load(source: string | TextFiles): Promise<Tokenizer> {
-    const files = typeof source === "string" ? (await import("./text-files.node.ts")).folderTextFiles(source) : source;
-    if (typeof files?.readText !== "function")
-      throw new TypeError(`tokenizer: expected a folder's path or files with readText, got ${describe(source)}`);
+  static async load(source: CheckpointSource | TextFiles): Promise<Tokenizer> {
+    const files = isTextFiles(source) ? source : await openCheckpointFiles(source);
     const [json, config, template] = await Promise.all(
       ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"].map(file => files.readText(file)),
     );
@@ -308,6 +301,11 @@ export class Tokenizer {
     }
     return this.#template;
   }
+}
+
+/** Texts are enough here: the bytes of files are not needed. */
+function isTextFiles(source: CheckpointSource | TextFiles): source is TextFiles {
+  return typeof source === "object" && source !== null && "readText" in source && typeof source.readText === "function";
 }
 
 /** The text, well-formed. */

@@ -26,6 +26,7 @@ import { filesFromHub } from "../../src/checkpoint/hub/files.node.ts";
 import { type HubProgress, hubUrl, parseHubId } from "../../src/checkpoint/hub/id.ts";
 import { openCheckpointFiles } from "../../src/checkpoint/open.ts";
 import { Guard } from "../../src/guard/guard.ts";
+import { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
 import { GEN, ODD } from "../checkpoints.ts";
 import { temporaryFolder } from "../cli/harness.ts";
 import {
@@ -271,6 +272,19 @@ describe("loading by name", () => {
       expect(spy).not.toHaveBeenCalled();
       spy.mockRestore();
     }
+  });
+
+  test("finds for a tokenizer what it finds for a guard, and downloads it all", async () => {
+    const { hub, env, repo } = await place();
+    for (const [name, value] of Object.entries(env)) vi.stubEnv(name, value);
+    onTestFinished(() => void vi.unstubAllEnvs());
+    const tokenizer = await Tokenizer.load(hub.id);
+    expect(tokenizer.encode("hello", {})).toEqual((await Tokenizer.load(GEN)).encode("hello"));
+    expect(await repo.missing(COMMIT)).toEqual([]);
+    const seen = hub.seen.length;
+    (await Guard.load(hub.id)).close();
+    await Tokenizer.load(`${hub.id}@${COMMIT}`);
+    expect(hub.seen).toHaveLength(seen);
   });
 
   test("a folder of that name wins", async () => {

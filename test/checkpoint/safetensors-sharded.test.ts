@@ -3,8 +3,9 @@ import { join } from "node:path";
 import { describe, expect, onTestFinished, test, vi } from "vitest";
 import { bytesFromFile } from "../../src/checkpoint/bytes.node.ts";
 import { bytesFromBuffer } from "../../src/checkpoint/bytes.ts";
+import type { NamedSources } from "../../src/checkpoint/files.ts";
 import { SafetensorsError } from "../../src/checkpoint/safetensors-error.ts";
-import { type NamedSources, readIndex, SafetensorsCheckpoint } from "../../src/checkpoint/safetensors-sharded.ts";
+import { readIndex, SafetensorsCheckpoint } from "../../src/checkpoint/safetensors-sharded.ts";
 import { TextWindow } from "../../src/checkpoint/safetensors-window.ts";
 import { fileBytes, memory } from "./safetensors-files.ts";
 

@@ -3,9 +3,12 @@
  * error.
  */
 
+import { readFileSync } from "node:fs";
+import { pathToFileURL } from "node:url";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { type TextFiles, Tokenizer } from "../../src/tokenizer/tokenizer.ts";
+import { filesFromBlobs, type TextFiles } from "../../src/checkpoint/files.ts";
+import { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
 import { pathOf, readJson, TINY_PATH } from "./checkpoints.ts";
 
 // biome-ignore lint/suspicious/noExplicitAny: these tests break the JSON in every way
@@ -324,21 +327,24 @@ describe("loading", () => {
     await expect(Tokenizer.load(files(texts))).rejects.toThrow(error);
   });
 
-  test.each([5, null, undefined, {}, new URL("file:///x")])("no source: %j", async source => {
+  test.each([5, null, undefined, {}])("no source: %j", async source => {
     await expect(Tokenizer.load(source as unknown as string)).rejects.toThrow(
-      "tokenizer: expected a folder's path or files with readText",
+      "checkpoint: expected a folder's path, a Hub id, a URL or files",
     );
   });
 
-  test("a folder that is not there, a file that is not UTF-8", async () => {
+  test("every source of a checkpoint will do, and one that is missing is named", async () => {
+    const folder = pathOf("models/tiny-guard-gen");
+    expect((await Tokenizer.load(pathToFileURL(folder))).vocabSize).toBe(4122);
+    const bytes = readFileSync(`${folder}/tokenizer.json`);
+    expect((await Tokenizer.load(filesFromBlobs(new Map([["tokenizer.json", new Blob([bytes])]])))).vocabSize).toBe(
+      4122,
+    );
     await expect(Tokenizer.load("no/such/folder")).rejects.toThrow(
-      "no/such/folder/tokenizer.json: expected a file, got none",
+      "no/such/folder: expected a checkpoint folder, got no such folder",
     );
-    const { folderTextFiles } = await import("../../src/tokenizer/text-files.node.ts");
-    const folder = folderTextFiles(pathOf("models/tiny-guard-gen"));
-    await expect(folder.readText("model.safetensors")).rejects.toThrow(
-      /model\.safetensors: expected at most 1048576 bytes, got \d+$/,
+    await expect(Tokenizer.load(pathOf("test/fixtures/odd"))).rejects.toThrow(
+      /odd\/tokenizer\.json: expected a file, got none/,
     );
-    expect(await folder.readText("nothing.json")).toBeUndefined();
   });
 });

@@ -13,6 +13,7 @@
 import { copyFile, mkdir, readdir, rename, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { type ListFileEntry, listFiles, modelInfo } from "@huggingface/hub";
+import { TEXT_FILES } from "../files.ts";
 import { INDEX_FILE, SINGLE_FILE } from "../safetensors-sharded.ts";
 import { downloadBlob, type HubFile, PATIENCE, type Patience, sizeOf } from "./blob.node.ts";
 import { CachedRepo, type HubSettings } from "./cache.node.ts";
@@ -36,14 +37,6 @@ export interface PulledFile {
   readonly downloaded: number;
 }
 
-const TEXT_FILES: readonly string[] = [
-  "config.json",
-  "generation_config.json",
-  "tokenizer.json",
-  "tokenizer_config.json",
-  "chat_template.jinja",
-  INDEX_FILE,
-];
 /**
  * No separator, no way out: a name from the Hub becomes a path only if it is one of these, whatever the listing says.
  */
@@ -152,7 +145,7 @@ function found(files: ReadonlyMap<string, HubFile>): string {
 }
 
 function isWanted(name: string): boolean {
-  return TEXT_FILES.includes(name) || WEIGHTS_FILE.test(name);
+  return TEXT_FILES.includes(name) || name === INDEX_FILE || WEIGHTS_FILE.test(name);
 }
 
 /** The checksum becomes a path too. */
@@ -219,7 +212,7 @@ async function fill(
 
   // What is not in the repository is noted, as huggingface_hub does, so that nobody asks for it again.
   for (const name of TEXT_FILES) {
-    if (name === INDEX_FILE || onDisk.has(name)) continue;
+    if (onDisk.has(name)) continue;
     await mkdir(dirname(repo.noExist(commit, name)), { recursive: true });
     await writeFile(repo.noExist(commit, name), "");
   }
