@@ -5,7 +5,7 @@
  * position).
  */
 
-import { type CheckpointFiles, readJson } from "../checkpoint/files.ts";
+import { type NamedSources, readJson, type TextFiles } from "../checkpoint/files.ts";
 import { type CheckpointSource, openCheckpointFiles } from "../checkpoint/open.ts";
 import { SafetensorsCheckpoint } from "../checkpoint/safetensors-sharded.ts";
 import type { Engine } from "../tensor/engine.ts";
@@ -24,11 +24,28 @@ import { Session } from "./session.ts";
 import { checkShapes, loadWeights, type Qwen3Weights } from "./weights.ts";
 
 /** Reads and checks config.json and generation_config.json. */
-export async function readConfig(files: CheckpointFiles): Promise<Qwen3Config> {
+export async function readConfig(files: TextFiles): Promise<Qwen3Config> {
   const configJson = await readJson(files, "config.json");
   if (configJson === undefined)
     throw new Error(`${files.name}: expected a checkpoint folder with a config.json, got none`);
   return parseConfig(configJson, await readJson(files, "generation_config.json"), files.name);
+}
+
+/** Loads the weights of a checkpoint whose config has been read, onto an engine of their own. */
+export async function loadQwen3(files: NamedSources, config: Qwen3Config, options: EngineOptions): Promise<Qwen3> {
+  const checkpoint = await SafetensorsCheckpoint.open(files);
+  let engine: Engine | undefined;
+  try {
+    checkShapes(checkpoint, config);
+    const scheme = schemeToHold(checkpoint, options.weights);
+    engine = await createEngine(options);
+    return new Qwen3(engine, config, await loadWeights(checkpoint, config, engine, scheme));
+  } catch (error) {
+    engine?.close();
+    throw error;
+  } finally {
+    await checkpoint.close();
+  }
 }
 
 export class Qwen3 {
@@ -51,20 +68,7 @@ export class Qwen3 {
    */
   static async load(source: CheckpointSource, options: EngineOptions = {}): Promise<Qwen3> {
     const files = await openCheckpointFiles(source);
-    const config = await readConfig(files);
-    const checkpoint = await SafetensorsCheckpoint.open(files);
-    let engine: Engine | undefined;
-    try {
-      checkShapes(checkpoint, config);
-      const scheme = schemeToHold(checkpoint, options.weights);
-      engine = await createEngine(options);
-      return new Qwen3(engine, config, await loadWeights(checkpoint, config, engine, scheme));
-    } catch (error) {
-      engine?.close();
-      throw error;
-    } finally {
-      await checkpoint.close();
-    }
+    return loadQwen3(files, await readConfig(files), options);
   }
 
   /** Ends the engine's threads and gives its memory back. */
