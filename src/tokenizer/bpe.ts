@@ -56,12 +56,12 @@ export class MergeTable {
 
   /** `NO_MERGE` when the pair has none. */
   rankOf(left: number, right: number): number {
-    const rank = this.#slots[this.#slotOf(left, right)]! - 1;
+    const rank = this.#slots[this.#slotOf(left, right)] - 1;
     return rank < 0 ? NO_MERGE : rank;
   }
 
   mergedAt(rank: number): number {
-    return this.#merges[3 * rank + 2]!;
+    return this.#merges[3 * rank + 2];
   }
 
   /** The pair's slot, or the empty slot where it belongs. */
@@ -73,7 +73,7 @@ export class MergeTable {
     let hash = Math.imul(left ^ LEFT_KEY, 0x9e3779b1) ^ Math.imul(right ^ RIGHT_KEY, 0x85ebca6b);
     hash ^= hash >>> 15;
     for (let slot = hash & this.#mask; ; slot = (slot + 1) & this.#mask) {
-      const at = 3 * (slots[slot]! - 1);
+      const at = 3 * (slots[slot] - 1);
       if (at < 0 || (merges[at] === left && merges[at + 1] === right)) return slot;
     }
   }
@@ -98,19 +98,19 @@ const shortRanks = new Int32Array(SCAN_LIMIT);
  */
 export function mergeByScan(symbols: Int32Array, count: number, merges: MergeTable): number {
   const ranks = count <= SCAN_LIMIT ? shortRanks : new Int32Array(count); // ranks[i]: of symbols i and i + 1
-  for (let i = 0; i + 1 < count; i++) ranks[i] = merges.rankOf(symbols[i]!, symbols[i + 1]!);
+  for (let i = 0; i + 1 < count; i++) ranks[i] = merges.rankOf(symbols[i], symbols[i + 1]);
   while (count > 1) {
     let best = 0;
-    for (let i = 1; i + 1 < count; i++) if (ranks[i]! < ranks[best]!) best = i;
+    for (let i = 1; i + 1 < count; i++) if (ranks[i] < ranks[best]) best = i;
     if (ranks[best] === NO_MERGE) break;
-    symbols[best] = merges.mergedAt(ranks[best]!);
+    symbols[best] = merges.mergedAt(ranks[best]);
     count--;
     for (let i = best + 1; i < count; i++) {
-      symbols[i] = symbols[i + 1]!;
-      ranks[i - 1] = ranks[i]!;
+      symbols[i] = symbols[i + 1];
+      ranks[i - 1] = ranks[i];
     }
-    if (best > 0) ranks[best - 1] = merges.rankOf(symbols[best - 1]!, symbols[best]!);
-    if (best + 1 < count) ranks[best] = merges.rankOf(symbols[best]!, symbols[best + 1]!);
+    if (best > 0) ranks[best - 1] = merges.rankOf(symbols[best - 1], symbols[best]);
+    if (best + 1 < count) ranks[best] = merges.rankOf(symbols[best], symbols[best + 1]);
   }
   return count;
 }
@@ -131,7 +131,7 @@ export function mergeByHeap(symbols: Int32Array, count: number, merges: MergeTab
     previous[i] = i - 1;
   }
   const enqueue = (position: number): void => {
-    const rank = merges.rankOf(symbols[position]!, symbols[next[position]!]!);
+    const rank = merges.rankOf(symbols[position], symbols[next[position]]);
     if (rank !== NO_MERGE) queue.push(rank * count + position);
   };
   for (let i = 0; i + 1 < count; i++) enqueue(i);
@@ -139,22 +139,22 @@ export function mergeByHeap(symbols: Int32Array, count: number, merges: MergeTab
   while (queue.size > 0) {
     const entry = queue.pop();
     const position = entry % count;
-    const right = next[position]!;
+    const right = next[position];
     if (symbols[position] === GONE || right === count) continue;
-    const rank = merges.rankOf(symbols[position]!, symbols[right]!);
+    const rank = merges.rankOf(symbols[position], symbols[right]);
     if (rank * count + position !== entry) continue;
     symbols[position] = merges.mergedAt(rank);
     symbols[right] = GONE;
-    next[position] = next[right]!;
-    if (next[position]! < count) {
-      previous[next[position]!] = position;
+    next[position] = next[right];
+    if (next[position] < count) {
+      previous[next[position]] = position;
       enqueue(position);
     }
-    if (previous[position]! >= 0) enqueue(previous[position]!);
+    if (previous[position] >= 0) enqueue(previous[position]);
   }
 
   let kept = 0;
-  for (let i = 0; i < count; i = next[i]!) symbols[kept++] = symbols[i]!;
+  for (let i = 0; i < count; i = next[i]) symbols[kept++] = symbols[i];
   return kept;
 }
 
@@ -172,8 +172,8 @@ class MinHeap {
     let i = this.size++;
     while (i > 0) {
       const parent = (i - 1) >> 1;
-      if (entries[parent]! <= entry) break;
-      entries[i] = entries[parent]!;
+      if (entries[parent] <= entry) break;
+      entries[i] = entries[parent];
       i = parent;
     }
     entries[i] = entry;
@@ -181,15 +181,15 @@ class MinHeap {
 
   pop(): number {
     const entries = this.#entries;
-    const least = entries[0]!;
-    const last = entries[--this.size]!;
+    const least = entries[0];
+    const last = entries[--this.size];
     let i = 0;
     for (;;) {
       let child = 2 * i + 1;
       if (child >= this.size) break;
-      if (child + 1 < this.size && entries[child + 1]! < entries[child]!) child++;
-      if (entries[child]! >= last) break;
-      entries[i] = entries[child]!;
+      if (child + 1 < this.size && entries[child + 1] < entries[child]) child++;
+      if (entries[child] >= last) break;
+      entries[i] = entries[child];
       i = child;
     }
     entries[i] = last;
@@ -217,9 +217,9 @@ export class BytePairEncoder {
     if (this.#symbols.length < 3 * (end - start)) this.#symbols = new Int32Array(3 * (end - start));
     const symbols = this.#symbols;
     const byteCount = utf8Into(text, start, end, symbols);
-    for (let i = 0; i < byteCount; i++) symbols[i] = this.#byteIds[symbols[i]!]!;
+    for (let i = 0; i < byteCount; i++) symbols[i] = this.#byteIds[symbols[i]];
     const count = mergeSymbols(symbols, byteCount, this.#merges);
-    for (let i = 0; i < count; i++) ids.push(symbols[i]!);
+    for (let i = 0; i < count; i++) ids.push(symbols[i]);
     this.#cache.write(slot, text, start, end, symbols, count);
   }
 
@@ -232,9 +232,9 @@ export class BytePairEncoder {
     const joined = left + right;
     if (this.#symbols.length < joined.length) this.#symbols = new Int32Array(joined.length);
     const symbols = this.#symbols;
-    for (let i = 0; i < joined.length; i++) symbols[i] = this.#byteIds[byteOfUnit(joined.charCodeAt(i))]!;
+    for (let i = 0; i < joined.length; i++) symbols[i] = this.#byteIds[byteOfUnit(joined.charCodeAt(i))];
     const count = mergeSymbols(symbols, joined.length, this.#merges);
-    if (left === "") return count === 1 ? symbols[0]! : -1;
-    return count === 2 && symbols[0] === leftId ? symbols[1]! : -1;
+    if (left === "") return count === 1 ? symbols[0] : -1;
+    return count === 2 && symbols[0] === leftId ? symbols[1] : -1;
   }
 }

@@ -21,7 +21,7 @@ const BYTE_OF_UNIT: Int16Array = bytesOfUnits();
 
 /** The byte of a character of the alphabet. */
 export function byteOfUnit(unit: number): number {
-  return BYTE_OF_UNIT[unit]!;
+  return BYTE_OF_UNIT[unit];
 }
 
 function byteCharacters(): string[] {

@@ -122,7 +122,7 @@ export class ChatTemplate {
       return result;
     });
     const text = this.render(
-      messages.map((message, i) => ({ role: message.role, content: shadowed[i]! })),
+      messages.map((message, i) => ({ role: message.role, content: shadowed[i] })),
       addGenerationPrompt,
     );
     const restore = (part: string): string =>

@@ -128,7 +128,7 @@ export class EncodeStream {
 
   #joined(): string {
     if (this.#text.length !== 1) this.#text = [this.#text.join("")];
-    return this.#text[0]!;
+    return this.#text[0];
   }
 
   /** Where the text that waits is a run of letters, of which `letters` are new, encodes what is certain of it. */
@@ -163,7 +163,7 @@ export class EncodeStream {
     encoding.locate(normalized, this.#changes, this.#origin, byteLengthOf);
 
     let done = 0; // changes that end here at the latest; the next may reach over the end, and belongs to both sides
-    while (done < this.#changes.length && this.#changes[done]!.normalizedEnd <= end) done++;
+    while (done < this.#changes.length && this.#changes[done].normalizedEnd <= end) done++;
     const originalEnd = end + shiftBehind(this.#changes.slice(0, done));
     this.#changes = this.#changes.slice(done).map(change => ({
       start: change.start - originalEnd,
@@ -222,7 +222,7 @@ function shiftBehind(changes: readonly NfcChange[]): number {
 }
 
 function classAt(text: string, at: number): number {
-  return codePointClasses()[text.codePointAt(at)!]! & (LETTER | NUMBER | SPACE);
+  return codePointClasses()[text.codePointAt(at)!] & (LETTER | NUMBER | SPACE);
 }
 
 /** Whether all of `text` is of one class, and one that makes runs: each number is a piece of its own. */

@@ -52,10 +52,10 @@ export class EncodingBuilder {
     // How far behind its place in `normalized` a character is in the text, when it stands behind the first `count`
     // changes.
     const shift = (count: number): number =>
-      count === 0 ? 0 : changes[count - 1]!.end - changes[count - 1]!.normalizedEnd;
+      count === 0 ? 0 : changes[count - 1].end - changes[count - 1].normalizedEnd;
     for (let i = this.#starts.length; i < this.ids.length; i++) {
       const start = at;
-      let left = taken + byteLengthOf(this.ids[i]!);
+      let left = taken + byteLengthOf(this.ids[i]);
       let width = 0;
       while (left > 0) {
         const c = normalized.codePointAt(at)!;
@@ -68,13 +68,13 @@ export class EncodingBuilder {
       taken = left;
       const end = left > 0 ? at + width : at;
 
-      while (change < changes.length && changes[change]!.normalizedEnd <= start) change++;
+      while (change < changes.length && changes[change].normalizedEnd <= start) change++;
       const first = changes[change];
       this.#starts.push(
         origin + (first !== undefined && first.normalizedStart <= start ? first.start : start + shift(change)),
       );
       let behind = change;
-      while (behind < changes.length && changes[behind]!.normalizedEnd < end) behind++;
+      while (behind < changes.length && changes[behind].normalizedEnd < end) behind++;
       const last = changes[behind];
       this.#ends.push(origin + (last !== undefined && last.normalizedStart < end ? last.end : end + shift(behind)));
     }

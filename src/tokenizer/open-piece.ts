@@ -61,7 +61,7 @@ export class OpenPiece {
    * certain and not cut off yet.
    */
   push(bytes: ArrayLike<number>, count: number): number {
-    for (let i = 0; i < count; i++) this.#bytes.push(bytes[i]!);
+    for (let i = 0; i < count; i++) this.#bytes.push(bytes[i]);
     const end = this.#base + this.#bytes.length;
     if (end < LEAST_BYTES) return 0;
     const entries = this.#sortedEntries();
@@ -81,7 +81,7 @@ export class OpenPiece {
    * Looks at the byte at `at`: follows what began before it, and finds the last entry of the bytes up to and with it.
    */
   #step(entries: readonly string[], at: number): void {
-    const unit = UNIT_OF_BYTE[this.#bytes[at - this.#base]!]!;
+    const unit = UNIT_OF_BYTE[this.#bytes[at - this.#base]];
     this.#beginnings.push({ start: at, low: 0, high: entries.length });
     this.#beginnings = this.#beginnings.filter(beginning => {
       const { start } = beginning;
@@ -90,10 +90,10 @@ export class OpenPiece {
       return beginning.low < beginning.high;
     });
     for (const { start, low } of this.#beginnings) {
-      const entry = entries[low]!;
+      const entry = entries[low];
       if (entry.length !== at + 1 - start) continue;
       const before = start - this.#base;
-      const id = this.#encoder.neighbour(this.#lastEntries[before]!, this.#lastIds[before]!, entry);
+      const id = this.#encoder.neighbour(this.#lastEntries[before], this.#lastIds[before], entry);
       if (id < 0) continue;
       this.#lastEntries.push(entry);
       this.#lastIds.push(id);
@@ -106,11 +106,11 @@ export class OpenPiece {
    * where there is none near.
    */
   #commonAncestor(entries: readonly string[], end: number): number {
-    const parent = (place: number): number => place - this.#lastEntries[place - this.#base]!.length;
+    const parent = (place: number): number => place - this.#lastEntries[place - this.#base].length;
     const least = Math.max(this.#base, end - MOST_BYTES_BACK);
     let common = end;
     for (const { start, low, high } of this.#beginnings) {
-      if (high - low === 1 && entries[low]!.length === end - start) continue; // complete, and no entry is longer
+      if (high - low === 1 && entries[low].length === end - start) continue; // complete, and no entry is longer
       let other = start;
       while (common !== other && common >= least && other >= least) {
         if (common > other) common = parent(common);
@@ -118,7 +118,7 @@ export class OpenPiece {
       }
       if (common !== other) return this.#base;
     }
-    while (common >= least && (this.#bytes[common - this.#base]! & 0xc0) === 0x80) common = parent(common);
+    while (common >= least && (this.#bytes[common - this.#base] & 0xc0) === 0x80) common = parent(common);
     return common >= least ? common : this.#base;
   }
 }
@@ -130,7 +130,7 @@ export class OpenPiece {
 function lowerBound(entries: readonly string[], { low, high }: Beginning, depth: number, unit: number): number {
   while (low < high) {
     const middle = (low + high) >> 1;
-    if (entries[middle]!.charCodeAt(depth) >= unit) high = middle;
+    if (entries[middle].charCodeAt(depth) >= unit) high = middle;
     else low = middle + 1;
   }
   return low;

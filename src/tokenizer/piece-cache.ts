@@ -38,8 +38,8 @@ export class PieceCache {
     if (keys[key] !== end - start) return false;
     for (let i = start; i < end; i++) if (keys[++key] !== text.charCodeAt(i)) return false;
     const first = slot * IDS_STRIDE + 1;
-    const count = this.#ids[first - 1]!;
-    for (let i = first; i < first + count; i++) ids.push(this.#ids[i]!);
+    const count = this.#ids[first - 1];
+    for (let i = first; i < first + count; i++) ids.push(this.#ids[i]);
     return true;
   }
 
@@ -51,7 +51,7 @@ export class PieceCache {
     for (let i = start; i < end; i++) this.#keys[++key] = text.charCodeAt(i);
     const first = slot * IDS_STRIDE + 1;
     this.#ids[first - 1] = count;
-    for (let i = 0; i < count; i++) this.#ids[first + i] = symbols[i]!;
+    for (let i = 0; i < count; i++) this.#ids[first + i] = symbols[i];
     if (++this.#writes >= this.#slots && this.#slots < MOST_SLOTS) this.#grow();
   }
 

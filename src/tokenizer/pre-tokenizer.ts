@@ -61,7 +61,7 @@ export function openStart(text: string): number {
 function pieceEnd(text: string, start: number): number {
   const classOf = codePointClasses();
   const first = text.codePointAt(start)!;
-  const firstClass = classOf[first]! & LETTER_NUMBER_SPACE;
+  const firstClass = classOf[first] & LETTER_NUMBER_SPACE;
   const second = start + width(first);
 
   if (first === APOSTROPHE) {
@@ -84,7 +84,7 @@ function pieceEnd(text: string, start: number): number {
 
   let end = second; // end of the run of white space, which has no surrogate pairs
   let afterLineEnd = isLineEnd(first) ? second : 0;
-  for (; end < text.length && classOf[text.charCodeAt(end)]! & SPACE; end++) {
+  for (; end < text.length && classOf[text.charCodeAt(end)] & SPACE; end++) {
     if (isLineEnd(text.charCodeAt(end))) afterLineEnd = end + 1;
   }
   if (afterLineEnd > 0) return afterLineEnd; // 5
@@ -93,7 +93,7 @@ function pieceEnd(text: string, start: number): number {
 
 function isWhiteSpace(text: string, start: number, end: number): boolean {
   const classOf = codePointClasses();
-  for (let i = start; i < end; i++) if ((classOf[text.charCodeAt(i)]! & SPACE) === 0) return false; // no surrogate is white space
+  for (let i = start; i < end; i++) if ((classOf[text.charCodeAt(i)] & SPACE) === 0) return false; // no surrogate is white space
   return true;
 }
 
@@ -109,7 +109,7 @@ function isLineEnd(unit: number): boolean {
 function skipLetters(text: string, i: number, classOf: Uint8Array): number {
   while (i < text.length) {
     const c = text.codePointAt(i)!;
-    if ((classOf[c]! & LETTER) === 0) break;
+    if ((classOf[c] & LETTER) === 0) break;
     i += width(c);
   }
   return i;
@@ -119,7 +119,7 @@ function skipLetters(text: string, i: number, classOf: Uint8Array): number {
 function skipPunctuation(text: string, i: number, classOf: Uint8Array): number {
   while (i < text.length) {
     const c = text.codePointAt(i)!;
-    if ((classOf[c]! & LETTER_NUMBER_SPACE) !== 0) break;
+    if ((classOf[c] & LETTER_NUMBER_SPACE) !== 0) break;
     i += width(c);
   }
   return i;

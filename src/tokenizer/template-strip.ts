@@ -34,7 +34,7 @@ export function rewriteStrips(parsed: unknown): void {
   if (node.type !== "CallExpression" || callee?.type !== "MemberExpression" || args?.length !== 1) return;
   const name = `__${String(callee.property?.value)}`;
   if (!Object.hasOwn(STRIP_FUNCTIONS, name)) return;
-  node.args = [callee.object!, args[0]!];
+  node.args = [callee.object!, args[0]];
   node.callee = { type: "Identifier", value: name };
 }
 
@@ -44,7 +44,7 @@ function strip(text: unknown, characters: unknown, left: boolean, right: boolean
   const set = new Set(characters);
   const all = Array.from(text);
   let [start, end] = [0, all.length];
-  while (left && start < end && set.has(all[start]!)) start++;
-  while (right && start < end && set.has(all[end - 1]!)) end--;
+  while (left && start < end && set.has(all[start])) start++;
+  while (right && start < end && set.has(all[end - 1])) end--;
   return all.slice(start, end).join("");
 }

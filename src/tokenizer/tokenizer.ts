@@ -284,7 +284,7 @@ export class Tokenizer {
   }
 
   /** Bytes of an id that BPE gave: its entry is made of the byte alphabet, a character a byte. */
-  readonly #byteLengthOf = (id: number): number => this.#data.tokens[id]!.length;
+  readonly #byteLengthOf = (id: number): number => this.#data.tokens[id].length;
 
   #bytesOf(id: number, options: DecodeOptions): Uint8Array {
     if (!Number.isInteger(id) || id < 0) throw new RangeError(`id: expected an integer from 0, got ${describe(id)}`);

@@ -36,7 +36,7 @@ export function codePointClasses(): Uint8Array {
       [UNSTABLE, NFC_UNSTABLE],
     ] as const) {
       forEachRun(table, 2, (start, end) => {
-        for (let c = start; c < end; c++) classes![c]! |= bit;
+        for (let c = start; c < end; c++) classes![c] |= bit;
       });
     }
   }
@@ -54,9 +54,9 @@ function forEachRun(table: string, width: 2 | 3, visit: (start: number, end: num
     .map(word => Number.parseInt(word, 36));
   let end = 0;
   for (let i = 0; i < numbers.length; i += width) {
-    const start = end + numbers[i]!;
-    end = start + numbers[i + 1]!;
-    visit(start, end, numbers[i + 2]!);
+    const start = end + numbers[i];
+    end = start + numbers[i + 1];
+    visit(start, end, numbers[i + 2]);
   }
 }
 
@@ -90,14 +90,14 @@ export function normalizeNfc(text: string, changes?: NfcChange[]): string {
   let base = 0; // where the last stable character starts
   for (let i = 0; i < text.length; ) {
     const c = text.codePointAt(i)!;
-    if ((classOf[c]! & UNSTABLE) === 0) {
+    if ((classOf[c] & UNSTABLE) === 0) {
       base = i;
       i += c > 0xffff ? 2 : 1;
       continue;
     }
     while (i < text.length) {
       const mark = text.codePointAt(i)!;
-      if ((classOf[mark]! & UNSTABLE) === 0) break;
+      if ((classOf[mark] & UNSTABLE) === 0) break;
       i += mark > 0xffff ? 2 : 1;
     }
     const stretch = text.slice(base, i);
@@ -125,7 +125,7 @@ export function lastStableStart(text: string): number {
   const classOf = codePointClasses();
   for (let i = text.length - 1; i >= 0; i--) {
     if ((text.charCodeAt(i) & 0xfc00) === 0xdc00) i--;
-    if ((classOf[text.codePointAt(i)!]! & UNSTABLE) === 0) return i;
+    if ((classOf[text.codePointAt(i)!] & UNSTABLE) === 0) return i;
   }
   return -1;
 }
@@ -204,10 +204,10 @@ function orderMarks(characters: string[]): string[] {
   const { combiningClass } = normalizationData();
   for (let i = 0; i < characters.length; ) {
     const start = i;
-    while (i < characters.length && combiningClass.has(characters[i]!)) i++;
+    while (i < characters.length && combiningClass.has(characters[i])) i++;
     if (i - start > 1) {
       const marks = characters.slice(start, i).sort((a, b) => combiningClass.get(a)! - combiningClass.get(b)!);
-      for (let k = 0; k < marks.length; k++) characters[start + k] = marks[k]!;
+      for (let k = 0; k < marks.length; k++) characters[start + k] = marks[k];
     }
     if (i === start) i++;
   }
@@ -228,7 +228,7 @@ function composeCharacters(characters: string[]): string {
     const blocked = starter < 0 || (classBefore !== 0 && classBefore >= own);
     const joined = blocked
       ? undefined
-      : (composite.get(kept[starter]! + character) ?? hangulComposite(kept[starter]!, character));
+      : (composite.get(kept[starter] + character) ?? hangulComposite(kept[starter], character));
     if (joined !== undefined) {
       kept[starter] = joined;
       continue;

@@ -58,7 +58,8 @@ export async function pull(
   const repo = new CachedRepo(hub, settings);
   const known = await repo.commit(hub.revision);
   const missing = known === undefined ? undefined : await repo.missing(known);
-  if (missing?.length === 0 && (settings.offline || isCommit(hub.revision))) return cached(hub, known!, repo);
+  if (known !== undefined && missing?.length === 0 && (settings.offline || isCommit(hub.revision)))
+    return cached(hub, known, repo);
   if (settings.offline) {
     throw new Error(
       `${hub.id}: expected it in the cache, since HF_HUB_OFFLINE is set, got ${missing ? `a snapshot without ${missing.join(", ")}` : "nothing"} (in ${repo.folder})`,
