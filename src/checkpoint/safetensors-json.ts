@@ -1,15 +1,16 @@
 /**
  * A JSON reader for text that nobody vouches for.
  *
- * In: a range of a ByteSource that holds one JSON object. Out: what a grammar (safetensors-header.ts,
- * safetensors-sharded.ts) makes of its members, one by one; there is never a tree, so what nobody asked for costs
- * nothing. `JSON.parse` will not do: it wants the whole text (a header may have 100 MB), keeps the last of two equal
- * keys without a word, and turns 2^53 + 1 into 2^53.
+ * In: a range of a ByteSource that holds one JSON object. Out: whatever a grammar (safetensors-header.ts,
+ * safetensors-sharded.ts) makes of its members, one by one. No tree is ever built, so members that nobody asked for
+ * cost nothing. `JSON.parse` will not do: it needs the whole text (a header may have 100 MB), silently keeps the last of
+ * two equal keys, and turns 2^53 + 1 into 2^53.
  *
- * It accepts what the reference accepts, Rust's serde_json, to the letter. What surprised us there, found by
- * experiment:
- *  - 1e400 is refused even where nobody looks at it, and so is a lone surrogate escape; 1e-400 is fine.
- *  - More than 127 containers inside each other are refused, whatever they hold.
+ * This file reads objects and arrays, safetensors-tokens.ts strings and numbers, and safetensors-window.ts bytes.
+ *
+ * It accepts exactly what the reference, Rust's serde_json, accepts. What surprised us, found by experiment:
+ *  - 1e400 is refused even where nobody looks at it, and so is a lone surrogate escape. 1e-400 is fine.
+ *  - Objects and arrays nested more than 127 deep are refused, whatever they hold.
  */
 
 import type { ByteSource } from "./bytes.ts";
@@ -30,29 +31,29 @@ import {
 } from "./safetensors-tokens.ts";
 import { END } from "./safetensors-window.ts";
 
-/** Containers inside each other; see above. */
+/** How deep objects and arrays may be nested; see above. */
 const MAX_DEPTH = 127;
 
 /**
- * What is charged for a number: more than it takes, for the copies as its array grows. The first few come with what
- * holds the array.
+ * What a number is charged in bytes: more than it takes, to account for the copies as its array grows. The first few
+ * are paid for with the object that holds the array.
  */
 const NUMBER_MEMORY_BYTES = 48;
 const FREE_NUMBERS = 8;
 
 export interface ObjectOptions {
-  /** For messages: what is expected to be a JSON object. */
+  /** For messages: the thing that must be a JSON object. */
   readonly what: string;
-  /** Whether the outermost keys are kept and accounted for; else they are words. */
+  /** Whether the outermost keys are kept and charged. If not, they are words. */
   readonly keepKeys: boolean;
   /** The longest member that is read in one step. */
   readonly maxMemberBytes: number;
 }
 
 /**
- * Reads the value of one key; it may be called again for the same key, and so must store nothing before it has read all
- * of the value. For an object of any length it reads nothing, and returns what reads it member by member:
- * `membersInSteps`.
+ * Reads the value of one key. It may be called again for the same key, so it must store nothing before it has read the
+ * whole value. For an object of any length it reads nothing itself, and returns a function that reads it member by
+ * member with `membersInSteps`.
  */
 export type MemberParser = (json: JsonReader, key: string) => void | (() => Promise<void>);
 
@@ -73,14 +74,15 @@ export async function parseJsonObject(
 }
 
 export class JsonReader extends JsonTokens {
-  /** An object, each of whose members is a step of its own: the window need not hold more than one. */
+  /** An object whose members are each a step of their own, so that the window need not hold more than one. */
   async membersInSteps(what: string, keepKeys: boolean, member: MemberParser): Promise<void> {
     await this.step(() => this.enter(OPEN_BRACE, what));
     let more = !(await this.step(() => this.startsWith(CLOSE_BRACE)));
     while (more) {
       const inSteps = await this.step(() => member(this, this.key(keepKeys)));
       if (inSteps) await inSteps();
-      more = await this.step(() => this.comma(CLOSE_BRACE)); // a step of its own: what `member` stored must not be parsed again
+      // A step of its own, so that what `member` stored is not parsed again.
+      more = await this.step(() => this.comma(CLOSE_BRACE));
     }
     await this.step(() => this.leave());
   }
@@ -116,7 +118,8 @@ export class JsonReader extends JsonTokens {
       if (Number.isNaN(value)) this.fail("an integer from 0 to 2^53 - 1", "another number");
       integers.push(value);
     });
-    return integers.length <= FREE_NUMBERS ? integers.slice() : integers; // a copy as long as needed: an array that grew has room for 16 more
+    // A short list is copied, because an array that grew keeps room for 16 more.
+    return integers.length <= FREE_NUMBERS ? integers.slice() : integers;
   }
 
   /** Any value, checked and dropped. */

@@ -1,18 +1,21 @@
 /**
- * The tokens of JSON: strings, numbers, `null`, `true` and `false`, read from a window on text that nobody vouches for.
- * safetensors-json.ts makes objects and arrays of them.
+ * The tokens of JSON: strings, numbers, `null`, `true` and `false`, read through a window from text that nobody vouches
+ * for. safetensors-json.ts builds objects and arrays from them.
  */
 
 import { END, isSpace, TextWindow, WINDOW_BYTES } from "./safetensors-window.ts";
 
-/** A `word` longer than this in the file is none that a grammar knows. Six bytes are the longest escape. */
+/**
+ * A `word` that takes more bytes than this in the file is not one that a grammar knows. The longest escape takes six
+ * bytes.
+ */
 const WORD_BYTES = 6 * 16;
 const MAX_U64 = 2n ** 64n - 1n;
 
 export class JsonTokens extends TextWindow {
   // ignoreBOM: U+FEFF is a character of the name, not a mark to drop.
   readonly #decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
-  /** For texts with escapes; kept, because the collector is slow to see such buffers. */
+  /** Room to decode texts with escapes. It is kept, because the garbage collector is slow to notice such buffers. */
   #scratch: Uint8Array = new Uint8Array(0);
 
   /** Whether the next token begins with this byte. */
@@ -20,16 +23,16 @@ export class JsonTokens extends TextWindow {
     return this.peek() === byte;
   }
 
-  /** A string that is kept, and accounted for. */
+  /** A string that the caller keeps, and that is charged. */
   text(what: string): string {
     const { start, end, hasEscapes } = this.#string(what);
     const text = this.#decode(start, end, hasEscapes);
-    // V8 takes one byte a character, or two as soon as one of them is beyond Latin-1.
+    // V8 takes one byte per character, or two as soon as one of them is beyond Latin-1.
     this.charge(text.length === end - start ? text.length : 2 * text.length);
     return text;
   }
 
-  /** A string that is one of a few short ones, or else none of interest: a long one is checked and becomes "…". */
+  /** A string that matters only if it is one of a few short ones. A long one is checked and becomes "…". */
   word(what: string): string {
     const { start, end, hasEscapes } = this.#string(what);
     if (end - start <= WORD_BYTES) return this.#decode(start, end, hasEscapes);
@@ -46,7 +49,7 @@ export class JsonTokens extends TextWindow {
     }
   }
 
-  /** The first byte of the next token, not consumed. */
+  /** The first byte of the next token, which is not consumed. */
   protected peek(): number {
     let byte = this.byte();
     while (isSpace(byte)) byte = this.next();
@@ -65,7 +68,7 @@ export class JsonTokens extends TextWindow {
     return this.fail(expected, got);
   }
 
-  /** Consumes a string and says where in the window its characters lie. Escapes are checked, UTF-8 is not yet. */
+  /** Consumes a string and returns where its characters lie in the window. Checks escapes, but not UTF-8 yet. */
   #string(what: string): { start: number; end: number; hasEscapes: boolean } {
     if (!this.startsWith(QUOTE)) this.unexpected(what);
     const start = this.position + 1;
@@ -83,7 +86,7 @@ export class JsonTokens extends TextWindow {
     return { start, end: this.position++, hasEscapes };
   }
 
-  /** Consumes a backslash and what belongs to it. Gives the code point that they stand for. */
+  /** Consumes a backslash and the rest of its escape. Returns the code point that they stand for. */
   #escape(): number {
     const byte = this.next();
     const simple = ESCAPES.get(byte);
@@ -94,7 +97,7 @@ export class JsonTokens extends TextWindow {
     if (byte !== LOWER_U) this.unexpected('one of "\\/bfnrtu after a backslash');
     const first = this.#hex();
     if (first < 0xd800 || first > 0xdfff) return first;
-    // Half of a pair: it must be the first half, and the second must follow at once.
+    // Half of a pair. It must be the first half, and the second must follow at once.
     if (first < 0xdc00 && this.byte() === BACKSLASH && this.next() === LOWER_U) {
       const second = this.#hex();
       if (second >= 0xdc00 && second <= 0xdfff) return 0x10000 + ((first & 0x3ff) << 10) + (second & 0x3ff);
@@ -120,7 +123,7 @@ export class JsonTokens extends TextWindow {
   #decode(start: number, end: number, hasEscapes: boolean): string {
     let bytes = this.window.subarray(start, end);
     if (hasEscapes) {
-      // As UTF-8 rather than piece by piece: a string of a million escapes is then as cheap as any other.
+      // Decoded as UTF-8 rather than piece by piece, so that a string of a million escapes is as cheap as any other.
       if (this.#scratch.length < bytes.length) this.#scratch = new Uint8Array(bytes.length);
       const unescaped = this.#scratch;
       const after = this.position;
@@ -140,7 +143,7 @@ export class JsonTokens extends TextWindow {
     }
   }
 
-  /** As `decode`, without keeping the text or ever having all of it. */
+  /** Checks UTF-8 as `#decode` does, without keeping the text or ever holding all of it. */
   #checkUtf8(start: number, end: number): void {
     try {
       for (let at = start; at < end; at += WINDOW_BYTES) {
@@ -153,7 +156,8 @@ export class JsonTokens extends TextWindow {
   }
 
   /**
-   * A number: its value if it is an integer from 0 to 2^53 - 1 without sign, fraction and exponent, NaN for any other.
+   * A number. Returns its value if it is an integer from 0 to 2^53 - 1, written without sign, fraction and exponent,
+   * and NaN for any other number.
    */
   protected number(what: string): number {
     let byte = this.peek();
@@ -169,7 +173,7 @@ export class JsonTokens extends TextWindow {
     if (hasLeadingZero && this.position - start > 1) this.fail("a number without a leading zero", "one");
     if (!isDigit(byte) && byte !== POINT && byte !== LOWER_E && byte !== UPPER_E) return isInteger ? value : Number.NaN;
 
-    // The long way, as serde_json goes it: the digits that fit 64 bits count, the others only move the decimal point.
+    // The long way, as serde_json does it: digits that fit 64 bits count, the others only move the decimal point.
     let significand = BigInt(value);
     let exponent = 0;
     const append = (digit: number): boolean => {
@@ -207,7 +211,7 @@ export class JsonTokens extends TextWindow {
   }
 }
 
-/** Writes a code point as UTF-8 from `at` on; gives the place after it. */
+/** Writes a code point as UTF-8 from `at` on. Returns the position after it. */
 function putUtf8(target: Uint8Array, at: number, code: number): number {
   if (code < 0x80) target[at++] = code;
   else {
@@ -249,7 +253,7 @@ const LOWER_U = 0x75;
 export const OPEN_BRACE = 0x7b;
 export const CLOSE_BRACE = 0x7d;
 
-/** What may follow a backslash, besides `u`, and what it stands for. */
+/** What may follow a backslash, except `u`, and what it stands for. */
 const ESCAPES: ReadonlyMap<number, number> = new Map([
   [QUOTE, QUOTE],
   [BACKSLASH, BACKSLASH],

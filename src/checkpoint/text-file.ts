@@ -7,8 +7,8 @@ import type { ByteSource } from "./bytes.ts";
 import { GOT_LFS_POINTER, isLfsPointer } from "./lfs-pointer.ts";
 
 /**
- * How large a text file of a checkpoint may be, in bytes. JSON is parsed whole before it can be checked, and takes about
- * ten times its size in memory. The real tokenizer.json has 11 MB, every other text a few thousand bytes.
+ * How large a text file of a checkpoint may be, in bytes. JSON is parsed whole before it can be checked, and takes
+ * about ten times its size in memory. The real tokenizer.json has 11 MB, every other text a few thousand bytes.
  */
 export function maxTextBytes(file: string): number {
   return file === "tokenizer.json" ? 16 * 2 ** 20 : 2 ** 20;

@@ -1,7 +1,7 @@
 /**
- * Qwen3: a loaded checkpoint. ids -> logits, ids -> ids. It knows nothing of text.
+ * Qwen3, a loaded checkpoint: ids -> logits, ids -> ids. It knows nothing of text.
  *
- * In: where the checkpoint is. Out: a model whose sessions run it (`forward.ts` is the arithmetic, `session.ts` the
+ * In: where the checkpoint is. Out: a model whose sessions run it (`forward.ts` has the arithmetic, `session.ts` the
  * position).
  */
 
@@ -23,7 +23,10 @@ import { RotaryTable } from "./rope.ts";
 import { Session } from "./session.ts";
 import { checkShapes, loadWeights, type Qwen3Weights } from "./weights.ts";
 
-/** Reads and checks config.json and generation_config.json. */
+/**
+ * Reads and checks config.json and, where it exists, generation_config.json. Throws Error where there is no
+ * config.json, and as `parseConfig` does.
+ */
 export async function readConfig(files: TextFiles): Promise<Qwen3Config> {
   const configJson = await readJson(files, "config.json");
   if (configJson === undefined)
@@ -54,7 +57,7 @@ export class Qwen3 {
   readonly weights: Qwen3Weights;
   readonly rope: RotaryTable;
 
-  /** The weights must be of the engine. */
+  /** The weights must have been loaded onto the engine. */
   constructor(engine: Engine, config: Qwen3Config, weights: Qwen3Weights) {
     this.engine = engine;
     this.config = config;
@@ -63,25 +66,25 @@ export class Qwen3 {
   }
 
   /**
-   * Loads config.json, generation_config.json (where there is one) and the safetensors file or shards.
-   * Throws what the parts throw, each message with file, expected and got; nothing is kept open.
+   * Loads config.json, generation_config.json (if there is one), and the safetensors file or shards. Throws what these
+   * parts throw, each message with file, expected and got. Keeps no file open.
    */
   static async load(source: CheckpointSource, options: EngineOptions = {}): Promise<Qwen3> {
     const files = await openCheckpointFiles(source);
     return loadQwen3(files, await readConfig(files), options);
   }
 
-  /** Ends the engine's threads and gives its memory back. */
+  /** Ends the engine's threads and releases its memory. */
   close(): void {
     this.engine.close();
   }
 
-  /** A new sequence, at position 0. Sessions share the weights and are independent of each other. */
+  /** A new sequence, at position 0. Sessions share the weights and are otherwise independent of each other. */
   newSession(): Session {
     return new Session(this);
   }
 
-  /** The answer to `prompt` as ids; greedy unless a temperature is given. */
+  /** The answer to `prompt` as ids. Greedy unless a temperature is given. */
   async generate(prompt: ArrayLike<number>, options: GenerateOptions = {}): Promise<Generation> {
     const ids: number[] = [];
     const steps = this.generateSteps(prompt, options);
@@ -93,8 +96,8 @@ export class Qwen3 {
   }
 
   /**
-   * The same, id by id with the logits; the generator's return value is the finish reason. With a `session` the prompt
-   * is run behind what the session holds, and the session stays open.
+   * The same, id by id, with the logits. The generator's return value is the finish reason. With a `session`, the
+   * prompt runs after what the session already holds, and the session stays open.
    */
   async *generateSteps(
     prompt: ArrayLike<number>,

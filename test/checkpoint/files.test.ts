@@ -346,7 +346,7 @@ describe("a folder that is no checkpoint's", () => {
     [
       "a GGUF file",
       { "README.md": "", "guard-Q4.GGUF": "GGUF" },
-      'got one with "guard-Q4.GGUF" alone, which is of another format: the original\'s safetensors files',
+      'got one with "guard-Q4.GGUF" alone, a different format: the original\'s safetensors files',
     ],
     ["no config", { "README.md": "" }, "expected a checkpoint folder with a config.json, got none"],
     [
@@ -363,7 +363,7 @@ describe("a folder that is no checkpoint's", () => {
 
   test("a GGUF file by its own name; beside a checkpoint's files it is no matter", async () => {
     const folder = folderOf({ "guard.gguf": "GGUF", "config.json": "{}" });
-    await expect(Guard.load(join(folder, "guard.gguf"))).rejects.toThrow("got a file, which is of another format");
+    await expect(Guard.load(join(folder, "guard.gguf"))).rejects.toThrow("got a file, a different format");
     expect((await openCheckpointFiles(folder)).name).toBe(folder);
   });
 });

@@ -142,7 +142,7 @@ describe("the environment", () => {
 
   test("a token that cannot be one is refused without being shown; so is an endpoint", async () => {
     await expect(hubSettings({ HF_TOKEN: "hf_a\nhf_b" })).rejects.toThrow(
-      /^HF_TOKEN: expected a token, got characters that are in none$/,
+      /^HF_TOKEN: expected a token, got characters that no token has$/,
     );
     await expect(hubSettings({ HF_ENDPOINT: "file:///etc" })).rejects.toThrow(
       "HF_ENDPOINT: expected a URL of http or https, got file:///etc",
@@ -366,7 +366,7 @@ describe("a connection that is cut", () => {
       return true;
     };
     await expect(pull()).rejects.toThrow(
-      /^org\/tiny-guard\/model\.safetensors: expected .*; what came is kept, pulling again continues$/,
+      /^org\/tiny-guard\/model\.safetensors: expected .*; the downloaded part is kept, and pulling again continues$/,
     );
     const kept = statSync(`${weightsBlob(repo)}.incomplete`).size;
     expect(kept).toBeGreaterThan(0);
@@ -590,8 +590,8 @@ describe("what is refused", () => {
     });
     const from = (id: string) => pull({ id, revision: "main" }, { ...settings, endpoint });
     await expect(from("a/b")).rejects.toThrow(`a/b: expected the Hub's JSON from ${endpoint}, got `);
-    await expect(from("e/f")).rejects.toThrow("e/f: expected at most 10000 files, got a listing that goes on");
-    await expect(from("c/d")).rejects.toThrow("c/d: expected a file, got redirects without end");
+    await expect(from("e/f")).rejects.toThrow("e/f: expected at most 10000 files, got a longer listing");
+    await expect(from("c/d")).rejects.toThrow("c/d: expected a file, got endless redirects");
   });
 });
 

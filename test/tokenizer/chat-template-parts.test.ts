@@ -99,19 +99,19 @@ describe("an open answer", () => {
     new ChatTemplate(source, "t").renderOpen([user(content)], "", new Set("<"));
 
   test("goes behind the messages as the assistant's, to which nothing is added", () => {
-    const { before, behind, restore } = template.renderOpen([user("<hi")], " \n", new Set("<"));
+    const { before, after, restore } = template.renderOpen([user("<hi")], " \n", new Set("<"));
     expect(restore(before)).toBe("[user]<hi;[assistant] \n");
     expect(behind).toBe(";");
   });
 
   test.each(["\uE000", "\uE000\uE001", "<\uE000"])("a question with what would mark the answer: %j", content => {
-    const { before, behind, restore } = template.renderOpen([user(content)], "", new Set("<"));
+    const { before, after, restore } = template.renderOpen([user(content)], "", new Set("<"));
     expect([restore(before), behind]).toEqual([`[user]${content};[assistant]`, ";"]);
   });
 
   test("a template, a variable or a token with what would mark the answer", () => {
     const source = "\uE000{{ bos_token }}{{ messages[1].content }}";
-    const { before, behind } = new ChatTemplate(source, "t", { bos_token: "\uE001" }).renderOpen(
+    const { before, after } = new ChatTemplate(source, "t", { bos_token: "\uE001" }).renderOpen(
       [user("a")],
       "",
       new Set("\uE002"),

@@ -180,7 +180,7 @@ describe("a connection that is cut", () => {
   test("is tried five times, each pause twice the one before; what came stays", async () => {
     const { run, ranges, onDisk } = download([{ pieces: [CONTENT.subarray(0, 1)], isCut: true }, { status: 503 }]);
     await expect(run()).rejects.toThrow(
-      /^org\/name: expected an answer from https:\/\/hub\.test, got status 503; what came is kept, pulling again continues$/,
+      /^org\/name: expected an answer from https:\/\/hub\.test, got status 503; the downloaded part is kept, and pulling again continues$/,
     );
     expect([ranges, delays, onDisk("blob.incomplete")]).toEqual([
       [null, ...Array(4).fill("bytes=1-")],
@@ -190,7 +190,7 @@ describe("a connection that is cut", () => {
   });
 
   test("is said with its reason, and so is a file that ends early", async () => {
-    const kept = "; what came is kept, pulling again continues";
+    const kept = "; the downloaded part is kept, and pulling again continues";
     await expect(download([{ isCut: true }]).run()).rejects.toThrow(
       `org/name/f: expected the whole file, got a connection cut off (cut)${kept}`,
     );

@@ -48,7 +48,7 @@ describe("the environment", () => {
 
   test.each(["a b", "a\tb", "é", "\x7f", "a\r\nX: y"])("the token %j is refused", async HF_TOKEN => {
     await expect(hubSettings({ HF_TOKEN })).rejects.toThrow(
-      new RangeError("HF_TOKEN: expected a token, got characters that are in none"),
+      new RangeError("HF_TOKEN: expected a token, got characters that no token has"),
     );
   });
 

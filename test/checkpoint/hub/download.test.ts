@@ -211,7 +211,7 @@ describe("a repository", () => {
     expect(hub.resolved().sort()).toEqual(Object.keys(FILES).sort());
     hub.moreEntries.push(hub.moreEntries[0]);
     await expect(hub.pull()).rejects.toThrow(
-      new RangeError("org/name: expected at most 10000 files, got a listing that goes on"),
+      new RangeError("org/name: expected at most 10000 files, got a longer listing"),
     );
   });
 });
@@ -342,12 +342,12 @@ describe("what is in the cache already", () => {
 
 describe("the disk", () => {
   test.each([
-    ["ENOSPC", "a full disk; what came is kept, pulling again continues"],
-    ["EDQUOT", "a full quota; what came is kept, pulling again continues"],
+    ["ENOSPC", "a full disk; the downloaded part is kept, and pulling again continues"],
+    ["EDQUOT", "a full quota; the downloaded part is kept, and pulling again continues"],
     ["EACCES", "no permission to write"],
     ["EPERM", "no permission to write"],
-    ["EROFS", "a file system that is only for reading"],
-    ["ENOTDIR", "a path through something that is no folder"],
+    ["EROFS", "a read-only file system"],
+    ["ENOTDIR", "a path through something that is not a folder"],
   ])("that says %s", async (code, got) => {
     const hub = await startHub();
     failing("mkdir", code);

@@ -91,7 +91,7 @@ describe("redirects", () => {
     expect(answering(...ten, ok)).toHaveLength(0);
     expect((await request()).status).toBe(200);
     const asked = answering(...ten, redirect("/10"), ok);
-    await expect(request()).rejects.toThrow(/^org\/name: expected a file, got redirects without end or to nowhere$/);
+    await expect(request()).rejects.toThrow(/^org\/name: expected a file, got endless redirects, or one that leads nowhere$/);
     expect(asked).toHaveLength(11);
   });
 
@@ -104,7 +104,7 @@ describe("redirects", () => {
     "http://[",
   ])("to %s are not followed", async location => {
     const asked = answering(redirect(location), ok);
-    await expect(request()).rejects.toThrow("got redirects without end or to nowhere");
+    await expect(request()).rejects.toThrow("got endless redirects, or one that leads nowhere");
     expect(asked).toHaveLength(1);
   });
 
@@ -166,7 +166,7 @@ describe("a refusal", () => {
       401,
       undefined,
       undefined,
-      "org/name: expected a model of the Hub that all may read, got no such model, or one that needs HF_TOKEN, private or gated (401 from https://hub.test)",
+      "org/name: expected a model of the Hub that everyone may read, got no such model, or one that needs HF_TOKEN, private or gated (401 from https://hub.test)",
     ],
     [400, "GatedRepo", "t", "org/name: expected status 200, got 400 from https://hub.test"],
     [418, undefined, "t", "org/name: expected status 200, got 418 from https://hub.test"],
