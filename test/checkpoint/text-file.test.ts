@@ -1,4 +1,4 @@
-/** A checkpoint's text files: read in one way, whoever asks and wherever they are. */
+/** A checkpoint's text files: read in one way, whoever asks and wherever the files are. */
 
 import { cpSync, mkdirSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -26,7 +26,7 @@ function changed(change: (bytes: Buffer) => Buffer): string {
   return folder;
 }
 
-test("a byte order mark is no part of a text: by the tokenizer's own way, as a checkpoint's folder and as Blobs", async () => {
+test("a byte order mark does not belong to the text, whether in a path, an opened folder or Blobs", async () => {
   const folder = changed(bytes => Buffer.concat([Buffer.of(0xef, 0xbb, 0xbf), bytes]));
   const expected = (await Tokenizer.load(GEN)).encodeChat(MESSAGES);
   const blobs = new Map(TEXTS.map(name => [name, new Blob([readFileSync(join(folder, name))])]));
@@ -39,7 +39,7 @@ test("a byte order mark is no part of a text: by the tokenizer's own way, as a c
   );
 });
 
-test("a git-lfs pointer in place of a text is called one", async () => {
+test("a git-lfs pointer in place of a text is reported as one", async () => {
   const pointer = `version https://git-lfs.github.com/spec/v1\noid sha256:${"a".repeat(64)}\nsize 11422654\n`;
   const folder = changed(() => Buffer.from(pointer));
   for (const name of TEXTS) {
@@ -73,7 +73,7 @@ describe("how large a text may be", () => {
   });
 });
 
-test("bytes that are not UTF-8 are refused, and the mark of git-lfs counts at the beginning alone", () => {
+test("bytes that are not UTF-8 are refused, and git-lfs's mark counts only at the beginning", () => {
   expect(() => decodeText(Uint8Array.of(0xff), "m")).toThrow(
     new TypeError("m: expected UTF-8 text, got bytes that are not"),
   );
@@ -84,13 +84,13 @@ test("bytes that are not UTF-8 are refused, and the mark of git-lfs counts at th
 });
 
 describe("a folder's path without a text", () => {
-  test("is undefined where there is nothing, in or below what is there", async () => {
+  test("is undefined where there is nothing, even below a file", async () => {
     const files = await filesFromFolder(temporaryFolder({ file: "" }), "m");
     for (const path of ["none", "none/none", "file/none"]) expect(await files.readText(path)).toBeUndefined();
     expect(await files.readText("file")).toBe("");
   });
 
-  test("is an error where there is something else, or where the system refuses", async () => {
+  test("throws where there is something else, or where the system refuses", async () => {
     const folder = temporaryFolder();
     mkdirSync(join(folder, "config.json"));
     const files = await filesFromFolder(folder, "m");

@@ -93,7 +93,10 @@ describe("pull", () => {
     });
     syncBuiltinESMExports();
     onTestFinished(syncBuiltinESMExports);
-    await fails(hub.id, "expected a folder to write to, got a full disk; the downloaded part is kept, and pulling again continues");
+    await fails(
+      hub.id,
+      "expected a folder to write to, got a full disk; the downloaded part is kept, and pulling again continues",
+    );
     open.mockRestore();
   });
 });
