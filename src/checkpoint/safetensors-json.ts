@@ -3,8 +3,8 @@
  *
  * In: a range of a ByteSource that holds one JSON object. Out: whatever a grammar (safetensors-header.ts,
  * safetensors-sharded.ts) makes of its members, one by one. No tree is ever built, so members that nobody asked for
- * cost nothing. `JSON.parse` will not do: it needs the whole text (a header may have 100 MB), silently keeps the last of
- * two equal keys, and turns 2^53 + 1 into 2^53.
+ * cost nothing. `JSON.parse` will not do: it needs the whole text (a header may have 100 MB), silently keeps the last
+ * of two equal keys, and turns 2^53 + 1 into 2^53.
  *
  * This file reads objects and arrays, safetensors-tokens.ts strings and numbers, and safetensors-window.ts bytes.
  *

@@ -94,7 +94,7 @@ export type BatchResult =
 export async function loadGuard(files: CheckpointFiles, config: Qwen3Config, options: EngineOptions): Promise<Guard> {
   const name = shortName(files);
   const tokenizer = await Tokenizer.load(files);
-  const tasks = readTasks(config, tokenizer, name); // before the weights, so that a model that is no guard fails early
+  const tasks = readTasks(config, tokenizer, name); // before the weights, so that other models fail early
   return new Guard(await loadQwen3(files, config, options), tokenizer, name, tasks);
 }
 
@@ -106,8 +106,8 @@ export class Guard {
   readonly #tasks: Tasks;
 
   /**
-   * Throws Error where model or tokenizer are not those of a Gen guard. `name` stands in verdicts and messages. `tasks`
-   * is for a loader that has derived them from this config and tokenizer already.
+   * `name` stands in verdicts and messages. `tasks` is for a loader that has already derived them from this config and
+   * tokenizer. Throws Error where model or tokenizer are not those of a Gen guard.
    */
   constructor(
     model: Qwen3,
@@ -123,9 +123,9 @@ export class Guard {
   }
 
   /**
-   * Loads a checkpoint: a folder's path (Node), a URL, or files at hand. Without a source: the embedded demo guard,
-   * which is for trying out and testing, not for protection. Throws Error, TypeError or RangeError,
-   * `<file>: expected ..., got ...`.
+   * Loads a checkpoint: a folder's path (Node), a Hub id, a URL, or files at hand. Without a source it loads the
+   * embedded demo guard, which is for trying out and testing, not for protection. Throws Error, TypeError or
+   * RangeError, `<file>: expected ..., got ...`.
    */
   static async load(source: CheckpointSource = DEMO_GUARD, options: EngineOptions = {}): Promise<Guard> {
     const files = await openCheckpointFiles(source);

@@ -62,7 +62,7 @@ export async function loadStreamGuard(
 ): Promise<StreamGuard> {
   const name = shortName(files);
   const tokenizer = await Tokenizer.load(files);
-  const labels = readStreamLabels(config, tokenizer, name); // before the weights, so that another model fails early
+  const labels = readStreamLabels(config, tokenizer, name); // before the weights, so that other models fail early
   return new StreamGuard(await loadQwen3(files, config, options), tokenizer, name, labels);
 }
 
@@ -73,8 +73,8 @@ export class StreamGuard {
   readonly #labels: StreamLabels;
 
   /**
-   * Throws Error or RangeError where model or tokenizer are not those of a Stream guard. `name` stands in messages.
-   * `labels` is for a loader that has derived them from this config and tokenizer already.
+   * `name` stands in messages. `labels` is for a loader that has already derived them from this config and tokenizer.
+   * Throws Error or RangeError where model or tokenizer are not those of a Stream guard.
    */
   constructor(
     model: Qwen3,
@@ -89,8 +89,8 @@ export class StreamGuard {
   }
 
   /**
-   * Loads a checkpoint: a folder's path (Node), a URL, or files at hand. Throws Error, TypeError or RangeError,
-   * `<file>: expected ..., got ...`.
+   * Loads a checkpoint: a folder's path (Node), a Hub id, a URL, or files at hand. Throws Error, TypeError or
+   * RangeError, `<file>: expected ..., got ...`.
    */
   static async load(source: CheckpointSource, options: EngineOptions = {}): Promise<StreamGuard> {
     const files = await openCheckpointFiles(source);

@@ -38,8 +38,8 @@ export interface PulledFile {
 }
 
 /**
- * A name from the Hub becomes a path only if it is one of `TEXT_FILES` or matches this, whatever the listing says. No
- * match has a separator, so none leads out of the folder.
+ * A name from the Hub becomes a path only if it is one of `TEXT_FILES`, the index, or matches this, whatever the
+ * listing says. No match has a separator, so none leads out of the folder.
  */
 const WEIGHTS_FILE = /^model[\w.-]{0,200}\.safetensors$/;
 /** A limit, because a listing's pages may lead in a circle. */
