@@ -5,7 +5,8 @@ import { type FileHandle, open, stat } from "node:fs/promises";
 import { type ByteSource, checkRange, shortRead } from "./bytes.ts";
 
 /**
- * Linux ends a single read at 2 GiB - 4 KiB and Node refuses lengths above 2^31 - 1, so large reads are made of pieces.
+ * Linux ends a single read at 2 GiB - 4 KiB, and Node refuses lengths above 2^31 - 1, so large reads are split into
+ * pieces.
  */
 const PIECE_BYTES = 2 ** 30;
 
@@ -14,9 +15,9 @@ const PIECE_BYTES = 2 ** 30;
  * EACCES, ...) where there is nothing to open. `name` stands in messages.
  */
 export async function bytesFromFile(path: string, name: string = path): Promise<ByteSource> {
-  // Looked at before it is opened: opening a pipe waits for a writer, opening a device may do something.
+  // Check before opening: opening a pipe waits for a writer, and opening a device may have an effect.
   checkRegular(name, await stat(path));
-  // O_NONBLOCK: should a pipe take the file's place right now, this still returns. It means nothing to a regular file.
+  // O_NONBLOCK: this returns even if a pipe takes the file's place at this moment. A regular file ignores the flag.
   const handle = await open(path, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0));
   try {
     const stats = await handle.stat();

@@ -1,7 +1,7 @@
 /**
  * Where bytes come from: a buffer, a Blob, or (in bytes.node.ts) a file on disk.
  *
- * In: one of these. Out: a `ByteSource`, which is asked for ranges, so that a checkpoint is never read whole.
+ * In: one of these. Out: a `ByteSource`, which is read range by range, so that a checkpoint is never in memory whole.
  * Web-standard types only.
  */
 
@@ -10,20 +10,20 @@ export interface ByteSource {
   readonly name: string;
   readonly byteLength: number;
   /**
-   * Fills `target` with the bytes from `offset` on. Throws RangeError where the range is not within the source, and
-   * Error where the source gives fewer bytes than it promised (a file truncated since it was opened).
+   * Fills `target` with the bytes from `offset` on. Throws RangeError where the range does not lie within the source,
+   * and Error where the source gives fewer bytes than it promised (a file truncated since it was opened).
    */
   readInto(target: Uint8Array, offset: number): Promise<void>;
   close(): Promise<void>;
 }
 
 /**
- * A Blob is read in pieces of this many bytes, because `arrayBuffer` makes a copy: two copies of a large weight would
- * be one too many.
+ * A Blob is read in pieces of this many bytes. `arrayBuffer` makes a copy, so reading a large weight in one piece would
+ * hold it in memory twice.
  */
 const BLOB_PIECE_BYTES = 16 * 2 ** 20;
 
-/** Bytes already in memory. They are not copied: what the caller changes later, a later read sees. */
+/** Bytes already in memory. They are not copied: a later read sees what the caller has changed. */
 export function bytesFromBuffer(buffer: ArrayBuffer | Uint8Array, name: string = "buffer"): ByteSource {
   const bytes = buffer instanceof Uint8Array ? buffer : new Uint8Array(buffer);
   return {
@@ -37,7 +37,7 @@ export function bytesFromBuffer(buffer: ArrayBuffer | Uint8Array, name: string =
   };
 }
 
-/** A Blob or File, as a browser's file picker gives it; stays on disk until it is read. */
+/** A Blob or File, as a browser's file picker gives it. It stays on disk until it is read. */
 export function bytesFromBlob(blob: Blob, name: string = "blob"): ByteSource {
   return {
     name,
@@ -57,16 +57,16 @@ export function bytesFromBlob(blob: Blob, name: string = "blob"): ByteSource {
 }
 
 /**
- * Throws RangeError unless `count` bytes from `offset` on lie within a source of `byteLength` bytes. For implementers
- * of ByteSource.
+ * Throws RangeError unless `count` bytes from `offset` on lie within a source of `byteLength` bytes. For code that
+ * implements ByteSource.
  */
 export function checkRange(name: string, byteLength: number, count: number, offset: number): void {
-  // One subtraction and no sum: nothing can round or overflow. A fraction or NaN is no safe integer.
+  // A subtraction, not a sum, so that nothing can round or overflow. A fraction or NaN is not a safe integer.
   if (Number.isSafeInteger(offset) && offset >= 0 && count <= byteLength - offset) return;
   throw new RangeError(`${name}: expected a range within ${byteLength} bytes, got ${count} bytes from ${offset} on`);
 }
 
-/** The error for a source that gives fewer bytes than it promised. For implementers of ByteSource. */
+/** The error for a source that gives fewer bytes than it promised. For code that implements ByteSource. */
 export function shortRead(name: string, count: number, offset: number, got: number): Error {
   return new Error(`${name}: expected ${count} bytes from ${offset} on, got ${got} (was it truncated while open?)`);
 }

@@ -4,13 +4,12 @@ import { readdir, stat } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { bytesFromFile } from "./bytes.node.ts";
-import type { CheckpointFiles } from "./files.ts";
+import { type CheckpointFiles, filesFromSources } from "./files.ts";
 import { parseHubId } from "./hub/id.ts";
-import { missing, readTextFile } from "./text-file.node.ts";
 
 /**
- * Throws Error for what is no folder with a checkpoint's files. `title` stands in messages and verdicts instead of its
- * path.
+ * Opens a folder. `title` stands in messages and verdicts instead of its path. Throws Error for a path that is not a
+ * folder with a checkpoint's files.
  */
 export async function filesFromFolder(folder: string | URL, title?: string): Promise<CheckpointFiles> {
   const path = typeof folder === "string" ? folder : fileURLToPath(folder);
@@ -25,35 +24,36 @@ export async function filesFromFolder(folder: string | URL, title?: string): Pro
     throw new Error(`${path}: expected a checkpoint folder, got one with ${JSON.stringify(gguf)} alone${NOT_GGUF}`);
   }
   const name = title ?? nameOf(path);
-  return {
+  return filesFromSources({
     name,
-    open: async file => {
-      const found = await stat(join(path, file)).catch(missing);
-      return found && bytesFromFile(join(path, file), `${name}/${file}`);
-    },
-    readText: file => readTextFile(join(path, file), `${name}/${file}`),
-  };
+    open: file => bytesFromFile(join(path, file), `${name}/${file}`).catch(missing),
+  });
 }
 
 const GGUF = /\.gguf$/i;
-const NOT_GGUF =
-  ", which is of another format: the original's safetensors files and its config.json and tokenizer.json are needed";
-/** One of these is in every folder that a checkpoint, or its tokenizer alone, can be read from. */
+const NOT_GGUF = ", a different format: the original's safetensors files, config.json and tokenizer.json are needed";
+/** Every folder that a checkpoint, or its tokenizer alone, can be read from has one of these. */
 const TEXTS: readonly string[] = ["config.json", "tokenizer.json"];
 
-/** What the path of a folder that is not there may have been meant as. */
+/** What the user may have meant by the path of a folder that does not exist. */
 function hintFor(path: string): string {
   if (/^~[/\\]/.test(path)) return ' ("~" is the shell\'s name for the home folder: here the whole path is needed)';
   const isPlainName = parseHubId(`any/${path}`) !== undefined;
   return isPlainName ? " (a model of the Hub is named with its organisation, as in Qwen/Qwen3Guard-Gen-0.6B)" : "";
 }
 
-/** Whether there is anything of that name. */
+/** For `catch`: undefined where there is no such file or folder. */
+function missing(error: NodeJS.ErrnoException): undefined {
+  if (error.code === "ENOENT" || error.code === "ENOTDIR") return undefined;
+  throw error;
+}
+
+/** Whether there is a file or folder at this path. */
 export async function isThere(path: string): Promise<boolean> {
   return (await stat(path).catch(missing)) !== undefined;
 }
 
-/** A name for messages and verdicts: "." says nothing. */
+/** A name for messages and verdicts. "." would say nothing, so it becomes the whole path. */
 function nameOf(path: string): string {
   return /^\.{1,2}[/\\]?$/.test(path) ? resolve(path) : path.length > 1 ? path.replace(/[/\\]+$/, "") : path;
 }

@@ -1,6 +1,6 @@
 /**
- * From what a user names to a checkpoint's files. The one place that decides between Node's file system, the Hub and
- * the web, and that loads the former only when a folder or a Hub id is named.
+ * Opens the checkpoint that a user names. This is the one place that decides between Node's file system, the Hub and
+ * the web, and it loads the code for files on disk only when a folder or a Hub id is named.
  */
 
 import { type CheckpointFiles, filesFromUrl } from "./files.ts";
@@ -13,18 +13,19 @@ import { HUB_ENDPOINT, type HubOptions, hubUrl, parseHubId } from "./hub/id.ts";
 export type CheckpointSource = string | URL | CheckpointFiles;
 
 /**
- * Opens a source. A string is a folder for Node, or else a Hub id, `org/name` or `org/name@revision`: downloaded into
- * the Hugging Face cache where it is not there yet, and from then on opened without the network. In a browser a Hub id
- * is the URL of its files.
+ * Opens a source. In Node a string is a folder, or else a Hub id, `org/name` or `org/name@revision`: a model that the
+ * Hugging Face cache lacks is downloaded into it, and from then on opened without the network. In a browser a Hub id
+ * stands for the URL of its files. Throws TypeError or RangeError for something that is not a source, and Error where
+ * there is nothing to open.
  */
 export async function openCheckpointFiles(source: CheckpointSource, hub: HubOptions = {}): Promise<CheckpointFiles> {
   if (source === "") throw new RangeError("checkpoint: expected a folder, got an empty text");
   if (typeof source === "string" && /^[a-z][a-z0-9+]+:\/\//i.test(source)) throw urlAsText(source);
   if (typeof source === "string" || (source instanceof URL && source.protocol === "file:")) {
     const hubId = typeof source === "string" ? parseHubId(source) : undefined;
-    // Not a static import: the module needs `node:fs`, and this one must load in a browser.
+    // A dynamic import, because that module needs `node:fs` and this one must load in a browser.
     const { filesFromFolder, isThere } = await import("./folder.node.ts");
-    // Bundlers for browsers leave an empty module in its place (the field "browser" of package.json).
+    // Bundlers for browsers put an empty module in its place (the field "browser" of package.json).
     if (!filesFromFolder) {
       if (hubId) return { ...filesFromUrl(hubUrl(hubId)), name: hubId.id };
       throw new TypeError(`${source}: expected a URL, a Hub id or filesFromBlobs, since folders need Node`);
@@ -44,8 +45,8 @@ export async function openCheckpointFiles(source: CheckpointSource, hub: HubOpti
 }
 
 /**
- * A path must not be something that asks the network, so a URL is a `URL` and never a text. Says what the text should
- * have been.
+ * The error for the text of a URL. A path must never cause a request to the network, so a URL must be a `URL` object.
+ * The message says what the caller should have passed.
  */
 function urlAsText(text: string): RangeError {
   const id = new RegExp(`^${HUB_ENDPOINT}/([^/?#]+/[^/?#]+)`).exec(text)?.[1];

@@ -1,19 +1,19 @@
-/** What is thrown where a safetensors file or index cannot be used, and how names out of such a file are shown. */
+/** The error for a safetensors file or index that cannot be used, and how names from such a file are shown. */
 
 /**
- * The file is bad: retrying, or asking for another tensor, does not help. Wrong arguments are TypeError and RangeError
+ * The file is bad. Retrying, or asking for another tensor, does not help. Wrong arguments throw TypeError or RangeError
  * instead.
  */
 export class SafetensorsError extends Error {
   override readonly name: string = "SafetensorsError";
 }
 
-/** Names in messages are cut to this many characters: a file can hold one of 100 MB. */
+/** Names in messages are cut to this many characters, because a file can hold a name of 100 MB. */
 const SHOWN_CHARACTERS = 80;
 
 /**
- * A name out of a file, in quotes, made fit for one line of a log: shortened, and with escapes for quotes, control
- * characters, line separators and the characters that turn the direction of text.
+ * A name from a file, in quotes and fit for one line of a log: shortened, and with escapes for quotes, control
+ * characters, line separators and the characters that change the direction of text.
  */
 export function quoteName(name: string): string {
   const shown = name.length > SHOWN_CHARACTERS ? `${name.slice(0, SHOWN_CHARACTERS)}…` : name;

@@ -4,20 +4,21 @@
  *
  *     {"__metadata__": {"format": "pt"}, "weight": {"dtype": "BF16", "shape": [4, 2], "data_offsets": [0, 16]}}
  *
- * In: a ByteSource. Out: what the file holds, checked, so that no later read has to look again: every tensor lies in
- * the file, and the tensors lie end to end and fill it, so no byte is hidden and none belongs to two.
+ * In: a ByteSource. Out: the checked contents, so that no later read has to check again. Every tensor lies in the file,
+ * and the tensors lie end to end and fill it, so no byte is hidden and none belongs to two tensors.
  *
- * The rules are the reference's (the Rust crate, as in Python's safetensors 0.8.0), its oddities included: a tensor may
- * be written as an array `["BF16", [4, 2], [0, 16]]`, a dtype as `{"BF16": null}`, unknown fields are skipped. We
- * refuse three things that it accepts:
- *  - a tensor name that comes twice (it takes the last);
- *  - a dimension above 2^53 - 1, which no JavaScript number holds (possible only beside a dimension of 0);
+ * The rules are the reference's (the Rust crate, as in Python's safetensors 0.8.0), including its oddities: a tensor
+ * may be written as an array `["BF16", [4, 2], [0, 16]]`, a dtype as `{"BF16": null}`, and unknown fields are skipped.
+ * We refuse three things that it accepts:
+ *  - a tensor name that occurs twice (the reference takes the last);
+ *  - a dimension above 2^53 - 1, which no JavaScript number holds (possible only next to a dimension of 0);
  *  - a header whose names, shapes and metadata would take more than 48 MiB of memory, or with one entry above 16 MiB.
  */
 
 import { DTYPES, type Dtype, isDtype } from "../tensor/dtype.ts";
 import { tensorByteLength } from "../tensor/tensor.ts";
 import type { ByteSource } from "./bytes.ts";
+import { GOT_LFS_POINTER, isLfsPointer, LFS_MARK_BYTES } from "./lfs-pointer.ts";
 import { quoteName, SafetensorsError } from "./safetensors-error.ts";
 import { type JsonReader, parseJsonObject, STARTS } from "./safetensors-json.ts";
 
@@ -25,32 +26,32 @@ export interface TensorInfo {
   readonly name: string;
   readonly dtype: Dtype;
   readonly shape: readonly number[];
-  /** Of the tensor's first byte, from the beginning of the file. */
+  /** Where the tensor's first byte is, counted from the beginning of the file. */
   readonly byteOffset: number;
   readonly byteLength: number;
 }
 
 export interface SafetensorsHeader {
-  /** In the header's order. */
+  /** In the order of the header. */
   readonly tensors: Map<string, TensorInfo>;
   readonly metadata: Map<string, string>;
 }
 
-/** The reference's limit. Its own header of the largest published models has a few MB. */
+/** The reference's limit. The headers of the largest published models have a few MB. */
 export const MAX_HEADER_BYTES = 100_000_000;
 
-/** Of one tensor's entry, or of all metadata. Training logs and pictures in metadata were seen with a few MB. */
+/**
+ * The limit for one tensor's entry, and for all metadata together. We have seen metadata of a few MB, with training
+ * logs and pictures.
+ */
 const MAX_ENTRY_BYTES = 2 ** 24;
 
 /** The length that precedes the header. */
 export const LENGTH_BYTES = 8;
 
-/** What a clone without git-lfs has in place of a large file begins with this. As a length it is 2 * 10^18. */
-const LFS_POINTER = "version ";
-
 /**
- * What a tensor costs in memory beside its name and dimensions: an entry of the Map, the object, its array. Measured
- * (186 bytes with a short name, Node 24). An entry of the metadata costs less, and is charged more because it may be
+ * The memory that a tensor takes besides its name and dimensions: an entry of the Map, the object, its array. Measured:
+ * 186 bytes with a short name on Node 24. An entry of the metadata takes less, and is charged more because it may be
  * parsed more than once.
  */
 const TENSOR_MEMORY_BYTES = 224;
@@ -83,11 +84,10 @@ async function readHeaderLength(source: ByteSource): Promise<number> {
   const { name, byteLength } = source;
   if (byteLength < LENGTH_BYTES)
     throw new SafetensorsError(`${name}: expected at least ${LENGTH_BYTES} bytes, got ${byteLength}`);
-  const bytes = new Uint8Array(LENGTH_BYTES);
+  // More than the length, to know a git-lfs pointer: its first 8 bytes would be a length of 2 * 10^18.
+  const bytes = new Uint8Array(Math.min(byteLength, LFS_MARK_BYTES));
   await source.readInto(bytes, 0);
-  if (String.fromCharCode(...bytes) === LFS_POINTER) {
-    throw new SafetensorsError(`${name}: expected the file itself, got a git-lfs pointer (git lfs pull fetches it)`);
-  }
+  if (isLfsPointer(bytes)) throw new SafetensorsError(`${name}: ${GOT_LFS_POINTER}`);
   const headerBytes = new DataView(bytes.buffer).getBigUint64(0, true);
   if (headerBytes > MAX_HEADER_BYTES) {
     throw new SafetensorsError(`${name}: expected a header of at most ${MAX_HEADER_BYTES} bytes, got ${headerBytes}`);
@@ -100,7 +100,7 @@ async function readHeaderLength(source: ByteSource): Promise<number> {
   return Number(headerBytes);
 }
 
-/** Texts by name, or null. Of two equal names the last counts, as in the reference. */
+/** Texts by name, or null. The last of two equal names counts, as in the reference. */
 function parseMetadata(json: JsonReader): Map<string, string> {
   const metadata = new Map<string, string>();
   if (json.startsWith(STARTS.null)) json.literal("null");
@@ -157,8 +157,8 @@ function parseTensor(json: JsonReader, name: string, dataOffset: number, dataByt
 }
 
 /**
- * A string; or, as the reference's deserializer also takes an enum, an object with the dtype as its one key and null as
- * its value.
+ * A string. Because the reference's deserializer also accepts an enum, an object whose only key is the dtype and whose
+ * value is null will do too.
  */
 function parseDtype(json: JsonReader): Dtype {
   let word: string | undefined;
@@ -174,8 +174,8 @@ function parseDtype(json: JsonReader): Dtype {
 }
 
 /**
- * Tensors in the order of their data must begin where the last one ended, from the first byte of data to the last of
- * the file.
+ * Checks that the tensors, in the order of their data, lie end to end from the first byte of data to the last of the
+ * file.
  */
 function checkContiguous(
   file: string,
@@ -202,7 +202,7 @@ function checkContiguous(
   }
 }
 
-/** A shape has as many dimensions as it likes; a message has not. */
+/** A shape may have any number of dimensions, but a message may not. */
 function shownShape(shape: readonly number[]): string {
   return shape.length <= 8 ? shape.join(", ") : `${shape.slice(0, 8).join(", ")}, … ${shape.length} dimensions`;
 }

@@ -1,48 +1,59 @@
 /**
  * A JSON reader for text that nobody vouches for.
  *
- * In: a range of a ByteSource that holds one JSON object. Out: what a grammar (safetensors-header.ts,
- * safetensors-sharded.ts) makes of its members, one by one; there is never a tree, so what nobody asked for costs
- * nothing. `JSON.parse` will not do: it wants the whole text (a header may have 100 MB), keeps the last of two equal
- * keys without a word, and turns 2^53 + 1 into 2^53.
+ * In: a range of a ByteSource that holds one JSON object. Out: whatever a grammar (safetensors-header.ts,
+ * safetensors-sharded.ts) makes of its members, one by one. No tree is ever built, so members that nobody asked for
+ * cost nothing. `JSON.parse` will not do: it needs the whole text (a header may have 100 MB), silently keeps the last
+ * of two equal keys, and turns 2^53 + 1 into 2^53.
  *
- * It accepts what the reference accepts, Rust's serde_json, to the letter. What surprised us there, found by
- * experiment:
- *  - 1e400 is refused even where nobody looks at it, and so is a lone surrogate escape; 1e-400 is fine.
- *  - More than 127 containers inside each other are refused, whatever they hold.
+ * This file reads objects and arrays, safetensors-tokens.ts strings and numbers, and safetensors-window.ts bytes.
+ *
+ * It accepts exactly what the reference, Rust's serde_json, accepts. What surprised us, found by experiment:
+ *  - 1e400 is refused even where nobody looks at it, and so is a lone surrogate escape. 1e-400 is fine.
+ *  - Objects and arrays nested more than 127 deep are refused, whatever they hold.
  */
 
 import type { ByteSource } from "./bytes.ts";
-import { END, isSpace, TextWindow, WINDOW_BYTES } from "./safetensors-window.ts";
+import {
+  CLOSE_BRACE,
+  CLOSE_BRACKET,
+  COLON,
+  COMMA,
+  isDigit,
+  JsonTokens,
+  LOWER_F,
+  LOWER_N,
+  LOWER_T,
+  MINUS,
+  OPEN_BRACE,
+  OPEN_BRACKET,
+  QUOTE,
+} from "./safetensors-tokens.ts";
+import { END } from "./safetensors-window.ts";
 
-/** Containers inside each other; see above. */
+/** How deep objects and arrays may be nested; see above. */
 const MAX_DEPTH = 127;
 
 /**
- * What is charged for a number: more than it takes, for the copies as its array grows. The first few come with what
- * holds the array.
+ * What a number is charged in bytes: more than it takes, to account for the copies as its array grows. The first few
+ * are paid for with the object that holds the array.
  */
 const NUMBER_MEMORY_BYTES = 48;
 const FREE_NUMBERS = 8;
 
-/** A `word` longer than this in the file is none that a grammar knows. Six bytes are the longest escape. */
-const WORD_BYTES = 6 * 16;
-
-const MAX_U64 = 2n ** 64n - 1n;
-
 export interface ObjectOptions {
-  /** For messages: what is expected to be a JSON object. */
+  /** For messages: the thing that must be a JSON object. */
   readonly what: string;
-  /** Whether the outermost keys are kept and accounted for; else they are words. */
+  /** Whether the outermost keys are kept and charged. If not, they are words. */
   readonly keepKeys: boolean;
   /** The longest member that is read in one step. */
   readonly maxMemberBytes: number;
 }
 
 /**
- * Reads the value of one key; it may be called again for the same key, and so must store nothing before it has read all
- * of the value. For an object of any length it reads nothing, and returns what reads it member by member:
- * `membersInSteps`.
+ * Reads the value of one key. It may be called again for the same key, so it must store nothing before it has read the
+ * whole value. For an object of any length it reads nothing itself, and returns a function that reads it member by
+ * member with `membersInSteps`.
  */
 export type MemberParser = (json: JsonReader, key: string) => void | (() => Promise<void>);
 
@@ -62,25 +73,16 @@ export async function parseJsonObject(
   await json.step(() => json.end());
 }
 
-export class JsonReader extends TextWindow {
-  // ignoreBOM: U+FEFF is a character of the name, not a mark to drop.
-  readonly #decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
-  /** For texts with escapes; kept, because the collector is slow to see such buffers. */
-  #scratch: Uint8Array = new Uint8Array(0);
-
-  /** Whether the next token begins with this byte. */
-  startsWith(byte: number): boolean {
-    return this.#peek() === byte;
-  }
-
-  /** An object, each of whose members is a step of its own: the window need not hold more than one. */
+export class JsonReader extends JsonTokens {
+  /** An object whose members are each a step of their own, so that the window need not hold more than one. */
   async membersInSteps(what: string, keepKeys: boolean, member: MemberParser): Promise<void> {
     await this.step(() => this.enter(OPEN_BRACE, what));
     let more = !(await this.step(() => this.startsWith(CLOSE_BRACE)));
     while (more) {
       const inSteps = await this.step(() => member(this, this.key(keepKeys)));
       if (inSteps) await inSteps();
-      more = await this.step(() => this.comma(CLOSE_BRACE)); // a step of its own: what `member` stored must not be parsed again
+      // A step of its own, so that what `member` stored is not parsed again.
+      more = await this.step(() => this.comma(CLOSE_BRACE));
     }
     await this.step(() => this.leave());
   }
@@ -112,54 +114,29 @@ export class JsonReader extends TextWindow {
     this.array(what, index => {
       if (index === maxCount) this.fail(`${maxCount} integers`, "more");
       if (index >= FREE_NUMBERS) this.charge(NUMBER_MEMORY_BYTES);
-      const value = this.#number("an integer");
+      const value = this.number("an integer");
       if (Number.isNaN(value)) this.fail("an integer from 0 to 2^53 - 1", "another number");
       integers.push(value);
     });
-    return integers.length <= FREE_NUMBERS ? integers.slice() : integers; // a copy as long as needed: an array that grew has room for 16 more
-  }
-
-  /** A string that is kept, and accounted for. */
-  text(what: string): string {
-    const { start, end, hasEscapes } = this.#string(what);
-    const text = this.#decode(start, end, hasEscapes);
-    // V8 takes one byte a character, or two as soon as one of them is beyond Latin-1.
-    this.charge(text.length === end - start ? text.length : 2 * text.length);
-    return text;
-  }
-
-  /** A string that is one of a few short ones, or else none of interest: a long one is checked and becomes "…". */
-  word(what: string): string {
-    const { start, end, hasEscapes } = this.#string(what);
-    if (end - start <= WORD_BYTES) return this.#decode(start, end, hasEscapes);
-    this.#checkUtf8(start, end);
-    return "…";
-  }
-
-  /** `null`, `true` or `false`. */
-  literal(text: string): void {
-    let byte = this.#peek();
-    for (const character of text) {
-      if (byte !== character.charCodeAt(0)) this.#unexpected(text);
-      byte = this.next();
-    }
+    // A short list is copied, because an array that grew keeps room for 16 more.
+    return integers.length <= FREE_NUMBERS ? integers.slice() : integers;
   }
 
   /** Any value, checked and dropped. */
   skip(): void {
-    const byte = this.#peek();
+    const byte = this.peek();
     if (byte === OPEN_BRACE) this.object("an object", false, () => this.skip());
     else if (byte === OPEN_BRACKET) this.array("an array", () => this.skip());
     else if (byte === QUOTE) this.word("a string");
-    else if (byte === MINUS || isDigit(byte)) this.#number("a number");
+    else if (byte === MINUS || isDigit(byte)) this.number("a number");
     else if (byte === LOWER_N) this.literal("null");
     else if (byte === LOWER_T) this.literal("true");
     else if (byte === LOWER_F) this.literal("false");
-    else this.#unexpected("a value");
+    else this.unexpected("a value");
   }
 
   enter(bracket: number, what: string): void {
-    if (!this.startsWith(bracket)) this.#unexpected(what);
+    if (!this.startsWith(bracket)) this.unexpected(what);
     if (++this.depth > MAX_DEPTH) this.fail(`at most ${MAX_DEPTH} objects and arrays inside each other`, "more");
     this.position++;
   }
@@ -171,7 +148,7 @@ export class JsonReader extends TextWindow {
 
   key(keep: boolean): string {
     const key = keep ? this.text("a key in quotes") : this.word("a key in quotes");
-    if (!this.startsWith(COLON)) this.#unexpected('":"');
+    if (!this.startsWith(COLON)) this.unexpected('":"');
     this.position++;
     return key;
   }
@@ -179,232 +156,16 @@ export class JsonReader extends TextWindow {
   /** True after a comma, which is consumed; false at the closing bracket, which is not. */
   comma(closing: number): boolean {
     if (this.startsWith(closing)) return false;
-    if (!this.startsWith(COMMA)) this.#unexpected(`"," or "${String.fromCharCode(closing)}"`);
+    if (!this.startsWith(COMMA)) this.unexpected(`"," or "${String.fromCharCode(closing)}"`);
     this.position++;
     return true;
   }
 
   /** Nothing but white space up to the end. */
   end(): void {
-    if (this.#peek() !== END) this.#unexpected("the end");
-  }
-
-  // Bytes and tokens.
-
-  /** The first byte of the next token, not consumed. */
-  #peek(): number {
-    let byte = this.byte();
-    while (isSpace(byte)) byte = this.next();
-    return byte;
-  }
-
-  #unexpected(expected: string): never {
-    const byte = this.byte();
-    const isVisible = byte > SPACE && byte < 0x7f;
-    const got =
-      byte === END
-        ? "the end"
-        : isVisible
-          ? `"${String.fromCharCode(byte)}"`
-          : `byte 0x${byte.toString(16).padStart(2, "0")}`;
-    return this.fail(expected, got);
-  }
-
-  /** Consumes a string and says where in the window its characters lie. Escapes are checked, UTF-8 is not yet. */
-  #string(what: string): { start: number; end: number; hasEscapes: boolean } {
-    if (!this.startsWith(QUOTE)) this.#unexpected(what);
-    const start = this.position + 1;
-    let hasEscapes = false;
-    let byte = this.next();
-    while (byte !== QUOTE) {
-      if (byte === BACKSLASH) {
-        hasEscapes = true;
-        this.#escape();
-        byte = this.byte();
-      } else if (byte === END) this.#unexpected("a closing quote");
-      else if (byte < SPACE) this.#unexpected("an escape in place of a control character");
-      else byte = this.next();
-    }
-    return { start, end: this.position++, hasEscapes };
-  }
-
-  /** Consumes a backslash and what belongs to it. Gives the code point that they stand for. */
-  #escape(): number {
-    const byte = this.next();
-    const simple = ESCAPES.get(byte);
-    if (simple !== undefined) {
-      this.position++;
-      return simple;
-    }
-    if (byte !== LOWER_U) this.#unexpected('one of "\\/bfnrtu after a backslash');
-    const first = this.#hex();
-    if (first < 0xd800 || first > 0xdfff) return first;
-    // Half of a pair: it must be the first half, and the second must follow at once.
-    if (first < 0xdc00 && this.byte() === BACKSLASH && this.next() === LOWER_U) {
-      const second = this.#hex();
-      if (second >= 0xdc00 && second <= 0xdfff) return 0x10000 + ((first & 0x3ff) << 10) + (second & 0x3ff);
-    }
-    return this.fail("a pair of surrogate escapes", "one alone");
-  }
-
-  /** Consumes a `u` and four hexadecimal digits. */
-  #hex(): number {
-    let value = 0;
-    for (let i = 0; i < 4; i++) {
-      const byte = this.next();
-      const letter = byte | 0x20; // lower case
-      const digit = isDigit(byte) ? byte - ZERO : letter >= LOWER_A && letter <= LOWER_F ? letter - LOWER_A + 10 : -1;
-      if (digit < 0) this.#unexpected("four hexadecimal digits");
-      value = value * 16 + digit;
-    }
-    this.position++;
-    return value;
-  }
-
-  /** The text from `start` to `end` of the window. */
-  #decode(start: number, end: number, hasEscapes: boolean): string {
-    let bytes = this.window.subarray(start, end);
-    if (hasEscapes) {
-      // As UTF-8 rather than piece by piece: a string of a million escapes is then as cheap as any other.
-      if (this.#scratch.length < bytes.length) this.#scratch = new Uint8Array(bytes.length);
-      const unescaped = this.#scratch;
-      const after = this.position;
-      let length = 0;
-      this.position = start;
-      while (this.position < end) {
-        if (this.window[this.position] !== BACKSLASH) unescaped[length++] = this.window[this.position++];
-        else length = putUtf8(unescaped, length, this.#escape());
-      }
-      this.position = after;
-      bytes = unescaped.subarray(0, length);
-    }
-    try {
-      return this.#decoder.decode(bytes);
-    } catch {
-      return this.fail("UTF-8", "other bytes in the string that ends");
-    }
-  }
-
-  /** As `decode`, without keeping the text or ever having all of it. */
-  #checkUtf8(start: number, end: number): void {
-    try {
-      for (let at = start; at < end; at += WINDOW_BYTES) {
-        this.#decoder.decode(this.window.subarray(at, Math.min(at + WINDOW_BYTES, end)), { stream: true });
-      }
-      this.#decoder.decode();
-    } catch {
-      this.fail("UTF-8", "other bytes in the string that ends");
-    }
-  }
-
-  /**
-   * A number: its value if it is an integer from 0 to 2^53 - 1 without sign, fraction and exponent, NaN for any other.
-   */
-  #number(what: string): number {
-    let byte = this.#peek();
-    if (byte !== MINUS && !isDigit(byte)) this.#unexpected(what);
-    let isInteger = byte !== MINUS;
-    if (byte === MINUS) byte = this.next();
-    if (!isDigit(byte)) this.#unexpected("a digit");
-
-    const start = this.position;
-    const hasLeadingZero = byte === ZERO;
-    let value = 0;
-    for (; isDigit(byte) && this.position - start < 15; byte = this.next()) value = value * 10 + byte - ZERO;
-    if (hasLeadingZero && this.position - start > 1) this.fail("a number without a leading zero", "one");
-    if (!isDigit(byte) && byte !== POINT && byte !== LOWER_E && byte !== UPPER_E) return isInteger ? value : Number.NaN;
-
-    // The long way, as serde_json goes it: the digits that fit 64 bits count, the others only move the decimal point.
-    let significand = BigInt(value);
-    let exponent = 0;
-    const append = (digit: number): boolean => {
-      const longer = significand * 10n + BigInt(digit - ZERO);
-      if (longer > MAX_U64) return false;
-      significand = longer;
-      return true;
-    };
-    for (; isDigit(byte); byte = this.next()) {
-      if (exponent > 0 || !append(byte)) exponent++;
-    }
-    if (byte === POINT) {
-      isInteger = false;
-      byte = this.next();
-      if (!isDigit(byte)) this.#unexpected("a digit after the decimal point");
-      for (let fits = true; isDigit(byte); byte = this.next()) {
-        fits &&= append(byte);
-        if (fits) exponent--;
-      }
-    }
-    if (byte === LOWER_E || byte === UPPER_E) {
-      isInteger = false;
-      byte = this.next();
-      const sign = byte === MINUS ? -1 : 1;
-      if (byte === MINUS || byte === PLUS) byte = this.next();
-      if (!isDigit(byte)) this.#unexpected("a digit of the exponent");
-      let written = 0;
-      for (; isDigit(byte); byte = this.next()) written = Math.min(written * 10 + byte - ZERO, 2 ** 40);
-      exponent += sign * written;
-    }
-    const float = Number(significand);
-    const isFinite64 = float === 0 || float * Number(`1e${exponent}`) < Infinity;
-    if (!isFinite64) this.fail("a number within the range of float64", "a larger one");
-    return isInteger && Number.isSafeInteger(float) ? float : Number.NaN;
+    if (this.peek() !== END) this.unexpected("the end");
   }
 }
-
-/** Writes a code point as UTF-8 from `at` on; gives the place after it. */
-function putUtf8(target: Uint8Array, at: number, code: number): number {
-  if (code < 0x80) target[at++] = code;
-  else {
-    if (code < 0x800) target[at++] = 0xc0 | (code >> 6);
-    else {
-      if (code < 0x10000) target[at++] = 0xe0 | (code >> 12);
-      else {
-        target[at++] = 0xf0 | (code >> 18);
-        target[at++] = 0x80 | ((code >> 12) & 0x3f);
-      }
-      target[at++] = 0x80 | ((code >> 6) & 0x3f);
-    }
-    target[at++] = 0x80 | (code & 0x3f);
-  }
-  return at;
-}
-
-const TAB = 0x09;
-const NEWLINE = 0x0a;
-const RETURN = 0x0d;
-const SPACE = 0x20;
-const QUOTE = 0x22;
-const PLUS = 0x2b;
-const COMMA = 0x2c;
-const MINUS = 0x2d;
-const POINT = 0x2e;
-const ZERO = 0x30;
-const COLON = 0x3a;
-const UPPER_E = 0x45;
-const OPEN_BRACKET = 0x5b;
-const BACKSLASH = 0x5c;
-const CLOSE_BRACKET = 0x5d;
-const LOWER_A = 0x61;
-const LOWER_E = 0x65;
-const LOWER_F = 0x66;
-const LOWER_N = 0x6e;
-const LOWER_T = 0x74;
-const LOWER_U = 0x75;
-const OPEN_BRACE = 0x7b;
-const CLOSE_BRACE = 0x7d;
-
-/** What may follow a backslash, besides `u`, and what it stands for. */
-const ESCAPES: ReadonlyMap<number, number> = new Map([
-  [QUOTE, QUOTE],
-  [BACKSLASH, BACKSLASH],
-  [0x2f, 0x2f], // a slash
-  [0x62, 0x08], // b
-  [LOWER_F, 0x0c],
-  [LOWER_N, NEWLINE],
-  [0x72, RETURN], // r
-  [LOWER_T, TAB],
-]);
 
 /** For grammars that branch on the first byte of a value. */
 export const STARTS: { readonly object: number; readonly array: number; readonly null: number } = {
@@ -412,7 +173,3 @@ export const STARTS: { readonly object: number; readonly array: number; readonly
   array: OPEN_BRACKET,
   null: LOWER_N,
 };
-
-function isDigit(byte: number): boolean {
-  return byte >= ZERO && byte <= 0x39;
-}

@@ -3,54 +3,47 @@
  *
  *     {"metadata": {"total_size": 344592}, "weight_map": {"lm_head.weight": "model-00001-of-00002.safetensors", ...}}
  *
- * In: a folder. Out: the same reading interface as one file's. Where both forms are there, the single file wins, as in
- * transformers.
+ * In: a folder. Out: the same reading interface as for a single file. Where a folder has both forms, the single file
+ * wins, as in transformers.
  *
- * The index is the table of contents: a tensor that a shard holds and the index does not name is not part of the
- * checkpoint. Loaders differ here. transformers takes every tensor of every shard that the index mentions, and so once
- * did vLLM, until a checkpoint that reuses another's shards had its weights silently overwritten by stale ones
- * (vllm-project/vllm#54230). A weight that is needed and not named is then missing by name, which is better than a
- * guess. `metadata.total_size` is not checked: many published ones are wrong.
+ * The index is the table of contents: a tensor that is in a shard but not in the index does not belong to the
+ * checkpoint. Loaders differ here. transformers takes every tensor of every shard that the index mentions. vLLM once
+ * did so too, until a checkpoint that reuses another's shards had its weights silently overwritten by stale ones
+ * (vllm-project/vllm#54230). If a needed weight is not in the index, the error names it, which is better than a guess.
+ * `metadata.total_size` is not checked: it is wrong in many published checkpoints.
  */
 
 import type { Tensor } from "../tensor/tensor.ts";
 import type { ByteSource } from "./bytes.ts";
+import type { NamedSources } from "./files.ts";
 import { SafetensorsFile } from "./safetensors.ts";
 import { quoteName, SafetensorsError } from "./safetensors-error.ts";
 import { MAX_HEADER_BYTES, type TensorInfo } from "./safetensors-header.ts";
 import { type JsonReader, parseJsonObject } from "./safetensors-json.ts";
 
-/** A folder, as far as reading weights goes. */
-export interface NamedSources {
-  /** Stands in messages. */
-  readonly name: string;
-  /** The bytes of a file, or undefined where there is none of that name. */
-  open(file: string): Promise<ByteSource | undefined>;
-}
-
 export const SINGLE_FILE = "model.safetensors";
 export const INDEX_FILE = "model.safetensors.index.json";
 
 /**
- * A file of the folder itself. No separators and nothing that climbs out; no colon (a drive of Windows, a scheme in a
- * URL); no `%?#`, which a folder that is a URL would take apart (`%2e%2e` is `..` there).
+ * A file in the folder itself. No separators, and nothing that leads out of it. No colon (a drive on Windows, a scheme
+ * in a URL). No `%?#`, which mean something in the URL of a folder (`%2e%2e` is `..` there).
  */
 const SHARD_NAME = /^(?!\.{1,2}$)[^/\\:%?#\p{Cc}]{1,255}$/u;
 
-/** Of one entry of the index, or of its metadata, which nobody reads. */
+/** The limit for one entry of the index, and for its metadata, which nobody reads. */
 const MAX_ENTRY_BYTES = 2 ** 22;
 
-/** What one entry of the index costs in memory beside its name, and what a shard does beside that. */
+/** The memory that one entry of the index takes besides its name, and that a shard takes besides its own. */
 const ENTRY_MEMORY_BYTES = 64;
 const SHARD_MEMORY_BYTES = 128;
 
 export class SafetensorsCheckpoint {
   readonly name: string;
-  /** In the order of the index; `byteOffset` is the one in the tensor's shard. */
+  /** In the order of the index. `byteOffset` counts within the tensor's shard. */
   readonly tensors: ReadonlyMap<string, TensorInfo>;
-  /** Of all files; of two equal keys the first shard's counts. */
+  /** The metadata of all files. Where two have the same key, that of the first shard counts. */
   readonly metadata: ReadonlyMap<string, string>;
-  /** The opened files, each once: one, or the shards. */
+  /** The opened files, each once: one file, or the shards. */
   readonly files: readonly SafetensorsFile[];
   readonly #fileOf: ReadonlyMap<string, SafetensorsFile>;
 
@@ -64,7 +57,7 @@ export class SafetensorsCheckpoint {
 
   /**
    * Opens all files and checks their headers. Throws SafetensorsError where there are no weights, where the index or a
-   * shard is bad, or where they do not fit each other; every file that was opened is closed again.
+   * shard is bad, or where they do not fit each other. Every file that was opened is then closed again.
    */
   static async open(folder: NamedSources): Promise<SafetensorsCheckpoint> {
     const single = await folder.open(SINGLE_FILE);
@@ -147,8 +140,8 @@ async function openShard(folder: NamedSources, index: string, shard: string): Pr
 }
 
 /**
- * The shard of every tensor: names of files in the index's own folder. Throws SafetensorsError for a bad index. Closes
- * the source.
+ * The shard of every tensor, as the name of a file in the index's own folder. Closes the source. Throws
+ * SafetensorsError for a bad index.
  */
 export async function readIndex(source: ByteSource): Promise<Map<string, string>> {
   try {
@@ -181,7 +174,7 @@ async function parseWeightMap(json: JsonReader, shardOf: Map<string, string>): P
     json.charge(ENTRY_MEMORY_BYTES);
     const shard = json.text("a shard's name in quotes");
     if (!SHARD_NAME.test(shard)) json.fail("a shard's name that stays in this folder", quoteName(shard));
-    // The same few names come again and again: one copy of each.
+    // The same few names occur again and again, so keep one copy of each.
     const known = shards.get(shard);
     if (known === undefined) {
       json.charge(SHARD_MEMORY_BYTES);

@@ -1,47 +1,48 @@
 /**
- * A text in a file, seen through a small window, for a parser that may run out of it.
+ * A text in a file, seen through a small window by a parser that may reach the window's end.
  *
- * In: a range of a ByteSource. Out: bytes, one at a time, to a synchronous parser that works in steps. Where the window
- * ends and the text does not, the step is dropped, more is read, and the step is done again from its first byte. Steps
- * take 100 bytes and the window 64 KB, so that is rare; for a long step the window grows fourfold, so it is cheap.
- * (Generators that yield for more bytes were the first version: five times slower, and twice the memory in frames and
- * closures.)
+ * In: a range of a ByteSource. Out: bytes, one at a time, for a synchronous parser that works in steps. When the window
+ * ends before the text does, the step is dropped, more is read, and the step starts again from its first byte. A step
+ * takes about 100 bytes and the window 64 KB, so this is rare. For a long step the window grows fourfold, so it stays
+ * cheap. (In the first version, generators yielded when they needed more bytes. That was five times slower, and took
+ * twice the memory in frames and closures.)
  */
 
 import type { ByteSource } from "./bytes.ts";
 import { SafetensorsError } from "./safetensors-error.ts";
 
-/** Bytes of the window to begin with. An ordinary header (30 KB for 300 tensors) is one read. */
+/** The size of the window to begin with. An ordinary header (30 KB for 300 tensors) takes one read. */
 export const WINDOW_BYTES: number = 2 ** 16;
 
 const WINDOW_GROWTH = 4;
 
 /**
- * What is kept of one text may take about this much memory: 160,000 tensors, more than any published file has. The 100
- * MB of a header could otherwise hold four million, and take gigabytes before the last byte shows that the file is bad.
+ * The memory that the parts kept of one text may take: enough for 160,000 tensors, more than any published file has.
+ * The 100 MB of a header could otherwise hold four million tensors, and take gigabytes before the last byte shows that
+ * the file is bad.
  */
 const MEMORY_BYTES = 48 * 2 ** 20;
 
-/** What stands for the byte behind the last one. */
+/** Stands for the byte after the last one. */
 export const END = -1;
 
-/** Thrown to leave the parser where the window ends and the text does not. */
+/** Thrown to leave the parser when the window ends before the text does. */
 const OUT_OF_BYTES: unique symbol = Symbol("out of bytes");
 
 export class TextWindow {
-  /** What is being read, for messages: `tensor "a": `. Empty again at the next step. */
+  /** For messages, the part that is being read: `tensor "a": `. Each step starts with an empty one. */
   where: string = "";
   protected window: Uint8Array = new Uint8Array(WINDOW_BYTES);
-  /** Of the next byte, in the window. */
+  /** Where the next byte is in the window. */
   protected position: number = 0;
-  /** Containers that are open at the position. Kept here because a dropped step must not count. */
+  /** How many objects and arrays are open at the position. Kept here because a dropped step must not count. */
   protected depth: number = 0;
   readonly #source: ByteSource;
   /** How many bytes of the window hold text. */
   #loaded = 0;
-  /** Of the window's first byte, in the file. */
+  /** Where the window's first byte is in the file. */
   #windowOffset: number;
-  /** Of the text's end, in the file. */
+  /** Where the text ends in the file. */
   readonly #textEnd: number;
   readonly #maxStepBytes: number;
   #memoryLeft = MEMORY_BYTES;
@@ -54,12 +55,13 @@ export class TextWindow {
   }
 
   /**
-   * Parses a part of the text. `parse` may be called several times, and so must store nothing before it has read all of
-   * its part.
+   * Parses a part of the text. `parse` may be called several times, so it must store nothing before it has read its
+   * whole part.
    */
   async step<T>(parse: () => T): Promise<T> {
     for (;;) {
-      while (this.position < this.#loaded && isSpace(this.window[this.position])) this.position++; // of which there may be any amount
+      // There may be any amount of white space.
+      while (this.position < this.#loaded && isSpace(this.window[this.position])) this.position++;
       const { position, depth } = this;
       const memoryLeft = this.#memoryLeft;
       this.where = "";
@@ -81,28 +83,29 @@ export class TextWindow {
     throw new SafetensorsError(`${this.#source.name}: ${this.where}expected ${expected}, got ${got} at byte ${offset}`);
   }
 
-  /** Accounts for memory that something kept will take. */
+  /** Charges for memory that something kept will take. */
   charge(bytes: number): void {
     this.#memoryLeft -= bytes;
     if (this.#memoryLeft < 0)
       this.fail(`names, shapes and metadata that fit ${MEMORY_BYTES / 2 ** 20} MiB of memory`, "more");
   }
 
-  /** The byte at the position; END behind the last one. */
+  /** The byte at the position, or END after the last one. */
   protected byte(): number {
     if (this.position < this.#loaded) return this.window[this.position];
     if (this.#windowOffset + this.#loaded < this.#textEnd) throw OUT_OF_BYTES;
     return END;
   }
 
-  /** Consumes a byte and gives the one after it. */
+  /** Consumes a byte and returns the one after it. */
   protected next(): number {
     this.position++;
     return this.byte();
   }
 
   /**
-   * Drops what is before the position and reads more behind what is left, in a larger window where nothing was dropped.
+   * Drops the bytes before the position and reads more after those that are left. The window grows where nothing was
+   * dropped.
    */
   async #load(): Promise<void> {
     const kept = this.window.subarray(this.position, this.#loaded);

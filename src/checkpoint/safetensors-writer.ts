@@ -2,11 +2,11 @@
  * Writes safetensors files, byte for byte as the reference's serializer does.
  *
  * In: names, dtypes, shapes. Out: the header and the order in which the data follows it, so that a checkpoint larger
- * than memory is written as a stream; or, for what fits, the whole file.
+ * than memory can be written as a stream; or the whole file, if it fits.
  *
- * The layout: tensors with the largest elements first, so that each begins at a multiple of its element's size; those
- * of one dtype by the bytes of their names; the JSON without spaces, padded with spaces to a multiple of 8. The
- * reference writes metadata in the random order of a hash table; we write it in the order given.
+ * The layout: tensors with the largest elements come first, so that each begins at a multiple of its element's size.
+ * Those of one dtype are sorted by the bytes of their names. The JSON has no spaces inside and is padded with spaces to
+ * a multiple of 8. The reference writes metadata in the random order of a hash table; we keep the order given.
  */
 
 import { DTYPES, type Dtype } from "../tensor/dtype.ts";
@@ -14,7 +14,7 @@ import { type Tensor, tensorByteLength } from "../tensor/tensor.ts";
 import { quoteName } from "./safetensors-error.ts";
 import { LENGTH_BYTES, MAX_HEADER_BYTES } from "./safetensors-header.ts";
 
-/** What the header needs to know of a tensor. A Tensor is one. */
+/** What the header says about a tensor. A `Tensor` will do. */
 export interface TensorSpec {
   readonly name: string;
   readonly dtype: Dtype;
@@ -24,9 +24,9 @@ export interface TensorSpec {
 const ALIGNMENT_BYTES = 8;
 
 /**
- * The length and the JSON, ready to be written, and the tensors in the order in which their bytes must follow. Throws
- * RangeError for a name that no file can hold (twice, `__metadata__`, half a surrogate pair), a shape that fills no
- * whole bytes, or a header above 100 MB.
+ * Makes the length and the JSON, ready to be written, and the tensors in the order in which their bytes must follow.
+ * Throws RangeError for a name that no file can hold (one that occurs twice, `__metadata__`, or half a surrogate pair),
+ * for a shape that does not fill whole bytes, and for a header above 100 MB.
  */
 export function safetensorsHeader<T extends TensorSpec>(
   tensors: readonly T[],
@@ -66,7 +66,7 @@ export function safetensorsHeader<T extends TensorSpec>(
   return { header, order };
 }
 
-/** A whole file in memory. Throws as `safetensorsHeader`. */
+/** Makes a whole file in memory. Throws as `safetensorsHeader` does. */
 export function serializeSafetensors(
   tensors: Iterable<Tensor>,
   metadata?: ReadonlyMap<string, string>,
@@ -92,7 +92,7 @@ function inFileOrder<T extends TensorSpec>(tensors: readonly T[]): T[] {
 
 /**
  * Orders texts by their UTF-8 bytes, which is the order of their code points. JavaScript's `<` goes by UTF-16 units,
- * where a surrogate (of a character above U+FFFF) comes before U+E000..U+FFFF.
+ * which puts a surrogate (part of a character above U+FFFF) before U+E000..U+FFFF.
  */
 function compareByBytes(a: string, b: string): number {
   for (let i = 0; i < a.length && i < b.length; i++) {
@@ -108,8 +108,8 @@ function compareByBytes(a: string, b: string): number {
 }
 
 /**
- * `JSON.stringify` escapes as serde_json does, except that it escapes half a surrogate pair, which the reference cannot
- * read back.
+ * Writes a text as JSON. `JSON.stringify` escapes as serde_json does, except that it also escapes half a surrogate
+ * pair, which the reference cannot read back.
  */
 function jsonString(text: string): string {
   if (/\p{Cs}/u.test(text))

@@ -1,8 +1,8 @@
 /**
- * One safetensors file: the header is read and checked when it is opened, a tensor when it is asked for.
+ * One safetensors file: the header is read and checked when the file is opened, a tensor when it is asked for.
  *
- * In: a ByteSource. Out: `Tensor`s, whole, by rows, or as bytes straight into a buffer of the caller's. Read
- * safetensors-header.ts for the format, safetensors-sharded.ts for a checkpoint of several files.
+ * In: a ByteSource. Out: `Tensor`s, whole or by rows, or bytes written straight into the caller's buffer.
+ * safetensors-header.ts describes the format, and safetensors-sharded.ts reads a checkpoint of several files.
  */
 
 import { rowRange, Tensor } from "../tensor/tensor.ts";
@@ -26,8 +26,8 @@ export class SafetensorsFile {
   }
 
   /**
-   * Takes the source over: it is closed with the file, or at once where this fails. Throws SafetensorsError where the
-   * file is bad.
+   * Opens a file and takes over its source, which is closed with the file, or at once if this fails. Throws
+   * SafetensorsError for a bad file.
    */
   static async open(source: ByteSource): Promise<SafetensorsFile> {
     try {
@@ -38,7 +38,7 @@ export class SafetensorsFile {
     }
   }
 
-  /** Reads a tensor into memory of its own. Throws RangeError where there is none of that name. */
+  /** Reads a tensor into newly allocated memory. Throws RangeError where the file has no tensor of that name. */
   async read(name: string): Promise<Tensor> {
     const { dtype, shape, byteLength } = this.#info(name);
     const bytes = new Uint8Array(byteLength);
@@ -46,7 +46,10 @@ export class SafetensorsFile {
     return Tensor.fromBytes(name, dtype, shape, bytes);
   }
 
-  /** Reads rows [start, end) of the first dimension, and no other byte. Throws RangeError where they are not there. */
+  /**
+   * Reads rows [start, end) of the first dimension, and no other byte. Throws RangeError for rows that the tensor does
+   * not have.
+   */
   async readRows(name: string, start: number, end: number): Promise<Tensor> {
     const { dtype, shape } = this.#info(name);
     const range = rowRange(name, dtype, shape, start, end);
@@ -64,7 +67,7 @@ export class SafetensorsFile {
 
   /**
    * Fills `target` with the tensor's raw bytes (little-endian) from its byte `byteOffset` on. Throws RangeError where
-   * it has fewer.
+   * the tensor has fewer.
    */
   async readInto(name: string, target: Uint8Array, byteOffset: number = 0): Promise<void> {
     const info = this.#info(name);

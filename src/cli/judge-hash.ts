@@ -1,31 +1,23 @@
 /**
- * What a batch is judged by, and what it judges, as short hashes: so that an output is never gone on with by another
- * guard, or for other lines.
+ * Short hashes of a batch's guard and of its lines, so that an output is never continued with another guard or for
+ * other lines.
  *
- * A guard's hash is over the texts of its checkpoint, every byte of its tensors (by name, however they are divided into
- * files), the form that the weights are held in, and the options that change a verdict. Engine and threads are not in
- * it: the bits do not depend on them.
+ * A guard's hash covers the texts of its checkpoint, every byte of its tensors (by name, however they are divided into
+ * files), the form that the weights are held in, and the options that change a verdict. It leaves out engine and
+ * threads, because the bits do not depend on them.
  */
 
 import { createHash, webcrypto } from "node:crypto";
-import type { CheckpointFiles } from "../checkpoint/files.ts";
+import { type CheckpointFiles, TEXT_FILES } from "../checkpoint/files.ts";
 import { SafetensorsCheckpoint } from "../checkpoint/safetensors-sharded.ts";
 import type { ModerateOptions } from "../guard/guard.ts";
 import { schemeToHold } from "../model/quantised-weights.ts";
 import type { EngineOptions } from "../tensor/engine-choice.ts";
 
-const TEXT_FILES = [
-  "config.json",
-  "generation_config.json",
-  "tokenizer.json",
-  "tokenizer_config.json",
-  "chat_template.jinja",
-];
-
-/** 64 bits: two of a million lines are alike once in 40 million batches. */
+/** 64 bits: two of a million lines have the same hash once in 40 million batches. */
 const HASH_DIGITS = 16;
 
-/** Pieces of a tensor are hashed at the same time, beside this thread. */
+/** Several pieces of a tensor are hashed at the same time, outside of this thread. */
 const PIECE_BYTES = 4 * 2 ** 20;
 const PIECES = 4;
 
@@ -33,7 +25,7 @@ export function shortHash(text: string): string {
   return createHash("sha256").update(text).digest("hex").slice(0, HASH_DIGITS);
 }
 
-/** Reads every file of the checkpoint that a guard reads. */
+/** The hash of a guard. Reads every file that the guard reads. */
 export async function judgeHash(
   files: CheckpointFiles,
   weights: EngineOptions["weights"],
@@ -55,7 +47,7 @@ export async function judgeHash(
   return shortHash(JSON.stringify(parts));
 }
 
-/** The hash of the hashes of its pieces. */
+/** The hash of a tensor: a hash of the hashes of its pieces. */
 async function tensorHash(checkpoint: SafetensorsCheckpoint, name: string): Promise<string> {
   const { byteLength } = checkpoint.tensors.get(name)!;
   const hash = createHash("sha256");

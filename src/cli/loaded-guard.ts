@@ -1,7 +1,7 @@
 /** The guard of a command that takes either kind: the checkpoint's config says which it is. */
 
-import { Guard } from "../guard/guard.ts";
-import { StreamGuard } from "../guard/stream-guard.ts";
+import { type Guard, loadGuard } from "../guard/guard.ts";
+import { loadStreamGuard, type StreamGuard } from "../guard/stream-guard.ts";
 import { readConfig } from "../model/qwen3.ts";
 import { checkpointFiles, engineOptions, type ModelOptions } from "./checkpoint-option.ts";
 import { type Terminal, UsageError } from "./io.ts";
@@ -13,9 +13,9 @@ export async function loadEitherGuard(
 ): Promise<Guard | StreamGuard> {
   const engine = engineOptions(options);
   const files = await checkpointFiles(options, terminal);
-  const { guardHeads } = await readConfig(files);
-  if (guardHeads && options.every !== undefined) {
+  const config = await readConfig(files);
+  if (config.guardHeads && options.every !== undefined) {
     throw new UsageError("--every: expected a Gen guard, got a Stream guard, which judges every token");
   }
-  return guardHeads ? StreamGuard.load(files, engine) : Guard.load(files, engine);
+  return config.guardHeads ? loadStreamGuard(files, config, engine) : loadGuard(files, config, engine);
 }

@@ -10,9 +10,11 @@
  * follow the format is "unparsed": flagged, never Safe.
  */
 
+import { type CheckpointFiles, shortName } from "../checkpoint/files.ts";
 import { type CheckpointSource, openCheckpointFiles } from "../checkpoint/open.ts";
+import type { Qwen3Config } from "../model/config.ts";
 import { type FinishReason, type GenerateOptions, type GenerationStep, generateSteps } from "../model/generate.ts";
-import { Qwen3, readConfig } from "../model/qwen3.ts";
+import { loadQwen3, type Qwen3, readConfig } from "../model/qwen3.ts";
 import type { Session } from "../model/session.ts";
 import { SessionPool } from "../model/session-pool.ts";
 import type { EngineOptions } from "../tensor/engine-choice.ts";
@@ -88,6 +90,14 @@ export type BatchResult =
   | { readonly index: number; readonly verdict: Verdict; readonly error: null }
   | { readonly index: number; readonly verdict: null; readonly error: Error };
 
+/** Loads the rest of a checkpoint whose config has been read. Throws as `Guard.load` does. */
+export async function loadGuard(files: CheckpointFiles, config: Qwen3Config, options: EngineOptions): Promise<Guard> {
+  const name = shortName(files);
+  const tokenizer = await Tokenizer.load(files);
+  const tasks = readTasks(config, tokenizer, name); // before the weights, so that other models fail early
+  return new Guard(await loadQwen3(files, config, options), tokenizer, name, tasks);
+}
+
 export class Guard {
   readonly tokenizer: Tokenizer;
   readonly model: Qwen3;
@@ -95,9 +105,17 @@ export class Guard {
   readonly #sessions: SessionPool;
   readonly #tasks: Tasks;
 
-  /** Throws Error where model or tokenizer are not those of a Gen guard. `name` stands in verdicts and messages. */
-  constructor(model: Qwen3, tokenizer: Tokenizer, name: string) {
-    this.#tasks = readTasks(model.config, tokenizer, name);
+  /**
+   * `name` stands in verdicts and messages. `tasks` is for a loader that has already derived them from this config and
+   * tokenizer. Throws Error where model or tokenizer are not those of a Gen guard.
+   */
+  constructor(
+    model: Qwen3,
+    tokenizer: Tokenizer,
+    name: string,
+    tasks: Tasks = readTasks(model.config, tokenizer, name),
+  ) {
+    this.#tasks = tasks;
     this.model = model;
     this.#sessions = new SessionPool(() => model.newSession(), IDLE_SESSIONS);
     this.tokenizer = tokenizer;
@@ -105,16 +123,13 @@ export class Guard {
   }
 
   /**
-   * Loads a checkpoint: a folder's path (Node), a URL, or files at hand. Without a source: the embedded demo guard,
-   * which is for trying out and testing, not for protection. Throws Error, TypeError or RangeError,
-   * `<file>: expected ..., got ...`.
+   * Loads a checkpoint: a folder's path (Node), a Hub id, a URL, or files at hand. Without a source it loads the
+   * embedded demo guard, which is for trying out and testing, not for protection. Throws Error, TypeError or
+   * RangeError, `<file>: expected ..., got ...`.
    */
   static async load(source: CheckpointSource = DEMO_GUARD, options: EngineOptions = {}): Promise<Guard> {
     const files = await openCheckpointFiles(source);
-    const name = files.name.replace(/^.*[/\\]/, "") || files.name;
-    const tokenizer = await Tokenizer.load(files);
-    readTasks(await readConfig(files), tokenizer, name); // before the weights: what is no guard is refused at the door
-    return new Guard(await Qwen3.load(files, options), tokenizer, name);
+    return loadGuard(files, await readConfig(files), options);
   }
 
   /**

@@ -10,9 +10,10 @@
  * for each token.)
  */
 
+import { type CheckpointFiles, shortName } from "../checkpoint/files.ts";
 import { type CheckpointSource, openCheckpointFiles } from "../checkpoint/open.ts";
 import type { Qwen3Config } from "../model/config.ts";
-import { Qwen3, readConfig } from "../model/qwen3.ts";
+import { loadQwen3, type Qwen3, readConfig } from "../model/qwen3.ts";
 import type { Session } from "../model/session.ts";
 import type { EngineOptions } from "../tensor/engine-choice.ts";
 import { checkOptions } from "../tensor/options.ts";
@@ -53,32 +54,47 @@ export interface StreamModeration {
 /** Ends a turn; the user's is read there. */
 const TURN_END = "<|im_end|>";
 
+/** Loads the rest of a checkpoint whose config has been read. Throws as `StreamGuard.load` does. */
+export async function loadStreamGuard(
+  files: CheckpointFiles,
+  config: Qwen3Config,
+  options: EngineOptions,
+): Promise<StreamGuard> {
+  const name = shortName(files);
+  const tokenizer = await Tokenizer.load(files);
+  const labels = readStreamLabels(config, tokenizer, name); // before the weights, so that other models fail early
+  return new StreamGuard(await loadQwen3(files, config, options), tokenizer, name, labels);
+}
+
 export class StreamGuard {
   readonly tokenizer: Tokenizer;
   readonly model: Qwen3;
   readonly name: string;
-  readonly #labels: { readonly query: HeadLabels; readonly response: HeadLabels };
+  readonly #labels: StreamLabels;
 
-  /** Throws Error or RangeError where model or tokenizer are not those of a Stream guard. `name` stands in messages. */
-  constructor(model: Qwen3, tokenizer: Tokenizer, name: string) {
-    this.#labels = readStreamLabels(model.config, tokenizer, name);
+  /**
+   * `name` stands in messages. `labels` is for a loader that has already derived them from this config and tokenizer.
+   * Throws Error or RangeError where model or tokenizer are not those of a Stream guard.
+   */
+  constructor(
+    model: Qwen3,
+    tokenizer: Tokenizer,
+    name: string,
+    labels: StreamLabels = readStreamLabels(model.config, tokenizer, name),
+  ) {
+    this.#labels = labels;
     this.model = model;
     this.tokenizer = tokenizer;
     this.name = name;
   }
 
   /**
-   * Loads a checkpoint: a folder's path (Node), a URL, or files at hand. Throws Error, TypeError or RangeError,
-   * `<file>: expected ..., got ...`.
+   * Loads a checkpoint: a folder's path (Node), a Hub id, a URL, or files at hand. Throws Error, TypeError or
+   * RangeError, `<file>: expected ..., got ...`.
    */
   static async load(source: CheckpointSource, options: EngineOptions = {}): Promise<StreamGuard> {
     const files = await openCheckpointFiles(source);
-    const name = files.name.replace(/^.*[/\\]/, "") || files.name;
-    const config = await readConfig(files);
-    checkArchitecture(config, name); // before the tokenizer and the weights: what is no Stream guard is refused at the door
-    const tokenizer = await Tokenizer.load(files);
-    readStreamLabels(config, tokenizer, name);
-    return new StreamGuard(await Qwen3.load(files, options), tokenizer, name);
+    return loadStreamGuard(files, await readConfig(files), options);
   }
 
   /**
@@ -162,21 +178,20 @@ export class StreamGuard {
   }
 }
 
-function checkArchitecture({ architecture }: Qwen3Config, name: string): void {
-  if (architecture !== "Qwen3ForGuardModel") {
+/** The labels of both pairs of heads. */
+interface StreamLabels {
+  readonly query: HeadLabels;
+  readonly response: HeadLabels;
+}
+
+/** The labels of the heads. Throws Error or RangeError where config and tokenizer are not a Stream guard's. */
+function readStreamLabels(config: Qwen3Config, tokenizer: Tokenizer, name: string): StreamLabels {
+  const { architecture, guardHeads } = config;
+  if (guardHeads === undefined) {
     throw new Error(
       `${name}: expected a Stream guard (Qwen3ForGuardModel), got ${architecture} (a Gen guard writes its verdict)`,
     );
   }
-}
-
-/** The labels of the heads. Throws Error or RangeError where config and tokenizer are not a Stream guard's. */
-function readStreamLabels(
-  config: Qwen3Config,
-  tokenizer: Tokenizer,
-  name: string,
-): { readonly query: HeadLabels; readonly response: HeadLabels } {
-  checkArchitecture(config, name);
   if (tokenizer.vocabSize > config.vocabSize) {
     throw new RangeError(
       `${name}: tokenizer: expected at most ${config.vocabSize} ids, the model's vocabulary, got ${tokenizer.vocabSize}`,
@@ -189,7 +204,7 @@ function readStreamLabels(
       `${name}: expected a chat template that ends the user's turn with ${TURN_END}, got one that does not`,
     );
   }
-  return readLabels(config.guardHeads!, name);
+  return readLabels(guardHeads, name);
 }
 
 /**

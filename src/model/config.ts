@@ -1,18 +1,19 @@
 /**
  * Qwen3's config.json: read, checked, frozen.
  *
- * In: the parsed JSON of config.json and generation_config.json. Out: a `Qwen3Config` whose every number may be
- * trusted, because whatever is not implemented or out of range is refused here, by name. Nothing downstream checks
- * again.
+ * In: the parsed JSON of config.json and generation_config.json. Out: a `Qwen3Config` whose every number can be
+ * trusted, because anything not implemented or out of range is refused here, by name. Nothing downstream checks again.
  *
- * What surprises: `numHeads * headDim` is not `hiddenSize` (2048 and 1024 for 0.6B), so no size is ever derived from
+ * A surprise: `numHeads * headDim` is not `hiddenSize` (2048 and 1024 for 0.6B), so no size is ever derived from
  * another.
  */
 
-/** The `quant_method` of checkpoints that `qwen3guard quantize` wrote; what is in them, the weights' files say. */
+/**
+ * The `quant_method` of checkpoints that `qwen3guard quantize` wrote. Their weights' files say how they are quantised.
+ */
 export const QUANT_METHOD = "qwen3guard";
 
-/** The sizes and constants of one Qwen3 checkpoint, in the config's own words. */
+/** The sizes and constants of one Qwen3 checkpoint, named as in its config. */
 export interface Qwen3Config {
   readonly architecture: "Qwen3ForCausalLM" | "Qwen3ForGuardModel";
   readonly vocabSize: number;
@@ -24,16 +25,16 @@ export interface Qwen3Config {
   readonly headDim: number;
   readonly rmsNormEps: number;
   readonly ropeTheta: number;
-  /** Longest sequence, prompt and answer together, in tokens. */
+  /** The longest sequence in tokens, prompt and answer together. */
   readonly maxPositionEmbeddings: number;
   readonly tieWordEmbeddings: boolean;
-  /** Ids that end an answer: of generation_config.json where it names any, else of config.json. */
+  /** The ids that end an answer, from generation_config.json if it names any, else from config.json. */
   readonly stopIds: readonly number[];
-  /** The classification heads of a Stream checkpoint; absent for Gen. */
+  /** The classification heads of a Stream checkpoint. A Gen checkpoint has none. */
   readonly guardHeads?: GuardHeadsConfig;
 }
 
-/** Label names by class index, and the inner size of the heads, of a Stream checkpoint. */
+/** A Stream checkpoint's label names by class index, and the inner size of its heads. */
 export interface GuardHeadsConfig {
   readonly innerSize: number;
   readonly responseRiskLevels: readonly string[];
@@ -45,15 +46,15 @@ export interface GuardHeadsConfig {
 type Json = Readonly<Record<string, unknown>>;
 
 /**
- * Bounds that no checkpoint of the family approaches; they keep products of sizes exact and angles within the rotary
+ * Bounds that no checkpoint of the family comes near. They keep products of sizes exact and angles within the rotary
  * table's range.
  */
 const MAX_SIZE = 2 ** 24;
 const MAX_CONTEXT = 2 ** 20;
 
 /**
- * Reads the two files' contents. `name` (the folder) stands in messages.
- * Throws TypeError or RangeError, `<name>/config.json: <key>: expected ..., got ...`.
+ * Reads the contents of the two files. `name` (the folder) stands in messages. Throws TypeError or RangeError,
+ * `<name>/config.json: <key>: expected ..., got ...`.
  */
 export function parseConfig(config: unknown, generationConfig: unknown, name: string): Qwen3Config {
   const file = `${name}/config.json`;
@@ -113,7 +114,7 @@ export function parseConfig(config: unknown, generationConfig: unknown, name: st
   });
 }
 
-/** Base of the rotary frequencies. transformers 5 moved it, with the scaling, into `rope_parameters`. */
+/** The base of the rotary frequencies. transformers 5 moved it, with the scaling, into `rope_parameters`. */
 function ropeTheta(json: Json, file: string): number {
   for (const key of ["rope_scaling", "rope_parameters"]) {
     const parameters = json[key];
@@ -197,7 +198,7 @@ function refuse(file: string, key: string, expected: string, got: unknown): neve
   throw new RangeError(`${file}: ${key}: expected ${expected}, got ${show(got)}`);
 }
 
-/** What is nested too deep for the stack is no value of any key's. */
+/** A value as JSON. A value nested too deep for the stack gets words instead. */
 function jsonOf(value: unknown): string {
   try {
     return JSON.stringify(value);
@@ -206,7 +207,7 @@ function jsonOf(value: unknown): string {
   }
 }
 
-/** A value for a message: JSON, shortened. */
+/** A value for a message, as shortened JSON. */
 function show(value: unknown): string {
   const text = value === undefined ? "nothing" : jsonOf(value);
   return text.length > 80 ? `${text.slice(0, 77)}...` : text;

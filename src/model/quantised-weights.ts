@@ -1,18 +1,18 @@
 /**
- * Quantised weights in a checkpoint: which matrices are quantised and how, what a saved file holds for each, and what a
- * form of weights takes in memory.
+ * Quantised weights in a checkpoint: which matrices are quantised and how, and what a saved file holds for each.
  *
- * In: an open checkpoint, its config, the form that was asked for. Out: the scheme, checked, so that nothing is read
- * from a file that is not understood.
+ * In: an open checkpoint, and the form that was asked for. Out: the checked scheme, so that nothing is read from a file
+ * in an unknown format.
  *
  * A saved file names its scheme and version in its metadata, `qwen3guard.weights`: "int8/1" or "int4/1". A matrix
  * `<name>.weight` of the original becomes up to three tensors:
  *
- *     <name>.weight             int8: I8 [outputs, inputs]; int4: U8 [outputs, inputs / 2], two in a byte, the first in the lower half
+ *     <name>.weight             int8: I8 [outputs, inputs]
+ *                               int4: U8 [outputs, inputs / 2], two to a byte, the first in the lower half
  *     <name>.weight.scales      F32 [outputs, inputs / 256]
- *     <name>.weight.sub_scales  I8 [outputs, inputs / 32], int4 alone
+ *     <name>.weight.sub_scales  I8 [outputs, inputs / 32], only for int4
  *
- * (divisions rounded up). Its config.json carries a `quantization_config` with `quant_method` "qwen3guard", which other
+ * (divisions rounded up). Its config.json has a `quantization_config` with `quant_method` "qwen3guard", which other
  * programs refuse by name.
  */
 
@@ -37,9 +37,10 @@ export function schemeText(scheme: QuantisedScheme): string {
 }
 
 /**
- * How a tensor of the original is held under `scheme`; undefined: as it is stored. The embedding table and the output
- * head stay int8 under int4: they are first and last, where an error is seen most, and a quarter of the smallest guard,
- * a sixth and less of the larger ones. Classification heads are small and decide.
+ * How a tensor of the original is held under `scheme`; undefined if it stays as it is stored. Under int4 the embedding
+ * table and the output head stay int8: they are first and last, where an error shows most. They are a quarter of the
+ * smallest guard and at most a sixth of the larger ones. The classification heads are small and decide the verdict, so
+ * they are not quantised.
  */
 export function schemeFor(
   name: string,
@@ -50,7 +51,7 @@ export function schemeFor(
   return /embed_tokens|lm_head/.test(name) ? "int8" : scheme;
 }
 
-/** Tensors that a saved file holds for one quantised matrix. */
+/** The tensors that a saved file holds for one quantised matrix. */
 export function savedTensors(
   name: string,
   [outputs, inputs]: readonly number[],
@@ -74,7 +75,8 @@ interface SavedTensor {
 type Opened = Pick<SafetensorsCheckpoint, "name" | "tensors" | "metadata">;
 
 /**
- * The scheme that a file was saved with; undefined for an original. Throws RangeError for one that is not understood.
+ * The scheme that a file was saved with; undefined for an original. Throws RangeError for a scheme or version that is
+ * not known.
  */
 export function savedScheme({ name, metadata }: Opened): QuantisedScheme | undefined {
   const text = metadata.get(SCHEME_KEY);
@@ -90,8 +92,8 @@ export function savedScheme({ name, metadata }: Opened): QuantisedScheme | undef
 }
 
 /**
- * The scheme that matrices will be held in. Throws RangeError where the file was saved with another one than was asked
- * for.
+ * The scheme that matrices will be held in; undefined: as they are stored. Throws RangeError where the file was saved
+ * with another scheme than the one asked for.
  */
 export function schemeToHold(
   checkpoint: Opened,
@@ -105,7 +107,9 @@ export function schemeToHold(
   return saved ?? wanted;
 }
 
-/** A saved matrix, its scales and sub-scales read and checked. Throws RangeError for those that cannot be. */
+/**
+ * A saved matrix, with its scales and sub-scales read and checked. Throws RangeError for values that cannot be scales.
+ */
 export async function savedSource(
   checkpoint: SafetensorsCheckpoint,
   name: string,

@@ -1,9 +1,9 @@
 /**
- * The weights of one checkpoint, named as in the checkpoint, checked before the first byte is read.
+ * The weights of one checkpoint, named as in the checkpoint, and checked before the first byte is read.
  *
- * In: an open safetensors checkpoint, the config, the engine that will compute. Out: `Qwen3Weights`, immutable and
- * shared by all sessions. Matrices stay in the dtype they are stored in and are widened where they are used, or are
- * quantised (quantised-weights.ts); the small norm gains are widened once, here.
+ * In: an open safetensors checkpoint, the config, and the engine that will compute. Out: `Qwen3Weights`, immutable and
+ * shared by all sessions. Matrices keep the dtype they are stored in and are widened when they are used, or are
+ * quantised (quantised-weights.ts). The small norm gains are widened once, here.
  */
 
 import type { SafetensorsCheckpoint } from "../checkpoint/safetensors-sharded.ts";
@@ -43,14 +43,14 @@ export interface Qwen3Weights {
   readonly embedTokens: Matrix; // [vocab, hidden]
   readonly layers: readonly LayerWeights[];
   readonly norm: FloatBuffer; // [hidden]
-  /** The output head [vocab, hidden]; the embedding table itself where the config ties them. */
+  /** The output head [vocab, hidden]. It is the embedding table itself if the config ties them. */
   readonly lmHead: Matrix;
   readonly guardHeads?: { readonly response: GuardHeadWeights; readonly query: GuardHeadWeights };
 }
 
 /**
- * Every tensor that the config calls for, with its shape, in the order of the computation. Also what tools that write a
- * checkpoint need.
+ * Every tensor that the config calls for, with its shape, in the order of the computation. Tools that write a
+ * checkpoint use it too.
  */
 export function expectedTensors(config: Qwen3Config): Map<string, readonly number[]> {
   const { vocabSize, hiddenSize, intermediateSize, numHeads, numKvHeads, headDim } = config;
@@ -113,12 +113,12 @@ export function checkShapes(
   }
 }
 
-/** The dtype of a tensor that checkShapes has seen. */
+/** The dtype of a tensor that `checkShapes` has accepted. */
 export function storedDtype(checkpoint: Pick<SafetensorsCheckpoint, "tensors">, name: string): WeightDtype {
   return checkpoint.tensors.get(name)!.dtype as WeightDtype;
 }
 
-/** Bytes that the weights take in memory when they are held under `scheme`, or as they are stored. */
+/** How many bytes the weights take in memory, held under `scheme` or as they are stored. */
 export function weightBytes(
   checkpoint: Pick<SafetensorsCheckpoint, "tensors">,
   config: Qwen3Config,
@@ -136,8 +136,8 @@ export function weightBytes(
 }
 
 /**
- * Reads a checkpoint that `checkShapes` has found good; matrices are held under `scheme`, or as they are stored. Throws
- * RangeError where there is no memory for them, with both numbers, before anything is read.
+ * Reads a checkpoint that `checkShapes` has accepted. Matrices are held under `scheme`, or as they are stored. Throws
+ * MemoryError where there is not enough memory for them, with both numbers, before anything is read.
  */
 export async function loadWeights(
   checkpoint: SafetensorsCheckpoint,
@@ -155,7 +155,7 @@ export async function loadWeights(
   }
 }
 
-/** The next form of weights that takes less memory. */
+/** For each form of weights, the next one that takes less memory. */
 const LIGHTER: Readonly<Record<string, QuantisedScheme | undefined>> = { checkpoint: "int8", int8: "int4" };
 
 async function readWeights(

@@ -1,10 +1,10 @@
 /**
- * Added tokens: texts such as `<|im_end|>` or `<think>` that are one id wherever they stand in raw text, before
+ * Added tokens: texts such as `<|im_end|>` or `<think>` that become one id wherever they occur in raw text, before
  * normalization and BPE.
  *
- * Matching is leftmost-longest, as in the reference: at the first place where any token matches, the longest one that
- * does; then on behind it. What surprised us: `special` says only whether decoding may skip a token. A token with
- * `special: false` is matched in raw text all the same.
+ * Matching is leftmost-longest, as in the reference: find the first place where any token matches, take the longest one
+ * that does, and continue after it. What surprised us: `special` only says whether decoding may skip a token. A token
+ * with `special: false` is matched in raw text all the same.
  */
 
 export interface AddedToken {
@@ -32,10 +32,10 @@ export class AddedTokenMatcher {
   /** Every character (code point) that occurs in a token. */
   readonly characters: ReadonlySet<string>;
   readonly #root: TrieNode = { id: -1, children: new Map() };
-  /** 1 at each UTF-16 unit that starts a token: nearly every place in a text is ruled out by it. */
+  /** 1 for each UTF-16 unit that starts a token. This rules out nearly every place in a text. */
   readonly #starts: Uint8Array = new Uint8Array(0x10000);
 
-  /** Contents are expected to be well-formed, distinct and not empty. */
+  /** The contents must be well-formed, distinct and not empty. */
   constructor(tokens: readonly AddedToken[]) {
     this.characters = new Set(tokens.flatMap(token => [...token.content]));
     for (const { content, id } of tokens) {
@@ -55,7 +55,8 @@ export class AddedTokenMatcher {
   }
 
   /**
-   * All matches in a well-formed text, in order, none overlapping. O(length of the text * length of the longest token).
+   * All matches in a well-formed text, in order and without overlap. O(length of the text * length of the longest
+   * token).
    */
   findAll(text: string): AddedTokenMatch[] {
     const matches: AddedTokenMatch[] = [];
@@ -72,7 +73,7 @@ export class AddedTokenMatcher {
     let node = this.#root.children.get(text.charCodeAt(start));
     for (let end = start + 1; node !== undefined; end++) {
       if (node.id >= 0) longest = { id: node.id, start, end };
-      node = node.children.get(text.charCodeAt(end)); // NaN at the end of the text: no such child
+      node = node.children.get(text.charCodeAt(end)); // NaN at the end of the text, which has no child
     }
     return longest;
   }

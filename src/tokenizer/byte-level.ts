@@ -1,10 +1,10 @@
 /**
- * GPT-2's byte alphabet: a vocabulary of byte strings, written in JSON as ordinary text.
+ * GPT-2's byte alphabet: it lets a vocabulary of byte strings be written in JSON as ordinary text.
  *
- * Each of the 256 bytes has one printable character: the printable ones of Latin-1 stand for themselves, the other 68
- * (controls, space, DEL, no-break space, soft hyphen) get U+0100, U+0101, ... in order. So a space shows as "Ġ"
- * (U+0120) and a line feed as "Ċ" (U+010A). Source: the encoder of the GPT-2 release (2019), kept by every byte-level
- * BPE since.
+ * Each of the 256 bytes has one printable character. The printable characters of Latin-1 stand for themselves, and the
+ * other 68 bytes (controls, space, DEL, no-break space, soft hyphen) get U+0100, U+0101, ... in order. So a space shows
+ * as "Ġ" (U+0120) and a line feed as "Ċ" (U+010A). Source: the encoder of the GPT-2 release (2019), which every
+ * byte-level BPE has kept since.
  */
 
 function isPrintableLatin1(byte: number): boolean {
@@ -15,13 +15,14 @@ function isPrintableLatin1(byte: number): boolean {
 export const BYTE_CHARACTERS: readonly string[] = byteCharacters();
 
 /**
- * The byte of each character, by its UTF-16 unit; -1: not in the alphabet. Units from `length` on are not in it either.
+ * The byte of each character by its UTF-16 unit; -1 for one that is not in the alphabet. Units from `length` on are not
+ * in it either.
  */
 const BYTE_OF_UNIT: Int16Array = bytesOfUnits();
 
 /** The byte of a character of the alphabet. */
 export function byteOfUnit(unit: number): number {
-  return BYTE_OF_UNIT[unit]!;
+  return BYTE_OF_UNIT[unit];
 }
 
 function byteCharacters(): string[] {
@@ -38,8 +39,8 @@ function bytesOfUnits(): Int16Array {
 }
 
 /**
- * The bytes of a vocabulary entry. An entry with any character outside the alphabet stands for its own UTF-8, as in the
- * reference.
+ * The bytes of a vocabulary entry. As in the reference, an entry with any character outside the alphabet stands for its
+ * own UTF-8.
  */
 export function tokenBytes(token: string): Uint8Array {
   const bytes = new Uint8Array(token.length);
@@ -52,8 +53,8 @@ export function tokenBytes(token: string): Uint8Array {
 }
 
 /**
- * Writes the UTF-8 bytes of well-formed `text[start, end)` into `out` (3 places a UTF-16 unit always suffice) and
- * returns how many.
+ * Writes the UTF-8 bytes of the well-formed `text[start, end)` into `out` and returns how many. Room for 3 bytes per
+ * UTF-16 unit is always enough.
  */
 export function utf8Into(text: string, start: number, end: number, out: Int32Array | Uint8Array): number {
   let n = 0;

@@ -2,13 +2,13 @@
  * Text from ids that arrive one by one.
  *
  * A token is a string of bytes, and a character of several bytes may be spread over several tokens. The stream holds
- * back the bytes of a character that is not complete, so what `push` and `end` return, joined, is what `decode` gives
- * for all ids together.
+ * back the bytes of an incomplete character, so the results of `push` and `end`, joined, are what `decode` returns for
+ * all ids together.
  */
 
 /**
- * Bytes to text as Rust's `from_utf8_lossy` does it: each maximal wrong or cut-off sequence becomes one U+FFFD, and
- * U+FEFF is kept.
+ * Turns bytes into text as Rust's `from_utf8_lossy` does: each maximal wrong or cut-off sequence becomes one U+FFFD,
+ * and U+FEFF is kept.
  */
 export function newUtf8Decoder(): InstanceType<typeof TextDecoder> {
   return new TextDecoder("utf-8", { ignoreBOM: true });
@@ -18,17 +18,20 @@ export class DecodeStream {
   readonly #bytesOf: (id: number) => Uint8Array;
   #decoder = newUtf8Decoder();
 
-  /** `bytesOf(id)`: the bytes an id stands for; it throws a RangeError for what is not an id. */
+  /** `bytesOf(id)` returns the bytes that an id stands for, and throws RangeError for a number that is not an id. */
   constructor(bytesOf: (id: number) => Uint8Array) {
     this.#bytesOf = bytesOf;
   }
 
-  /** The text that `id` completes; "" when a character is still unfinished. */
+  /** The text that `id` completes; "" while a character is unfinished. */
   push(id: number): string {
     return this.#decoder.decode(this.#bytesOf(id), { stream: true });
   }
 
-  /** The rest: U+FFFD when the ids ended in the middle of a character, else "". The stream is then as new. */
+  /**
+   * The rest: U+FFFD if the ids ended in the middle of a character, else "". The stream can then be used again from the
+   * beginning.
+   */
   end(): string {
     return this.#decoder.decode();
   }

@@ -1,23 +1,24 @@
 /**
  * Ids of ordinary text that arrives in pieces.
  *
- * In: pieces of a text, cut anywhere (in a word, in a character, between surrogates). Out: the ids that no text to come
- * can change; the rest at the end. All of them together are the ids of the whole text, whatever the cuts. What is not
- * certain yet waits, in this order:
+ * In: pieces of a text, cut anywhere (in a word, in a character, between surrogates). Out: the ids that no later text
+ * can change, and at the end the rest. Together they are the ids of the whole text, wherever the cuts are. Text whose
+ * ids are not certain yet waits, in this order:
  *
  * 1. half of a surrogate pair;
- * 2. the last character that begins a stretch of NFC, and the marks behind it: another mark may join them;
- * 3. the last piece of the split: a word may go on. Of a long run of letters only its last few waits (open-piece.ts).
+ * 2. the last character that begins a stretch of NFC, and the marks after it, because another mark may join them;
+ * 3. the last piece of the split, because a word may go on. Only the last few letters of a long run wait
+ *    (open-piece.ts).
  *
- * So a word waits for the first character behind it, and in a text without spaces the last few characters wait. What
- * has no boundary waits until one comes: a run of white space, of punctuation, of marks, of one letter. `pending` says
- * how much waits; a caller who has a limit (a model's context) bounds it there.
+ * So a word waits for the first character after it, and in a text without spaces the last few characters wait. A run
+ * that has no boundary waits until one comes: white space, punctuation, marks, one repeated letter. `pending` says how
+ * much is waiting, and a caller with a limit (a model's context) checks it there.
  *
- * Feeding a model eagerly and rolling back what later text changes was the other way: it runs the end of the text again
- * at every piece, and gives verdicts that are withdrawn.
+ * The alternative was to feed a model eagerly and roll back what later text changes. That runs the end of the text
+ * again with every piece, and gives verdicts that are withdrawn.
  *
- * O(n) for n characters in any number of pieces, but for the logarithms of BPE and NFC: what waits is looked at again
- * only when something arrives that does not just continue it.
+ * O(n) for n characters in any number of pieces, except for the logarithms of BPE and NFC: waiting text is looked at
+ * again only when something arrives that does not just continue it.
  */
 
 import type { BytePairEncoder } from "./bpe.ts";
@@ -40,38 +41,38 @@ import {
 export interface StreamParts {
   readonly encoder: BytePairEncoder;
   readonly byteLengthOf: (id: number) => number;
-  /** The vocabulary's entries in the order of UTF-16 units. */
+  /** The vocabulary's entries, sorted by UTF-16 units. */
   readonly sortedEntries: () => readonly string[];
 }
 
 export class EncodeStream {
   readonly #parts: StreamParts;
   readonly #nfc = new NfcStream();
-  /** Normalized text that is not encoded yet, in the parts that it came in, and its length. */
+  /** Normalized text that is not encoded yet, in the parts in which it came, and its length. */
   #text: string[] = [];
   #length = 0;
-  /** What NFC changed in it, and where in the whole text it begins. Offsets of the changes count from there. */
+  /** What NFC changed in that text, and where in the whole text it begins. Offsets of the changes count from there. */
   #changes: NfcChange[] = [];
   #origin: number;
-  /** Class of its last character. */
+  /** The class of its last character. */
   #lastClass = 0;
-  /** Where the text that waits is one run of letters. */
+  /** Set while the waiting text is one run of letters. */
   #openPiece: OpenPiece | undefined;
 
-  /** `origin`: the offset that ranges give to the first character. */
+  /** `origin` is the offset of the first character in ranges. */
   constructor(parts: StreamParts, origin: number = 0) {
     this.#parts = parts;
     this.#origin = origin;
   }
 
-  /** UTF-16 units of the text that wait. */
+  /** How many UTF-16 units of the text are waiting. */
   get pending(): number {
     return this.#nfc.pending + this.#length;
   }
 
   /**
-   * Where the range of the next id can begin at the earliest: before the text that waits where NFC made one stretch of
-   * the text into several pieces.
+   * The earliest place where the range of the next id can begin. It lies before the waiting text where NFC made several
+   * pieces of one stretch.
    */
   get openStart(): number {
     return this.#origin + Math.min(0, this.#changes[0]?.start ?? 0);
@@ -105,14 +106,17 @@ export class EncodeStream {
     return encoding.finish();
   }
 
-  /** An apostrophe and two letters at most: more letters may go on with them, or make a piece of their own. */
+  /**
+   * Whether an apostrophe and at most two letters are waiting. More letters may continue them, or begin a piece of
+   * their own.
+   */
   #mayBeContraction(): boolean {
     return this.#length < 4 && this.#joined().startsWith("'");
   }
 
   #append(chunk: string, changes: readonly NfcChange[]): void {
     const normalizedBefore = this.#length;
-    const before = normalizedBefore + shiftBehind(this.#changes);
+    const before = normalizedBefore + shiftAfter(this.#changes);
     for (const { start, end, normalizedStart, normalizedEnd } of changes) {
       this.#changes.push({
         start: before + start,
@@ -128,10 +132,10 @@ export class EncodeStream {
 
   #joined(): string {
     if (this.#text.length !== 1) this.#text = [this.#text.join("")];
-    return this.#text[0]!;
+    return this.#text[0];
   }
 
-  /** Where the text that waits is a run of letters, of which `letters` are new, encodes what is certain of it. */
+  /** If the waiting text is a run of letters, whose last ones are `letters`, encodes the part that is certain. */
   #cutLetters(letters: string, encoding: EncodingBuilder): void {
     if (this.#openPiece === undefined) return;
     const bytes = new Uint8Array(3 * letters.length);
@@ -148,7 +152,7 @@ export class EncodeStream {
     this.#emit(units, encoding, true);
   }
 
-  /** Encodes the text that waits up to `end`: as one piece, or the pieces that it is split into. */
+  /** Encodes the waiting text up to `end`, as one piece or as the pieces that the split makes of it. */
   #emit(end: number, encoding: EncodingBuilder, isOnePiece: boolean): void {
     if (end === 0) return;
     const text = this.#joined();
@@ -162,9 +166,9 @@ export class EncodeStream {
     }
     encoding.locate(normalized, this.#changes, this.#origin, byteLengthOf);
 
-    let done = 0; // changes that end here at the latest; the next may reach over the end, and belongs to both sides
-    while (done < this.#changes.length && this.#changes[done]!.normalizedEnd <= end) done++;
-    const originalEnd = end + shiftBehind(this.#changes.slice(0, done));
+    let done = 0; // changes that end here or before; the next one may cross the end, and then belongs to both sides
+    while (done < this.#changes.length && this.#changes[done].normalizedEnd <= end) done++;
+    const originalEnd = end + shiftAfter(this.#changes.slice(0, done));
     this.#changes = this.#changes.slice(done).map(change => ({
       start: change.start - originalEnd,
       end: change.end - originalEnd,
@@ -177,7 +181,7 @@ export class EncodeStream {
   }
 }
 
-/** NFC of a text that arrives in pieces: what is certain of it. */
+/** NFC of a text that arrives in pieces: returns what is certain. */
 class NfcStream {
   /** A high surrogate whose other half may follow. */
   #half = "";
@@ -188,7 +192,7 @@ class NfcStream {
     return this.#half.length + this.#heldLength;
   }
 
-  /** The normalized text that is now certain; appends what NFC changed, with offsets from its beginning. */
+  /** Returns the normalized text that is now certain, and appends what NFC changed, with offsets from its beginning. */
   push(text: string, changes: NfcChange[]): string {
     const complete = this.#half + text;
     this.#half = /[\uD800-\uDBFF]$/.test(complete) ? complete.slice(-1) : "";
@@ -215,17 +219,20 @@ class NfcStream {
   }
 }
 
-/** By how much offsets in the text exceed those in the normalized one behind the last of the changes. */
-function shiftBehind(changes: readonly NfcChange[]): number {
+/** By how much an offset in the text exceeds the one in the normalized text, after the last of the changes. */
+function shiftAfter(changes: readonly NfcChange[]): number {
   const last = changes.at(-1);
   return last === undefined ? 0 : last.end - last.normalizedEnd;
 }
 
 function classAt(text: string, at: number): number {
-  return codePointClasses()[text.codePointAt(at)!]! & (LETTER | NUMBER | SPACE);
+  return codePointClasses()[text.codePointAt(at)!] & (LETTER | NUMBER | SPACE);
 }
 
-/** Whether all of `text` is of one class, and one that makes runs: each number is a piece of its own. */
+/**
+ * Whether all of `text` has the class `kind`, and it is a class that forms runs. Numbers do not: each is a piece of its
+ * own.
+ */
 function isRunOf(text: string, kind: number): boolean {
   if (kind === NUMBER) return false;
   for (let i = 0; i < text.length; i += isLowSurrogate(text, i + 1) ? 2 : 1)

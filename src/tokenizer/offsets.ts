@@ -1,14 +1,14 @@
 /**
- * Where in a text the ids of it come from.
+ * Says where in a text its ids come from.
  *
  * In: ids, the normalized text that they spell, and what normalization changed. Out: for each id a range of UTF-16
- * offsets in the text as it was.
+ * offsets in the original text.
  *
- * - An id stands for bytes, and may begin or end inside a character: its range covers the whole character. So the ids
- *   of one emoji may all have the same range, as in the reference.
- * - Where NFC changed a stretch (one stable character and the unstable ones behind it, see unicode.ts), there is no
- *   saying which character became which: an id that comes from the stretch covers all of it. Here the reference
- *   differs: it gives a composed character the range of the first one that went in.
+ * - An id stands for bytes, so it may begin or end inside a character. Its range then covers the whole character. So
+ *   all ids of one emoji may have the same range, as in the reference.
+ * - Where NFC changed a stretch (one stable character and the unstable ones after it, see unicode.ts), it is not
+ *   defined which character became which, so an id from the stretch covers all of it. Here the reference differs: it
+ *   gives a composed character the range of the first character that went into it.
  *
  * Ranges never go back, and together they cover the text without a gap.
  */
@@ -36,8 +36,8 @@ export class EncodingBuilder {
   }
 
   /**
-   * Gives ranges to the ids that have none yet: those that `normalized` was encoded to. `byteLengthOf` says how many
-   * bytes an id stands for, `changes` what NFC changed, and `origin` where in the whole text the stretch starts.
+   * Gives ranges to the ids that have none yet, which are those of `normalized`. `byteLengthOf` returns how many bytes
+   * an id stands for, `changes` lists what NFC changed, and `origin` is where the stretch starts in the whole text.
    * O(length + ids).
    */
   locate(
@@ -46,16 +46,15 @@ export class EncodingBuilder {
     origin: number,
     byteLengthOf: (id: number) => number,
   ): void {
-    let at = 0; // the character that the next byte is of
-    let taken = 0; // bytes of it that earlier ids took
-    let change = 0; // the first that does not end before `at`
-    // How far behind its place in `normalized` a character is in the text, when it stands behind the first `count`
-    // changes.
+    let at = 0; // the character that the next byte belongs to
+    let taken = 0; // how many of its bytes earlier ids took
+    let change = 0; // the first change that does not end before `at`
+    // By how much a character's offset in the text exceeds its offset in `normalized`, after the first `count` changes.
     const shift = (count: number): number =>
-      count === 0 ? 0 : changes[count - 1]!.end - changes[count - 1]!.normalizedEnd;
+      count === 0 ? 0 : changes[count - 1].end - changes[count - 1].normalizedEnd;
     for (let i = this.#starts.length; i < this.ids.length; i++) {
       const start = at;
-      let left = taken + byteLengthOf(this.ids[i]!);
+      let left = taken + byteLengthOf(this.ids[i]);
       let width = 0;
       while (left > 0) {
         const c = normalized.codePointAt(at)!;
@@ -68,15 +67,15 @@ export class EncodingBuilder {
       taken = left;
       const end = left > 0 ? at + width : at;
 
-      while (change < changes.length && changes[change]!.normalizedEnd <= start) change++;
+      while (change < changes.length && changes[change].normalizedEnd <= start) change++;
       const first = changes[change];
       this.#starts.push(
         origin + (first !== undefined && first.normalizedStart <= start ? first.start : start + shift(change)),
       );
-      let behind = change;
-      while (behind < changes.length && changes[behind]!.normalizedEnd < end) behind++;
-      const last = changes[behind];
-      this.#ends.push(origin + (last !== undefined && last.normalizedStart < end ? last.end : end + shift(behind)));
+      let after = change;
+      while (after < changes.length && changes[after].normalizedEnd < end) after++;
+      const last = changes[after];
+      this.#ends.push(origin + (last !== undefined && last.normalizedStart < end ? last.end : end + shift(after)));
     }
   }
 

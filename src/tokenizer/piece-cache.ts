@@ -1,17 +1,17 @@
 /**
- * Ids of short pieces that came before: words repeat.
+ * The ids of short pieces that occurred before, because words repeat.
  *
- * A piece has one slot, by its hash, and takes the place of the piece that was there. Keys are compared unit by unit in
- * the text: with a `Map`, which needs a string made and hashed for each piece, encoding took 1.3 times as long. The
- * table starts small and empty and, when as many pieces were put in as it has slots, starts anew twice as large, up to
- * 2.5 MB.
+ * A piece has one slot, given by its hash, and replaces the piece that was there. Keys are compared with the text unit
+ * by unit. A `Map` would need a string to be made and hashed for each piece, and encoding took 1.3 times as long with
+ * one. The table starts small. Each time as many pieces have been written as it has slots, it starts again empty and
+ * twice as large, up to 2.5 MB.
  */
 
 const FIRST_SLOTS = 2 ** 10;
 const MOST_SLOTS = 2 ** 15;
-/** UTF-16 units of the longest piece that is kept. */
+/** The length of the longest piece that is kept, in UTF-16 units. */
 const MAX_UNITS = 19;
-/** Most ids of a piece that is kept. */
+/** The most ids that a kept piece may have. */
 const MAX_IDS = 8;
 const KEY_STRIDE = MAX_UNITS + 1;
 const IDS_STRIDE = MAX_IDS + 1;
@@ -22,7 +22,7 @@ export class PieceCache {
   #ids = new Int32Array(FIRST_SLOTS * IDS_STRIDE); // count, ids
   #writes = 0;
 
-  /** The slot of a piece; -1: it is too long to be kept. */
+  /** The slot of a piece; -1 for one that is too long to be kept. */
   slotOf(text: string, start: number, end: number): number {
     if (end - start > MAX_UNITS) return -1;
     let hash = 0x811c9dc5; // FNV-1a, by units instead of bytes
@@ -38,8 +38,8 @@ export class PieceCache {
     if (keys[key] !== end - start) return false;
     for (let i = start; i < end; i++) if (keys[++key] !== text.charCodeAt(i)) return false;
     const first = slot * IDS_STRIDE + 1;
-    const count = this.#ids[first - 1]!;
-    for (let i = first; i < first + count; i++) ids.push(this.#ids[i]!);
+    const count = this.#ids[first - 1];
+    for (let i = first; i < first + count; i++) ids.push(this.#ids[i]);
     return true;
   }
 
@@ -51,7 +51,7 @@ export class PieceCache {
     for (let i = start; i < end; i++) this.#keys[++key] = text.charCodeAt(i);
     const first = slot * IDS_STRIDE + 1;
     this.#ids[first - 1] = count;
-    for (let i = 0; i < count; i++) this.#ids[first + i] = symbols[i]!;
+    for (let i = 0; i < count; i++) this.#ids[first + i] = symbols[i];
     if (++this.#writes >= this.#slots && this.#slots < MOST_SLOTS) this.#grow();
   }
 

@@ -1,20 +1,20 @@
 /**
- * Cuts text into the pieces that BPE then works on alone: the split regex of Qwen's tokenizer.json as a hand-written
- * scanner.
+ * Cuts text into the pieces that BPE then encodes one by one: the split regex of Qwen's tokenizer.json, as a scanner
+ * written by hand.
  *
  *     (?i:'s|'t|'re|'ve|'m|'ll|'d)          1  a contraction
  *     [^\r\n\p{L}\p{N}]?\p{L}+              2  letters, with one character of space or punctuation before them
  *     \p{N}                                 3  one digit
- *      ?[^\s\p{L}\p{N}]+[\r\n]*             4  punctuation, with one space before it and line ends behind it
+ *      ?[^\s\p{L}\p{N}]+[\r\n]*             4  punctuation, with one space before it and line ends after it
  *     \s*[\r\n]+                            5  white space up to the last line end in it
- *     \s+(?!\S)                             6  white space, but its last character is left to a word behind it
+ *     \s+(?!\S)                             6  white space, but its last character is left to a word after it
  *     \s+                                   7  white space
  *
- * Why not JavaScript's own regex: its character classes differ from the reference's and change with the engine (see
+ * Why not JavaScript's own regex? Its character classes differ from the reference's and change with the engine (see
  * unicode.ts), and its backtracking would visit a long run of spaces again and again. The scanner is linear.
  *
- * Every character is a letter, a number, white space or none of these, and some alternative takes each of them, so the
- * pieces cover the text.
+ * Every character is a letter, a number, white space or none of these, and each kind is taken by some alternative, so
+ * the pieces cover the text.
  */
 
 import { codePointClasses, LETTER, NUMBER, SPACE } from "./unicode.ts";
@@ -30,8 +30,8 @@ const BLANK = 0x20;
 const APOSTROPHE = 0x27;
 
 /**
- * Calls `visit(start, end)` for each piece of a well-formed text, in order; the pieces are adjacent and cover it.
- * Offsets are UTF-16. O(n).
+ * Calls `visit(start, end)` for each piece of a well-formed text, in order. The pieces are adjacent and cover the text.
+ * Offsets are in UTF-16 units. O(n).
  */
 export function forEachPiece(text: string, visit: (start: number, end: number) => void): void {
   for (let start = 0; start < text.length; ) {
@@ -42,9 +42,9 @@ export function forEachPiece(text: string, visit: (start: number, end: number) =
 }
 
 /**
- * Where in a text that may go on the pieces begin that are not certain: more text may lengthen the last one, and more
- * white space moves the end of the pieces that the run of it is cut into. All of the text is certain only when it is
- * empty.
+ * Where the pieces that are not certain begin in a text that may go on. More text may lengthen the last piece, and more
+ * white space moves the ends of the pieces that a run of white space is cut into. The whole text is certain only if it
+ * is empty.
  */
 export function openStart(text: string): number {
   let open = 0; // start of the last piece, or of the run of pieces of white space that ends the text
@@ -57,11 +57,11 @@ export function openStart(text: string): number {
   return open;
 }
 
-/** Where the piece that starts at `start` ends: the alternatives of the regex, tried in its order. */
+/** Where the piece that starts at `start` ends: tries the alternatives of the regex in its order. */
 function pieceEnd(text: string, start: number): number {
   const classOf = codePointClasses();
   const first = text.codePointAt(start)!;
-  const firstClass = classOf[first]! & LETTER_NUMBER_SPACE;
+  const firstClass = classOf[first] & LETTER_NUMBER_SPACE;
   const second = start + width(first);
 
   if (first === APOSTROPHE) {
@@ -84,16 +84,17 @@ function pieceEnd(text: string, start: number): number {
 
   let end = second; // end of the run of white space, which has no surrogate pairs
   let afterLineEnd = isLineEnd(first) ? second : 0;
-  for (; end < text.length && classOf[text.charCodeAt(end)]! & SPACE; end++) {
+  for (; end < text.length && classOf[text.charCodeAt(end)] & SPACE; end++) {
     if (isLineEnd(text.charCodeAt(end))) afterLineEnd = end + 1;
   }
   if (afterLineEnd > 0) return afterLineEnd; // 5
-  return end === text.length || end === second ? end : end - 1; // 6; 7 is what remains for a single character before a non-space
+  return end === text.length || end === second ? end : end - 1; // 6, or 7 for a single character before a non-space
 }
 
 function isWhiteSpace(text: string, start: number, end: number): boolean {
   const classOf = codePointClasses();
-  for (let i = start; i < end; i++) if ((classOf[text.charCodeAt(i)]! & SPACE) === 0) return false; // no surrogate is white space
+  // No surrogate is white space.
+  for (let i = start; i < end; i++) if ((classOf[text.charCodeAt(i)] & SPACE) === 0) return false;
   return true;
 }
 
@@ -109,7 +110,7 @@ function isLineEnd(unit: number): boolean {
 function skipLetters(text: string, i: number, classOf: Uint8Array): number {
   while (i < text.length) {
     const c = text.codePointAt(i)!;
-    if ((classOf[c]! & LETTER) === 0) break;
+    if ((classOf[c] & LETTER) === 0) break;
     i += width(c);
   }
   return i;
@@ -119,7 +120,7 @@ function skipLetters(text: string, i: number, classOf: Uint8Array): number {
 function skipPunctuation(text: string, i: number, classOf: Uint8Array): number {
   while (i < text.length) {
     const c = text.codePointAt(i)!;
-    if ((classOf[c]! & LETTER_NUMBER_SPACE) !== 0) break;
+    if ((classOf[c] & LETTER_NUMBER_SPACE) !== 0) break;
     i += width(c);
   }
   return i;
@@ -131,8 +132,8 @@ function skipLineEnds(text: string, i: number): number {
 }
 
 /**
- * Length of the contraction at an apostrophe, or 0. The reference ignores case as Unicode folds it: U+017F LONG S
- * counts as s.
+ * The length of the contraction at an apostrophe, or 0. The reference ignores case by Unicode case folding, so U+017F
+ * LONG S counts as s.
  */
 function contractionLength(text: string, apostrophe: number): number {
   switch (text[apostrophe + 1]) {

@@ -1,15 +1,15 @@
 /**
  * Python's `strip`, `lstrip` and `rstrip` with an argument, for chat templates.
  *
- * Templates are written for jinja2, where `content.lstrip('\n')` leaves out line feeds and nothing else: Qwen3's own
- * has it. The template engine here takes no notice of the argument and leaves out all white space, so that an answer
- * that begins with a space would get other ids than the reference's. So each such call in the parsed template becomes a
- * call of one of our functions, which go into the template's context. Without an argument all stays as it is.
+ * Templates are written for jinja2, where `content.lstrip('\n')` removes line feeds and nothing else; Qwen3's own
+ * template uses it. The template engine here ignores the argument and removes all white space, so an answer that begins
+ * with a space would get different ids than in the reference. So each such call in the parsed template is replaced by a
+ * call of one of our functions, which are passed in the template's context. Calls without an argument stay as they are.
  */
 
 type Strip = (text: unknown, characters: unknown) => string;
 
-/** The functions by the names that the rewritten calls have: ones that no template uses. */
+/** The functions, by the names that the rewritten calls use. No template uses these names itself. */
 export const STRIP_FUNCTIONS: Readonly<Record<string, Strip>> = {
   __strip: (text, characters) => strip(text, characters, true, true),
   __lstrip: (text, characters) => strip(text, characters, true, false),
@@ -34,17 +34,17 @@ export function rewriteStrips(parsed: unknown): void {
   if (node.type !== "CallExpression" || callee?.type !== "MemberExpression" || args?.length !== 1) return;
   const name = `__${String(callee.property?.value)}`;
   if (!Object.hasOwn(STRIP_FUNCTIONS, name)) return;
-  node.args = [callee.object!, args[0]!];
+  node.args = [callee.object!, args[0]];
   node.callee = { type: "Identifier", value: name };
 }
 
-/** As Python's: leaves out characters at an end as long as they are among those of the argument. */
+/** Removes characters from an end, as Python does, as long as they are among `characters`. */
 function strip(text: unknown, characters: unknown, left: boolean, right: boolean): string {
   if (typeof text !== "string" || typeof characters !== "string") throw new Error("strip: expected two texts");
   const set = new Set(characters);
   const all = Array.from(text);
   let [start, end] = [0, all.length];
-  while (left && start < end && set.has(all[start]!)) start++;
-  while (right && start < end && set.has(all[end - 1]!)) end--;
+  while (left && start < end && set.has(all[start])) start++;
+  while (right && start < end && set.has(all[end - 1])) end--;
   return all.slice(start, end).join("");
 }

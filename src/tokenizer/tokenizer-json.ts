@@ -1,11 +1,11 @@
 /**
- * Reads a tokenizer.json (the format of the tokenizers library): everything is checked here, once, so that encoding and
+ * Reads a tokenizer.json (the format of the tokenizers library). Everything is checked here, once, so that encoding and
  * decoding need not.
  *
- * The format can describe many tokenizers; this project implements the one that Qwen uses: NFC, the split regex of
- * pre-tokenizer.ts, byte-level BPE without extras, added tokens that match raw text exactly. Each other part is refused
- * by name: a tokenizer that is nearly right would give wrong ids in silence. The file is input from outside: every
- * shape is checked before it is used, and nothing is allocated from a number it holds.
+ * The format can describe many tokenizers. This project implements the one that Qwen uses: NFC, the split regex of
+ * pre-tokenizer.ts, byte-level BPE without extras, and added tokens that match raw text exactly. Every other part is
+ * refused by name, because a tokenizer that is nearly right would silently give wrong ids. The file is untrusted input:
+ * every shape is checked before it is used, and no allocation depends on a number in it.
  */
 
 import type { AddedToken } from "./added-tokens.ts";
@@ -16,7 +16,7 @@ import { SPLIT_REGEX } from "./pre-tokenizer.ts";
 export interface TokenizerData {
   /** Id -> entry: the vocabulary, then the added tokens that are not in it. */
   readonly tokens: readonly string[];
-  /** Id of each single byte. */
+  /** The id of each single byte. */
   readonly byteIds: Int32Array;
   readonly merges: MergeTable;
   readonly addedTokens: readonly AddedToken[];
@@ -24,7 +24,7 @@ export interface TokenizerData {
 
 type JsonObject = Readonly<Record<string, unknown>>;
 
-/** A value from outside as it may stand in an error message. */
+/** An untrusted value as it may appear in an error message. */
 export function describe(value: unknown): string {
   if (Array.isArray(value)) return "an array";
   if (typeof value === "object" && value !== null) {
@@ -44,8 +44,8 @@ export function expectObject(value: unknown, what: string): JsonObject {
 }
 
 /**
- * Reads the parsed JSON. Errors name `file` and the part: TypeError for a wrong shape, RangeError for what is not
- * implemented or not consistent.
+ * Reads the parsed JSON. Errors name `file` and the part: TypeError for a wrong shape, RangeError for anything not
+ * implemented or inconsistent.
  */
 export function readTokenizerJson(json: unknown, file: string): TokenizerData {
   const root = expectObject(json, file);
@@ -77,7 +77,7 @@ export function readTokenizerJson(json: unknown, file: string): TokenizerData {
   return { tokens, byteIds, merges, addedTokens };
 }
 
-/** Normalizer, pre-tokenizer, post-processor and decoder: exactly those of Qwen. */
+/** Checks that normalizer, pre-tokenizer, post-processor and decoder are exactly those of Qwen. */
 function checkPipeline(root: JsonObject, at: (path: string) => string): void {
   const normalizer = expectType(root.normalizer, at("normalizer"), "NFC");
   expectOnlyKeys(normalizer, at("normalizer"), ["type"]);
@@ -102,7 +102,7 @@ function checkPipeline(root: JsonObject, at: (path: string) => string): void {
   expectOneOf(byteLevel.add_prefix_space, at("pre_tokenizer.pretokenizers[1].add_prefix_space"), [false]);
   expectOneOf(byteLevel.use_regex, at("pre_tokenizer.pretokenizers[1].use_regex"), [false]);
 
-  // As post-processor, ByteLevel only moves offsets, which we do not report; as decoder, its options mean nothing.
+  // As a post-processor, ByteLevel only moves offsets, which we do not report. As a decoder, its options mean nothing.
   if (root.post_processor !== null && root.post_processor !== undefined)
     expectByteLevel(root.post_processor, at("post_processor"));
   expectByteLevel(root.decoder, at("decoder"));
@@ -126,13 +126,13 @@ function checkModelOptions(model: JsonObject, at: (path: string) => string): voi
   expectOneOf(model.unk_token, at("model.unk_token"), [null, undefined]);
   expectOneOf(model.continuing_subword_prefix, at("model.continuing_subword_prefix"), [null, "", undefined]);
   expectOneOf(model.end_of_word_suffix, at("model.end_of_word_suffix"), [null, "", undefined]);
-  expectOneOf(model.fuse_unk, at("model.fuse_unk"), [false, true, undefined]); // says something only about an unk_token
+  expectOneOf(model.fuse_unk, at("model.fuse_unk"), [false, true, undefined]); // matters only with an unk_token
   expectOneOf(model.byte_fallback, at("model.byte_fallback"), [false, undefined]);
   expectOneOf(model.ignore_merges, at("model.ignore_merges"), [false, undefined]);
 }
 
 /**
- * Id -> entry. The ids of n entries are 0 to n - 1, each once. So no id can make us allocate more than the file is
+ * Id -> entry. The ids of n entries must be 0 to n - 1, each once, so no id can make us allocate more than the file is
  * long.
  */
 function readVocabulary(vocabulary: JsonObject, what: string): string[] {
@@ -141,9 +141,8 @@ function readVocabulary(vocabulary: JsonObject, what: string): string[] {
   for (const token of entries) {
     const id = vocabulary[token];
     if (typeof id !== "number" || !Number.isInteger(id) || id < 0 || id >= entries.length) {
-      throw new RangeError(
-        `${what}: id of ${describe(token)}: expected an integer from 0 to ${entries.length - 1} (one per entry), got ${describe(id)}`,
-      );
+      const expected = `an integer from 0 to ${entries.length - 1} (one per entry)`;
+      throw new RangeError(`${what}: id of ${describe(token)}: expected ${expected}, got ${describe(id)}`);
     }
     const other = tokens[id];
     if (other !== undefined)
@@ -154,9 +153,9 @@ function readVocabulary(vocabulary: JsonObject, what: string): string[] {
 }
 
 /**
- * Id of an entry of a vocabulary that `readVocabulary` has checked. The parsed object is the look-up table: building a
- * Map of it cost 25 ms of 150. What every object inherits ("constructor", "__proto__") is no number, and an entry of
- * that name hides it.
+ * The id of an entry of a vocabulary that `readVocabulary` has checked. The parsed object itself is the look-up table:
+ * building a Map of it took 25 of 150 ms. The properties that every object inherits ("constructor", "__proto__") are
+ * not numbers, and an entry of such a name hides the inherited one.
  */
 function idOf(vocabulary: JsonObject, token: string): number | undefined {
   const id = vocabulary[token];
@@ -173,11 +172,10 @@ function readByteIds(vocabulary: JsonObject, what: string): Int32Array {
 }
 
 /**
- * Merges in order of rank, each `["a", "b"]` or, in older files, `"a b"`. The parts and what they join to must be
- * entries.
+ * Merges in order of rank, each `["a", "b"]` or, in older files, `"a b"`. The two parts and their join must be entries.
  *
- * A merge nearly always makes the entry behind that of the merge before it, as they were learned. That one is compared
- * first: joining the two strings to look them up costs three times as much.
+ * A merge nearly always makes the entry that follows the result of the merge before it, because they were learned in
+ * that order. So that entry is compared first: joining the two strings to look them up takes three times as long.
  */
 function readMerges(value: unknown, vocabulary: JsonObject, tokens: readonly string[], what: string): MergeTable {
   const list = expectArray(value, what);
@@ -218,17 +216,18 @@ function mergeParts(merge: unknown): readonly [string, string] | undefined {
   return parts as [string, string];
 }
 
-/** Those of the family have 30 at most. */
+/** The longest added token in the Qwen family has 30 units. */
 const MAX_ADDED_TOKEN_UNITS = 256;
 /**
- * All together: each unit may become a node, of 230 bytes, of the tree that finds them. Those of the family have 340.
+ * The limit for all added tokens together. Each unit may become a node of 230 bytes in the tree that finds them. The
+ * Qwen family has 340 units.
  */
 const MAX_ADDED_UNITS = 2 ** 16;
 
 /**
- * The reference ignores the ids in this list: a token that is in the vocabulary has that id, each other one gets the
- * next number after the vocabulary. A file whose ids say something else would mean one thing to a reader and another to
- * the reference, so it is refused.
+ * Reads the added tokens. The reference ignores their ids: a token that is in the vocabulary has its id there, and each
+ * other one gets the next number after the vocabulary. A file with other ids would mean one thing to a human reader and
+ * another to the reference, so it is refused.
  */
 function readAddedTokens(value: unknown, vocabulary: JsonObject, vocabularySize: number, what: string): AddedToken[] {
   const seen = new Set<string>();

@@ -4,20 +4,22 @@
  *     text --added tokens cut out--> stretches --NFC--> --split--> pieces --bytes, merges--> ids          encode
  *     ids --entries--> bytes --UTF-8--> text                                                             decode
  *     messages --chat template--> text --> ids                                                           encodeChat
- *     text in pieces --what is certain of it--> ids                                                      encodeStream, chatStream
+ *     text in pieces --as far as certain--> ids                                                   encodeStream, chatStream
  *
  * Reading order: this file; pre-tokenizer.ts (the split); byte-level.ts and bpe.ts (the merges); offsets.ts;
  * added-tokens.ts; chat-template.ts (why users cannot forge control tokens); unicode.ts; encode-stream.ts,
  * open-piece.ts, chat-stream.ts (text that arrives in pieces); tokenizer-json.ts (what is refused, and why).
  *
- * The reference is Python's tokenizers library reading the same tokenizer.json; ids equal its ids with
- * `add_special_tokens=False`. What differs:
+ * The reference is Python's tokenizers library reading the same tokenizer.json. Ids equal its ids with
+ * `add_special_tokens=False`. The differences:
  * - A lone surrogate, which Python refuses to encode, is encoded as U+FFFD.
- * - `encodeChat` does not let contents become control tokens; `{ reference: true }` does, as the reference would.
- * - Templates run in JavaScript: their `trim` follows JavaScript's idea of white space (U+FEFF is, U+0085 and
- *   U+001C..U+001F are not).
+ * - `encodeChat` does not let contents become control tokens. With `{ reference: true }` they can, as in the reference.
+ * - Templates run in JavaScript, so their `trim` removes what JavaScript counts as white space (U+FEFF, but not U+0085
+ *   and U+001C..U+001F).
  */
 
+import type { TextFiles } from "../checkpoint/files.ts";
+import { type CheckpointSource, openCheckpointFiles } from "../checkpoint/open.ts";
 import { type AddedToken, AddedTokenMatcher } from "./added-tokens.ts";
 import { BytePairEncoder } from "./bpe.ts";
 import { tokenBytes } from "./byte-level.ts";
@@ -30,31 +32,23 @@ import { forEachPiece } from "./pre-tokenizer.ts";
 import { describe, readTokenizerJson, type TokenizerData } from "./tokenizer-json.ts";
 import { type NfcChange, normalizeNfc, toWellFormed } from "./unicode.ts";
 
-/** Where the tokenizer's files come from. */
-export interface TextFiles {
-  /** For error messages: a folder, an address. */
-  readonly name: string;
-  /** Undefined: there is no such file. */
-  readText(file: string): Promise<string | undefined>;
-}
-
 export interface EncodeOptions {
-  /** Added tokens are not recognised: all of the text is ordinary. */
+  /** Does not recognise added tokens: all of the text is ordinary. False by default. */
   literal?: boolean;
 }
 
 export interface DecodeOptions {
-  /** Leaves out added tokens marked `special`. Default false. */
+  /** Leaves out added tokens marked `special`. False by default. */
   skipSpecialTokens?: boolean;
 }
 
 export interface ChatTemplateOptions {
-  /** Asks the template for the header of the assistant's next message. Default false. */
+  /** Asks the template for the header of the assistant's next message. False by default. */
   addGenerationPrompt?: boolean;
 }
 
 export interface EncodeChatOptions extends ChatTemplateOptions {
-  /** As the reference does it: control tokens in contents are recognised. Default false. */
+  /** Recognises control tokens in contents, as the reference does. False by default. */
   reference?: boolean;
 }
 
@@ -65,7 +59,7 @@ export class Tokenizer {
   readonly #data: TokenizerData;
   readonly #encoder: BytePairEncoder;
   readonly #matcher: AddedTokenMatcher;
-  /** Made at the first `tokenToId`: encoding does without it, and 150,000 entries take 25 ms. */
+  /** Built at the first `tokenToId`. Encoding does not need it, and 150,000 entries take 25 ms. */
   #idOfToken: ReadonlyMap<string, number> | undefined;
   readonly #specialIds: ReadonlySet<number>;
   readonly #template: ChatTemplate | undefined;
@@ -82,20 +76,18 @@ export class Tokenizer {
   }
 
   /**
-   * Reads tokenizer.json, tokenizer_config.json (may be missing) and chat_template.jinja (may be missing; wins over the
-   * config's chat_template, as in transformers). A string is a folder on disk (Node only). Errors name the file.
+   * Reads tokenizer.json, and tokenizer_config.json and chat_template.jinja where they exist. The latter wins over the
+   * config's chat_template, as in transformers. The source is anything that `openCheckpointFiles` opens (a Hub id that
+   * is not in the cache is downloaded whole), or an object that returns texts by name. Errors name the file.
    */
-  static async load(source: string | TextFiles): Promise<Tokenizer> {
-    const files = typeof source === "string" ? (await import("./text-files.node.ts")).folderTextFiles(source) : source;
-    if (typeof files?.readText !== "function")
-      throw new TypeError(`tokenizer: expected a folder's path or files with readText, got ${describe(source)}`);
+  static async load(source: CheckpointSource | TextFiles): Promise<Tokenizer> {
+    const files = isTextFiles(source) ? source : await openCheckpointFiles(source);
     const [json, config, template] = await Promise.all(
       ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"].map(file => files.readText(file)),
     );
     if (json === undefined) {
-      throw new Error(
-        `${files.name}/tokenizer.json: expected a file, got none (copy it, and tokenizer_config.json, from the original)`,
-      );
+      const hint = "copy it, and tokenizer_config.json, from the original";
+      throw new Error(`${files.name}/tokenizer.json: expected a file, got none (${hint})`);
     }
     return Tokenizer.fromJson(
       parseJson(json, `${files.name}/tokenizer.json`),
@@ -106,8 +98,8 @@ export class Tokenizer {
   }
 
   /**
-   * From parsed JSON: tokenizer.json, tokenizer_config.json and the text of chat_template.jinja. `name` stands before
-   * the file names in errors.
+   * Makes a tokenizer from parsed JSON: tokenizer.json, tokenizer_config.json, and the text of chat_template.jinja.
+   * `name` comes before the file names in errors.
    */
   static fromJson(tokenizerJson: unknown, config?: unknown, chatTemplate?: string, name?: string): Tokenizer {
     const path = (file: string): string => (name === undefined ? file : `${name}/${file}`);
@@ -120,7 +112,10 @@ export class Tokenizer {
     return new Tokenizer(name ?? "tokenizer", data, template);
   }
 
-  /** Ids of a text, as the reference without special tokens around it. Added tokens are recognised unless `literal`. */
+  /**
+   * The ids of a text, as in the reference without special tokens around it. Added tokens are recognised unless
+   * `literal` is set.
+   */
   encode(text: string, options: EncodeOptions = {}): Int32Array {
     const wellFormed = checkText(text);
     const ids: number[] = [];
@@ -149,8 +144,8 @@ export class Tokenizer {
   }
 
   /**
-   * Text of ids, as the reference: ids without an entry give nothing, bytes that are not UTF-8 give U+FFFD. RangeError
-   * for what cannot be an id.
+   * The text of ids, as in the reference: ids without an entry give nothing, and bytes that are not UTF-8 give U+FFFD.
+   * Throws RangeError for a number that cannot be an id.
    */
   decode(ids: Iterable<number>, options: DecodeOptions = {}): string {
     const tokens = Array.from(ids, id => this.#bytesOf(id, options));
@@ -169,19 +164,19 @@ export class Tokenizer {
   }
 
   /**
-   * Encodes ordinary text as it arrives: the ids of `encode` with `literal`, as soon as no text to come can change
-   * them.
+   * Encodes ordinary text as it arrives. Returns the ids of `encode` with `literal`, each as soon as no later text can
+   * change it.
    */
   encodeStream(): EncodeStream {
     return this.#newStream(0);
   }
 
-  /** The text of each id alone, for display: part of a character shows as U+FFFD. */
+  /** The text of each id by itself, for display. Part of a character shows as U+FFFD. */
   pieces(ids: Iterable<number>): string[] {
     return Array.from(ids, id => this.decode([id]));
   }
 
-  /** Id of an added token, or of a vocabulary entry in its raw form ("Ġthe" is " the"). */
+  /** The id of an added token, or of a vocabulary entry in its raw form ("Ġthe" is " the"). */
   tokenToId(token: string): number | undefined {
     this.#idOfToken ??= new Map(this.#data.tokens.map((entry, id) => [entry, id]));
     return this.#idOfToken.get(token);
@@ -193,16 +188,16 @@ export class Tokenizer {
   }
 
   /**
-   * A lower bound of the ids that so many UTF-16 units encode to, found without encoding them. The longest entry bounds
-   * the bytes of an id. NFC may make four units one (a letter with three marks), whose bytes are then at least three
-   * quarters as many: half is safe.
+   * A lower bound for the number of ids that `units` UTF-16 units encode to, found without encoding them. The longest
+   * entry bounds the bytes of one id. NFC may turn four units into one (a letter with three marks), and that one has at
+   * least three quarters as many bytes, so half is safe.
    */
   leastIds(units: number): number {
     this.#longestToken ??= this.#data.tokens.reduce((longest, token) => Math.max(longest, token.length), 1);
     return Math.ceil(units / (2 * this.#longestToken));
   }
 
-  /** Highest id + 1. A model's logits may be wider: checkpoints pad them. */
+  /** The highest id + 1. A model's logits may be wider, because checkpoints pad them. */
   get vocabSize(): number {
     return this.#data.tokens.length;
   }
@@ -216,14 +211,14 @@ export class Tokenizer {
   }
 
   /**
-   * Exactly what the checkpoint's template renders. For the model's input use `encodeChat`: in this text, contents can
-   * forge control tokens.
+   * Returns exactly what the checkpoint's template renders. For a model's input use `encodeChat`: in this text,
+   * contents can forge control tokens.
    */
   applyChatTemplate(messages: readonly ChatMessage[], options: ChatTemplateOptions = {}): string {
     return this.#requireTemplate().render(checkMessages(messages), options.addGenerationPrompt ?? false);
   }
 
-  /** Ids of a conversation, in which contents are always ordinary text (see chat-template.ts). */
+  /** The ids of a conversation, in which contents are always ordinary text (see chat-template.ts). */
   encodeChat(messages: readonly ChatMessage[], options: EncodeChatOptions = {}): Int32Array {
     if (options.reference) return this.encode(this.applyChatTemplate(messages, options));
     const { text, restore } = this.#requireTemplate().renderShadowed(
@@ -237,17 +232,17 @@ export class Tokenizer {
   }
 
   /**
-   * Encodes a conversation whose answer arrives in pieces: the ids of `encodeChat` for `messages` with the answer
-   * behind them, up to what closes it.
+   * Encodes a conversation whose answer arrives in pieces. Returns the ids of `encodeChat` for `messages` followed by
+   * the answer, up to the token that closes the answer.
    */
   chatStream(messages: readonly ChatMessage[]): ChatStream {
     const template = this.#requireTemplate();
     const checked = checkMessages(messages);
     const open = (space: string): Opening => {
-      const { before, behind, restore } = template.renderOpen(checked, space, this.#matcher.characters);
-      if (this.#matcher.findAll(behind)[0]?.start !== 0) {
+      const { before, after, restore } = template.renderOpen(checked, space, this.#matcher.characters);
+      if (this.#matcher.findAll(after)[0]?.start !== 0) {
         throw new Error(
-          `${this.#name}: expected a chat template that closes an answer with an added token, got ${describe(behind)} behind it`,
+          `${this.#name}: expected a chat template that closes an answer with an added token, got ${describe(after)}`,
         );
       }
       const end = this.#matcher.findAll(before).at(-1)?.end ?? 0;
@@ -272,7 +267,7 @@ export class Tokenizer {
     );
   }
 
-  /** Added tokens become their ids; `restore` gives the ordinary text of a stretch between them. */
+  /** Encodes added tokens as their ids. `restore` returns the ordinary text of a stretch between them. */
   #encodeParts(text: string, restore: (stretch: string) => string, ids: number[]): void {
     let end = 0;
     for (const match of this.#matcher.findAll(text)) {
@@ -283,15 +278,15 @@ export class Tokenizer {
     this.#encodeOrdinary(restore(text.slice(end)), ids);
   }
 
-  /** Returns the normalized text, and appends to `changes` what normalization changed. */
+  /** Encodes ordinary text. Returns the normalized text, and appends to `changes` what normalization changed. */
   #encodeOrdinary(text: string, ids: number[], changes?: NfcChange[]): string {
     const normalized = normalizeNfc(text, changes);
     forEachPiece(normalized, (start, end) => this.#encoder.encodeInto(normalized, start, end, ids));
     return normalized;
   }
 
-  /** Bytes of an id that BPE gave: its entry is made of the byte alphabet, a character a byte. */
-  readonly #byteLengthOf = (id: number): number => this.#data.tokens[id]!.length;
+  /** How many bytes an id from BPE stands for: its entry is in the byte alphabet, one character per byte. */
+  readonly #byteLengthOf = (id: number): number => this.#data.tokens[id].length;
 
   #bytesOf(id: number, options: DecodeOptions): Uint8Array {
     if (!Number.isInteger(id) || id < 0) throw new RangeError(`id: expected an integer from 0, got ${describe(id)}`);
@@ -310,19 +305,26 @@ export class Tokenizer {
   }
 }
 
-/** The text, well-formed. */
+/** Whether a source has texts. A tokenizer needs no bytes, so `open` may be missing. */
+function isTextFiles(source: CheckpointSource | TextFiles): source is TextFiles {
+  return typeof source === "object" && source !== null && "readText" in source && typeof source.readText === "function";
+}
+
+/** Checks a text and makes it well-formed. */
 function checkText(text: unknown): string {
   if (typeof text !== "string") throw new TypeError(`text: expected a string, got ${describe(text)}`);
   return toWellFormed(text);
 }
 
 /**
- * Of a JSON text, at most. A value or key takes one character of text and up to 100 bytes of memory once parsed, so
- * that the size of a file alone does not bound what it takes. Qwen3's tokenizer.json has 763,000, nested 5 deep.
+ * The most values and keys that a JSON text may have. Each may be one character of text and take up to 100 bytes of
+ * memory once parsed, so the size of a file alone does not bound what it takes. Qwen3's tokenizer.json has 763,000,
+ * nested 5 deep.
  */
 const MAX_JSON_PARTS = 800_000;
 /**
- * Of these. A key takes more than a value: an object of many keys is a hash table. Qwen3's tokenizer.json has 152,000.
+ * The most keys. A key takes more than a value, because an object with many keys is a hash table. Qwen3's
+ * tokenizer.json has 152,000.
  */
 const MAX_JSON_KEYS = 250_000;
 const MAX_JSON_DEPTH = 100;
@@ -337,8 +339,8 @@ function parseJson(text: string, file: string): unknown {
 }
 
 /**
- * Throws RangeError for a text of too many values or keys, each of which follows one of `,:[{` outside of strings, or
- * one nested too deep.
+ * Throws RangeError for a text with too many values or keys, or one nested too deep. Each value or key follows one of
+ * `,:[{` outside of strings.
  */
 function checkJsonSize(text: string, file: string): void {
   let parts = 0;

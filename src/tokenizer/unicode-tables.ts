@@ -1,9 +1,12 @@
 /**
- * Character classes and normalization data as the reference has them: generated, do not edit.
+ * Character classes and normalization data as the reference has them. Generated; do not edit.
  *
- * Source: the behaviour of Python's tokenizers 0.23.3, asked for every code point by tools/unicode/make_tables.py,
- * which writes this file: python tools/unicode/make_tables.py src/tokenizer/unicode-tables.ts Each table is a list of
- * runs of neighbouring code points, "gap length" in base 36; gap counts from the end of the run before it.
+ * Source: the behaviour of Python's tokenizers 0.23.3, asked about every code point:
+ *
+ *     python tools/unicode/make_tables.py src/tokenizer/unicode-tables.ts
+ *
+ * Each table is a list of runs of neighbouring code points, "gap length" in base 36. The gap counts from the end of the
+ * previous run.
  */
 
 /** `\p{L}` of the split regex. 141028 code points. */
@@ -60,7 +63,7 @@ p 7 p 5 4 2 17 2 1 1 3 1 4 3 a 1 v 1 m 2 1 1 3 1 4 3 n 2 21 2 d 4 2 2 2 6 2 6 2 
 `;
 
 /**
- * Code points that NFC may change, reorder, or join to what stands before them (NFC_QC is not Yes, or not a starter).
+ * Code points that NFC may change, reorder, or join to the character before them (NFC_QC is not Yes, or not a starter).
  * 2001 code points.
  */
 export const NFC_UNSTABLE: string = `

@@ -30,7 +30,7 @@ const sources: Record<string, () => Promise<ByteSource>> = {
 };
 
 describe.each(Object.entries(sources))("%s", (_, open) => {
-  test("gives any range, the empty one at the end included", async () => {
+  test("gives any range, including the empty one at the end", async () => {
     const source = await open();
     expect(source.byteLength).toBe(1000);
     for (const [offset, count] of [
@@ -83,11 +83,11 @@ test("a directory is refused", async () => {
   await expect(bytesFromFile(folder)).rejects.toThrow(/expected a regular file, got a directory/);
 });
 
-test("a missing file is the system's ENOENT", async () => {
+test("a missing file throws the system's ENOENT", async () => {
   await expect(bytesFromFile(join(folder, "none"))).rejects.toMatchObject({ code: "ENOENT" });
 });
 
-test.skipIf(process.platform === "win32")("a pipe without a writer is refused and not waited for", async () => {
+test.skipIf(process.platform === "win32")("a pipe without a writer is refused at once", async () => {
   const pipe = join(folder, "pipe");
   execFileSync("mkfifo", [pipe]);
   await expect(bytesFromFile(pipe)).rejects.toThrow(/expected a regular file, got a pipe/);
@@ -104,7 +104,7 @@ test("a buffer and a Blob have names for messages", async () => {
   );
 });
 
-test("a large Blob is asked for piece by piece, each at its place", async () => {
+test("a large Blob is read piece by piece, each from its own place", async () => {
   const asked: [number, number][] = [];
   const slice = (start: number, end: number) => {
     asked.push([start, end]);
@@ -136,8 +136,8 @@ test.skipIf(process.platform === "win32")("a socket is refused", async () => {
   await expect(bytesFromFile(path, "s")).rejects.toThrow(new TypeError("s: expected a regular file, got a socket"));
 });
 
-describe("what is no regular file", () => {
-  /** In place of a function of `node:fs/promises`, until the test ends. */
+describe("something that is not a regular file", () => {
+  /** Replaces a function of `node:fs/promises` until the test ends. */
   function replace(name: "open" | "stat", stand: (path: string, ...rest: never[]) => unknown) {
     const spy = vi.spyOn(fs.promises, name).mockImplementation(stand as never);
     syncBuiltinESMExports();
@@ -174,7 +174,7 @@ test.skipIf(process.platform !== "linux")("closing a source closes its file", as
   expect(openPaths()).toEqual([]);
 });
 
-/** What this process has open below the folder. */
+/** The files below the folder that this process has open. */
 function openPaths(): string[] {
   const paths = readdirSync("/proc/self/fd").map(fd => {
     try {

@@ -1,4 +1,4 @@
-/** Where a checkpoint comes from: a folder, a URL, Blobs; and what is refused at that door. */
+/** Where a checkpoint comes from (a folder, a URL, Blobs), and which sources are refused. */
 
 import { readFileSync, writeFileSync } from "node:fs";
 import { createServer, type Server } from "node:http";
@@ -6,7 +6,7 @@ import type { AddressInfo } from "node:net";
 import { dirname, join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from "vitest";
-import { filesFromBlobs, filesFromUrl, readJson } from "../../src/checkpoint/files.ts";
+import { filesFromBlobs, filesFromUrl, readJson, shortName } from "../../src/checkpoint/files.ts";
 import { filesFromFolder } from "../../src/checkpoint/folder.node.ts";
 import { openCheckpointFiles } from "../../src/checkpoint/open.ts";
 import { decodeText, maxTextBytes } from "../../src/checkpoint/text-file.ts";
@@ -18,13 +18,14 @@ import { temporaryFolder } from "../cli/harness.ts";
 const FILES = ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"];
 let server: Server;
 let base = "";
-/** What the server does where there is no such file. */
+/** What the server answers where there is no such file. */
 let missing: (status: (code: number, type: string, body: string) => void) => void = status =>
   status(404, "text/plain", "none");
 
 beforeAll(async () => {
   server = createServer((request, response) => {
-    response.setHeader("connection", "close"); // one that is kept, and ended while a test computes, would fail the next request
+    // A kept connection that ends while a test computes would fail the next request.
+    response.setHeader("connection", "close");
     const name = (request.url ?? "").replace("/guard/", "");
     if (FILES.includes(name)) return response.end(readFileSync(join(GEN, name)));
     return missing((code, type, body) => response.writeHead(code, { "content-type": type }).end(body));
@@ -45,7 +46,7 @@ describe("a URL", () => {
     }
   });
 
-  test("of a server that answers with its page where there is no file: the page is not taken for one", async () => {
+  test("of a server that answers with its page where there is no file has no such file", async () => {
     missing = status => status(200, "text/html; charset=utf-8", "<!doctype html>");
     const files = filesFromUrl(new URL(`${base}/guard/`));
     expect(await files.readText("chat_template.jinja")).toBeUndefined();
@@ -53,7 +54,7 @@ describe("a URL", () => {
     (await Guard.load(new URL(`${base}/guard/`))).close();
   });
 
-  test("keeps its query, behind the folder's name, for each of its files", async () => {
+  test("keeps its query for each of its files, after the file's name", async () => {
     const asked: string[] = [];
     vi.stubGlobal("fetch", async (url: URL) => {
       asked.push(url.href);
@@ -86,7 +87,7 @@ describe("a URL", () => {
     expect([isCancelled, sent <= limit + 3 * 2 ** 20]).toEqual([true, true]);
   });
 
-  test("that fails is an error with the URL", async () => {
+  test("that fails throws an error with the URL", async () => {
     missing = status => status(500, "text/plain", "oh");
     const files = filesFromUrl(new URL(`${base}/guard/`));
     await expect(files.readText("other.json")).rejects.toThrow(
@@ -107,7 +108,7 @@ describe("Blobs", () => {
     guard.close();
   });
 
-  test("that are missing, too long for a text, or no UTF-8, are refused by name", async () => {
+  test("that are missing, too long for a text, or not UTF-8 are refused by name", async () => {
     const huge = new Blob([new Uint8Array(maxTextBytes("huge.json") + 1)]);
     const files = filesFromBlobs(
       new Map([
@@ -118,23 +119,25 @@ describe("Blobs", () => {
     );
     expect(await files.readText("none.json")).toBeUndefined();
     expect(await files.open("none.json")).toBeUndefined();
-    await expect(files.readText("huge.json")).rejects.toThrow(`b/huge.json: expected at most 1048576 bytes, got more`);
+    await expect(files.readText("huge.json")).rejects.toThrow(
+      `b/huge.json: expected at most 1048576 bytes, got 1048577`,
+    );
     await expect(files.readText("latin1.json")).rejects.toThrow(
       "b/latin1.json: expected UTF-8 text, got bytes that are not",
     );
-    expect(decodeText(Uint8Array.of(0xef, 0xbb, 0xbf, 0x61), "bom", 9)).toBe("a");
+    expect(decodeText(Uint8Array.of(0xef, 0xbb, 0xbf, 0x61), "bom")).toBe("a");
   });
 });
 
 describe("a URL's files, one by one", () => {
-  /** What the server answers, asked for nothing else. */
+  /** The files of a server that always gives this answer. */
   const answering = (answer: () => Response | Promise<Response>) => {
     vi.stubGlobal("fetch", async () => answer());
     onTestFinished(() => void vi.unstubAllGlobals());
     return filesFromUrl(new URL("http://h/guard"));
   };
 
-  test("a text comes in pieces, in their order, up to its limit", async () => {
+  test("a text comes in pieces, in order, up to its limit", async () => {
     const pieces = ["{", '"a":', "é}"].map(text => new TextEncoder().encode(text));
     const streamed = (parts: readonly Uint8Array[]) => answering(() => new Response(streamOf(parts)));
     expect(await streamed(pieces).readText("config.json")).toBe('{"a":é}');
@@ -145,7 +148,7 @@ describe("a URL's files, one by one", () => {
     expect(await answering(() => new Response(null)).readText("config.json")).toBe("");
   });
 
-  test("a page of HTML is none, whatever its parameters; other types are, and no type at all", async () => {
+  test("a page of HTML is not a file, whatever its parameters; other types are, and no type at all", async () => {
     const typed = (type?: string) =>
       answering(() => new Response(new Uint8Array(2), { headers: type ? { "content-type": type } : {} }));
     for (const type of ["text/html", "text/html; charset=utf-8"]) {
@@ -157,7 +160,7 @@ describe("a URL's files, one by one", () => {
     }
   });
 
-  test("a connection that fails is said with its cause, where it has one", async () => {
+  test("a failed connection is reported with its cause, if it has one", async () => {
     const failing = (error: Error) => answering(() => Promise.reject(error)).open("a");
     await expect(failing(new TypeError("fetch failed", { cause: new Error("ECONNREFUSED") }))).rejects.toThrow(
       /^http:\/\/h\/guard\/a: expected an answer, got ECONNREFUSED$/,
@@ -169,7 +172,7 @@ describe("a URL's files, one by one", () => {
     expect(await answering(() => new Response(null, { status: 404 })).open("a")).toBeUndefined();
   });
 
-  test("JSON is parsed, absent where there is none, and refused by name where it is none", async () => {
+  test("JSON is parsed, undefined where there is no file, and refused by name where it is not JSON", async () => {
     expect(
       await readJson(
         answering(() => new Response('{"a":1}')),
@@ -203,7 +206,7 @@ function streamOf(parts: readonly Uint8Array[]): ReadableStream {
 }
 
 describe("a folder's files, one by one", () => {
-  test("are there or not, in messages by the folder's name, or by the title that it was given", async () => {
+  test("exist or not, and are called by the folder's name in messages, or by a title", async () => {
     const folder = temporaryFolder({
       "config.json": "{}",
       "bad.json": Uint8Array.of(0xff),
@@ -238,7 +241,7 @@ describe("a folder's files, one by one", () => {
     expect((await filesFromFolder(path)).name).toBe(name);
   });
 
-  test("a GGUF file beside a tokenizer alone is no matter either, nor is a name that only contains gguf", async () => {
+  test("a GGUF file beside a tokenizer alone does no harm, nor does a name that only contains gguf", async () => {
     await filesFromFolder(temporaryFolder({ "guard.gguf": "", "tokenizer.json": "{}" }));
     await filesFromFolder(temporaryFolder({ "guard.gguf.txt": "", "my-gguf": "" }));
     await expect(filesFromFolder(temporaryFolder({ "a.gguf": "", "b.gguf": "" }))).rejects.toThrow(
@@ -283,7 +286,7 @@ describe("a string that names no folder", () => {
   });
 });
 
-describe("what is no source", () => {
+describe("something that is not a source", () => {
   test.each<[unknown, string]>([
     [
       5,
@@ -321,7 +324,7 @@ describe("what is no source", () => {
     );
   });
 
-  test("files are taken as they are, and a file: URL is a folder", async () => {
+  test("files are passed on as they are, and a file: URL is a folder", async () => {
     const files = filesFromBlobs(new Map());
     expect(files.name).toBe("checkpoint");
     expect(await openCheckpointFiles(files)).toBe(files);
@@ -332,7 +335,7 @@ describe("what is no source", () => {
   });
 });
 
-describe("a folder that is no checkpoint's", () => {
+describe("a folder without a checkpoint", () => {
   const folderOf = (files: Readonly<Record<string, string>>): string => {
     const folder = temporaryFolder();
     for (const [name, content] of Object.entries(files)) writeFileSync(join(folder, name), content);
@@ -344,12 +347,12 @@ describe("a folder that is no checkpoint's", () => {
     [
       "a GGUF file",
       { "README.md": "", "guard-Q4.GGUF": "GGUF" },
-      'got one with "guard-Q4.GGUF" alone, which is of another format: the original\'s safetensors files',
+      'got one with "guard-Q4.GGUF" alone, a different format: the original\'s safetensors files',
     ],
     ["no config", { "README.md": "" }, "expected a checkpoint folder with a config.json, got none"],
     [
       "no tokenizer",
-      { "config.json": "{}" },
+      { "config.json": readFileSync(join(GEN, "config.json"), "utf8") },
       "tokenizer.json: expected a file, got none (copy it, and tokenizer_config.json, from the original)",
     ],
   ])("%s", async (_, files, message) => {
@@ -359,13 +362,23 @@ describe("a folder that is no checkpoint's", () => {
     await expect(read).rejects.toThrow(folder);
   });
 
-  test("a GGUF file by its own name; beside a checkpoint's files it is no matter", async () => {
+  test("a GGUF file named itself is refused; beside a checkpoint's files it does no harm", async () => {
     const folder = folderOf({ "guard.gguf": "GGUF", "config.json": "{}" });
-    await expect(Guard.load(join(folder, "guard.gguf"))).rejects.toThrow("got a file, which is of another format");
+    await expect(Guard.load(join(folder, "guard.gguf"))).rejects.toThrow("got a file, a different format");
     expect((await openCheckpointFiles(folder)).name).toBe(folder);
   });
 });
 
-test("a folder named by a dot has the name of the folder", async () => {
+test.each([
+  ["/models/guard", "guard"],
+  ["C:\\models\\guard", "guard"],
+  ["org/name", "name"],
+  ["picked", "picked"],
+  ["/", "/"],
+])("the short name of %s is %s", (name, short) => {
+  expect(shortName({ name })).toBe(short);
+});
+
+test("a folder given as a dot is called by its path", async () => {
   expect((await openCheckpointFiles(".")).name).toMatch(/[/\\][^./\\]+$/);
 });

@@ -1,6 +1,5 @@
 /**
- * A Hub id where there is no file system: bundlers for browsers leave an empty module in the place of
- * checkpoint-folder.node.ts.
+ * A Hub id where there is no file system: bundlers for browsers put an empty module in the place of folder.node.ts.
  */
 
 import { expect, onTestFinished, test, vi } from "vitest";

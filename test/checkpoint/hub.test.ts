@@ -1,6 +1,6 @@
 /**
- * Models of the Hub, against a stand-in on loopback: downloads that are whole, continued, checked, refused; and a cache
- * that needs no network.
+ * Models of the Hub, against a stand-in on loopback: downloads that are complete, continued, checked or refused, and a
+ * cache that needs no network.
  */
 
 import { spawnSync } from "node:child_process";
@@ -26,6 +26,7 @@ import { filesFromHub } from "../../src/checkpoint/hub/files.node.ts";
 import { type HubProgress, hubUrl, parseHubId } from "../../src/checkpoint/hub/id.ts";
 import { openCheckpointFiles } from "../../src/checkpoint/open.ts";
 import { Guard } from "../../src/guard/guard.ts";
+import { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
 import { GEN, ODD } from "../checkpoints.ts";
 import { temporaryFolder } from "../cli/harness.ts";
 import {
@@ -112,7 +113,7 @@ describe("names", () => {
     `a/${"b".repeat(100)}`,
     "",
     "a/b@-x",
-  ])("no Hub id: %s", text => {
+  ])("not a Hub id: %s", text => {
     expect(parseHubId(text)).toBeUndefined();
   });
 
@@ -139,9 +140,9 @@ describe("the environment", () => {
     expect((await hubSettings({ HF_HOME: temporaryFolder() })).token).toBeUndefined();
   });
 
-  test("a token that cannot be one is refused without being shown; so is an endpoint", async () => {
+  test("a bad token is refused without being shown, and a bad endpoint is refused", async () => {
     await expect(hubSettings({ HF_TOKEN: "hf_a\nhf_b" })).rejects.toThrow(
-      /^HF_TOKEN: expected a token, got characters that are in none$/,
+      /^HF_TOKEN: expected a token, got characters that no token has$/,
     );
     await expect(hubSettings({ HF_ENDPOINT: "file:///etc" })).rejects.toThrow(
       "HF_ENDPOINT: expected a URL of http or https, got file:///etc",
@@ -150,7 +151,7 @@ describe("the environment", () => {
 });
 
 describe("a download", () => {
-  test("brings what a checkpoint needs and nothing else, in the standard layout", async () => {
+  test("brings the files that a checkpoint needs and nothing else, in the standard layout", async () => {
     const { hub, repo, pull } = await place();
     const pulled = await pull();
     expect(pulled).toMatchObject({ id: hub.id, revision: "main", commit: COMMIT, path: repo.snapshot(COMMIT) });
@@ -169,7 +170,7 @@ describe("a download", () => {
     expect(readdirSync(dirname(repo.lock))).toEqual([]);
   });
 
-  test("done again downloads nothing; a file that went missing alone is fetched", async () => {
+  test("done again downloads nothing; if one file has gone missing, only that is fetched", async () => {
     const { hub, repo, pull } = await place();
     await pull();
     hub.seen.length = 0;
@@ -182,7 +183,7 @@ describe("a download", () => {
     ]);
   });
 
-  test("of a new commit fetches what changed, and the old snapshot stays", async () => {
+  test("of a new commit fetches the changed files, and the old snapshot stays", async () => {
     const { hub, repo, pull } = await place();
     const old = await pull();
     hub.commit = "2".repeat(40);
@@ -196,7 +197,7 @@ describe("a download", () => {
     expect(statSync(join(old.path, "model.safetensors")).size).toBe(WEIGHTS.length);
   });
 
-  test("a revision may be a tag, a ref with slashes or a commit, which is not asked for twice", async () => {
+  test("of a tag, a ref with slashes, or a commit, which is not looked up again", async () => {
     const { hub, repo, pull } = await place();
     await pull("v1");
     await pull("refs/pr/1");
@@ -207,7 +208,7 @@ describe("a download", () => {
     expect(hub.seen).toEqual([]);
   });
 
-  test("reports bytes up to all of them", async () => {
+  test("reports bytes up to the total", async () => {
     const { pull } = await place();
     const seen: HubProgress[] = [];
     const { files } = await pull("main", progress => seen.push(progress));
@@ -216,19 +217,19 @@ describe("a download", () => {
     expect(seen.at(-1)).toEqual({ state: "checking", file: "model.safetensors", doneBytes: total, totalBytes: total });
   });
 
-  test("of shards takes all of them and the index", async () => {
+  test("of a sharded model takes all shards and the index", async () => {
     const { hub, pull } = await place();
     hub.files = new Map(readdirSync(ODD).map(name => [name, readFileSync(join(ODD, name)) as Uint8Array]));
     const { files, path } = await pull();
     expect(files.map(({ name }) => name).sort()).toEqual(readdirSync(ODD).sort());
-    // It has no tokenizer, which is known from then on.
+    // It has no tokenizer, and this is noted.
     expect(existsSync(join(dirname(path), "../.no_exist", COMMIT, "tokenizer.json"))).toBe(true);
     hub.seen.length = 0;
     await filesFromHub({ id: hub.id, revision: "main" }, { env: { HF_HUB_CACHE: join(path, "../../..") } });
     expect(hub.seen).toEqual([]);
   });
 
-  test("where links cannot be made the snapshot holds the files", async () => {
+  test("puts the files into the snapshot where links cannot be made", async () => {
     const { hub, pull, env } = await place();
     const failing = vi
       .spyOn(fs.promises, "symlink")
@@ -273,6 +274,19 @@ describe("loading by name", () => {
     }
   });
 
+  test("finds the same model for a tokenizer as for a guard, and downloads all of it", async () => {
+    const { hub, env, repo } = await place();
+    for (const [name, value] of Object.entries(env)) vi.stubEnv(name, value);
+    onTestFinished(() => void vi.unstubAllEnvs());
+    const tokenizer = await Tokenizer.load(hub.id);
+    expect(tokenizer.encode("hello", {})).toEqual((await Tokenizer.load(GEN)).encode("hello"));
+    expect(await repo.missing(COMMIT)).toEqual([]);
+    const seen = hub.seen.length;
+    (await Guard.load(hub.id)).close();
+    await Tokenizer.load(`${hub.id}@${COMMIT}`);
+    expect(hub.seen).toHaveLength(seen);
+  });
+
   test("a folder of that name wins", async () => {
     const { hub, env } = await place();
     const folder = temporaryFolder();
@@ -305,7 +319,7 @@ describe("loading by name", () => {
     );
   });
 
-  test("an update that was cut off leaves the old snapshot in use", async () => {
+  test("an interrupted update leaves the old snapshot in use", async () => {
     const { hub, env, pull } = await place();
     const { path } = await pull();
     hub.commit = "2".repeat(40);
@@ -325,7 +339,7 @@ describe("loading by name", () => {
 });
 
 describe("a connection that is cut", () => {
-  test("is taken up where it stopped, by a range, and no byte is sent twice", async () => {
+  test("is continued where it stopped, by a range, and no byte is sent twice", async () => {
     const { hub, pull } = await place();
     let cuts = 0;
     hub.storage = (request, response, content) => {
@@ -352,7 +366,7 @@ describe("a connection that is cut", () => {
       return true;
     };
     await expect(pull()).rejects.toThrow(
-      /^org\/tiny-guard\/model\.safetensors: expected .*; what came is kept, pulling again continues$/,
+      /^org\/tiny-guard\/model\.safetensors: expected .*; the downloaded part is kept, and pulling again continues$/,
     );
     const kept = statSync(`${weightsBlob(repo)}.incomplete`).size;
     expect(kept).toBeGreaterThan(0);
@@ -368,7 +382,7 @@ describe("a connection that is cut", () => {
     ]);
   });
 
-  test("that only falls silent is a cut too", async () => {
+  test("that only falls silent counts as cut too", async () => {
     const { hub, settings } = await place();
     let isFirst = true;
     hub.storage = (request, response, content) => {
@@ -416,7 +430,7 @@ describe("a connection that is cut", () => {
         return true;
       },
     ],
-  ])("a server that %s: the file is begun anew", async (_, storage) => {
+  ])("a server that %s: the file is downloaded from the beginning", async (_, storage) => {
     const { hub, repo, pull } = await place();
     mkdirSync(dirname(weightsBlob(repo)), { recursive: true });
     writeFileSync(`${weightsBlob(repo)}.incomplete`, WEIGHTS.subarray(0, HALF));
@@ -426,7 +440,7 @@ describe("a connection that is cut", () => {
     expect(storageRequests(hub)[0].range).toBe(`bytes=${HALF}-`);
   });
 
-  test("what was kept is of another content: one clean download decides", async () => {
+  test("if the kept part has other contents, one download from the beginning decides", async () => {
     const { hub, repo, pull } = await place();
     mkdirSync(dirname(weightsBlob(repo)), { recursive: true });
     writeFileSync(`${weightsBlob(repo)}.incomplete`, new Uint8Array(HALF));
@@ -435,7 +449,7 @@ describe("a connection that is cut", () => {
     expect(storageRequests(hub).map(({ range }) => range)).toEqual([`bytes=${HALF}-`, undefined]);
   });
 
-  test("what was kept is whole, or longer than the file", async () => {
+  test("the kept part may be the whole file, or longer than it", async () => {
     const { hub, repo, pull } = await place();
     mkdirSync(dirname(weightsBlob(repo)), { recursive: true });
     writeFileSync(`${weightsBlob(repo)}.incomplete`, WEIGHTS);
@@ -447,13 +461,13 @@ describe("a connection that is cut", () => {
   });
 });
 
-describe("what is refused", () => {
+describe("refused", () => {
   test.each(["model.safetensors", "config.json"])("a wrong checksum, and the file is removed: %s", async name => {
     const { hub, repo, pull } = await place();
     const right = hub.files.get(name)!;
     const wrong = right.map((byte, i) => (i === 100 ? byte ^ 1 : byte));
     const etag = etagOf(name, right);
-    // The listing tells of the right one, the servers have the wrong one.
+    // The listing has the right checksum, and the servers have the wrong file.
     const entries = hub.files;
     hub.files = new Proxy(entries, {
       get: (target, key) => {
@@ -469,7 +483,7 @@ describe("what is refused", () => {
     expect(existsSync(repo.ref("main"))).toBe(false);
   });
 
-  test("more bytes than the listing has", async () => {
+  test("more bytes than the listing says", async () => {
     const { hub, pull } = await place();
     hub.storage = (_request, response, content) => {
       response.writeHead(200).end(Buffer.concat([content, content]));
@@ -491,7 +505,7 @@ describe("what is refused", () => {
       "model\0.safetensors",
     ];
     hub.moreEntries = hostile.map(path => ({ type: "file", path, size: 3, oid }));
-    // Beside a single file no shard is wanted, whatever its name; so here there is none.
+    // Beside a single file no shard is wanted, whatever its name, so this repository has no single file.
     hub.files = new Map(readdirSync(ODD).map(name => [name, readFileSync(join(ODD, name)) as Uint8Array]));
     const { files } = await pull();
     expect(files.map(({ name }) => name).sort()).toEqual(readdirSync(ODD).sort());
@@ -515,7 +529,7 @@ describe("what is refused", () => {
     await expect(pull(hub.aliases[0])).rejects.toThrow("expected a commit");
   });
 
-  test("a repository that is no checkpoint; a model, revision or file that is not there", async () => {
+  test("a repository without a checkpoint, and a model, revision or file that does not exist", async () => {
     const { hub, settings, pull } = await place();
     await expect(pull("nope")).rejects.toThrow(
       'org/tiny-guard: expected a branch, tag or commit of it, got "nope" (404 from http://127.0.0.1:',
@@ -556,7 +570,7 @@ describe("what is refused", () => {
     expect((await pull(main, { ...settings, token: "hf_right" })).files).toHaveLength(NEEDED.length);
   });
 
-  test("a server in trouble, or one that is no Hub", async () => {
+  test("a server in trouble, or one that is not a Hub", async () => {
     const { hub, settings, pull: pullMain } = await place();
     hub.gate = { token: "x", status: 503, api: true };
     await expect(pullMain()).rejects.toThrow(
@@ -576,8 +590,8 @@ describe("what is refused", () => {
     });
     const from = (id: string) => pull({ id, revision: "main" }, { ...settings, endpoint });
     await expect(from("a/b")).rejects.toThrow(`a/b: expected the Hub's JSON from ${endpoint}, got `);
-    await expect(from("e/f")).rejects.toThrow("e/f: expected at most 10000 files, got a listing that goes on");
-    await expect(from("c/d")).rejects.toThrow("c/d: expected a file, got redirects without end");
+    await expect(from("e/f")).rejects.toThrow("e/f: expected at most 10000 files, got a longer listing");
+    await expect(from("c/d")).rejects.toThrow("c/d: expected a file, got endless redirects");
   });
 });
 
@@ -608,7 +622,7 @@ describe("the token", () => {
 });
 
 describe("without the network", () => {
-  test("HF_HUB_OFFLINE asks nobody: what is complete is used, what is not is named", async () => {
+  test("HF_HUB_OFFLINE asks nobody: a complete model is used, and missing files are named", async () => {
     const { hub, env, repo, pull: pullOnline } = await place();
     const offline = await hubSettings({ ...env, HF_HUB_OFFLINE: "1" });
     const main = { id: hub.id, revision: "main" };
@@ -624,7 +638,7 @@ describe("without the network", () => {
     expect(hub.seen).toEqual([]);
   });
 
-  test("a Hub that cannot be reached is said, with the cache that was looked in", async () => {
+  test("the error for a Hub that cannot be reached names the cache", async () => {
     const { hub, env, repo, pull } = await place();
     await hub.stop();
     const message = `; offline? no complete snapshot is in the cache (${repo.folder})`;
@@ -645,7 +659,7 @@ describe("two at once", () => {
     expect(storageRequests(hub)).toHaveLength(1);
   });
 
-  test("a lock of another machine is taken over when nobody has touched it for half a minute", async () => {
+  test("a lock from another machine is taken over when nobody has touched it for half a minute", async () => {
     const { hub, repo, settings } = await place();
     mkdirSync(dirname(repo.lock), { recursive: true });
     writeFileSync(repo.lock, JSON.stringify({ pid: process.pid, host: "elsewhere.invalid", id: "x" }));

@@ -1,4 +1,4 @@
-/** How names out of a file are shown: on one line, in quotes that end where they seem to, and not too long. */
+/** How names from a file are shown: on one line, in quotes that end where they seem to, and not too long. */
 
 import { expect, test } from "vitest";
 import { quoteName } from "../../src/checkpoint/safetensors-error.ts";

@@ -2,9 +2,9 @@
 
 import { expect } from "vitest";
 import { type ByteSource, bytesFromBuffer } from "../../src/checkpoint/bytes.ts";
+import type { NamedSources } from "../../src/checkpoint/files.ts";
 import { SafetensorsFile } from "../../src/checkpoint/safetensors.ts";
 import { SafetensorsError } from "../../src/checkpoint/safetensors-error.ts";
-import type { NamedSources } from "../../src/checkpoint/safetensors-sharded.ts";
 
 /** A tensor of one byte. */
 export const ONE = '{"dtype":"U8","shape":[1],"data_offsets":[0,1]}';

@@ -1,5 +1,6 @@
 /**
- * Valid files, broken at random: each is refused as a SafetensorsError, or still valid and readable to the last tensor.
+ * Valid files, broken at random. Each is refused with a SafetensorsError, or is still valid and readable to the last
+ * tensor.
  */
 
 import { readFileSync } from "node:fs";
@@ -47,7 +48,7 @@ const SCRAPS = [
   "\xff",
 ];
 
-/** A source whose reads are checked: none may lie outside of it or be larger than the file. */
+/** A source that checks its reads: none may lie outside of it or be larger than the file. */
 function strict(bytes: Uint8Array): ByteSource {
   return {
     name: "fuzzed",
@@ -138,5 +139,5 @@ test("headers edited, with the length made to fit", async () => {
     }),
     { seed: 5, numRuns: 3000 },
   );
-  expect(valid).toBeGreaterThan(0); // else the edits are too wild to reach the deeper rules
+  expect(valid).toBeGreaterThan(0); // otherwise the edits are too wild to reach the deeper rules
 });

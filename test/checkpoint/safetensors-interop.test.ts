@@ -130,7 +130,7 @@ while at < len(data):
         opened => opened.tensors.size,
         error => error,
       );
-      // The one difference: a name that comes twice. The reference looks only at the last of them.
+      // The one difference: a name that occurs twice. The reference looks only at the last one.
       const names = [...new TextDecoder("latin1").decode(file).matchAll(/"(\w)"\s*:/g)].map(match => match[1]);
       if (
         ours instanceof SafetensorsError &&
@@ -147,7 +147,7 @@ while at < len(data):
   });
 });
 
-/** As its type is; the package has no declarations. */
+/** The type of its function; the package has no declarations. */
 interface SafeTensorOfNpm {
   getTensor(name: string): Uint8Array;
 }

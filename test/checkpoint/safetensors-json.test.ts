@@ -1,5 +1,6 @@
 /**
- * The JSON reader by itself, through windows of a few bytes: so every byte of a text is once the last that is there.
+ * The JSON reader by itself, through windows of a few bytes, so that every byte of a text is once the last in the
+ * window.
  */
 
 import fc from "fast-check";
@@ -12,8 +13,7 @@ const BEFORE = 2;
 const MIB = 2 ** 20;
 
 /**
- * A reader of a text that stands in the middle of a file; notes what is charged, and fails where a read is not of the
- * text.
+ * A reader of a text in the middle of a file. It notes what is charged, and fails if a read goes outside of the text.
  */
 class Reader extends JsonReader {
   readonly charged: number[] = [];
@@ -101,7 +101,7 @@ describe("a text", () => {
     }
   });
 
-  test("that ends early ends at its last byte, through any window", async () => {
+  test("that ends early is refused at its last byte, through any window", async () => {
     const bytes = Buffer.from(DOCUMENT.trimEnd());
     for (let length = 0; length < bytes.length; length++) {
       for (const windowBytes of [1, 10]) {
@@ -111,7 +111,7 @@ describe("a text", () => {
     }
   });
 
-  test("random ones are what JSON.parse makes of them", async () => {
+  test("random ones are read as JSON.parse reads them", async () => {
     const value = fc
       .jsonValue({ maxDepth: 4, stringUnit: "binary" })
       .filter(one => !JSON.stringify(one).includes("__proto__"));
@@ -132,7 +132,7 @@ describe("a text", () => {
     );
   });
 
-  test("behind the first of several steps is where a message says that it is", async () => {
+  test("has the right byte offset in messages after the first of several steps", async () => {
     for (const windowBytes of [1, 5, WINDOW_BYTES]) {
       expect(await refusal(new Reader('{"a": 1, "bcdef": x}', windowBytes))).toBe(
         'expected a value, got "x" at byte 20',
@@ -140,7 +140,7 @@ describe("a text", () => {
     }
   });
 
-  test("of one step may be as long as was said, and no longer", async () => {
+  test("may be as long in one step as was allowed, and no longer", async () => {
     const member = (length: number): string => `{"a":"${"x".repeat(length - 6)}"}`;
     for (const windowBytes of [1, 7, 100]) {
       expect(await read(new Reader(member(128), windowBytes, 128))).toEqual(parsed(member(128)));
@@ -167,7 +167,7 @@ describe("a text", () => {
 });
 
 describe("memory", () => {
-  test("of 48 MiB may be charged, and not a byte more; what a dropped step charged is given back", async () => {
+  test("of 48 MiB may be charged, and not a byte more; the charge of a dropped step is taken back", async () => {
     const source = { name: "f", byteLength: 9, readInto: async () => {}, close: async () => {} };
     const window = new TextWindow(source, 0, 9, 9);
     const fresh = new TextWindow(source, 0, 9, 9);
@@ -184,7 +184,7 @@ describe("memory", () => {
     });
   });
 
-  test("is charged by the byte for Latin-1, by two for other texts, and for numbers after the eighth", async () => {
+  test("is charged one byte a character for Latin-1, two for other texts, and numbers after the eighth", async () => {
     const charged = async (value: string, read: (json: Reader) => unknown): Promise<number[]> => {
       const json = new Reader(`{"":${value}}`);
       await inStep(read)(json);
@@ -215,12 +215,12 @@ describe("a word", () => {
       inStep(json => json.word("a word")),
     );
 
-  test("is kept up to 96 bytes, escapes as they are written; a longer one is of no interest", async () => {
+  test("is kept up to 96 bytes, counting escapes as they are written; a longer one becomes an ellipsis", async () => {
     expect([await word("x".repeat(96)), await word("x".repeat(97))]).toEqual(["x".repeat(96), "…"]);
     expect([await word("\\u0061".repeat(16)), await word("\\u0061".repeat(17))]).toEqual(["a".repeat(16), "…"]);
   });
 
-  test("is UTF-8, however long it is and wherever it is cut for the check", async () => {
+  test("must be UTF-8, however long it is and wherever the check cuts it", async () => {
     for (const length of [97, WINDOW_BYTES - 1, WINDOW_BYTES, WINDOW_BYTES + 1]) {
       const text = Buffer.from(`${"x".repeat(length)}é😀${"x".repeat(100)}`);
       expect(await word(text)).toBe("…");
@@ -253,7 +253,7 @@ describe("escapes", () => {
     ["\\uABCD\\uabcd\\u09aF", "\uabcd\uabcd\u09af"],
   ])("%s", async (escapes, expected) => expect(await text(escapes)).toBe(expected));
 
-  test("of one text leave nothing in the next", async () => {
+  test("in one text leave nothing in the next", async () => {
     expect(await read(new Reader('{"":["\\u0061bcdef","\\u0067","h","\\u0069jklmnopq"]}'))).toEqual({
       members: [["", ["abcdef", "g", "h", "ijklmnopq"]]],
     });
@@ -300,7 +300,7 @@ describe("numbers", () => {
       inStep(json => json.integers("a list", maxCount)),
     );
 
-  test("that are integers of at most 2^53 - 1 are their values", async () => {
+  test("that are integers of at most 2^53 - 1 are read exactly", async () => {
     const values = ["0", "7", "999999999999999", "1000000000000000", "9007199254740991"];
     expect(await integers(values.join(" , "))).toEqual(values.map(Number));
     expect([await integers(""), await integers("1,2", 2)]).toEqual([[], [1, 2]]);
@@ -318,7 +318,7 @@ describe("numbers", () => {
     "1E0",
     "1e-1",
     "10e-1",
-  ])("%s is none of them", async text => {
+  ])("%s is not such an integer", async text => {
     expect(await refused(text)).toMatch(/^expected an integer from 0 to 2\^53 - 1, got another number/);
   });
 
@@ -330,7 +330,7 @@ describe("numbers", () => {
     ["00", "expected a number without a leading zero, got one"],
     ["1.x", 'expected a digit after the decimal point, got "x"'],
     ["1e+x", 'expected a digit of the exponent, got "x"'],
-  ])("%s is no number", async (text, message) => {
+  ])("%s is not a number", async (text, message) => {
     expect(await refused(`1,${text}`)).toMatch(message);
   });
 
@@ -361,14 +361,14 @@ describe("numbers", () => {
     `1${"0".repeat(309)}`,
     `${"9".repeat(30)}e280`,
     "1e99999999999999999999",
-  ])("%s is not", async text => {
+  ])("%s is not within float64", async text => {
     expect(await refusal(new Reader(`{"":${text}}`))).toMatch(
       /^expected a number within the range of float64, got a larger one at byte \d+$/,
     );
   });
 });
 
-describe("what nobody asked for", () => {
+describe("a value that nobody asked for", () => {
   test.each([
     ["x", 'expected a value, got "x"'],
     ["]", 'expected a value, got "]"'],
@@ -397,7 +397,7 @@ describe("what nobody asked for", () => {
     expect(skipped).toEqual([..."abcdeghj"]);
   });
 
-  test("may be 127 deep with what is around it, as often as it likes", async () => {
+  test("may be nested 127 deep, counting what is around it, any number of times", async () => {
     const nested = (depth: number): string => "[".repeat(depth) + "]".repeat(depth);
     const objects = `${'{"":'.repeat(126)}1${"}".repeat(126)}`;
     await read(
@@ -408,7 +408,7 @@ describe("what nobody asked for", () => {
     );
   });
 
-  test("a byte of 1 after the end is no end", async () => {
+  test("a byte of 1 after the end is not the end", async () => {
     expect(await refusal(new Reader("{}\u0001"))).toBe("expected the end, got byte 0x01 at byte 4");
   });
 });

@@ -1,6 +1,5 @@
 /**
- * Headers as large as they may be, and larger ones: what is read of them, and that they take no more memory than is
- * said.
+ * Headers as large as allowed, and larger ones: they are read or refused, and take no more memory than promised.
  */
 
 import { describe, expect, test } from "vitest";
@@ -9,7 +8,7 @@ import { WINDOW_BYTES } from "../../src/checkpoint/safetensors-window.ts";
 import { safetensorsHeader } from "../../src/checkpoint/safetensors-writer.ts";
 import { fileBytes, memory, ONE, openBytes, refusal } from "./safetensors-files.ts";
 
-test("wherever the pieces that are read begin and end", async () => {
+test("entries may begin and end anywhere in the pieces that are read", async () => {
   // The first piece has 64 KiB: move every byte of an entry across its end.
   const long = "n".repeat(70_000);
   const header = `{"a\\ud83d\\ude00é":${ONE},"${long}":{"dtype":"U8","shape":[1],"data_offsets":[1,2]},"x":{"dtype":"U8","shape":[0],"data_offsets":[2,2],"y":[1.5e3,null,"ü"]}}`;
@@ -65,7 +64,7 @@ test("200,000 tensors in an index are read", async () => {
   await expect(SafetensorsCheckpoint.open(folder)).rejects.toThrow(
     /expected the shard "model-00001-of-00163.safetensors"/,
   );
-  // Entry by entry: no more of its 17 MB is ever in memory than an ordinary index has.
+  // Entry by entry: never more of its 17 MB is in memory than an ordinary index has.
   const [index] = folder.opened;
   expect(Math.max(...index.reads.map(read => read.byteLength))).toBeLessThanOrEqual(WINDOW_BYTES);
 });

@@ -3,8 +3,9 @@ import { join } from "node:path";
 import { describe, expect, onTestFinished, test, vi } from "vitest";
 import { bytesFromFile } from "../../src/checkpoint/bytes.node.ts";
 import { bytesFromBuffer } from "../../src/checkpoint/bytes.ts";
+import type { NamedSources } from "../../src/checkpoint/files.ts";
 import { SafetensorsError } from "../../src/checkpoint/safetensors-error.ts";
-import { type NamedSources, readIndex, SafetensorsCheckpoint } from "../../src/checkpoint/safetensors-sharded.ts";
+import { readIndex, SafetensorsCheckpoint } from "../../src/checkpoint/safetensors-sharded.ts";
 import { TextWindow } from "../../src/checkpoint/safetensors-window.ts";
 import { fileBytes, memory } from "./safetensors-files.ts";
 
@@ -73,7 +74,7 @@ describe("which files", () => {
     expect(folder.opened.map(source => source.closed)).toEqual([1]);
   });
 
-  test("of metadata that two shards have, the first one's counts; long names are kept whole", async () => {
+  test("where two shards have the same metadata key, the first shard's counts; long names are kept whole", async () => {
     const long = "n".repeat(200);
     const metadata = (text: string, name: string): Uint8Array =>
       fileBytes(`{"__metadata__":{${text}},"${name}":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}`, 1);
@@ -95,11 +96,11 @@ describe("which files", () => {
     expect(folder.opened.map(source => source.closed)).toEqual([1, 1, 1]);
   });
 
-  test("a tensor that a shard holds and the index does not name is not part of the checkpoint", async () => {
+  test("a tensor that is in a shard but not in the index is not part of the checkpoint", async () => {
     const folder = memory({ [INDEX]: index({ a: "1", b: "2" }), 1: shard("a", "stale"), 2: shard("b", "a") });
     const checkpoint = await SafetensorsCheckpoint.open(folder);
     expect([...checkpoint.tensors.keys()]).toEqual(["a", "b"]);
-    expect((await checkpoint.read("a")).data).toEqual(Uint8Array.of(0)); // the one of shard 1
+    expect((await checkpoint.read("a")).data).toEqual(Uint8Array.of(0)); // the tensor in shard 1
   });
 });
 
@@ -154,7 +155,7 @@ describe("attacks on the index", () => {
     "data:,{}",
     "s".repeat(300),
   ];
-  test.each(escapes)("a shard named %j leaves the folder or is no file name", async name => {
+  test.each(escapes)("a shard named %j would leave the folder or is not a file name", async name => {
     const folder = memory({ [INDEX]: index({ a: name }), [name]: shard("a") });
     await expect(SafetensorsCheckpoint.open(folder)).rejects.toThrow(
       /expected a shard's name that stays in this folder, got/,
@@ -170,7 +171,7 @@ describe("attacks on the index", () => {
     },
   );
 
-  test("an index of more than 100 MB is refused unread, one of 100 MB is read", async () => {
+  test("an index of more than 100 MB is refused unread, and one of 100 MB is read", async () => {
     const open = (byteLength: number): Promise<SafetensorsCheckpoint> => {
       const readInto = () => Promise.reject(new Error("read"));
       const source = { name: "index", byteLength, readInto, close: async () => {} };

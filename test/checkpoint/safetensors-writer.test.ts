@@ -27,7 +27,7 @@ describe("layout", () => {
     );
   });
 
-  test("names are in the order of their bytes, in whatever order they are given", () => {
+  test("names are sorted by their bytes, in whatever order they are given", () => {
     const order = (names: readonly string[]): string[] =>
       safetensorsHeader(names.map(name => spec(name))).order.map(({ name }) => name);
     for (const names of [
@@ -67,7 +67,7 @@ describe("layout", () => {
   });
 });
 
-describe("what no file can hold is refused", () => {
+describe("something that no file can hold is refused", () => {
   test.each<[string, () => unknown, RegExp]>([
     [
       "a name twice",

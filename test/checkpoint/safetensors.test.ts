@@ -11,7 +11,7 @@ import { tensorByteLength } from "../../src/tensor/tensor.ts";
 import { fileBytes, ONE, openBytes, refusal, watched } from "./safetensors-files.ts";
 
 const WEIGHT = '"w":{"dtype":"BF16","shape":[4,2],"data_offsets":[0,16]}';
-/** A valid file with one tensor of one byte, and this in a field that nobody reads. */
+/** A valid file with one tensor of one byte, and this value in a field that nobody reads. */
 const unread = (value: string): Uint8Array =>
   fileBytes(`{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1],"x":${value}}}`, 1);
 
@@ -52,8 +52,8 @@ describe("reading", () => {
     await expect(file.readRows("w", 2, 1)).rejects.toThrow(RangeError);
   });
 
-  test("reads bytes straight to their place, within the tensor", async () => {
-    // Another tensor follows in the file: its bytes are there to be read, and are none of this one's.
+  test("reads bytes straight into a buffer, and only within the tensor", async () => {
+    // Another tensor follows in the file: its bytes could be read, but do not belong to this one.
     const file = await openBytes(fileBytes(`{${WEIGHT},"n":{"dtype":"I64","shape":[],"data_offsets":[16,24]}}`, 24));
     const target = new Uint8Array(8).fill(255);
     await file.readInto("w", target.subarray(2, 6), 10);
@@ -72,7 +72,7 @@ describe("reading", () => {
     }
   });
 
-  test("names what is not there", async () => {
+  test("names a tensor that does not exist", async () => {
     const file = await openBytes(fileBytes(`{${WEIGHT}}`, 16));
     await expect(file.read("w\n")).rejects.toThrow(
       'attack.safetensors: tensor "w\\u{a}": expected a tensor of the file, got no such name',
@@ -122,7 +122,7 @@ describe("reading", () => {
   });
 });
 
-describe("what the reference accepts is accepted", () => {
+describe("everything that the reference accepts is accepted", () => {
   test.each<[string, string | Uint8Array, number]>([
     ["no tensors", "{}", 0],
     ["white space before and after", " \t\r\n{ } \n", 0],
@@ -191,7 +191,7 @@ describe("what the reference accepts is accepted", () => {
   });
 });
 
-describe("what is long in a header", () => {
+describe("a long header", () => {
   test("a key of the metadata is kept whole", async () => {
     const key = "k".repeat(200);
     expect([...(await openBytes(fileBytes(`{"__metadata__":{"${key}":"v","":""}}`))).metadata]).toEqual([
@@ -200,7 +200,7 @@ describe("what is long in a header", () => {
     ]);
   });
 
-  test("empty tensors may stand anywhere between others, in any order", async () => {
+  test("empty tensors may lie anywhere between others, in any order", async () => {
     const entries = [
       `"a":${ONE}`,
       ...["e", "f"].map(name => `"${name}":{"dtype":"F32","shape":[0],"data_offsets":[1,1]}`),
@@ -454,7 +454,7 @@ describe("attacks on a tensor", () => {
     );
   });
 
-  test("eight dimensions are shown, and of more how many there are", async () => {
+  test("eight dimensions are shown, and beyond that their number", async () => {
     const shown = async (count: number): Promise<string> =>
       refusal(fileBytes(tensor('"U8"', `[${Array.from({ length: count }, (_, i) => i + 1)}]`, "[0,1]"), 1));
     expect(await shown(8)).toContain("expected 40320 bytes for U8 [1, 2, 3, 4, 5, 6, 7, 8], got 1 bytes");

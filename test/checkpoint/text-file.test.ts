@@ -1,15 +1,17 @@
-/** A checkpoint's text files: read in one way, whoever asks and wherever they are. */
+/** A checkpoint's text files: read in one way, whoever asks and wherever the files are. */
 
 import { cpSync, mkdirSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
+import { bytesFromBuffer } from "../../src/checkpoint/bytes.ts";
 import { filesFromBlobs } from "../../src/checkpoint/files.ts";
+import { filesFromFolder } from "../../src/checkpoint/folder.node.ts";
 import { openCheckpointFiles } from "../../src/checkpoint/open.ts";
-import { readTextFile } from "../../src/checkpoint/text-file.node.ts";
-import { decodeText, maxTextBytes } from "../../src/checkpoint/text-file.ts";
+import { decodeText, maxTextBytes, readSourceText } from "../../src/checkpoint/text-file.ts";
 import { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
 import { GEN } from "../checkpoints.ts";
 import { temporaryFolder } from "../cli/harness.ts";
+import { watched } from "./safetensors-files.ts";
 
 const TEXTS = ["config.json", "tokenizer.json", "tokenizer_config.json"];
 const MESSAGES = [{ role: "user", content: "hi" }];
@@ -24,7 +26,7 @@ function changed(change: (bytes: Buffer) => Buffer): string {
   return folder;
 }
 
-test("a byte order mark is no part of a text: by the tokenizer's own way, as a checkpoint's folder and as Blobs", async () => {
+test("a byte order mark does not belong to the text, whether in a path, an opened folder or Blobs", async () => {
   const folder = changed(bytes => Buffer.concat([Buffer.of(0xef, 0xbb, 0xbf), bytes]));
   const expected = (await Tokenizer.load(GEN)).encodeChat(MESSAGES);
   const blobs = new Map(TEXTS.map(name => [name, new Blob([readFileSync(join(folder, name))])]));
@@ -37,7 +39,7 @@ test("a byte order mark is no part of a text: by the tokenizer's own way, as a c
   );
 });
 
-test("a git-lfs pointer in place of a text is called one", async () => {
+test("a git-lfs pointer in place of a text is reported as one", async () => {
   const pointer = `version https://git-lfs.github.com/spec/v1\noid sha256:${"a".repeat(64)}\nsize 11422654\n`;
   const folder = changed(() => Buffer.from(pointer));
   for (const name of TEXTS) {
@@ -55,51 +57,55 @@ describe("how large a text may be", () => {
     ["config.json", 2 ** 20],
   ])("%s: %d bytes, and not one more", async (name, limit) => {
     expect(maxTextBytes(name)).toBe(limit);
-    const path = join(temporaryFolder(), name);
-    writeFileSync(path, Buffer.alloc(limit, 0x20));
-    expect((await readTextFile(path, "m"))?.length).toBe(limit);
-    writeFileSync(path, Buffer.alloc(limit + 1, 0x20));
-    await expect(readTextFile(path, "m")).rejects.toThrow(
-      new RangeError(`m: expected at most ${limit} bytes, got ${limit + 1}`),
+    const folder = temporaryFolder({ [name]: Buffer.alloc(limit, 0x20) });
+    expect((await (await filesFromFolder(folder, "m")).readText(name))?.length).toBe(limit);
+    writeFileSync(join(folder, name), Buffer.alloc(limit + 1, 0x20));
+    await expect((await filesFromFolder(folder, "m")).readText(name)).rejects.toThrow(
+      new RangeError(`m/${name}: expected at most ${limit} bytes, got ${limit + 1}`),
     );
   });
 
-  test("the limit is the caller's, to the byte", () => {
-    expect(decodeText(Uint8Array.of(0x61, 0x62), "m", 2)).toBe("ab");
-    expect(() => decodeText(Uint8Array.of(0x61, 0x62), "m", 1)).toThrow(
-      new RangeError("m: expected at most 1 bytes, got more"),
-    );
-    expect(() => decodeText(Uint8Array.of(0xff), "m", 1)).toThrow(
-      new TypeError("m: expected UTF-8 text, got bytes that are not"),
-    );
-    expect(decodeText(new TextEncoder().encode("a version https://git-lfs.github.com/spec/"), "m", 99)).toMatch(
-      /^a version/,
-    );
+  test("the caller sets the limit, to the byte, and the source is closed either way", async () => {
+    const source = watched(bytesFromBuffer(Uint8Array.of(0x61, 0x62), "m"));
+    expect(await readSourceText(source, 2)).toBe("ab");
+    await expect(readSourceText(source, 1)).rejects.toThrow(new RangeError("m: expected at most 1 bytes, got 2"));
+    expect([source.closed, source.reads.length]).toEqual([2, 1]);
   });
 });
 
-describe("a path without a text", () => {
-  test("is undefined where there is nothing, in or below what is there", async () => {
-    const folder = temporaryFolder({ file: "" });
-    for (const path of ["none", "none/none", "file/none"])
-      expect(await readTextFile(join(folder, path), "m")).toBeUndefined();
-    expect(await readTextFile(join(folder, "file"), "m")).toBe("");
+test("bytes that are not UTF-8 are refused, and git-lfs's mark counts only at the beginning", () => {
+  expect(() => decodeText(Uint8Array.of(0xff), "m")).toThrow(
+    new TypeError("m: expected UTF-8 text, got bytes that are not"),
+  );
+  const encode = (text: string): Uint8Array => new TextEncoder().encode(text);
+  for (const text of ["a version https://git-lfs.github.com/spec/", "version https://git-lfs.github.com/spec", ""])
+    expect(decodeText(encode(text), "m")).toBe(text);
+  expect(() => decodeText(encode("version https://git-lfs.github.com/spec/"), "m")).toThrow("got a git-lfs pointer");
+});
+
+describe("a folder's path without a text", () => {
+  test("is undefined where there is nothing, even below a file", async () => {
+    const files = await filesFromFolder(temporaryFolder({ file: "" }), "m");
+    for (const path of ["none", "none/none", "file/none"]) expect(await files.readText(path)).toBeUndefined();
+    expect(await files.readText("file")).toBe("");
   });
 
-  test("is an error where there is something else, or where the system refuses", async () => {
+  test("throws where there is something else, or where the system refuses", async () => {
     const folder = temporaryFolder();
     mkdirSync(join(folder, "config.json"));
-    await expect(readTextFile(join(folder, "config.json"), "m")).rejects.toThrow(
-      new TypeError("m: expected a regular file"),
+    const files = await filesFromFolder(folder, "m");
+    await expect(files.readText("config.json")).rejects.toThrow(
+      new TypeError("m/config.json: expected a regular file, got a directory"),
     );
-    await expect(readTextFile(join(folder, "n".repeat(5000)), "m")).rejects.toMatchObject({ code: "ENAMETOOLONG" });
+    await expect(files.readText("n".repeat(5000))).rejects.toMatchObject({ code: "ENAMETOOLONG" });
   });
 
   test.skipIf(process.platform !== "linux")("leaves no file open, whether it was read or refused", async () => {
     const folder = temporaryFolder({ good: "{}" });
     writeFileSync(join(folder, "bad"), Uint8Array.of(0xff));
-    await readTextFile(join(folder, "good"), "m");
-    await expect(readTextFile(join(folder, "bad"), "m")).rejects.toThrow("expected UTF-8 text");
+    const files = await filesFromFolder(folder);
+    await files.readText("good");
+    await expect(files.readText("bad")).rejects.toThrow("expected UTF-8 text");
     const open = readdirSync("/proc/self/fd").filter(fd => {
       try {
         return readlinkSync(`/proc/self/fd/${fd}`).startsWith(folder);

@@ -80,7 +80,7 @@ describe("pull", () => {
     hub.gate = { token: "hf_other", status: 403, code: "GatedRepo" };
     await fails(hub.id, "a gated model", { HF_TOKEN: "hf_secret" });
     delete hub.gate;
-    await fails(hub.id, "a path through something that is no folder", {
+    await fails(hub.id, "a path through something that is not a folder", {
       HF_HUB_CACHE: join(temporaryFolder({ file: "" }), "file", "hub"),
     });
     const full = fs.promises.open;
@@ -93,7 +93,10 @@ describe("pull", () => {
     });
     syncBuiltinESMExports();
     onTestFinished(syncBuiltinESMExports);
-    await fails(hub.id, "expected a folder to write to, got a full disk; what came is kept, pulling again continues");
+    await fails(
+      hub.id,
+      "expected a folder to write to, got a full disk; the downloaded part is kept, and pulling again continues",
+    );
     open.mockRestore();
   });
 });

@@ -2,7 +2,8 @@
 
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { describe, expect, test } from "vitest";
+import { describe, expect, onTestFinished, test, vi } from "vitest";
+import { TEXT_FILES } from "../../src/checkpoint/files.ts";
 import { openCheckpointFiles } from "../../src/checkpoint/open.ts";
 import { SafetensorsCheckpoint } from "../../src/checkpoint/safetensors-sharded.ts";
 import type { ModerationInput } from "../../src/guard/conversation.ts";
@@ -492,6 +493,25 @@ describe("checkpoints that are no Gen guard are refused", () => {
       "mixed: tokenizer: expected at most 331 ids, the model's vocabulary, got",
     );
   });
+});
+
+test("loading reads config.json once and derives the tasks once, from the template's two branches", async () => {
+  const read: string[] = [];
+  const files = await openCheckpointFiles(GEN);
+  const render = vi.spyOn(Tokenizer.prototype, "applyChatTemplate");
+  onTestFinished(() => render.mockRestore());
+  const guard = await Guard.load({
+    ...files,
+    readText: file => {
+      read.push(file);
+      return files.readText(file);
+    },
+  });
+  guard.close();
+  expect(read.sort()).toEqual([...TEXT_FILES].sort());
+  expect(render).toHaveBeenCalledTimes(2);
+  expect(new Guard(guard.model, guard.tokenizer, "made by hand").name).toBe("made by hand");
+  expect(render).toHaveBeenCalledTimes(4);
 });
 
 const gen = await loadModel(GEN);

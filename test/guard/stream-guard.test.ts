@@ -1,7 +1,7 @@
 /** The Stream guard against the records of the reference, and its text stream against one call on the whole. */
 
 import fc from "fast-check";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from "vitest";
 import type { CheckpointFiles } from "../../src/checkpoint/files.ts";
 import { openCheckpointFiles } from "../../src/checkpoint/open.ts";
 import type { TokenUpdate } from "../../src/guard/answer-stream.ts";
@@ -10,6 +10,7 @@ import type { HeadReading } from "../../src/guard/head-reading.ts";
 import type { StreamInput } from "../../src/guard/moderation-stream.ts";
 import { StreamGuard, type StreamOptions } from "../../src/guard/stream-guard.ts";
 import type { ChatMessage } from "../../src/tokenizer/chat-template.ts";
+import { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
 import { randomNumbers, randomTexts } from "../../tools/unicode/random-texts.ts";
 import { GEN, STREAM } from "../checkpoints.ts";
 import { expectAtMost, readJsonLines } from "../helpers.ts";
@@ -48,6 +49,25 @@ async function withConfig(change: (config: Record<string, unknown>) => void): Pr
     readText: async file => (file === "config.json" ? JSON.stringify(config) : files.readText(file)),
   };
 }
+
+test("loading reads config.json once and derives the labels once", async () => {
+  const files = await openCheckpointFiles(STREAM);
+  const read: string[] = [];
+  const streams = vi.spyOn(Tokenizer.prototype, "chatStream");
+  onTestFinished(() => streams.mockRestore());
+  const loaded = await StreamGuard.load({
+    ...files,
+    readText: file => {
+      read.push(file);
+      return files.readText(file);
+    },
+  });
+  loaded.close();
+  expect(read.filter(file => file === "config.json")).toHaveLength(1);
+  expect(streams).toHaveBeenCalledTimes(1); // the template is tried when the labels are derived
+  expect(new StreamGuard(loaded.model, loaded.tokenizer, "made by hand").name).toBe("made by hand");
+  expect(streams).toHaveBeenCalledTimes(2);
+});
 
 function expectNear(got: CardReading, expected: CardReading): void {
   expect([got.risk_level, got.category]).toEqual([expected.risk_level, expected.category]);

@@ -6,7 +6,7 @@ const gen = readJson<Record<string, unknown>>("models/tiny-guard-gen/config.json
 const stream = readJson<Record<string, unknown>>("test/fixtures/tiny-guard-stream/config.json");
 
 describe("a good config", () => {
-  test("is read in the config's own words, and frozen", () => {
+  test("is read under the config's own names, and frozen", () => {
     const config = parseConfig(gen, readJson("models/tiny-guard-gen/generation_config.json"), "m");
     expect(config).toEqual({
       architecture: "Qwen3ForCausalLM",
@@ -26,7 +26,7 @@ describe("a good config", () => {
     expect(Object.isFrozen(config)).toBe(true);
   });
 
-  test("takes its stop ids from config.json where generation_config.json names none", () => {
+  test("takes its stop ids from config.json if generation_config.json names none", () => {
     expect(parseConfig(gen, undefined, "m").stopIds).toEqual([4098]);
     expect(parseConfig(gen, {}, "m").stopIds).toEqual([4098]);
     expect(parseConfig(gen, { eos_token_id: 7 }, "m").stopIds).toEqual([7]);
@@ -53,7 +53,7 @@ describe("a good config", () => {
     expect(base({ rope_parameters: null, rope_scaling: { type: "default" }, rope_theta: 7 })).toBe(7);
   });
 
-  test("may leave out what has one meaning only", () => {
+  test("may leave out what has only one meaning", () => {
     const bare = { ...gen };
     for (const key of [
       "architectures",
@@ -73,7 +73,7 @@ describe("a good config", () => {
     };
     expect(parseConfig({ ...gen, ...written }, undefined, "m")).toEqual(parseConfig(gen, undefined, "m"));
     expect("guardHeads" in parseConfig(gen, undefined, "m")).toBe(false);
-    // What `quantize` wrote; how, the weights' file says.
+    // Written by `quantize`; the weights' file says how.
     parseConfig({ ...gen, quantization_config: { quant_method: "qwen3guard", bits: 4 } }, undefined, "m");
   });
 
@@ -97,7 +97,7 @@ describe("a good config", () => {
     expect([heads, ...Object.values(heads!)].every(Object.isFrozen)).toBe(true);
   });
 
-  test("of a Stream checkpoint may leave out how many labels there are, which may be 1 or 1024", () => {
+  test("of a Stream checkpoint may leave out the number of labels, which may be 1 to 1024", () => {
     const bare = { ...stream };
     for (const key of ["num_risk_level", "num_category", "num_query_risk_level", "num_query_category"])
       delete bare[key];
@@ -115,7 +115,7 @@ describe("a good config", () => {
   });
 });
 
-describe("what is not implemented is refused by name", () => {
+describe("anything not implemented is refused by name", () => {
   test.each<[string, Record<string, unknown>, string]>([
     ["another model", { model_type: "llama" }, 'm/config.json: model_type: expected "qwen3", got "llama"'],
     ["no model type", { model_type: undefined }, 'model_type: expected "qwen3", got nothing'],
@@ -253,13 +253,13 @@ describe("hostile numbers are refused before anything is allocated", () => {
     );
   });
 
-  test("a stop id of generation_config.json is refused under its name", () => {
+  test("a bad stop id in generation_config.json is refused under that file's name", () => {
     expect(() => parseConfig(gen, { eos_token_id: 4160 }, "m")).toThrow(
       "m/generation_config.json: eos_token_id: expected ids from 0",
     );
   });
 
-  test("a long value is cut in the message, and one that is nested too deep for it is said to be", () => {
+  test("a message shortens a long value, and says when a value is nested too deep", () => {
     const got = (value: unknown): string => {
       try {
         parseConfig({ ...gen, model_type: value }, undefined, "m");

@@ -1,6 +1,6 @@
 /**
- * Saved quantised weights: what a file says of itself, which tensors stand in it for a matrix, and that they are read
- * to the bit.
+ * Saved quantised weights: what a file says about itself, which tensors it has for a matrix, and that they are read to
+ * the bit.
  */
 
 import { describe, expect, test } from "vitest";
@@ -90,7 +90,7 @@ describe("which matrices are quantised, and how", () => {
     expect([schemeFor(name, shape, "int8"), schemeFor(name, shape, "int4")]).toEqual([int8, int4]);
   });
 
-  test("the tensors of a matrix: integers, scales of 256 inputs, and of int4 sub-scales of 32", () => {
+  test("the tensors of a matrix: integers, scales for 256 inputs, and for int4 sub-scales for 32", () => {
     const scales = { name: "w.scales", dtype: "F32", shape: [3, 2] };
     expect(savedTensors("w", [3, 257], "int8")).toEqual([{ name: "w", dtype: "I8", shape: [3, 257] }, scales]);
     expect(savedTensors("w", [3, 257], "int4")).toEqual([
@@ -108,7 +108,7 @@ describe("the scheme that a file was saved with", () => {
     metadata: new Map(text === undefined ? [] : [["qwen3guard.weights", text]]),
   });
 
-  test("is its own word for itself, in its version", () => {
+  test("is in its metadata, with a version", () => {
     expect(QUANTISED_SCHEMES.map(scheme => savedScheme(saved(schemeText(scheme))))).toEqual(QUANTISED_SCHEMES);
     expect(schemeText("int4")).toBe("int4/1");
     expect(savedScheme(saved())).toBeUndefined();
@@ -118,7 +118,7 @@ describe("the scheme that a file was saved with", () => {
     }
   });
 
-  test("is what its matrices are held in; an original's are held as they were asked for", () => {
+  test("is the one its matrices are held in; an original's are held in the one asked for", () => {
     expect(schemeToHold(saved())).toBeUndefined();
     for (const weights of ["auto", "checkpoint"] as const) {
       expect([schemeToHold(saved(), weights), schemeToHold(saved("int8/1"), weights)]).toEqual([undefined, "int8"]);
@@ -167,7 +167,7 @@ describe.each(QUANTISED_SCHEMES)("%s", scheme => {
 
   const q = "model.layers.0.self_attn.q_proj.weight";
 
-  test("scales that are none are refused by name", async () => {
+  test("invalid scales are refused by name", async () => {
     for (const bad of [Number.NaN, Infinity, -1]) {
       const checkpoint = await checkpointOf(scheme, tensors => {
         (tensors.get(`${q}.scales`)!.data as Float32Array)[15] = bad;
@@ -177,7 +177,7 @@ describe.each(QUANTISED_SCHEMES)("%s", scheme => {
     }
   });
 
-  test("a tensor that is missing, or of another shape or dtype, is refused by name", async () => {
+  test("a tensor that is missing, or has another shape or dtype, is refused by name", async () => {
     const parts = savedTensors(q, [8, 302], scheme);
     for (const { name, dtype, shape } of parts) {
       const without = await checkpointOf(scheme, tensors => void tensors.delete(name));
@@ -201,7 +201,7 @@ describe.each(QUANTISED_SCHEMES)("%s", scheme => {
     );
   });
 
-  test("no lighter form is offered where saved weights do not fit", async () => {
+  test("no lighter form is offered when saved weights do not fit", async () => {
     const checkpoint = await checkpointOf(scheme);
     const engine = new ReferenceEngine();
     engine.checkRoom = (): void => {
@@ -211,7 +211,7 @@ describe.each(QUANTISED_SCHEMES)("%s", scheme => {
   });
 });
 
-test("sub-scales that no writer makes are refused by name; the largest are not", async () => {
+test("sub-scales that no writer makes are refused by name; the largest valid ones are not", async () => {
   const name = "model.layers.0.mlp.down_proj.weight.sub_scales";
   const load = async (value: number, at = 301) => {
     const checkpoint = await checkpointOf("int4", tensors => {

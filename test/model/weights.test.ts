@@ -1,5 +1,5 @@
 /**
- * Weights: which tensors a config calls for, that each comes to its place, and what is refused before anything is read.
+ * Weights: which tensors a config calls for, that each ends up in its place, and what is refused before any reading.
  */
 
 import { describe, expect, onTestFinished, test } from "vitest";
@@ -28,7 +28,7 @@ describe.each([
   ["tiny-guard-stream", STREAM],
   ["tiny-guard-gen", GEN],
 ])("%s", (_, folder) => {
-  test("its config calls for the tensors that it has, in their shapes", async () => {
+  test("its config calls for the tensors that it has, with their shapes", async () => {
     const { checkpoint, config } = await opened(folder);
     const shapes = new Map([...checkpoint.tensors.values()].map(({ name, shape }) => [name, shape]));
     expect(expectedTensors(config)).toEqual(shapes);
@@ -83,7 +83,7 @@ describe.each([
   });
 });
 
-describe("a tensor that is not as the config has it is refused before anything is read", () => {
+describe("a tensor that does not fit the config is refused before anything is read", () => {
   const norm = "model.norm.weight";
   const queries = "model.layers.3.self_attn.q_proj.weight";
   test.each([
@@ -100,7 +100,7 @@ describe("a tensor that is not as the config has it is refused before anything i
     expect(() => checkShapes(changed, config)).toThrow(new RangeError(`m: ${message}`));
   });
 
-  test("what the config does not call for is left alone, a tied checkpoint's own head for one; F16 and F32 are usable too", async () => {
+  test("tensors that the config does not call for are ignored, as a tied checkpoint's own head; F16 and F32 work", async () => {
     const { checkpoint, config } = await opened(GEN);
     const tensors = new Map(
       [...checkpoint.tensors].map(([name, info], i) => [name, i % 2 ? info : { ...info, dtype: "F16" as const }]),
@@ -112,7 +112,7 @@ describe("a tensor that is not as the config has it is refused before anything i
   });
 });
 
-test("weights take in memory what they take in the file, but for the gains, which are widened, and the quantised ones", async () => {
+test("weights take as much memory as in the file, except for widened gains and quantised matrices", async () => {
   const { checkpoint, config } = await opened(STREAM);
   const { held, bytes } = {
     held: { undefined: 0, int8: 0, int4: 0 },

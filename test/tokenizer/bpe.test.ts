@@ -6,7 +6,7 @@ import { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
 import { readTokenizerJson } from "../../src/tokenizer/tokenizer-json.ts";
 import { QWEN3_PATH, readJson, TINY_PATH } from "./checkpoints.ts";
 
-test("the merge table finds what was put in, and the later of two equal pairs", () => {
+test("the merge table finds every merge that was added, and the later of two equal pairs", () => {
   const merges = new MergeTable(1000);
   for (let i = 0; i < 999; i++) merges.add(i % 37, i, 5000 + i);
   merges.add(3, 3, 88);
@@ -27,7 +27,7 @@ describe("scan and heap", () => {
     ];
   };
 
-  test("agree on random merges, chains of equal symbols included", () => {
+  test("agree on random merges, including chains of equal symbols", () => {
     // Ids 0..3 are bytes; merge k joins two earlier ids into id 4 + k, in a random order of ranks.
     const merge = fc.tuple(fc.nat(), fc.nat(), fc.nat());
     fc.assert(
@@ -75,7 +75,7 @@ describe("scan and heap", () => {
   });
 });
 
-test("the cache changes nothing: every piece has its ids the first time, again, and when others took its place", () => {
+test("a cached piece has the same ids the first time, the next time, and after others took its slot", () => {
   const { merges, byteIds } = readTokenizerJson(readJson(QWEN3_PATH), "tokenizer.json");
   const encoder = new BytePairEncoder(byteIds, merges);
   const cached = (text: string): number[] => {
@@ -128,7 +128,7 @@ describe("the byte alphabet", () => {
     expect([...tokenBytes("a b")]).toEqual([0x61, 0x20, 0x62]);
   });
 
-  test("utf8Into is TextEncoder", () => {
+  test("utf8Into writes what TextEncoder does", () => {
     fc.assert(
       fc.property(fc.string({ unit: "binary" }), text => {
         const out = new Uint8Array(3 * text.length + 2);

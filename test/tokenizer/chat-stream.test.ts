@@ -1,5 +1,5 @@
 /**
- * An answer in pieces, behind a chat template: every way to cut a short answer gives the ids of the whole
+ * An answer in pieces, after a chat template: every way to cut a short answer gives the ids of the whole
  * conversation, and ranges of the answer.
  */
 
@@ -28,7 +28,7 @@ function cuts(text: string): string[][] {
   );
 }
 
-/** Feeds an answer and checks at every step what the stream says of itself; returns its ids and their ranges. */
+/** Feeds an answer and checks at every step what the stream reports; returns its ids and their ranges. */
 function feed(
   stream: ChatStream,
   parts: readonly string[],
@@ -44,7 +44,7 @@ function feed(
     if (starts.length > 0) expect(starts[0]).toBeGreaterThanOrEqual(earliest);
     ids.push(...more);
     ranges.push(...Array.from(starts, (start, i): [number, number] => [start, ends[i]!]));
-    // What was not given out waits. Before the answer's first id, the template's own text may wait with it.
+    // Text without ids yet is waiting. Before the answer's first id, the template's own text may be waiting too.
     if (part !== undefined && ranges.length > 0 && ranges.at(-1)![1] > kept)
       expect(stream.pending).toBe(given - ranges.at(-1)![1]);
   }
@@ -79,8 +79,8 @@ describe.each([
       const stream = tokenizer.chatStream(QUESTION);
       const { ids, ranges } = feed(stream, parts, kept);
       expect([...stream.before, ...ids, ...closing]).toEqual(whole);
-      // The ids of "assistant\n" come first, with empty ranges where the kept text begins. The others leave out
-      // nothing of that text.
+      // The ids of "assistant\n" come first, with empty ranges where the kept text begins. The other
+      // templates remove nothing of that text.
       expect(ranges[0]).toEqual([kept, kept]);
       let covered = kept;
       for (const [start, end] of ranges) {
@@ -94,7 +94,7 @@ describe.each([
 });
 
 describe("white space at an answer's beginning", () => {
-  test("waits for what comes behind it, all of it", () => {
+  test("waits, all of it, for the text after it", () => {
     const stream = plain.chatStream(QUESTION);
     for (const [i, space] of [" ", "\n\u0085", "\t"].entries()) {
       expect(stream.push(space).ids).toHaveLength(0);
@@ -106,7 +106,7 @@ describe("white space at an answer's beginning", () => {
     expect(stream.openStart).toBeGreaterThan(4);
   });
 
-  test("that the template leaves out moves where ranges can begin", () => {
+  test("that the template removes shifts where ranges can begin", () => {
     const stream = chat("m.content.lstrip('\\n')").chatStream(QUESTION);
     stream.push("\n\n");
     expect(stream.openStart).toBe(0);
@@ -121,7 +121,7 @@ describe("white space at an answer's beginning", () => {
     ],
     [["a", " b"], [""]],
     [[], [""]],
-  ])("the template is asked with all of it, and once: %j", (parts, expected) => {
+  ])("the template is rendered once, with all of it: %j", (parts, expected) => {
     const asked: string[] = [];
     const open = (space: string): Opening => {
       asked.push(space);
@@ -135,7 +135,7 @@ describe("white space at an answer's beginning", () => {
 
   test.each([
     ["other text before it", "yx "],
-    ["something else in its place", "x_"],
+    ["something else instead", "x_"],
     ["less of the template's own text", ""],
   ])("a template that then writes %s is refused", (_, lead) => {
     const open = (space: string): Opening => ({ ids: Int32Array.of(1), lead: space === "" ? "x" : lead });

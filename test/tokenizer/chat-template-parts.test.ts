@@ -42,11 +42,11 @@ describe("shadows", () => {
     ["\u212A", "k"], // the Kelvin sign, whose lower case is k
     ["ß", "S"], // whose upper case is SS
     ["\u0130", "i"], // whose lower case is i and a dot
-  ])("%s, since a change of case makes %s of it", (character, alone) => {
+  ])("%s, since a change of case turns it into %s", (character, alone) => {
     expect(shadowed(character, [alone]).text).toMatch(/^\p{Co}$/u);
   });
 
-  test("characters that are no part of a token stay as they are", () => {
+  test("characters that are in no token stay as they are", () => {
     expect(shadowed("Good day\u{1F600}\uE000", "<|>").text).toBe("Good day\u{1F600}\uE000");
   });
 
@@ -58,14 +58,14 @@ describe("shadows", () => {
     ).toBe("\uFFFD");
   });
 
-  test("a character that occurs often has one shadow", () => {
+  test("a character that occurs often has only one shadow", () => {
     const content = "<".repeat(140_000); // more than there are private-use characters
     const { text, restore } = shadowed(content, "<");
     expect(new Set(text).size).toBe(1);
     expect(restore(text) === content).toBe(true);
   });
 
-  test("are taken from nowhere in the template, its variables, the tokens or the contents", () => {
+  test("occur neither in the template, its variables and tokens nor in the contents", () => {
     const template = new ChatTemplate("\uE000{{ bos_token }}{{ messages[0].content }}", "t", { bos_token: "\uE001" });
     const { text, restore } = template.renderShadowed([user("<\uE003")], false, new Set("<\uE002"));
     expect(text).toBe("\uE000\uE001\uE004\uE003");
@@ -82,11 +82,11 @@ describe("shadows", () => {
     expect(restore(text).endsWith("<")).toBe(true);
   });
 
-  test("a content that has all private-use characters is refused", () => {
+  test("contents that use all private-use characters are refused", () => {
     const all = BMP + range(0xf0000, 0xffffd) + range(0x100000, 0x10fffd);
     expect(shadowed(all, "<").text === all).toBe(true);
     expect(() => shadowed(`${all}<`, "<")).toThrow(
-      "messages: expected a private-use character that does not occur in them, got texts that use all",
+      "messages: expected a private-use character that does not occur in them, got texts that use them all",
     );
   });
 });
@@ -98,25 +98,28 @@ describe("an open answer", () => {
   const open = (source: string, content = "hi") =>
     new ChatTemplate(source, "t").renderOpen([user(content)], "", new Set("<"));
 
-  test("goes behind the messages as the assistant's, to which nothing is added", () => {
-    const { before, behind, restore } = template.renderOpen([user("<hi")], " \n", new Set("<"));
+  test("follows the messages as the assistant's, without a generation prompt", () => {
+    const { before, after, restore } = template.renderOpen([user("<hi")], " \n", new Set("<"));
     expect(restore(before)).toBe("[user]<hi;[assistant] \n");
-    expect(behind).toBe(";");
+    expect(after).toBe(";");
   });
 
-  test.each(["\uE000", "\uE000\uE001", "<\uE000"])("a question with what would mark the answer: %j", content => {
-    const { before, behind, restore } = template.renderOpen([user(content)], "", new Set("<"));
-    expect([restore(before), behind]).toEqual([`[user]${content};[assistant]`, ";"]);
-  });
+  test.each(["\uE000", "\uE000\uE001", "<\uE000"])(
+    "a question that holds the character that would mark the answer: %j",
+    content => {
+      const { before, after, restore } = template.renderOpen([user(content)], "", new Set("<"));
+      expect([restore(before), after]).toEqual([`[user]${content};[assistant]`, ";"]);
+    },
+  );
 
-  test("a template, a variable or a token with what would mark the answer", () => {
+  test("a template, a variable or a token that holds the character that would mark the answer", () => {
     const source = "\uE000{{ bos_token }}{{ messages[1].content }}";
-    const { before, behind } = new ChatTemplate(source, "t", { bos_token: "\uE001" }).renderOpen(
+    const { before, after } = new ChatTemplate(source, "t", { bos_token: "\uE001" }).renderOpen(
       [user("a")],
       "",
       new Set("\uE002"),
     );
-    expect([before, behind]).toEqual(["\uE000\uE001", ""]);
+    expect([before, after]).toEqual(["\uE000\uE001", ""]);
   });
 
   test.each([
@@ -132,7 +135,7 @@ describe("an open answer", () => {
 });
 
 describe("a template's source", () => {
-  test("may have 1,000 characters of white space in a row, and as many again, but no more in one", () => {
+  test("may have several runs of 1,000 characters of white space, but no longer run", () => {
     for (const space of [" ", "\n", "\t"]) {
       const most = space.repeat(1_000);
       expect(new ChatTemplate(`{{${most}'a'${most}}}`, "t").render([], false)).toBe("a");
@@ -158,13 +161,13 @@ describe("strip in a template", () => {
     new ChatTemplate(source, "t").render([user(content)], false);
 
   test.each([
-    ["a text that is all left out", "{{ messages[0].content.strip('ab') }}", "abba", ""],
+    ["a text that is removed whole", "{{ messages[0].content.strip('ab') }}", "abba", ""],
     ["from one end", "{{ messages[0].content.lstrip('ab') }}", "ab", ""],
     ["from the other", "{{ messages[0].content.rstrip('ab') }}", "ab", ""],
-    ["with two arguments: the engine's own affair", "{{ messages[0].content.strip('a', 'b') }}", " a ", "a"],
+    ["with two arguments, left to the engine", "{{ messages[0].content.strip('a', 'b') }}", " a ", "a"],
     ["another method with an argument", "{{ messages[0].content.split('a')[0] }}", "bab", "b"],
     ["a method by its name as text", "{{ messages[0].content['upper']() }}", "a", "A"],
-    ["a function that is no method", "{% set f = namespace(x=messages[0].content) %}{{ f.x }}", "a", "a"],
+    ["a function that is not a method", "{% set f = namespace(x=messages[0].content) %}{{ f.x }}", "a", "a"],
     [
       "a test, a filter and a loop",
       "{% for i in range(2) %}{% if messages[0].content is defined %}{{ messages[0].content | trim }}{% endif %}{% endfor %}",
@@ -175,7 +178,7 @@ describe("strip in a template", () => {
     expect(render(source, content)).toBe(expected);
   });
 
-  test("of something that is no text is an error", () => {
+  test("of something that is not a text is an error", () => {
     expect(() => render("{{ (1).strip('1') }}", "a")).toThrow("t: strip: expected two texts");
     expect(() => render("{{ messages[0].content.strip(1) }}", "a")).toThrow("t: strip: expected two texts");
   });
@@ -198,13 +201,13 @@ describe("strip in a template", () => {
   });
 });
 
-describe("what is given", () => {
+describe("input", () => {
   test("every role, and a copy of role and content", () => {
     const messages = ["system", "user", "assistant", "tool"].map(role => ({ role, content: role, name: "x" }));
     expect(checkMessages(messages)).toEqual(messages.map(({ role, content }) => ({ role, content })));
   });
 
-  test("every variable of a tokenizer's configuration, as a text or as a token", () => {
+  test("every variable of a tokenizer's configuration, given as a text or as a token", () => {
     const names = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
     const texts = Object.fromEntries(names.map(name => [name, `<${name}>`]));
     expect(readTokenizerConfig({ ...texts, other: "x" }, "f")).toEqual({ variables: texts, template: undefined });

@@ -2,8 +2,8 @@
  * User text cannot become control tokens, and nothing else changes.
  *
  * The oracle: a template that only pastes contents between literal texts, so for every character we know where it came
- * from. Added tokens may then match in template characters alone; the text between the matches is encoded as ordinary
- * text.
+ * from. Added tokens may then match only in template characters, and the text between the matches is encoded as
+ * ordinary text.
  */
 
 import fc from "fast-check";
@@ -51,7 +51,7 @@ const sourceOf = (parts: readonly Part[]): string =>
 const textOf = (parts: readonly Part[], contents: readonly string[], paste: (content: string) => string): string =>
   parts.map(part => (typeof part === "number" ? paste(contents[part]!) : part)).join("");
 
-/** Ids as they must be. U+0000 stands for every content character while tokens are matched: no token has it. */
+/** The ids that must come out. While tokens are matched, U+0000 stands for every content character: no token has it. */
 function expectedIds(parts: readonly Part[], contents: readonly string[]): number[] {
   const text = textOf(parts, contents, toWellFormed);
   const provenance = textOf(parts, contents, content => "\0".repeat(content.length));
@@ -127,17 +127,17 @@ const conversation = fc.array(content, { minLength: 1, maxLength: 4 }).chain(con
 );
 
 describe("whatever the template and the contents", () => {
-  test("ids are those of the joined text, in which only template characters make added tokens", () => {
+  test("ids are those of the joined text, in which only the template's own characters form added tokens", () => {
     fc.assert(
       fc.property(conversation, ([contents, parts]) => {
         const tokenizer = withTemplate(sourceOf(parts));
         const ids = tokenizer.encodeChat(contents.map(user));
         expect([...ids]).toEqual(expectedIds(parts, contents));
-        // The text is all there ...
+        // No text is lost ...
         const text = tokenizer.applyChatTemplate(contents.map(user));
         expect(text).toBe(textOf(parts, contents, String));
         expect(normalizeNfc(tokenizer.decode(ids))).toBe(normalizeNfc(toWellFormed(text)));
-        // ... and the added tokens are those that the template has around harmless contents of the same lengths.
+        // ... and the added tokens are those of the template around harmless contents of the same lengths.
         const harmless = contents.map(content => user("\u4E2D".repeat(content.length)));
         expect(addedIds(tokenizer, ids)).toEqual(
           addedIds(tokenizer, tokenizer.encodeChat(harmless, { reference: true })),
@@ -147,7 +147,7 @@ describe("whatever the template and the contents", () => {
     );
   });
 
-  test("ids are the reference's where neither contents nor template have parts of tokens", () => {
+  test("ids equal the reference's where neither contents nor template contain parts of tokens", () => {
     const words = fc
       .array(fc.constantFrom(...WORDS, "a < b", "x | y", "it's <b>"), { maxLength: 4 })
       .map(list => list.join(""));
@@ -165,7 +165,7 @@ describe("whatever the template and the contents", () => {
     );
   });
 
-  test("templates that cut, repeat, trim, join and change the case of contents", () => {
+  test("templates may cut, repeat, trim and join contents, and change their case", () => {
     const sources = [
       "{{ messages[0].content[1:] }}|{{ messages[0].content[:3] }}end|>",
       "{% for m in messages %}<|{{ m.content | trim }}|>{% endfor %}",
@@ -204,7 +204,8 @@ describe("attack", () => {
     "\uE000<|im_end|>\uE001",
   ])("a content of control tokens: %j", content => {
     expect(tokens([content])).toEqual(["<|im_start|>", "<|im_end|>"]);
-    expect(addedIds(chat, chat.encodeChat([user(content)], { reference: true })).length).toBeGreaterThan(2); // known difference
+    // Known difference: in the reference they become control tokens.
+    expect(addedIds(chat, chat.encodeChat([user(content)], { reference: true })).length).toBeGreaterThan(2);
   });
 
   test("a token spread over two contents, or completed by the template", () => {
@@ -244,7 +245,7 @@ describe("attack", () => {
     },
   );
 
-  test("a token in upper case, and a content in lower case that a template makes upper", () => {
+  test("a token in upper case, and a content in lower case that the template turns to upper case", () => {
     const token = { ...json.added_tokens[0], content: "<|END|>", id: FIRST_ADDED };
     const tokenizer = Tokenizer.fromJson(
       { ...json, added_tokens: [token] },
@@ -255,7 +256,7 @@ describe("attack", () => {
     expect(addedIds(tokenizer, tokenizer.encodeChat([user("end")], { reference: true }))).toEqual([FIRST_ADDED]);
   });
 
-  test("control strings in contents do not steer the template: known difference", () => {
+  test("known difference: control strings in contents do not steer the template", () => {
     const tokenizer = withTemplate("{% if '</think>' in messages[0].content %}seen{% else %}not seen{% endif %}");
     expect(tokenizer.decode(tokenizer.encodeChat([user("</think>")]))).toBe("not seen");
     expect(tokenizer.applyChatTemplate([user("</think>")])).toBe("seen");
@@ -313,7 +314,7 @@ describe("conversations", () => {
     }
   });
 
-  test("addGenerationPrompt reaches the template; tools and documents are none", () => {
+  test("addGenerationPrompt reaches the template; tools and documents are null", () => {
     const tokenizer = withTemplate(
       "{% if add_generation_prompt %}yes{% else %}no{% endif %}{% if tools is none and not documents %}!{% endif %}",
     );
@@ -323,10 +324,10 @@ describe("conversations", () => {
     expect(tokenizer.encodeChat([], { addGenerationPrompt: true, reference: true })).toEqual(tokenizer.encode("yes!"));
   });
 
-  test("a template nested deeper than the stack is an Error that says so", () => {
+  test("a template nested too deep for the stack is an Error that says so", () => {
     const source = `{{ ${"(".repeat(50_000)}1${")".repeat(50_000)} }}`;
     expect(() => withTemplate(source)).toThrow(
-      "chat_template.jinja: expected a template of less depth, got one nested too deep",
+      "chat_template.jinja: expected a template with less nesting, got one nested too deep",
     );
   });
 
@@ -345,10 +346,10 @@ describe("conversations", () => {
   );
 
   test.each(["{{ [] | first }}", "{{ {}.get() }}", "{{ strftime_now() }}"])(
-    "%j takes a value where there is none",
+    "%j reads a value that does not exist",
     template => {
       expect(() => withTemplate(template).encodeChat([user("a")])).toThrow(
-        "chat_template.jinja: expected a template that renders this conversation, got one that takes a value where there is none",
+        "chat_template.jinja: expected a template that renders this conversation, got one that reads a value that does not exist",
       );
     },
   );

@@ -15,7 +15,8 @@ describe.each([
   test("text to ids and back is the text, normalized", () => {
     for (const text of randomTexts(5, 3000)) {
       expect(tokenizer.decode(tokenizer.encode(text, { literal: true }))).toBe(normalizeNfc(text));
-      expect(normalizeNfc(tokenizer.decode(tokenizer.encode(text)))).toBe(normalizeNfc(text)); // added tokens cut the text before it is normalized
+      // Added tokens cut the text before it is normalized.
+      expect(normalizeNfc(tokenizer.decode(tokenizer.encode(text)))).toBe(normalizeNfc(text));
     }
     fc.assert(
       fc.property(fc.string({ unit: "binary-ascii" }), text => {
@@ -25,11 +26,11 @@ describe.each([
     );
   });
 
-  test("ids of two texts with an added token between them are the ids of each", () => {
+  test("the ids of two texts with an added token between them are the ids of each", () => {
     const end = tokenizer.tokenToId("<|im_end|>")!;
     const texts = [...randomTexts(7, 500)];
     for (let i = 1; i < texts.length; i++) {
-      // Half a token at the edge could join with the one between.
+      // Half a token at the edge could join with the token in the middle.
       const [before, after] = [`${texts[i - 1]}.`, `.${texts[i]}`];
       expect([...tokenizer.encode(`${before}<|im_end|>${after}`)]).toEqual([
         ...tokenizer.encode(before),
@@ -39,7 +40,7 @@ describe.each([
     }
   });
 
-  test("a stream gives the text of all its ids, whatever the ids are", () => {
+  test("a stream gives the text of all its ids, whatever they are", () => {
     const id = fc.nat({ max: tokenizer.vocabSize + 20 });
     const byte = fc.constantFrom(...BYTE_CHARACTERS.slice(0x80)).map(character => tokenizer.tokenToId(character)!);
     fc.assert(
@@ -47,7 +48,8 @@ describe.each([
         const stream = tokenizer.decodeStream({ skipSpecialTokens });
         const whole = tokenizer.decode(ids, { skipSpecialTokens });
         expect(ids.map(id => stream.push(id)).join("") + stream.end()).toBe(whole);
-        expect(ids.map(id => stream.push(id)).join("") + stream.end()).toBe(whole); // after end() it is as new
+        // After end() the stream can be used again.
+        expect(ids.map(id => stream.push(id)).join("") + stream.end()).toBe(whole);
       }),
       { seed: 8, numRuns: 3000 },
     );
@@ -90,7 +92,7 @@ describe("decoding", () => {
     expect(tiny.decode(ids, { skipSpecialTokens: true })).toBe("a<think>b");
   });
 
-  test("ids without an entry give nothing, what cannot be an id is refused", () => {
+  test("ids without an entry give nothing, and a number that cannot be an id is refused", () => {
     expect(tiny.decode([tiny.vocabSize, 64, 2 ** 31, 2 ** 40])).toBe(tiny.decode([64]));
     for (const id of [-1, 1.5, Number.NaN, Number.POSITIVE_INFINITY, "1" as unknown as number]) {
       expect(() => tiny.decode([id])).toThrow(RangeError);
@@ -128,7 +130,7 @@ describe("encoding", () => {
     expect(tiny.decode(tiny.encode("a\uDC00b"))).toBe("a\uFFFDb");
   });
 
-  test("what is not a string is refused", () => {
+  test("anything but a string is refused", () => {
     for (const text of [undefined, null, 1, {}])
       expect(() => tiny.encode(text as unknown as string)).toThrow(/^text: expected a string, got /);
   });

@@ -1,6 +1,6 @@
 /**
- * Text in pieces: whatever the cuts, the ids and ranges of the whole; what waits is little, and hostile text costs no
- * more than its length.
+ * Text in pieces: wherever the cuts are, ids and ranges are those of the whole. Little text waits, and the cost of
+ * hostile text grows only with its length.
  */
 
 import fc from "fast-check";
@@ -19,7 +19,7 @@ function triples({ ids, starts, ends }: Encoding): Triple[] {
   return Array.from(ids, (id, i) => [id, starts[i]!, ends[i]!]);
 }
 
-/** Cuts a text at random places, in the middle of surrogate pairs too. */
+/** Cuts a text at random places, even inside surrogate pairs. */
 function cutAtRandom(text: string, random: (below: number) => number, longest: number): string[] {
   const parts: string[] = [];
   for (let at = 0; at < text.length; ) {
@@ -95,8 +95,8 @@ describe.each([
     }
   });
 
-  test("what is given is never taken back: each id comes before the text that would have changed it", () => {
-    // After any part, what was given so far is the beginning of what any continuation gives.
+  test("no id is ever taken back, whatever text comes after it", () => {
+    // After any part, the ids so far are the beginning of the ids of any continuation.
     for (const text of ["I'll be there", "你好世界我们今天要讨论一个非常重要的问题", `${"ab".repeat(30)} !!\n\n  x`]) {
       for (let cut = 0; cut <= text.length; cut++) {
         const given = triples(tokenizer.encodeStream().push(text.slice(0, cut)));
@@ -110,7 +110,7 @@ describe.each([
 
 describe("how much waits", () => {
   const tokenizer = Tokenizer.fromJson(readJson(QWEN3_PATH));
-  /** The most units that wait after any unit of the text. */
+  /** The most units that ever wait while the text comes unit by unit. */
   const mostPending = (text: string): number => {
     const stream = tokenizer.encodeStream();
     const pending = text.split("").map(unit => {
@@ -120,7 +120,7 @@ describe("how much waits", () => {
     return Math.max(...pending);
   };
 
-  test("of English a word and a character, of scripts without spaces a dozen characters", () => {
+  test("a word and a character in English, a dozen characters in scripts without spaces", () => {
     const english = "The committee has published its recommendations, and they aren't what anybody had expected.";
     const longestWord = Math.max(...english.split(" ").map(word => word.length));
     expect(mostPending(english)).toBeLessThanOrEqual(longestWord + 3);
@@ -135,7 +135,7 @@ describe("how much waits", () => {
     ).toBeLessThanOrEqual(30);
   });
 
-  // A quadratic way would take minutes for each; the time limit of the test is the only bound on time here.
+  // A quadratic algorithm would take minutes for each. The time limit of the test is the only bound on time here.
   test.each([
     ["spaces", " "],
     ["line ends", "\n"],
@@ -165,7 +165,7 @@ describe("how much waits", () => {
   });
 });
 
-describe("an answer behind a chat template", () => {
+describe("an answer after a chat template", () => {
   const qwen3 = readJson<object>(QWEN3_PATH);
   const config = readJson<{ chat_template: string }>(pathOf("test/fixtures/tiny-guard-stream/tokenizer_config.json"));
   const published = readJson<{ chat_template: string }>(
@@ -176,7 +176,7 @@ describe("an answer behind a chat template", () => {
     Tokenizer.fromJson(qwen3, { ...config, chat_template: config.chat_template.replace("message.content", content) });
   const closing = (tokenizer: Tokenizer): number[] => [tokenizer.tokenToId("<|im_end|>")!, ...tokenizer.encode("\n")];
 
-  // Qwen3's own leaves out line feeds before an answer.
+  // Qwen3's own template removes line feeds before an answer.
   test.each([
     { name: "the fixture's", tokenizer: withTemplate("message.content"), trimmed: (_: string) => 0 },
     {
@@ -184,43 +184,46 @@ describe("an answer behind a chat template", () => {
       tokenizer: Tokenizer.fromJson(qwen3, published),
       trimmed: (text: string) => /^\n*/.exec(text)![0].length,
     },
-  ])("$name template: ids are those of encodeChat up to what closes the answer", ({ tokenizer, trimmed }) => {
-    const random = randomNumbers(41);
-    const hard = [
-      "",
-      "\n",
-      "\n\n \n",
-      "\n\nHi",
-      "  Hi",
-      "\nHi\n\n",
-      "<|im_end|>",
-      "</think>x",
-      "\u0301",
-      "\n\u0301",
-      "\uD83D",
-      "\u0085a",
-      "\uFEFF",
-    ];
-    for (const text of [...randomTexts(42, 400), ...hard]) {
-      const stream = tokenizer.chatStream(question);
-      const got = feed(stream, cutAtRandom(text, random, 1 + random(6)));
-      const expected = [...tokenizer.encodeChat([...question, { role: "assistant", content: text }])];
-      expect([...stream.before, ...got.map(([id]) => id), ...closing(tokenizer)], JSON.stringify(text)).toEqual(
-        expected,
-      );
-      // Ranges begin where the template keeps the text, and cover it.
-      let covered = trimmed(text);
-      for (const [, start, end] of got) {
-        expect(start <= covered && end >= covered).toBe(true);
-        covered = end;
+  ])(
+    "$name template: the ids are those of encodeChat up to the token that closes the answer",
+    ({ tokenizer, trimmed }) => {
+      const random = randomNumbers(41);
+      const hard = [
+        "",
+        "\n",
+        "\n\n \n",
+        "\n\nHi",
+        "  Hi",
+        "\nHi\n\n",
+        "<|im_end|>",
+        "</think>x",
+        "\u0301",
+        "\n\u0301",
+        "\uD83D",
+        "\u0085a",
+        "\uFEFF",
+      ];
+      for (const text of [...randomTexts(42, 400), ...hard]) {
+        const stream = tokenizer.chatStream(question);
+        const got = feed(stream, cutAtRandom(text, random, 1 + random(6)));
+        const expected = [...tokenizer.encodeChat([...question, { role: "assistant", content: text }])];
+        expect([...stream.before, ...got.map(([id]) => id), ...closing(tokenizer)], JSON.stringify(text)).toEqual(
+          expected,
+        );
+        // Ranges begin where the template keeps the text, and cover it.
+        let covered = trimmed(text);
+        for (const [, start, end] of got) {
+          expect(start <= covered && end >= covered).toBe(true);
+          covered = end;
+        }
+        expect(covered).toBe(text.length);
       }
-      expect(covered).toBe(text.length);
-    }
-  });
+    },
+  );
 
-  test("a question that holds the private-use characters with which the stream marks the answer's place", () => {
+  test("a question that holds the private-use characters that would mark the answer's place", () => {
     const tokenizer = withTemplate("message.content");
-    // The mark is the first of them that no content has, and the shadows come after it.
+    // The mark is the first private-use character that no content has, and the shadows follow it.
     for (const content of ["\uE000", "a\uE000b<|im_end|>\uE000\uE001", "\uE001<", "\uE000\uE001\uE002\uE003"]) {
       const messages = [{ role: "user", content }];
       const stream = tokenizer.chatStream(messages);
@@ -230,7 +233,7 @@ describe("an answer behind a chat template", () => {
     }
   });
 
-  test("a template that trims an answer's end, leaves it out or writes it twice is refused", () => {
+  test("a template that trims the end of an answer, drops the answer or writes it twice is refused", () => {
     for (const content of ["message.content | trim", "'…'", "message.content + message.content"]) {
       expect(() => withTemplate(content).chatStream(question)).toThrow(
         /expected a template that writes an answer once and to its end/,

@@ -1,4 +1,7 @@
-/** Ids, decoded text, rendered templates and ids of conversations against records of the reference (tools/reference says how they were made). */
+/**
+ * Ids, decoded text, rendered templates and ids of conversations, compared with records of the reference
+ * (tools/reference says how they were made).
+ */
 
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
@@ -26,7 +29,7 @@ describe.each([
   });
 });
 
-test("the real vocabulary is the published one, with the ids that the model card's answers have", () => {
+test("the real vocabulary is the published one, with the ids in the model card's answers", () => {
   expect(createHash("sha256").update(readFileSync(QWEN3_PATH)).digest("hex")).toBe(
     "aeb13307a71acd8fe81861d94ad54ab689df773318809eed3cbe794b4492dae4",
   );
@@ -51,7 +54,7 @@ describe.each([
   });
 });
 
-test("ids of conversations: contents as text by default, as the reference on request", async () => {
+test("the ids of conversations: contents are text by default, and treated as in the reference on request", async () => {
   const tokenizer = await Tokenizer.load(pathOf("models/tiny-guard-gen"));
   const goldens = readJsonLines<{
     messages: ChatMessage[];

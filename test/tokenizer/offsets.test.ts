@@ -1,4 +1,4 @@
-/** Where ids come from: against records of the reference, and what must hold for every text. */
+/** Where ids come from: compared with records of the reference, and what must hold for every text. */
 
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
@@ -22,7 +22,7 @@ describe.each([
     return Array.from(starts, (start, i) => [start, ends[i]!]);
   };
 
-  test("ranges are the reference's where NFC changes nothing, and cover its ranges where it does", () => {
+  test("ranges equal the reference's where NFC changes nothing, and cover them where it does", () => {
     const own = goldens.filter(({ vocabulary }) => vocabulary === name);
     expect(own.length).toBe(14);
     for (const { text, ids, ranges } of own) {
@@ -38,7 +38,7 @@ describe.each([
     }
   });
 
-  test("what must hold for every text: ids of encode, ranges that never go back, cover the text, and spell their ids", () => {
+  test("for every text, ids are those of encode, and ranges never go back, cover the text and spell their ids", () => {
     const check = (text: string, literal: boolean): void => {
       const { ids, starts, ends } = tokenizer.encodeWithOffsets(text, { literal });
       expect(ids).toEqual(tokenizer.encode(text, { literal }));
@@ -48,7 +48,7 @@ describe.each([
         expect(starts[i]! <= covered && ends[i]! >= covered && starts[i]! < ends[i]!, JSON.stringify(text)).toBe(true);
         if (i > 0) expect(starts[i]).toBeGreaterThanOrEqual(starts[i - 1]!);
         covered = ends[i]!;
-        // What the range says alone holds what the id says; a part of a character shows as U+FFFD in it.
+        // The text of the range contains the text of the id, in which a part of a character shows as U+FFFD.
         const [piece = ""] = tokenizer.pieces([ids[i]!]);
         if (!piece.includes("\uFFFD"))
           expect(tokenizer.decode(tokenizer.encode(text.slice(starts[i], ends[i])))).toContain(piece);
@@ -72,7 +72,7 @@ describe.each([
     );
   });
 
-  test("a character that is cut into several ids belongs to each of them", () => {
+  test("a character that is split into several ids is in the range of each", () => {
     const text = "a\u{13000}b";
     const ranges = rangesOf(text);
     expect(ranges.length).toBeGreaterThan(4);
@@ -83,12 +83,12 @@ describe.each([
     ]);
   });
 
-  test("what NFC joins or reorders belongs to all ids of the stretch, and shifts nothing behind it", () => {
+  test("a stretch that NFC joins or reorders is the range of all its ids, and shifts nothing after it", () => {
     for (const [stretch, behind] of [
       ["e\u0301", "!"],
       ["q\u0307\u0323", "!"],
       ["\u1100\u1161\u11A8", "1"],
-      ["x\u212B", "?"], // it is changed itself, and belongs to the stable character before it
+      ["x\u212B", "?"], // it changes itself, and belongs to the stable character before it
       ["a\u0301\u0323\u0327\u0345", " x"],
     ] as const) {
       const ranges = rangesOf(`1${stretch}${behind}`);
@@ -97,7 +97,7 @@ describe.each([
     }
   });
 
-  test("a lone surrogate is a character", () => {
+  test("a lone surrogate counts as a character", () => {
     expect(rangesOf("1\uD800").at(-1)).toEqual([1, 2]);
     expect(rangesOf("\uDC001")[0]).toEqual([0, 1]);
   });

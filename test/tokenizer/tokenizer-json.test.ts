@@ -1,11 +1,13 @@
 /**
- * A tokenizer.json is input from outside. Whatever it holds: it works as the reference would, or there is one clear
- * error.
+ * A tokenizer.json is untrusted input. Whatever it holds, it works as in the reference, or there is one clear error.
  */
 
+import { readFileSync } from "node:fs";
+import { pathToFileURL } from "node:url";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { type TextFiles, Tokenizer } from "../../src/tokenizer/tokenizer.ts";
+import { filesFromBlobs, type TextFiles } from "../../src/checkpoint/files.ts";
+import { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
 import { pathOf, readJson, TINY_PATH } from "./checkpoints.ts";
 
 // biome-ignore lint/suspicious/noExplicitAny: these tests break the JSON in every way
@@ -69,7 +71,7 @@ describe("a part that is not implemented is refused by name", () => {
   });
 });
 
-describe("what the reference accepts as the same is accepted", () => {
+describe("what the reference treats as the same is accepted", () => {
   const text = "How can I make it?<|im_end|>你好";
   const ids = Tokenizer.fromJson(JSON.parse(TINY)).encode(text);
   test.each<[string, (json: Json) => void]>([
@@ -90,7 +92,7 @@ describe("what the reference accepts as the same is accepted", () => {
     expect(Tokenizer.fromJson(changed(change)).encode(text)).toEqual(ids);
   });
 
-  test("no added tokens; an added token that is in the vocabulary", () => {
+  test("no added tokens, and an added token that is in the vocabulary", () => {
     const none = Tokenizer.fromJson(changed(json => (json.added_tokens = [])));
     expect(none.encode("<|im_end|>")).toEqual(
       Tokenizer.fromJson(JSON.parse(TINY)).encode("<|im_end|>", { literal: true }),
@@ -101,7 +103,7 @@ describe("what the reference accepts as the same is accepted", () => {
     expect(inside.decode(inside.encode("a te"), { skipSpecialTokens: true })).toBe("a ");
   });
 
-  test("of a merge listed twice the later rank counts", () => {
+  test("the later rank of a merge that is listed twice counts", () => {
     // Symbols a, b, c: with ab first "abc" is ab|c; listed again behind bc, ab comes second: a|bc. (Recorded from the
     // reference.)
     const tokens = (merges: string[]): string[] => {
@@ -193,7 +195,7 @@ describe("attack", () => {
     expect(() => Tokenizer.fromJson(changed(change))).toThrow(message);
   });
 
-  test("entries named like members of every object are entries", () => {
+  test("entries named like the members of every object are ordinary entries", () => {
     const tokenizer = Tokenizer.fromJson(
       JSON.parse(
         TINY.replace('"vocab":{', '"vocab":{"__proto__":4096,"constructor":4097,"toString":4098,').replace(
@@ -208,7 +210,7 @@ describe("attack", () => {
     expect(tokenizer.encode("abc")).toEqual(Tokenizer.fromJson(JSON.parse(TINY)).encode("abc"));
   });
 
-  test("any JSON in place of any part is one TypeError or RangeError that names the file", () => {
+  test("any JSON in place of any part causes one TypeError or RangeError that names the file", () => {
     const paths: string[][] = [];
     const walk = (value: Json, path: string[]): void => {
       paths.push(path);
@@ -220,7 +222,7 @@ describe("attack", () => {
       fc.jsonValue({ maxDepth: 3 }),
       fc.constantFrom(1e308, -0, [[[]]], { type: { type: null } }, { type: "BPE" }),
     );
-    // One parse for all runs: the part is put back afterwards.
+    // Parsed once for all runs: the part is put back afterwards.
     const holder: Json = { json: JSON.parse(TINY) };
     fc.assert(
       fc.property(fc.constantFrom(...paths), junk, (path, value) => {
@@ -324,21 +326,24 @@ describe("loading", () => {
     await expect(Tokenizer.load(files(texts))).rejects.toThrow(error);
   });
 
-  test.each([5, null, undefined, {}, new URL("file:///x")])("no source: %j", async source => {
+  test.each([5, null, undefined, {}])("no source: %j", async source => {
     await expect(Tokenizer.load(source as unknown as string)).rejects.toThrow(
-      "tokenizer: expected a folder's path or files with readText",
+      "checkpoint: expected a folder's path, a Hub id, a URL or files",
     );
   });
 
-  test("a folder that is not there, a file that is not UTF-8", async () => {
+  test("every kind of checkpoint source works, and a missing one is named", async () => {
+    const folder = pathOf("models/tiny-guard-gen");
+    expect((await Tokenizer.load(pathToFileURL(folder))).vocabSize).toBe(4122);
+    const bytes = readFileSync(`${folder}/tokenizer.json`);
+    expect((await Tokenizer.load(filesFromBlobs(new Map([["tokenizer.json", new Blob([bytes])]])))).vocabSize).toBe(
+      4122,
+    );
     await expect(Tokenizer.load("no/such/folder")).rejects.toThrow(
-      "no/such/folder/tokenizer.json: expected a file, got none",
+      "no/such/folder: expected a checkpoint folder, got no such folder",
     );
-    const { folderTextFiles } = await import("../../src/tokenizer/text-files.node.ts");
-    const folder = folderTextFiles(pathOf("models/tiny-guard-gen"));
-    await expect(folder.readText("model.safetensors")).rejects.toThrow(
-      /model\.safetensors: expected at most 1048576 bytes, got \d+$/,
+    await expect(Tokenizer.load(pathOf("test/fixtures/odd"))).rejects.toThrow(
+      /odd\/tokenizer\.json: expected a file, got none/,
     );
-    expect(await folder.readText("nothing.json")).toBeUndefined();
   });
 });

@@ -9,7 +9,7 @@ const classNames = (c: number): string =>
     .join();
 
 describe("classes", () => {
-  test("of characters one meets", () => {
+  test("of common characters", () => {
     expect([..."aZéſ你한א"].map(c => classNames(c.codePointAt(0)!))).toEqual(Array(7).fill("letter"));
     expect([..."0٣½Ⅷ²①"].map(c => classNames(c.codePointAt(0)!))).toEqual(Array(6).fill("number"));
     expect([..." \t\n\r\v\f\u0085\u00A0\u1680\u2028\u3000"].map(c => classNames(c.codePointAt(0)!))).toEqual(
@@ -18,7 +18,7 @@ describe("classes", () => {
     expect([..."'!_\u0301😀\0\u200B\u200D\uE000"].map(c => classNames(c.codePointAt(0)!))).toEqual(Array(9).fill(""));
   });
 
-  test("no code point has two", () => {
+  test("no code point has two classes", () => {
     expect(Array.from(classOf.keys()).filter(c => classNames(c).includes(","))).toEqual([]);
   });
 
@@ -31,9 +31,9 @@ describe("classes", () => {
 });
 
 describe("NFC", () => {
-  test("is the engine's for characters of Unicode 9 and before", () => {
-    // U+0300..U+036F, Latin, Greek, Cyrillic, Hangul and its jamo, Indic scripts: all older than Unicode 9 (what came
-    // later there is left out).
+  test("equals the engine's for characters of Unicode 9 and before", () => {
+    // U+0300..U+036F, Latin, Greek, Cyrillic, Hangul and its jamo, Indic scripts: all older than Unicode 9 (later
+    // additions are left out).
     const old =
       /^[\u0000-\u052F\u0900-\u0963\u0985-\u09B9\u09BC-\u09CE\u09D7\u0B3C-\u0B57\u0BBE-\u0BD7\u0F40-\u0FBC\u1100-\u11FF\u1E00-\u1FFF\u2100-\u2BFF\u3041-\u30FF\uAC00-\uD7A3\uF900-\uFAD9\uFB1D-\uFB4E]$/u;
     const characters = Array.from({ length: 0x10000 }, (_, c) => String.fromCodePoint(c)).filter(c => old.test(c));
@@ -79,7 +79,7 @@ describe("NFC", () => {
     expect(normalizeNfc("\u0301a")).toBe("\u0301a");
   });
 
-  test("known difference: marks newer than the reference's Unicode 9 stay where they are, engines reorder them", () => {
+  test("known difference: marks newer than the reference's Unicode 9 stay, while engines reorder them", () => {
     for (const mark of ["\u1AC1", "\u{1133B}", "\u{10F46}", "\u{1E2EC}"]) {
       const text = `a\u0345${mark}b`;
       expect(normalizeNfc(text)).toBe(text);
@@ -89,13 +89,13 @@ describe("NFC", () => {
     expect("\u{11935}\u{11930}".normalize("NFC")).toBe("\u{11938}");
   });
 
-  test("attack: a megabyte of marks in the wrong order ends soon (the engine's own normalize takes minutes)", () => {
+  test("attack: a megabyte of marks in the wrong order takes little time (the engine's way takes minutes)", () => {
     const n = 250_000;
     expect(normalizeNfc(`q${"\u0301\u0323".repeat(n)}`) === `q${"\u0323".repeat(n)}${"\u0301".repeat(n)}`).toBe(true);
     expect(normalizeNfc("\u0F73".repeat(n)) === "\u0F71".repeat(n) + "\u0F72".repeat(n)).toBe(true);
   });
 });
 
-test("lone surrogates become U+FFFD, pairs stay", () => {
+test("lone surrogates become U+FFFD, and pairs stay", () => {
   expect(toWellFormed("a\uD800b\uDC00\uD83D\uDE00\uD83D")).toBe("a\uFFFDb\uFFFD\u{1F600}\uFFFD");
 });

@@ -93,16 +93,21 @@ TABLES = [
     ("NUMBERS", "`\\p{N}` of the split regex.", dict.fromkeys(numbers, True)),
     ("WHITE_SPACE", "`\\s` of the split regex.", dict.fromkeys(spaces, True)),
     ("DECOMPOSES", "Code points with a canonical decomposition.", dict.fromkeys(decomposes, True)),
-    ("NFC_UNSTABLE", "Code points that NFC may change, reorder, or join to what stands before them (NFC_QC is not Yes, or not a starter).",
+    ("NFC_UNSTABLE", "Code points that NFC may change, reorder, or join to the character before them (NFC_QC is not Yes, or not a starter).",
      dict.fromkeys(changes, True)),
     ("COMBINING_CLASSES", "Canonical combining classes other than 0: gap, length, class.", classes),
 ]
 with open(sys.argv[1], "w", encoding="utf-8") as f:
-    f.write(f"""// Character classes and normalization data as the reference has them: generated, do not edit.
-//
-// Source: the behaviour of Python's tokenizers {__version__}, asked for every code point by tools/unicode/make_tables.py, which writes this file:
-//   python tools/unicode/make_tables.py src/tokenizer/unicode-tables.ts
-// Each table is a list of runs of neighbouring code points, "gap length" in base 36; gap counts from the end of the run before it.
+    f.write(f"""/**
+ * Character classes and normalization data as the reference has them. Generated; do not edit.
+ *
+ * Source: the behaviour of Python's tokenizers {__version__}, asked about every code point:
+ *
+ *     python tools/unicode/make_tables.py src/tokenizer/unicode-tables.ts
+ *
+ * Each table is a list of runs of neighbouring code points, "gap length" in base 36. The gap counts from the end of the
+ * previous run.
+ */
 """)
     for name, what, value_of in TABLES:
         f.write(f"\n/** {what} {len(value_of)} code points. */\nexport const {name}: string = `\n{encode(value_of)}\n`;\n")

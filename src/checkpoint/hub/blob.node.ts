@@ -1,10 +1,10 @@
 /**
- * One file from the Hub into the cache's blobs: continued where an earlier download stopped, and checked before it gets
- * its name. Node only.
+ * Downloads one file from the Hub into the cache's blobs: continued where an earlier download stopped, and checked
+ * before it gets its name. Node only.
  *
- * Until it is whole it is `<blob>.incomplete`. Bytes are written at the positions they belong to, and what is checked
- * is what is read back from the disk. So a second process that should ever write the same file (lock.node.ts keeps it
- * away) writes the same bytes over the same bytes.
+ * Until the file is complete it is called `<blob>.incomplete`. Each byte is written at the position where it belongs,
+ * and the checksum is computed from what is read back from the disk. Should a second process ever write the same file
+ * (lock.node.ts prevents it), it would write the same bytes over the same bytes.
  */
 
 import { createHash } from "node:crypto";
@@ -13,13 +13,13 @@ import { type FileHandle, open, rename, rm, stat } from "node:fs/promises";
 import { setTimeout as delay } from "node:timers/promises";
 import { type HubTarget, hubFetch, InterruptedError, reason } from "./fetch.ts";
 
-/** A file as the Hub's listing has it. */
+/** A file as the Hub's listing describes it. */
 export interface HubFile {
   readonly name: string;
   readonly bytes: number;
   /**
-   * The checksum, which is its name among the blobs: SHA-256 for a large file (LFS), git's SHA-1 of a blob for a small
-   * one.
+   * The checksum, which is also the file's name among the blobs: SHA-256 for a large file (LFS), git's SHA-1 of a blob
+   * for a small one.
    */
   readonly etag: string;
 }
@@ -27,28 +27,28 @@ export interface HubFile {
 export interface BlobOptions {
   readonly target: HubTarget;
   readonly url: string;
-  /** Of how much is on disk; `null` while the checksum is made. */
+  /** Called with the number of bytes on disk, and with `null` when the checksum is about to be computed. */
   readonly onBytes: (bytes: number | null) => void;
   readonly patience: Patience;
 }
 
 export interface Patience {
-  /** So long without a byte, and a connection counts as cut. */
+  /** After this long without a byte the connection counts as cut. */
   readonly stallMs: number;
-  /** Before the second try; doubled each time. */
+  /** The delay before the second try. It doubles with each further try. */
   readonly retryDelayMs: number;
 }
 
 export const PATIENCE: Patience = { stallMs: 30_000, retryDelayMs: 500 };
 
-/** Connections in a row that may fail; one that brought as much as `PROGRESS_BYTES` starts the count anew. */
+/** How many connections in a row may fail. One that brings at least `PROGRESS_BYTES` starts the count again. */
 const MAX_FAILURES = 5;
 const PROGRESS_BYTES = 8 * 2 ** 20;
 
 /**
- * Downloads what is missing of a file and moves it to `blob`. Returns the bytes that came over the network. Throws
- * Error where the server refuses, where connections keep failing (what came stays, for the next time) and where the
- * checksum is wrong (what came is removed).
+ * Downloads the missing part of a file and moves the file to `blob`. Returns how many bytes came over the network.
+ * Throws Error where the server refuses, where connections keep failing (the part that came is kept for the next time),
+ * and where the checksum is wrong (the file is removed).
  */
 export async function downloadBlob(file: HubFile, blob: string, options: BlobOptions): Promise<number> {
   const incomplete = `${blob}.incomplete`;
@@ -66,7 +66,8 @@ export async function downloadBlob(file: HubFile, blob: string, options: BlobOpt
     } catch (error) {
       if (!(error instanceof InterruptedError)) throw error;
       failures = received - before >= PROGRESS_BYTES ? 1 : failures + 1;
-      if (failures >= MAX_FAILURES) throw new Error(`${error.message}; what came is kept, pulling again continues`);
+      if (failures >= MAX_FAILURES)
+        throw new Error(`${error.message}; the downloaded part is kept, and pulling again continues`);
       await delay(options.patience.retryDelayMs * 2 ** (failures - 1));
       continue;
     }
@@ -74,8 +75,8 @@ export async function downloadBlob(file: HubFile, blob: string, options: BlobOpt
     const checksum = await checksumOf(incomplete, file);
     if (checksum === file.etag) break;
     await rm(incomplete, { force: true });
-    // Pieces of two downloads may be of two contents, when something in between was not honest about ranges. One clean
-    // download decides.
+    // Pieces from two downloads may come from two different contents, when something in between served a wrong range.
+    // One download from the beginning decides.
     if (pieces === 1 || !mayStartAnew) {
       throw new Error(
         `${options.target.id}/${file.name}: expected the checksum ${file.etag}, got ${checksum}; the file is removed`,
@@ -88,7 +89,7 @@ export async function downloadBlob(file: HubFile, blob: string, options: BlobOpt
   return received;
 }
 
-/** One request for the bytes that are not on disk yet. */
+/** Makes one request for the bytes that are not on disk yet. */
 async function downloadRest(
   file: HubFile,
   incomplete: string,
@@ -106,14 +107,14 @@ async function downloadRest(
     onBytes(position);
     if (position === file.bytes && position > 0) return;
 
-    // identity: a range of compressed bytes would be of no use
+    // identity: a range of compressed bytes would be useless
     const range: Record<string, string> = position > 0 ? { Range: `bytes=${position}-` } : {};
     const response = await hubFetch(target, url, { "Accept-Encoding": "identity", ...range }, stall.signal);
     if (position > 0 ? !isRestOf(response, position, file.bytes) : response.status !== 200) {
       await handle.truncate(0);
       position = 0;
       onBytes(0);
-      // The whole file is an answer too, of a server that knows no ranges. Anything else is none.
+      // A server that knows no ranges answers with the whole file, which will do. Anything else will not.
       if (response.status !== 200) {
         await response.body?.cancel();
         throw new InterruptedError(
@@ -131,14 +132,14 @@ async function downloadRest(
       onBytes(position);
     }
     if (position < file.bytes) throw new InterruptedError(`${where}: expected ${file.bytes} bytes, got ${position}`);
-    await handle.sync(); // the name must not come to the disk before the bytes
+    await handle.sync(); // the bytes must reach the disk before the name does
   } finally {
     clearTimeout(timer);
     await handle.close();
   }
 }
 
-/** Whether an answer is the file's bytes from `position` on, and of a file as long as the listing's. */
+/** Whether an answer holds the file's bytes from `position` on, and the whole file is as long as the listing says. */
 function isRestOf({ status, headers }: Response, position: number, bytes: number): boolean {
   const range = /^bytes (\d+)-(\d+)\/(\d+|\*)$/.exec(headers.get("content-range") ?? "");
   return (
@@ -166,12 +167,12 @@ async function writeAll(handle: FileHandle, bytes: Uint8Array, position: number)
 async function checksumOf(path: string, { etag, bytes }: HubFile): Promise<string> {
   const isLfs = etag.length === 64;
   const hash = createHash(isLfs ? "sha256" : "sha1");
-  if (!isLfs) hash.update(`blob ${bytes}\0`); // as git makes a blob's name
+  if (!isLfs) hash.update(`blob ${bytes}\0`); // git hashes a blob after this header
   for await (const chunk of createReadStream(path, { highWaterMark: 2 ** 20 })) hash.update(chunk);
   return hash.digest("hex");
 }
 
-/** Follows links; undefined where there is nothing. */
+/** The size of a file in bytes; undefined where there is no file. Follows links. */
 export async function sizeOf(path: string): Promise<number | undefined> {
   return stat(path).then(
     found => found.size,

@@ -2,14 +2,14 @@
  * The Hugging Face cache on this machine: where it is, and which checkpoints in it are complete. Node only.
  *
  *     <cache>/models--Qwen--Qwen3Guard-Gen-0.6B/
- *       blobs/<SHA-256, or git's SHA-1>            what was downloaded, by content
+ *       blobs/<SHA-256, or git's SHA-1>            the downloaded files, named by their content
  *       snapshots/<commit>/config.json             links to ../../blobs/...: a checkpoint folder
  *       refs/main                                  the commit that `main` was when it was last looked up
  *       .no_exist/<commit>/chat_template.jinja     known not to be in the repository
  *
- * The layout is that of Python's huggingface_hub, so what one has downloaded the other finds. A snapshot that is
- * complete is used as it is, without a look at the network and without the package that would look (files.node.ts). The
- * package's own readers of the cache are not used: they take their folders from `process.env` alone, and do not tell
+ * The layout is that of Python's huggingface_hub, so each finds what the other has downloaded. A complete snapshot is
+ * used as it is, without a look at the network and without loading the package that would look (files.node.ts). We do
+ * not use that package's own readers of the cache: they take their folders from `process.env` alone, and do not say
  * whether a snapshot is complete.
  */
 
@@ -20,19 +20,22 @@ import { bytesFromFile } from "../bytes.node.ts";
 import { INDEX_FILE, readIndex, SINGLE_FILE } from "../safetensors-sharded.ts";
 import { HUB_ENDPOINT, type HubId, type HubOptions, isCommit } from "./id.ts";
 
-/** What the environment says, under the names that huggingface_hub gave it. */
+/** The settings in the environment, under the names that huggingface_hub gave them. */
 export interface HubSettings {
   /** HF_ENDPOINT, without a slash at its end. */
   readonly endpoint: string;
-  /** HF_HUB_CACHE, else HF_HOME's `hub`. */
+  /** HF_HUB_CACHE, else the folder `hub` in HF_HOME. */
   readonly cache: string;
-  /** HF_TOKEN, else what the file HF_HOME/token holds. */
+  /** HF_TOKEN, else the contents of the file HF_HOME/token. */
   readonly token: string | undefined;
   /** HF_HUB_OFFLINE: never touch the network. */
   readonly offline: boolean;
 }
 
-/** Throws RangeError for an endpoint or a token that cannot be one. */
+/**
+ * Reads the settings. Throws RangeError for an endpoint that is not a URL, and for a token with characters that no
+ * token has.
+ */
 export async function hubSettings(env: HubOptions["env"] = process.env): Promise<HubSettings> {
   const home = expandHome(env.HF_HOME || join(env.XDG_CACHE_HOME || "~/.cache", "huggingface"));
   const endpoint = (env.HF_ENDPOINT || HUB_ENDPOINT).replace(/\/+$/, "");
@@ -40,9 +43,9 @@ export async function hubSettings(env: HubOptions["env"] = process.env): Promise
     throw new RangeError(`HF_ENDPOINT: expected a URL of http or https, got ${endpoint}`);
   }
   const token = (env.HF_TOKEN || (await readFile(join(home, "token"), "utf8").catch(() => ""))).trim();
-  // Not a word of it in the message; the platform's own for a bad header would quote it.
+  // The message does not quote the token. The platform's own message about a bad header would.
   if (!/^[\x21-\x7e]*$/.test(token))
-    throw new RangeError("HF_TOKEN: expected a token, got characters that are in none");
+    throw new RangeError("HF_TOKEN: expected a token, got characters that no token has");
   return {
     endpoint,
     cache: expandHome(env.HF_HUB_CACHE || env.HUGGINGFACE_HUB_CACHE || join(home, "hub")),
@@ -90,7 +93,8 @@ export class CachedRepo {
   }
 
   /**
-   * The files that a checkpoint needs and the commit's snapshot has not, as far as can be told without asking the Hub.
+   * The files that a checkpoint needs and that the snapshot of `commit` lacks, as far as we can tell without asking the
+   * Hub.
    */
   async missing(commit: string): Promise<string[]> {
     const has = (file: string): Promise<boolean> => isFile(join(this.snapshot(commit), file));
@@ -109,7 +113,7 @@ export class CachedRepo {
   }
 }
 
-/** Follows links: one that leads nowhere is no file. */
+/** Whether there is a regular file. Follows links: a broken link is not a file. */
 async function isFile(path: string): Promise<boolean> {
   return stat(path).then(
     found => found.isFile(),

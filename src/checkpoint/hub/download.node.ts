@@ -1,18 +1,19 @@
 /**
- * A checkpoint from the Hugging Face Hub into the cache that cache.node.ts reads. Node only; loaded when something must
- * be downloaded.
+ * Downloads a checkpoint from the Hugging Face Hub into the cache that cache.node.ts reads. Node only; loaded only when
+ * something must be downloaded.
  *
- * From `@huggingface/hub` come the calls of the Hub's API: `modelInfo`, which commit a revision is, and `listFiles`,
- * what is in it, with sizes and checksums, page by page. What it has for downloading is not used, and blob.node.ts does
- * that part instead: `downloadFileToCacheDir` and `snapshotDownload` start every file from nothing, compare no
- * checksum, report no progress, print to the console and let two processes write into one file; `fileDownloadInfo`
- * gives the storage server's idea of a checksum. The token is not given to the package: every request goes through
+ * `@huggingface/hub` makes the calls of the Hub's API: `modelInfo` says which commit a revision is, and `listFiles`
+ * what is in it, with sizes and checksums, page by page. We do not use its functions for downloading; blob.node.ts does
+ * that part. `downloadFileToCacheDir` and `snapshotDownload` start every file from the beginning, compare no checksum,
+ * report no progress, print to the console, and let two processes write into one file. `fileDownloadInfo` returns a
+ * checksum that only the storage server vouches for. The package never gets the token: every request goes through
  * `hubFetch`, the one place that knows where it may be sent.
  */
 
 import { copyFile, mkdir, readdir, rename, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { type ListFileEntry, listFiles, modelInfo } from "@huggingface/hub";
+import { TEXT_FILES } from "../files.ts";
 import { INDEX_FILE, SINGLE_FILE } from "../safetensors-sharded.ts";
 import { downloadBlob, type HubFile, PATIENCE, type Patience, sizeOf } from "./blob.node.ts";
 import { CachedRepo, type HubSettings } from "./cache.node.ts";
@@ -20,10 +21,10 @@ import { type HubTarget, hubFetch, InterruptedError, reason } from "./fetch.ts";
 import { type HubId, type HubOptions, isCommit } from "./id.ts";
 import { withLock } from "./lock.node.ts";
 
-/** What is in the cache now, and what of it came over the network. */
+/** What is in the cache after a pull, and how much of it came over the network. */
 export interface Pulled extends HubId {
   readonly commit: string;
-  /** The snapshot's folder: a checkpoint folder. */
+  /** The snapshot's folder, which is a checkpoint folder. */
   readonly path: string;
   /** Smallest first. */
   readonly files: readonly PulledFile[];
@@ -32,29 +33,22 @@ export interface Pulled extends HubId {
 export interface PulledFile {
   readonly name: string;
   readonly bytes: number;
-  /** Bytes of it that this call downloaded: 0 where it was there. */
+  /** How many bytes of the file this call downloaded: 0 where it was there already. */
   readonly downloaded: number;
 }
 
-const TEXT_FILES: readonly string[] = [
-  "config.json",
-  "generation_config.json",
-  "tokenizer.json",
-  "tokenizer_config.json",
-  "chat_template.jinja",
-  INDEX_FILE,
-];
 /**
- * No separator, no way out: a name from the Hub becomes a path only if it is one of these, whatever the listing says.
+ * A name from the Hub becomes a path only if it is one of `TEXT_FILES`, the index, or matches this, whatever the
+ * listing says. No match has a separator, so none leads out of the folder.
  */
 const WEIGHTS_FILE = /^model[\w.-]{0,200}\.safetensors$/;
-/** A listing's pages may lead in a circle. */
+/** A limit, because a listing's pages may lead in a circle. */
 const MAX_ENTRIES = 10_000;
 
 /**
- * Downloads what a checkpoint needs at the revision's newest commit and the cache lacks; nothing else of the
- * repository. Only when all of it is there does the revision's ref point to it, so that an update cut off leaves the
- * old snapshot in use. Throws Error, one line, that says what to do.
+ * Downloads the files that a checkpoint needs at the revision's newest commit and that the cache lacks, and nothing
+ * else from the repository. The revision's ref points to the commit only once all files are there, so that an
+ * interrupted update leaves the old snapshot in use. Throws Error, with a message of one line that says what to do.
  */
 export async function pull(
   hub: HubId,
@@ -65,11 +59,11 @@ export async function pull(
   const repo = new CachedRepo(hub, settings);
   const known = await repo.commit(hub.revision);
   const missing = known === undefined ? undefined : await repo.missing(known);
-  if (missing?.length === 0 && (settings.offline || isCommit(hub.revision))) return cached(hub, known!, repo);
+  if (known !== undefined && missing?.length === 0 && (settings.offline || isCommit(hub.revision)))
+    return cached(hub, known, repo);
   if (settings.offline) {
-    throw new Error(
-      `${hub.id}: expected it in the cache, since HF_HUB_OFFLINE is set, got ${missing ? `a snapshot without ${missing.join(", ")}` : "nothing"} (in ${repo.folder})`,
-    );
+    const got = missing ? `a snapshot without ${missing.join(", ")}` : "nothing";
+    throw new Error(`${hub.id}: expected it in the cache, since HF_HUB_OFFLINE is set, got ${got} (in ${repo.folder})`);
   }
   const target: HubTarget = { ...hub, ...settings };
   const { commit, files } = await list(target, patience).catch(error => {
@@ -96,7 +90,7 @@ export async function pull(
   }
 }
 
-/** What a complete snapshot holds, without a question to anyone. */
+/** The contents of a complete snapshot, without asking anyone. */
 async function cached(hub: HubId, commit: string, repo: CachedRepo): Promise<Pulled> {
   const path = repo.snapshot(commit);
   const names = (await readdir(path)).filter(isWanted);
@@ -111,8 +105,8 @@ function bySize(a: { readonly bytes: number }, b: { readonly bytes: number }): n
 }
 
 /**
- * The commit of a revision, and what a checkpoint needs of its files, smallest first: what is refused is refused before
- * the long part.
+ * The commit of a revision, and the files that a checkpoint needs at it, smallest first, so that a bad repository is
+ * refused before the long part.
  */
 async function list(target: HubTarget, { stallMs }: Patience): Promise<{ commit: string; files: HubFile[] }> {
   const request = (address: unknown, init?: RequestInit): Promise<Response> =>
@@ -129,7 +123,7 @@ async function list(target: HubTarget, { stallMs }: Patience): Promise<{ commit:
     let entries = 0;
     for await (const entry of listFiles({ ...hub, repo: { type: "model", name: target.id }, revision: sha })) {
       if (++entries > MAX_ENTRIES)
-        throw new RangeError(`${target.id}: expected at most ${MAX_ENTRIES} files, got a listing that goes on`);
+        throw new RangeError(`${target.id}: expected at most ${MAX_ENTRIES} files, got a longer listing`);
       if (entry.type === "file" && isWanted(entry.path)) files.set(entry.path, checkEntry(entry, target));
     }
     if (!files.has("config.json") || !(files.has(SINGLE_FILE) || files.has(INDEX_FILE))) {
@@ -137,7 +131,7 @@ async function list(target: HubTarget, { stallMs }: Patience): Promise<{ commit:
         `${target.id}: expected a repository with config.json and ${SINGLE_FILE} (or its shards), got ${found(files)}`,
       );
     }
-    // Where both forms are there the single file is read, and the shards would be the same weights once more.
+    // Where the repository has both forms, the single file is read, and the shards would repeat the same weights.
     const isNeeded = ({ name }: HubFile): boolean =>
       !files.has(SINGLE_FILE) || name === SINGLE_FILE || !/safetensors/.test(name);
     return { commit: sha, files: [...files.values()].filter(isNeeded).sort(bySize) };
@@ -152,10 +146,10 @@ function found(files: ReadonlyMap<string, HubFile>): string {
 }
 
 function isWanted(name: string): boolean {
-  return TEXT_FILES.includes(name) || WEIGHTS_FILE.test(name);
+  return TEXT_FILES.includes(name) || name === INDEX_FILE || WEIGHTS_FILE.test(name);
 }
 
-/** The checksum becomes a path too. */
+/** Checks an entry of the listing. Its checksum becomes a part of a path too. */
 function checkEntry({ path: name, size, oid, lfs }: ListFileEntry, { id }: HubTarget): HubFile {
   const [etag, bytes] = lfs ? [lfs.oid, lfs.size] : [oid, size];
   if (typeof etag !== "string" || !(lfs ? /^[0-9a-f]{64}$/ : /^[0-9a-f]{40}$/).test(etag)) {
@@ -168,7 +162,7 @@ function checkEntry({ path: name, size, oid, lfs }: ListFileEntry, { id }: HubTa
   return { name, bytes, etag };
 }
 
-/** Brings every file into the snapshot: there already, or among the blobs, or from the Hub. */
+/** Brings every file into the snapshot. It may be there already, or among the blobs, or only on the Hub. */
 async function fill(
   repo: CachedRepo,
   target: HubTarget,
@@ -217,9 +211,9 @@ async function fill(
     pulled.push({ name, bytes, downloaded });
   }
 
-  // What is not in the repository is noted, as huggingface_hub does, so that nobody asks for it again.
+  // Note which files the repository lacks, as huggingface_hub does, so that nobody asks for them again.
   for (const name of TEXT_FILES) {
-    if (name === INDEX_FILE || onDisk.has(name)) continue;
+    if (onDisk.has(name)) continue;
     await mkdir(dirname(repo.noExist(commit, name)), { recursive: true });
     await writeFile(repo.noExist(commit, name), "");
   }
@@ -227,16 +221,16 @@ async function fill(
 }
 
 /**
- * A link from the snapshot to the blob; the file itself where links cannot be made (Windows, unless it is told to allow
- * them).
+ * Links the snapshot to the blob. Where links cannot be made (Windows, unless it is set up to allow them) the file
+ * itself is put there.
  */
 async function link(blob: string, path: string, isNew: boolean): Promise<void> {
-  await rm(path, { force: true }); // of the wrong size, or a link that leads nowhere
+  await rm(path, { force: true }); // it has the wrong size, or is a broken link
   try {
     await symlink(join("..", "..", "blobs", basename(blob)), path);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "EEXIST") return; // another process was faster
-    // As huggingface_hub does: an older blob may be in use, and so is copied.
+    // As huggingface_hub does: an older blob may be in use, so it is copied.
     if (isNew) await rename(blob, path);
     else await copyFile(blob, path);
   }
@@ -246,15 +240,15 @@ function sum(values: readonly number[]): number {
   return values.reduce((total, value) => total + value, 0);
 }
 
-/** One line for what the disk says; every other error as it is. */
+/** Explains an error of the disk in one line. Returns every other error as it is. */
 function diskError({ folder }: CachedRepo, error: NodeJS.ErrnoException): Error {
   const reasons: Readonly<Record<string, string>> = {
-    ENOSPC: "a full disk; what came is kept, pulling again continues",
-    EDQUOT: "a full quota; what came is kept, pulling again continues",
+    ENOSPC: "a full disk; the downloaded part is kept, and pulling again continues",
+    EDQUOT: "a full quota; the downloaded part is kept, and pulling again continues",
     EACCES: "no permission to write",
     EPERM: "no permission to write",
-    EROFS: "a file system that is only for reading",
-    ENOTDIR: "a path through something that is no folder",
+    EROFS: "a read-only file system",
+    ENOTDIR: "a path through something that is not a folder",
   };
   const got = reasons[error.code ?? ""];
   return got ? new Error(`${folder}: expected a folder to write to, got ${got}`) : error;

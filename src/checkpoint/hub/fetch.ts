@@ -1,12 +1,13 @@
 /**
- * One request to the Hub: the token to its own address and to no other, redirects followed by hand, refusals in words.
+ * One request to the Hub. The token goes to the Hub's own address and to no other, redirects are followed by hand, and
+ * refusals become words.
  *
- * `fetch` would follow redirects by itself, and drop the token on the way to another origin. It is done here so that
- * this does not rest on what a runtime's version does, and so that no caller of the package's can be led elsewhere with
- * it: its requests go through this too.
+ * `fetch` could follow redirects itself, and would drop the token on the way to another origin. We do it here so that
+ * this does not depend on the runtime's version. The requests of `@huggingface/hub` go through here too, so it cannot
+ * be led elsewhere with the token.
  */
 
-/** Of whom is asked, and for what. */
+/** The model that a request is about, and the server that is asked. */
 export interface HubTarget {
   readonly id: string;
   readonly revision: string;
@@ -14,15 +15,15 @@ export interface HubTarget {
   readonly token: string | undefined;
 }
 
-/** A connection or a server that failed for now: asking again may help. Everything else that is thrown is final. */
+/** A connection or a server failed for now, and asking again may help. Every other error is final. */
 export class InterruptedError extends Error {}
 
 const MAX_REDIRECTS = 10;
 const REDIRECTS: readonly number[] = [301, 302, 303, 307, 308];
 
 /**
- * An answer of status 2xx or 416 (a range that is not there). Throws InterruptedError where the connection or the
- * server failed, Error where the answer is no.
+ * Asks, and returns an answer of status 2xx or 416 (the range does not exist). Throws InterruptedError where the
+ * connection or the server failed, and Error where the server refuses.
  */
 export async function hubFetch(
   target: HubTarget,
@@ -51,10 +52,10 @@ export async function hubFetch(
     url = new URL(location, url);
     if (!/^https?:$/.test(url.protocol)) break;
   }
-  throw new Error(`${target.id}: expected a file, got redirects without end or to nowhere`);
+  throw new Error(`${target.id}: expected a file, got endless redirects, or one that leads nowhere`);
 }
 
-/** What the platform says about a failed connection, which it hides in the cause of the cause. */
+/** What the platform says about a failed connection. It hides this in the cause, or in the cause of the cause. */
 export function reason(error: unknown): string {
   const { cause, message } = error as Error & {
     cause?: { code?: string; message?: string; errors?: readonly Error[] };
@@ -63,8 +64,8 @@ export function reason(error: unknown): string {
 }
 
 /**
- * A status that is not what was asked for, as one line that says what to do. The Hub answers 401, not 404, for a model
- * that does not exist to who may not know that; its header x-error-code tells more where it is there.
+ * The error for a status that is not a success: one line that says what to do. When a caller is not allowed to know
+ * whether a model exists, the Hub answers 401 and not 404. Its header x-error-code tells more where it is set.
  */
 function refusal({ id, revision, endpoint, token }: HubTarget, { origin }: URL, { status, headers }: Response): Error {
   const code = headers.get("x-error-code");
@@ -78,11 +79,12 @@ function refusal({ id, revision, endpoint, token }: HubTarget, { origin }: URL, 
   if (isHub && (status === 401 || status === 403)) {
     const gated = `a gated model: accept its terms on ${endpoint}/${id}`;
     if (code === "GatedRepo") return new Error(`${id}: expected access, got ${gated}, and set HF_TOKEN (${got})`);
-    return new Error(
-      token === undefined
-        ? `${id}: expected a model of the Hub that all may read, got no such model, or one that needs HF_TOKEN, private or gated (${got})`
-        : `${id}: expected a model that HF_TOKEN may read, got no such model, a token without access, or ${gated} (${got})`,
-    );
+    if (token === undefined) {
+      const other = "no such model, or one that needs HF_TOKEN, private or gated";
+      return new Error(`${id}: expected a model of the Hub that everyone may read, got ${other} (${got})`);
+    }
+    const other = `no such model, a token without access, or ${gated}`;
+    return new Error(`${id}: expected a model that HF_TOKEN may read, got ${other} (${got})`);
   }
   if (isHub && status === 404)
     return new Error(`${id}: expected a model of the Hub, got no such model or revision "${revision}" (${got})`);

@@ -1,10 +1,11 @@
 /**
- * One download of a model at a time: processes that start together fetch it once. Node only.
+ * One download of a model at a time, so that processes that start together fetch it once. Node only.
  *
- * The lock is a file that only one can create, with the name of who did in it. Node has no lock that the system takes
- * back when a process dies, as flock does for huggingface_hub, so a lock is also over when its process is gone, or has
- * not touched it for half a minute (another machine or container, where a process cannot be looked up). Two may then
- * hold it for a moment, in theory; it saves work, and correctness does not rest on it (blob.node.ts).
+ * The lock is a file that only one process can create. It names that process. Node has no lock that the system releases
+ * when a process dies, as flock does for huggingface_hub. So a lock also ends when its process is gone, or when nobody
+ * has touched it for half a minute (its process may run on another machine or in a container, where we cannot look it
+ * up). In theory two processes can then hold it for a moment. The lock only saves work; correctness does not depend on
+ * it (blob.node.ts).
  */
 
 import { randomUUID } from "node:crypto";
@@ -17,7 +18,10 @@ const ABANDONED_MS = 30_000;
 const TOUCH_MS = 5_000;
 const LOOK_MS = 100;
 
-/** Runs `work` while no other process does, on this path. `onWait` is called once, where there is another. */
+/**
+ * Runs `work` while no other process runs its own under the lock at `path`. `onWait` is called once if another process
+ * holds it.
+ */
 export async function withLock<T>(path: string, onWait: () => void, work: () => Promise<T>): Promise<T> {
   const mine = JSON.stringify({ pid: process.pid, host: hostname(), id: randomUUID() });
   await mkdir(dirname(path), { recursive: true });
@@ -40,7 +44,7 @@ export async function withLock<T>(path: string, onWait: () => void, work: () => 
   }
 }
 
-/** A lock of another's: since when, by our own clock, it has been as it is. */
+/** A lock that another process holds, and since when, by our own clock, it has not changed. */
 interface Held {
   readonly owner: string;
   readonly touched: number;
@@ -57,7 +61,7 @@ async function create(path: string, owner: string): Promise<boolean> {
   }
 }
 
-/** Undefined where it has just been given back. */
+/** Undefined where the lock has just been released. */
 async function look(path: string, before: Held | undefined): Promise<Held | undefined> {
   try {
     const [owner, { mtimeMs: touched }] = await Promise.all([readFile(path, "utf8"), stat(path)]);
@@ -74,7 +78,7 @@ function isAbandoned({ owner, since }: Held): boolean {
   const [, pid, host] = /^\{"pid":(\d+),"host":"([^"]*)"/.exec(owner) ?? [];
   if (pid === undefined || host !== hostname()) return false;
   try {
-    process.kill(Number(pid), 0); // only asks
+    process.kill(Number(pid), 0); // signal 0 only asks whether the process exists
     return false;
   } catch (error) {
     return (error as NodeJS.ErrnoException).code === "ESRCH";
@@ -82,7 +86,8 @@ function isAbandoned({ owner, since }: Held): boolean {
 }
 
 /**
- * Renamed first, so that of several who find it abandoned one removes it; looked at again, so that it is not a new one.
+ * Renamed first, so that only one of several processes that find the lock abandoned removes it. Looked at again before
+ * that, so that it is not a new one.
  */
 async function takeAway(path: string, { owner }: Held): Promise<void> {
   if ((await readFile(path, "utf8").catch(() => "")) !== owner) return;

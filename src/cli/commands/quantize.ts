@@ -8,7 +8,7 @@
 
 import { type FileHandle, mkdir, open, readdir, rename, writeFile } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
-import { type CheckpointFiles, readJson } from "../../checkpoint/files.ts";
+import { type CheckpointFiles, readJson, TEXT_FILES } from "../../checkpoint/files.ts";
 import { SafetensorsCheckpoint, SINGLE_FILE } from "../../checkpoint/safetensors-sharded.ts";
 import { safetensorsHeader } from "../../checkpoint/safetensors-writer.ts";
 import { QUANT_METHOD } from "../../model/config.ts";
@@ -25,12 +25,9 @@ import { fileError, removeOnSignal, removeWritten, type Terminal } from "../io.t
 /** Bytes of an original's rows that are quantised at once. */
 const BATCH_BYTES = 8 * 2 ** 20;
 const CONFIG_FILE = "config.json";
-/** Copied beside the weights, where they are there. */
-const TEXT_FILES = [
-  "generation_config.json",
-  "tokenizer.json",
-  "tokenizer_config.json",
-  "chat_template.jinja",
+/** Copied to stand beside the weights, where the original has them. The last four are for other programs. */
+const COPIED_FILES = [
+  ...TEXT_FILES.filter(name => name !== CONFIG_FILE),
   "vocab.json",
   "merges.txt",
   "special_tokens_map.json",
@@ -55,7 +52,7 @@ export async function quantizeCommand(
     const made = await makeEmptyFolder(to);
     // What a run that fails, or that Ctrl-C ends, has made is removed, or the next one would find the folder in use.
     const weights = join(to, SINGLE_FILE);
-    const written = [weights, partialOf(weights), ...[...TEXT_FILES, CONFIG_FILE].map(name => join(to, name))];
+    const written = [weights, partialOf(weights), ...[...COPIED_FILES, CONFIG_FILE].map(name => join(to, name))];
     const stopListening = removeOnSignal(written, terminal, made);
     const say = (text: string): void => {
       if (!options.quiet && process.stderr.isTTY) terminal.err(text);
@@ -193,11 +190,11 @@ async function writeTensor(
 }
 
 async function copyTexts(files: CheckpointFiles, scheme: QuantisedScheme, to: string): Promise<void> {
-  for (const name of TEXT_FILES) {
+  for (const name of COPIED_FILES) {
     const text = await files.readText(name);
     if (text !== undefined) await writeFile(join(to, name), text);
   }
-  const config = (await readJson(files, "config.json")) as Record<string, unknown>;
+  const config = (await readJson(files, CONFIG_FILE)) as Record<string, unknown>;
   const quantised = { ...config, quantization_config: { quant_method: QUANT_METHOD, weights: schemeText(scheme) } };
   await writeFile(join(to, CONFIG_FILE), `${JSON.stringify(quantised, null, 2)}\n`);
 }

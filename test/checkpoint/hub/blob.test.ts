@@ -1,6 +1,6 @@
 /**
- * One file from the Hub, against a stand-in for `fetch`: which requests are made, what is kept of their answers, and
- * when it is enough.
+ * One file from the Hub, against a stand-in for `fetch`: which requests are made, how much of their answers is kept,
+ * and when to stop.
  */
 
 import { createHash } from "node:crypto";
@@ -33,7 +33,7 @@ interface Download {
   readonly onDisk: (name: string) => string | undefined;
 }
 
-/** Each answer once; the last again and again. */
+/** Gives each answer once, and the last one again and again. */
 function download(
   answers: readonly Answer[],
   { kept, ...more }: { kept?: Uint8Array } & Partial<HubFile> = {},
@@ -76,7 +76,7 @@ function download(
 }
 
 describe("a file", () => {
-  test("comes in pieces, is counted and checked, and then has its name", async () => {
+  test("comes in pieces, is counted and checked, and then gets its name", async () => {
     const { run, ranges, progress, folder, onDisk } = download([
       { pieces: [CONTENT.subarray(0, 4), CONTENT.subarray(4)] },
     ]);
@@ -86,13 +86,13 @@ describe("a file", () => {
     expect(delays).toEqual([]);
   });
 
-  test("that is small has git's name for its content", async () => {
+  test("that is small has git's hash as its name", async () => {
     const etag = createHash("sha1").update("blob 10\0").update(CONTENT).digest("hex");
     const { run, onDisk } = download([{ pieces: [CONTENT] }], { etag });
     expect([await run(), onDisk("blob")]).toEqual([10, "0123456789"]);
   });
 
-  test("of no bytes is asked for too", async () => {
+  test("of no bytes is requested too", async () => {
     const { run, ranges, onDisk } = download([{}], { bytes: 0, etag: sha256(new Uint8Array(0)) });
     expect([await run(), ranges, onDisk("blob")]).toEqual([0, [null], ""]);
   });
@@ -103,23 +103,23 @@ describe("a file", () => {
     expect(ranges).toHaveLength(1);
   });
 
-  test("that the server refuses is asked for once", async () => {
+  test("that the server refuses is requested once", async () => {
     const { run, ranges } = download([{ status: 404 }]);
     await expect(run()).rejects.toThrow("org/name: expected a model of the Hub, got no such model");
     expect(ranges).toHaveLength(1);
   });
 });
 
-describe("what was kept of an earlier download", () => {
+describe("the part kept from an earlier download", () => {
   const rest = CONTENT.subarray(4);
   const kept = CONTENT.subarray(0, 4);
 
-  test.each(["bytes 4-9/10", "bytes 4-9/*"])("is continued where the answer is its rest: %s", async range => {
+  test.each(["bytes 4-9/10", "bytes 4-9/*"])("is continued when the answer is the rest: %s", async range => {
     const { run, ranges, progress, onDisk } = download([{ status: 206, range, pieces: [rest] }], { kept });
     expect([await run(), ranges, progress, onDisk("blob")]).toEqual([6, ["bytes=4-"], [4, 10, null], "0123456789"]);
   });
 
-  test("is overwritten where the answer is the whole file", async () => {
+  test("is overwritten when the answer is the whole file", async () => {
     const { run, progress, onDisk } = download([{ pieces: [CONTENT] }], { kept: Buffer.from("xxxxxxx") });
     expect([await run(), progress, onDisk("blob")]).toEqual([10, [7, 0, 10, null], "0123456789"]);
   });
@@ -129,25 +129,25 @@ describe("what was kept of an earlier download", () => {
     ["another length", { status: 206, range: "bytes 4-9/11", pieces: [rest] }],
     ["no range", { status: 206, pieces: [rest] }],
     ["another unit", { status: 206, range: "xbytes 4-9/10", pieces: [rest] }],
-    ["more behind the range", { status: 206, range: "bytes 4-9/10x", pieces: [rest] }],
+    ["more after the range", { status: 206, range: "bytes 4-9/10x", pieces: [rest] }],
     ["a range of no file", { status: 416, range: "bytes 4-9/10", pieces: [rest] }],
-  ])("is dropped where the answer has %s", async (_, answer) => {
+  ])("is dropped when the answer has %s", async (_, answer) => {
     const { run, ranges, progress, onDisk } = download([answer, { pieces: [CONTENT] }], { kept });
     expect([await run(), ranges, onDisk("blob")]).toEqual([10, ["bytes=4-", null], "0123456789"]);
     expect(progress).toEqual([4, 0, 0, 10, null]);
   });
 
-  test("is the whole file: nothing is asked for", async () => {
+  test("may be the whole file, and then nothing is requested", async () => {
     const { run, ranges, progress, onDisk } = download([{}], { kept: CONTENT });
     expect([await run(), ranges, progress, onDisk("blob")]).toEqual([0, [], [10, null], "0123456789"]);
   });
 
-  test("is longer than the file, and dropped", async () => {
+  test("is dropped if it is longer than the file", async () => {
     const { run, ranges, progress, onDisk } = download([{ pieces: [CONTENT] }], { kept: Buffer.from("01234567890") });
     expect([await run(), ranges, progress, onDisk("blob")]).toEqual([10, [null], [0, 10, null], "0123456789"]);
   });
 
-  test("is of another content: one clean download decides, and only one", async () => {
+  test("may have other contents: one download from the beginning decides, and only one", async () => {
     const wrong = Buffer.from("xxxx");
     const range = "bytes 4-9/10";
     const good = download([{ status: 206, range, pieces: [rest] }, { pieces: [CONTENT] }], { kept: wrong });
@@ -159,7 +159,7 @@ describe("what was kept of an earlier download", () => {
     const message = `org/name/f: expected the checksum ${sha256(CONTENT)}, got ${got}; the file is removed`;
     await expect(bad.run()).rejects.toThrow(new Error(message));
     expect([bad.ranges, readdirSync(bad.folder)]).toEqual([["bytes=4-", null], []]);
-    // The clean download itself was cut, and its pieces are again of two contents: that was the last try.
+    // The second download was itself cut, and its pieces have different contents again. That was the last try.
     const cut = [
       { pieces: [Buffer.from("x")], isCut: true },
       { status: 206, range: "bytes 1-9/10", pieces: [CONTENT.subarray(1)] },
@@ -169,7 +169,7 @@ describe("what was kept of an earlier download", () => {
     expect(twice.ranges).toEqual(["bytes=4-", null, "bytes=1-"]);
   });
 
-  test("of nothing counts as nothing: a wrong checksum after it is final", async () => {
+  test("counts as nothing if it is empty: a wrong checksum after it is final", async () => {
     const { run, ranges } = download([{ pieces: [Buffer.from("xxxxxxxxxx")] }], { kept: new Uint8Array(0) });
     await expect(run()).rejects.toThrow("the file is removed");
     expect(ranges).toEqual([null]);
@@ -177,10 +177,10 @@ describe("what was kept of an earlier download", () => {
 });
 
 describe("a connection that is cut", () => {
-  test("is tried five times, each pause twice the one before; what came stays", async () => {
+  test("is tried five times, with each pause twice the one before, and the downloaded part stays", async () => {
     const { run, ranges, onDisk } = download([{ pieces: [CONTENT.subarray(0, 1)], isCut: true }, { status: 503 }]);
     await expect(run()).rejects.toThrow(
-      /^org\/name: expected an answer from https:\/\/hub\.test, got status 503; what came is kept, pulling again continues$/,
+      /^org\/name: expected an answer from https:\/\/hub\.test, got status 503; the downloaded part is kept, and pulling again continues$/,
     );
     expect([ranges, delays, onDisk("blob.incomplete")]).toEqual([
       [null, ...Array(4).fill("bytes=1-")],
@@ -189,8 +189,8 @@ describe("a connection that is cut", () => {
     ]);
   });
 
-  test("is said with its reason, and so is a file that ends early", async () => {
-    const kept = "; what came is kept, pulling again continues";
+  test("is reported with its reason, and so is a file that ends early", async () => {
+    const kept = "; the downloaded part is kept, and pulling again continues";
     await expect(download([{ isCut: true }]).run()).rejects.toThrow(
       `org/name/f: expected the whole file, got a connection cut off (cut)${kept}`,
     );
@@ -204,7 +204,7 @@ describe("a connection that is cut", () => {
     expect(other.ranges).toEqual(["bytes=4-", null, null, null, null]);
   });
 
-  test("starts the count anew after 8 MiB, and not after a byte less", async () => {
+  test("starts the count again after 8 MiB, and not a byte before", async () => {
     const tries = async (bytes: number): Promise<number> => {
       const { run, ranges } = download(
         [
@@ -225,7 +225,7 @@ describe("a connection that is cut", () => {
   });
 });
 
-test("the size of what is there", async () => {
+test("sizeOf gives the size of a file, and undefined where there is none", async () => {
   const folder = temporaryFolder({ five: "12345" });
   writeFileSync(join(folder, "none"), "");
   expect([

@@ -1,5 +1,5 @@
 /**
- * The Hub's cache on disk: what the environment says of it, where things are in it, and what a snapshot still lacks.
+ * The Hub's cache on disk: what the environment says about it, where things are in it, and what a snapshot lacks.
  */
 
 import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
@@ -33,13 +33,13 @@ describe("the environment", () => {
     expect((await hubSettings({ HF_TOKEN: "t", HF_ENDPOINT })).endpoint).toBe(endpoint);
   });
 
-  test.each(["h", "xhttps://h", "ftp://h", "https://[", "https:/h"])("no endpoint: %s", async HF_ENDPOINT => {
+  test.each(["h", "xhttps://h", "ftp://h", "https://[", "https:/h"])("not an endpoint: %s", async HF_ENDPOINT => {
     await expect(hubSettings({ HF_TOKEN: "t", HF_ENDPOINT })).rejects.toThrow(
       new RangeError(`HF_ENDPOINT: expected a URL of http or https, got ${HF_ENDPOINT}`),
     );
   });
 
-  test("HF_HUB_OFFLINE is said in these words", async () => {
+  test("HF_HUB_OFFLINE is set by these words", async () => {
     const offline = async (HF_HUB_OFFLINE?: string): Promise<boolean> =>
       (await hubSettings({ HF_TOKEN: "t", HF_HUB_OFFLINE })).offline;
     for (const yes of ["1", "on", "ON", "yes", "True"]) expect(await offline(yes)).toBe(true);
@@ -48,11 +48,11 @@ describe("the environment", () => {
 
   test.each(["a b", "a\tb", "é", "\x7f", "a\r\nX: y"])("the token %j is refused", async HF_TOKEN => {
     await expect(hubSettings({ HF_TOKEN })).rejects.toThrow(
-      new RangeError("HF_TOKEN: expected a token, got characters that are in none"),
+      new RangeError("HF_TOKEN: expected a token, got characters that no token has"),
     );
   });
 
-  test("white space around a token is none of it, and a token of nothing is none", async () => {
+  test("white space around a token does not belong to it, and an empty token counts as none", async () => {
     expect((await hubSettings({ HF_TOKEN: " !~ \n" })).token).toBe("!~");
     expect((await hubSettings({ HF_TOKEN: " " })).token).toBeUndefined();
   });
@@ -79,7 +79,7 @@ describe("a model's folder", () => {
     expect(repo.noExist("c", "f")).toBe(join(folder, ".no_exist/c/f"));
   });
 
-  test("knows a revision's commit from its ref, if that holds one", async () => {
+  test("takes a revision's commit from its ref, if that holds one", async () => {
     const { repo } = await place();
     expect([await repo.commit(COMMIT), await repo.commit("main")]).toEqual([COMMIT, undefined]);
     put(repo.ref("main"), `${COMMIT}\n`);
@@ -87,7 +87,7 @@ describe("a model's folder", () => {
     expect([await repo.commit("main"), await repo.commit("v1")]).toEqual([COMMIT, undefined]);
   });
 
-  test("lacks what is in no file, in no link that leads somewhere, and not noted as absent", async () => {
+  test("lacks what is neither a file nor a working link, and is not noted as absent", async () => {
     const { repo } = await place();
     const file = (name: string): string => join(repo.snapshot(COMMIT), name);
     const missing = (): Promise<string[]> => repo.missing(COMMIT);
@@ -104,7 +104,7 @@ describe("a model's folder", () => {
     expect(await missing()).toEqual(["s1"]);
     put(file("s1"));
     expect(await missing()).toEqual([]);
-    // It is refused, by name, where the checkpoint is opened.
+    // It is refused, by name, when the checkpoint is opened.
     put(file("model.safetensors.index.json"), "{");
     expect(await missing()).toEqual([]);
   });

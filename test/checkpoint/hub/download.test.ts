@@ -1,4 +1,4 @@
-/** What is downloaded of a repository, and what is made of it in the cache: against a small Hub in place of `fetch`. */
+/** Which files of a repository are downloaded, and what the cache has then, against a small Hub in place of `fetch`. */
 
 import { createHash } from "node:crypto";
 import fs, { existsSync, lstatSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -29,14 +29,14 @@ interface Hub {
   files: Record<string, string>;
   sha: unknown;
   moreEntries: unknown[];
-  /** Answers a request in the Hub's place. */
+  /** Answers a request instead of the Hub. */
   answer?: (path: string) => Response | undefined;
   readonly paths: string[];
   readonly settings: HubSettings;
   readonly repo: CachedRepo;
   readonly pull: (revision?: string, more?: Partial<HubSettings>) => Promise<Pulled>;
   readonly progress: HubProgress[];
-  /** Files that were downloaded since the last call. */
+  /** The files that were downloaded since the last call. */
   readonly resolved: () => string[];
 }
 
@@ -89,7 +89,7 @@ function entryOf([path, content]: [string, string]): unknown {
   return { type: "file", path, size: content.length, oid: sha1(content), ...(/safetensors$/.test(path) ? lfs : {}) };
 }
 
-/** In place of a function of `node:fs/promises`, until the test ends: it fails with this code. */
+/** Makes a function of `node:fs/promises` fail with this code until the test ends. */
 function failing(name: "symlink" | "mkdir", code: string): void {
   const spy = vi.spyOn(fs.promises, name).mockRejectedValue(Object.assign(new Error(code), { code }));
   syncBuiltinESMExports();
@@ -105,7 +105,7 @@ function put(path: string, content: string): void {
 }
 
 describe("a repository", () => {
-  test("comes smallest file first, reported to the byte, with what it has not noted", async () => {
+  test("comes smallest file first, reported to the byte, and the files that it lacks are noted", async () => {
     const hub = await startHub({ "README.md": "no", ...FILES });
     const pulled = await hub.pull();
     const files = [
@@ -137,7 +137,7 @@ describe("a repository", () => {
     expect(readFileSync(join(pulled.path, "model.safetensors"), "utf8")).toBe("the weights");
   });
 
-  test("with a generation config and a chat template brings both; an empty file is one too", async () => {
+  test("with a generation config and a chat template brings both, even if one is empty", async () => {
     const hub = await startHub({ ...FILES, "generation_config.json": "", "chat_template.jinja": "x" });
     await hub.pull();
     expect(hub.resolved().sort()).toEqual(
@@ -146,7 +146,7 @@ describe("a repository", () => {
     expect(existsSync(join(hub.repo.folder, ".no_exist"))).toBe(false);
   });
 
-  test("in shards brings those that may be weights by their names; with the single file, none of them", async () => {
+  test("in shards brings the files with names of weights, and none of them if there is the single file", async () => {
     const { "model.safetensors": _, ...sharded } = SHARDED;
     const shards = {
       "model-1.safetensors": "1",
@@ -179,7 +179,7 @@ describe("a repository", () => {
     ]);
   });
 
-  test("that lacks what its index names is refused with all of it", async () => {
+  test("that lacks files that its index names is refused, with all their names", async () => {
     const { "model.safetensors": _, ...sharded } = SHARDED;
     const hub = await startHub(sharded);
     await expect(hub.pull()).rejects.toThrow(
@@ -188,7 +188,7 @@ describe("a repository", () => {
     expect(existsSync(hub.repo.ref("main"))).toBe(false);
   });
 
-  test("without a config, or without weights, is refused with what it has", async () => {
+  test("without a config, or without weights, is refused, and the message lists what it has", async () => {
     const refused = async (files: Record<string, string>): Promise<string> =>
       (await startHub(files)).pull().then(String, ({ message }) => message);
     const expected = "org/name: expected a repository with config.json and model.safetensors (or its shards), got ";
@@ -199,7 +199,7 @@ describe("a repository", () => {
     expect(await refused({ "README.md": "" })).toBe(`${expected}none of its files`);
   });
 
-  test("may list ten thousand entries, folders among them, and not one more", async () => {
+  test("may list ten thousand entries, including folders, and not one more", async () => {
     const hub = await startHub();
     hub.moreEntries = Array.from({ length: 9_996 }, () => ({
       type: "directory",
@@ -211,20 +211,20 @@ describe("a repository", () => {
     expect(hub.resolved().sort()).toEqual(Object.keys(FILES).sort());
     hub.moreEntries.push(hub.moreEntries[0]);
     await expect(hub.pull()).rejects.toThrow(
-      new RangeError("org/name: expected at most 10000 files, got a listing that goes on"),
+      new RangeError("org/name: expected at most 10000 files, got a longer listing"),
     );
   });
 });
 
-describe("the Hub's word", () => {
+describe("an answer of the Hub", () => {
   const [hex40, hex64] = ["a".repeat(40), "a".repeat(64)];
   test.each<[string, object, string]>([
     ["a SHA-1 that is short", { oid: hex40.slice(1) }, "a SHA-1"],
     ["a SHA-1 that is long", { oid: `${hex40}a` }, "a SHA-1"],
-    ["a SHA-1 behind a path", { oid: `../${hex40}` }, "a SHA-1"],
-    ["a SHA-1 that is none", { oid: [hex40] }, "a SHA-1"],
+    ["a SHA-1 after a path", { oid: `../${hex40}` }, "a SHA-1"],
+    ["a SHA-1 that is not a text", { oid: [hex40] }, "a SHA-1"],
     ["a SHA-256 in place of a SHA-1", { oid: hex64 }, "a SHA-1"],
-    ["a SHA-256 behind a path", { oid: hex40, lfs: { oid: `../${hex64}`, size: 3 } }, "a SHA-256"],
+    ["a SHA-256 after a path", { oid: hex40, lfs: { oid: `../${hex64}`, size: 3 } }, "a SHA-256"],
     ["a SHA-256 that is long", { oid: hex40, lfs: { oid: `${hex64}a`, size: 3 } }, "a SHA-256"],
     ["a SHA-1 in place of a SHA-256", { oid: hex40, lfs: { oid: hex40, size: 3 } }, "a SHA-256"],
     ["a size below 0", { oid: hex40, size: -1 }, "a size"],
@@ -244,7 +244,7 @@ describe("the Hub's word", () => {
     [undefined, "main"],
     [COMMIT.slice(1), "main"],
     [COMMIT, "2".repeat(40)],
-  ])("for a commit, %s for %s, is refused", async (sha, revision) => {
+  ])("with the commit %s for %s is refused", async (sha, revision) => {
     const hub = await startHub();
     hub.sha = sha;
     await expect(hub.pull(revision)).rejects.toThrow(
@@ -253,8 +253,8 @@ describe("the Hub's word", () => {
   });
 
   test.each<[string, () => Response]>([
-    ["no JSON", () => new Response("<html>")],
-    ["no list", () => Response.json(null)],
+    ["something other than JSON", () => new Response("<html>")],
+    ["something other than a list", () => Response.json(null)],
     [
       "cut off by the clock",
       () =>
@@ -264,14 +264,14 @@ describe("the Hub's word", () => {
           }),
         ),
     ],
-  ])("%s is no listing", async (_, answer) => {
+  ])("%s is not a listing", async (_, answer) => {
     const hub = await startHub();
     hub.answer = path => (path.includes("/tree/") ? answer() : undefined);
     await expect(hub.pull()).rejects.toThrow(`org/name: expected the Hub's JSON from ${ENDPOINT}, got `);
     await expect(hub.pull()).rejects.toThrow("; offline? no complete snapshot is in the cache");
   });
 
-  test("that cannot be had: what is complete in the cache is offered; other errors are final", async () => {
+  test("that does not come: a complete model in the cache is offered; other errors are final", async () => {
     const hub = await startHub();
     await hub.pull();
     hub.answer = () => new Response("", { status: 500 });
@@ -283,21 +283,21 @@ describe("the Hub's word", () => {
   });
 });
 
-describe("what is in the cache already", () => {
-  test("is not downloaded: a whole file of the snapshot, or a blob, which is linked", async () => {
+describe("a file that is in the cache already", () => {
+  test("is not downloaded: it may be a whole file in the snapshot, or a blob, which is linked", async () => {
     const hub = await startHub();
     put(join(hub.repo.snapshot(COMMIT), "tokenizer.json"), FILES["tokenizer.json"]);
     put(hub.repo.blob(etagOf("model.safetensors", "the weights")), "the weights");
     put(`${hub.repo.blob(sha1("{}"))}.incomplete`, "{");
     const { path, files } = await hub.pull();
     expect(files.map(({ downloaded }) => downloaded)).toEqual([2, 3, 0, 0]); // this server knows no ranges
-    // Of the 22 bytes, 6 and 11 were there, and 1 of a file that is longer.
+    // 6 and 11 of the 22 bytes were there, and 1 byte of a longer file.
     expect(hub.progress[0]).toEqual({ state: "downloading", file: "config.json", doneBytes: 18, totalBytes: 22 });
     expect(lstatSync(join(path, "tokenizer.json")).isFile()).toBe(true);
     expect(lstatSync(join(path, "model.safetensors")).isSymbolicLink()).toBe(true);
   });
 
-  test("of the wrong size is replaced; more than the file counts as the file", async () => {
+  test("is replaced if its size is wrong; more bytes than the file has count as the file", async () => {
     const hub = await startHub();
     put(join(hub.repo.snapshot(COMMIT), "tokenizer.json"), "short");
     put(hub.repo.blob(sha1("{}")), "long");
@@ -307,7 +307,7 @@ describe("what is in the cache already", () => {
     for (const [name, content] of Object.entries(FILES)) expect(readFileSync(join(path, name), "utf8")).toBe(content);
   });
 
-  test("is listed without a question, smallest first, when it is a commit's or the network is off", async () => {
+  test("is listed without a request, smallest first, when the revision is a commit or the network is off", async () => {
     const hub = await startHub();
     const { files, path } = await hub.pull();
     writeFileSync(join(path, "notes.txt"), "");
@@ -331,7 +331,7 @@ describe("what is in the cache already", () => {
     await expect(hub.pull("v1", { offline: true })).rejects.toThrow(`set, got nothing (in ${hub.repo.folder})`);
   });
 
-  test("is pointed to by its revision's name, and by none where that is a commit", async () => {
+  test("gets a ref with the revision's name, unless that is a commit", async () => {
     const hub = await startHub();
     await hub.pull(COMMIT);
     expect(existsSync(join(hub.repo.folder, "refs"))).toBe(false);
@@ -340,14 +340,14 @@ describe("what is in the cache already", () => {
   });
 });
 
-describe("the disk", () => {
+describe("a disk", () => {
   test.each([
-    ["ENOSPC", "a full disk; what came is kept, pulling again continues"],
-    ["EDQUOT", "a full quota; what came is kept, pulling again continues"],
+    ["ENOSPC", "a full disk; the downloaded part is kept, and pulling again continues"],
+    ["EDQUOT", "a full quota; the downloaded part is kept, and pulling again continues"],
     ["EACCES", "no permission to write"],
     ["EPERM", "no permission to write"],
-    ["EROFS", "a file system that is only for reading"],
-    ["ENOTDIR", "a path through something that is no folder"],
+    ["EROFS", "a read-only file system"],
+    ["ENOTDIR", "a path through something that is not a folder"],
   ])("that says %s", async (code, got) => {
     const hub = await startHub();
     failing("mkdir", code);
@@ -362,7 +362,7 @@ describe("the disk", () => {
     await expect(hub.pull()).rejects.toMatchObject({ code: "EIO", message: "EIO" });
   });
 
-  test("without links has the files in the snapshot; an older blob may be in use, and stays", async () => {
+  test("without links has the files in the snapshot; an older blob may be in use and stays", async () => {
     const hub = await startHub();
     const old = hub.repo.blob(sha1("tokens"));
     put(old, "tokens");
@@ -375,7 +375,7 @@ describe("the disk", () => {
     expect(readdirSync(dirname(old))).toEqual([sha1("tokens")]);
   });
 
-  test("where another process was faster with a link has it; that no link is made is seen at the end", async () => {
+  test("on which another process was faster has its link; a missing link is noticed at the end", async () => {
     const hub = await startHub();
     failing("symlink", "EEXIST");
     await expect(hub.pull()).rejects.toThrow(
@@ -385,7 +385,7 @@ describe("the disk", () => {
   });
 });
 
-test("another process that downloads the same is waited for, which is said", async () => {
+test("waits for another process that downloads the same model, and says so", async () => {
   const hub = await startHub();
   put(hub.repo.lock, JSON.stringify({ pid: process.pid, host: hostname(), id: "x" }));
   setTimeout(() => rmSync(hub.repo.lock), 250);
@@ -393,7 +393,7 @@ test("another process that downloads the same is waited for, which is said", asy
   expect(hub.progress[0]).toEqual({ state: "waiting", file: "", doneBytes: 0, totalBytes: 22 });
 });
 
-test("a name that was never in the cache may have been meant as a path; one that was is not", async () => {
+test("a name that was never in the cache may have been meant as a path; one that was there is not", async () => {
   const hub = await startHub();
   const env = { HF_ENDPOINT: ENDPOINT, HF_TOKEN: "t", HF_HUB_CACHE: hub.settings.cache };
   const open = () => filesFromHub({ id: "org/name", revision: "main" }, { env });

@@ -11,7 +11,7 @@ interface Asked {
   readonly init: RequestInit;
 }
 
-/** Answers one request after the other; the last answer again and again. */
+/** Answers one request after the other, and repeats the last answer. */
 function answering(...answers: readonly (() => Response)[]): Asked[] {
   const asked: Asked[] = [];
   vi.stubGlobal("fetch", async (url: URL, init: RequestInit) => {
@@ -45,12 +45,12 @@ describe("a request", () => {
     expect(asked[1].init.headers).toEqual({});
   });
 
-  test("for a range that is not there is answered too", async () => {
+  test("for a range that does not exist is answered too", async () => {
     answering(() => new Response(null, { status: 416 }));
     expect((await request()).status).toBe(416);
   });
 
-  test("that fails is interrupted, with the platform's words", async () => {
+  test("that fails throws InterruptedError, with the platform's words", async () => {
     answering(() => {
       throw new TypeError("fetch failed", { cause: new Error("ECONNRESET") });
     });
@@ -80,7 +80,7 @@ describe("redirects", () => {
     expect(asked.every(({ init }) => new Headers(init.headers).get("range") === "bytes=1-")).toBe(true);
   });
 
-  test("are relative to where they come from", async () => {
+  test("are relative to the address that they come from", async () => {
     const asked = answering(redirect("https://cdn.test/a/b"), redirect("c"), ok);
     await request();
     expect(asked[2].url).toBe("https://cdn.test/a/c");
@@ -91,7 +91,9 @@ describe("redirects", () => {
     expect(answering(...ten, ok)).toHaveLength(0);
     expect((await request()).status).toBe(200);
     const asked = answering(...ten, redirect("/10"), ok);
-    await expect(request()).rejects.toThrow(/^org\/name: expected a file, got redirects without end or to nowhere$/);
+    await expect(request()).rejects.toThrow(
+      /^org\/name: expected a file, got endless redirects, or one that leads nowhere$/,
+    );
     expect(asked).toHaveLength(11);
   });
 
@@ -104,11 +106,11 @@ describe("redirects", () => {
     "http://[",
   ])("to %s are not followed", async location => {
     const asked = answering(redirect(location), ok);
-    await expect(request()).rejects.toThrow("got redirects without end or to nowhere");
+    await expect(request()).rejects.toThrow("got endless redirects, or one that leads nowhere");
     expect(asked).toHaveLength(1);
   });
 
-  test("without an address, and statuses that only look like one, are refusals", async () => {
+  test("without an address, and statuses that only look like redirects, are refusals", async () => {
     for (const answer of [refusing(302), redirect("/a", 304), redirect("/a", 300)]) {
       const asked = answering(() =>
         answer().status === 304 ? new Response(null, { status: 304, headers: { location: "/a" } }) : answer(),
@@ -131,7 +133,7 @@ describe("redirects", () => {
 });
 
 describe("a refusal", () => {
-  test.each([408, 429, 500, 503, 599])("of status %d may be over soon", async status => {
+  test.each([408, 429, 500, 503, 599])("with status %d may be over soon", async status => {
     answering(refusing(status, "GatedRepo"));
     const refused = request();
     await expect(refused).rejects.toThrow(InterruptedError);
@@ -166,7 +168,7 @@ describe("a refusal", () => {
       401,
       undefined,
       undefined,
-      "org/name: expected a model of the Hub that all may read, got no such model, or one that needs HF_TOKEN, private or gated (401 from https://hub.test)",
+      "org/name: expected a model of the Hub that everyone may read, got no such model, or one that needs HF_TOKEN, private or gated (401 from https://hub.test)",
     ],
     [400, "GatedRepo", "t", "org/name: expected status 200, got 400 from https://hub.test"],
     [418, undefined, "t", "org/name: expected status 200, got 418 from https://hub.test"],
@@ -183,7 +185,7 @@ describe("a refusal", () => {
     [401, undefined],
     [403, "GatedRepo"],
     [404, undefined],
-  ])("of another server says nothing of the model: %d %s", async (status, code) => {
+  ])("from another server says nothing about the model: %d %s", async (status, code) => {
     answering(redirect("https://cdn.test/a"), refusing(status, code));
     await expect(request()).rejects.toThrow(
       new Error(`org/name: expected status 200, got ${status} from https://cdn.test`),
@@ -191,7 +193,7 @@ describe("a refusal", () => {
   });
 });
 
-test("the reason of a failed connection is the innermost that says something", () => {
+test("the reason for a failed connection is the innermost one that says something", () => {
   const failed = (cause?: unknown): string => reason(new TypeError("fetch failed", { cause }));
   expect(failed()).toBe("fetch failed");
   expect(failed({ code: "ECONNREFUSED", message: "" })).toBe("ECONNREFUSED");

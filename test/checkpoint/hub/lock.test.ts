@@ -20,7 +20,7 @@ function putLock(path: string, owner: unknown): void {
 const gone = (): number =>
   Number(spawnSync(process.execPath, ["-e", "console.log(process.pid)"], { encoding: "utf8" }).stdout);
 
-/** A clock that a test sets; `looks` counts how often it was read. */
+/** A clock that a test sets. `looks` counts how often it was read. */
 function stubClock(): { ms: number; looks: number } {
   const clock = { ms: 1e6, looks: 0 };
   const spy = vi.spyOn(performance, "now").mockImplementation(() => {
@@ -32,7 +32,7 @@ function stubClock(): { ms: number; looks: number } {
 }
 
 describe("work", () => {
-  test("is done while the lock is there, and its result or error comes through", async () => {
+  test("is done while the lock exists, and its result or error comes through", async () => {
     const path = lockPath();
     const result = await withLock(path, never, async () => {
       expect(JSON.parse(readFileSync(path, "utf8"))).toMatchObject({ pid: process.pid, host: hostname() });
@@ -45,7 +45,7 @@ describe("work", () => {
     expect(readdirSync(dirname(path))).toEqual([]);
   });
 
-  test("of several never overlaps, and each is told once that it waits", async () => {
+  test("of several processes never overlaps, and each is told once that it waits", async () => {
     const path = lockPath();
     let [running, most] = [0, 0];
     const waits = [0, 0, 0];
@@ -60,7 +60,7 @@ describe("work", () => {
     expect(readdirSync(dirname(path))).toEqual([]);
   });
 
-  test("touches its lock every five seconds, and no longer than it takes", async () => {
+  test("touches its lock every five seconds until it is done", async () => {
     const path = lockPath();
     vi.useFakeTimers({ toFake: ["setInterval", "clearInterval"] });
     onTestFinished(() => void vi.useRealTimers());
@@ -76,20 +76,20 @@ describe("work", () => {
     expect(vi.getTimerCount()).toBe(0);
   });
 
-  test("removes no lock that another has made meanwhile", async () => {
+  test("removes no lock that another process has made in the meantime", async () => {
     const path = lockPath();
     await withLock(path, never, async () => putLock(path, "another's"));
     expect(readFileSync(path, "utf8")).toBe("another's");
   });
 });
 
-describe("a lock of another's", () => {
+describe("a lock of another process", () => {
   test.each<[string, () => unknown]>([
     ["of a process that runs", () => ({ pid: process.pid, host: hostname(), id: "x" })],
     ["of another machine", () => ({ pid: gone(), host: `${hostname()}x`, id: "x" })],
     ["in other words", () => `x{"pid":${gone()},"host":"${hostname()}"`],
     ["of nobody yet", () => ""],
-  ])("%s is waited for, until it is given back", async (_, owner) => {
+  ])("%s is waited for until it is released", async (_, owner) => {
     const path = lockPath();
     putLock(path, owner());
     let waits = 0;
@@ -147,7 +147,7 @@ describe("a lock of another's", () => {
     expect(readdirSync(dirname(path))).toEqual([]);
   });
 
-  test("that cannot be made or read is the system's error", async () => {
+  test("that cannot be made or read throws the system's error", async () => {
     const path = lockPath();
     await expect(withLock(join(dirname(path), "n".repeat(300)), never, async () => {})).rejects.toMatchObject({
       code: "ENAMETOOLONG",
