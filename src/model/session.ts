@@ -8,7 +8,7 @@
 import type { KvCache } from "../tensor/engine.ts";
 import { checkOptions } from "../tensor/options.ts";
 import type { Qwen3Config } from "./config.ts";
-import { classify, type ForwardModel, forward, type GuardScores, type TapListener } from "./forward.ts";
+import { classify, type ForwardModel, forward, type GuardScores, type Pass, type TapListener } from "./forward.ts";
 
 /**
  * A prompt is run in pieces of about this long, between which the event loop gets a turn and an abort is heard. Fewer
@@ -89,7 +89,7 @@ export class Session {
     const wanted = options.logits === "all" ? ids.length : (options.logits ?? 1);
     checkWanted(wanted, ids.length);
     this.#reserve(ids.length);
-    const logits = forward(this.#model, this.#cache, this.position, ids, wanted, options.tap);
+    const logits = forward(this.#model, this.#pass(ids, wanted, options.tap));
     this.#append(ids);
     return logits;
   }
@@ -105,7 +105,7 @@ export class Session {
     if (ids.length > 0) checkWanted(wanted, ids.length);
     let logits: Float32Array = new Float32Array(0);
     for await (const { piece, isLast } of this.#pieces(ids, wanted, options)) {
-      logits = forward(this.#model, this.#cache, this.position, piece, isLast ? wanted : 0);
+      logits = forward(this.#model, this.#pass(piece, isLast ? wanted : 0));
       this.#append(piece);
     }
     return logits;
@@ -126,7 +126,7 @@ export class Session {
     };
     let done = 0;
     for await (const { piece } of this.#pieces(ids, 0, options)) {
-      const { riskLevel, category } = classify(this.#model, this.#cache, this.position, piece, weights);
+      const { riskLevel, category } = classify(this.#model, this.#pass(piece, piece.length), weights);
       scores.riskLevel.set(riskLevel, done * levels);
       scores.category.set(category, done * categories);
       done += piece.length;
@@ -174,6 +174,11 @@ export class Session {
     } finally {
       this.#isBusy = false;
     }
+  }
+
+  /** One call of the model, at the session's position. */
+  #pass(ids: ArrayLike<number>, wanted: number, tap?: TapListener): Pass {
+    return { cache: this.#cache, start: this.position, ids, wanted, tap };
   }
 
   /** Makes room for `count` more ids. */

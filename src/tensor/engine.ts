@@ -21,6 +21,12 @@ export interface FloatBuffer {
   tail(first: number): FloatBuffer;
 }
 
+/** Cosine and sine of each position's angles, [positions, headDim / 2]. */
+export interface RotaryAngles {
+  readonly cos: FloatBuffer;
+  readonly sin: FloatBuffer;
+}
+
 /** Weights [outputs, inputs] in the engine's own layout. */
 export interface Matrix {
   readonly name: string;
@@ -119,11 +125,8 @@ export interface Engine {
   rmsNormInto(out: FloatBuffer, x: FloatBuffer, gain: FloatBuffer, eps: number): void;
   /** out [rows, outputs] = x [rows, inputs] times weight [outputs, inputs], transposed. */
   linearInto(out: FloatBuffer, x: FloatBuffer, weight: Matrix): void;
-  /**
-   * Rotates x [rows, heads, headDim] in place; its rows stand at positions `start`, `start + 1`, ... of cos and sin
-   * [positions, headDim / 2].
-   */
-  ropeInto(x: FloatBuffer, cos: FloatBuffer, sin: FloatBuffer, start: number): void;
+  /** Rotates x [rows, heads, headDim] in place; its rows are positions `start`, `start + 1`, ... of the angles. */
+  ropeInto(x: FloatBuffer, angles: RotaryAngles, start: number): void;
   /** gate = silu(gate) * up. */
   siluMulInto(gate: FloatBuffer, up: FloatBuffer): void;
   /** x = x + y. */

@@ -11,6 +11,7 @@ import {
   type Matrix,
   type MatrixSource,
   type QuantisedSource,
+  type RotaryAngles,
   tailShape,
 } from "./engine.ts";
 import {
@@ -128,7 +129,7 @@ export class ReferenceEngine implements Engine {
     else quantisedLinearInto(out.data, x.data, rows, tensor);
   }
 
-  ropeInto(x: FloatBuffer, cos: FloatBuffer, sin: FloatBuffer, start: number): void {
+  ropeInto(x: FloatBuffer, { cos, sin }: RotaryAngles, start: number): void {
     const [rows, heads, headDim] = x.shape;
     reference.ropeInto(x.data, rows, heads, headDim, cos.data, sin.data, start);
   }

@@ -17,6 +17,7 @@ import {
   type Matrix,
   type MatrixSource,
   type QuantisedSource,
+  type RotaryAngles,
 } from "../engine.ts";
 import { MemoryError } from "../memory-error.ts";
 import type { QuantisedScheme } from "../quantised.ts";
@@ -205,7 +206,7 @@ export class WasmEngine implements Engine {
     }
   }
 
-  ropeInto(x: FloatBuffer, cos: FloatBuffer, sin: FloatBuffer, start: number): void {
+  ropeInto(x: FloatBuffer, { cos, sin }: RotaryAngles, start: number): void {
     const [rows, heads, headDim] = x.shape;
     if (headDim % (2 * LANES) !== 0) return reference.ropeInto(x.data, rows, heads, headDim, cos.data, sin.data, start);
     const share = rowShare(this.threads, rows, heads * headDim);

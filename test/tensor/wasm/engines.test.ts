@@ -310,7 +310,7 @@ describe.each(engines.map(engine => [engine.threads, engine] as const))("wasm, %
       same(e => {
         const x = e.buffer(rows, 3, headDim);
         x.data.set(awkward(rows * 3 * headDim, rows));
-        e.ropeInto(x, bufferOf(e, 40, angles.map(Math.cos)), bufferOf(e, 40, angles.map(Math.sin)), 5);
+        e.ropeInto(x, { cos: bufferOf(e, 40, angles.map(Math.cos)), sin: bufferOf(e, 40, angles.map(Math.sin)) }, 5);
         return x;
       });
     }
