@@ -38,16 +38,20 @@ import {
   VECTOR_BYTES,
   vectorLocals,
 } from "./kernel-parts.ts";
-import { FLOAT_BYTES, INT4_FLIPPED, PANEL, PANEL_ROW_BYTES, TILE_ROWS } from "./panel-layout.ts";
+import {
+  FLOAT_BYTES,
+  INT4_FLIPPED,
+  INT4_PAIR_BYTES,
+  INT8_PAIR_BYTES,
+  PAIR_BYTES,
+  PANEL,
+  PANEL_ROW_BYTES,
+  TILE_ROWS,
+} from "./panel-layout.ts";
 
-/** A pair of 16-bit activations. */
-const PAIR_BYTES = 4;
-/** Inputs of a block come in pairs. */
+/** Inputs come in pairs. */
 const BLOCK_PAIRS = SUM_BLOCK / 2;
 const SUB_BLOCK_PAIRS = SUB_BLOCK / 2;
-/** Of one pair of inputs of a panel. */
-const INT8_PAIR_BYTES = PANEL * 2;
-const INT4_PAIR_BYTES = PANEL;
 /**
  * Pairs of one turn of the loop over one row of int8. Share of what plain reading reaches: 2 or 4 pairs 0.78, 8 pairs
  * 0.86, 16 pairs 0.90.
@@ -327,7 +331,7 @@ function addRowInt4(module: ModuleBuilder, panels: 1 | 2): void {
     };
     forEachSubBlock(f, pairs, left => {
       start.set(v128.load32Splat(p.subBlockSums.get));
-      f.advance(p.subBlockSums, 4);
+      f.advance(p.subBlockSums, FLOAT_BYTES);
       for (const [i, sum] of inner.entries()) {
         const j = i % PANEL_VECTORS;
         sum.set(j < masks.length ? i32x4.sub(zero.get, i32x4.shl(start.get, 3 + 4 * j)) : zero.get);

@@ -200,7 +200,7 @@ function addPack(module: ModuleBuilder): void {
         f.storeF32(out.get, f32.load(row.get), FLOAT_BYTES * i);
         f.advance(row, FLOAT_BYTES);
       });
-      f.advance(out, VECTOR_BYTES);
+      f.advance(out, TILE_ROWS * FLOAT_BYTES);
     });
   });
 }

@@ -20,6 +20,13 @@ export interface Operand {
   readonly use: "read" | "write";
 }
 
+/** Operands as a job finds them. */
+export interface Borrowed {
+  /** In the order of the operands. */
+  readonly addresses: readonly number[];
+  giveBack(): void;
+}
+
 export class EngineMemory {
   /** Which of the engine's memories it is: workers know it by that. */
   readonly index: number;
@@ -48,23 +55,21 @@ export class EngineMemory {
   }
 
   /**
-   * Gives `work` addresses of operands that lie in `home`: their own where that is this memory, else those of copies
-   * made for the time.
+   * Where operands that lie in `home` are to be found in this memory: where they are if it is the same, else in copies.
+   * `giveBack` must be called when the job is done: it copies what the job wrote back home, and frees the copies.
    */
-  with(home: EngineMemory, operands: readonly Operand[], work: (addresses: readonly number[]) => void): void {
-    if (home === this) return work(operands.map(({ address }) => address));
-    const copies = this.heap.allocateAll(operands.map(({ length, slack = 0 }) => (length + slack) * FLOAT_BYTES));
-    try {
-      operands.forEach(({ use, address, length }, i) => {
-        if (use === "read") this.heap.floats(copies[i], length).set(home.heap.floats(address, length));
-      });
-      work(copies);
-      operands.forEach(({ use, address, length }, i) => {
-        if (use === "write") home.heap.floats(address, length).set(this.heap.floats(copies[i], length));
-      });
-    } finally {
-      for (const address of copies) this.heap.free(address);
-    }
+  borrow(home: EngineMemory, operands: readonly Operand[]): Borrowed {
+    if (home === this) return { addresses: operands.map(({ address }) => address), giveBack: () => {} };
+    const { heap } = this;
+    const copies = heap.allocateAll(operands.map(({ length, slack = 0 }) => (length + slack) * FLOAT_BYTES));
+    for (const [i, { use, address, length }] of operands.entries())
+      if (use === "read") heap.floats(copies[i], length).set(home.heap.floats(address, length));
+    const giveBack = (): void => {
+      for (const [i, { use, address, length }] of operands.entries())
+        if (use === "write") home.heap.floats(address, length).set(heap.floats(copies[i], length));
+      for (const address of copies) heap.free(address);
+    };
+    return { addresses: copies, giveBack };
   }
 
   /** Gives the memory back, whoever still holds a matrix or a cache in it. */

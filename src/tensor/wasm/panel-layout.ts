@@ -25,6 +25,12 @@ export const PANEL_ROW_BYTES: number = PANEL * FLOAT_BYTES;
 /** Rows of activations that go through a panel together. */
 export const TILE_ROWS = 4;
 
+/** A pair of 16-bit activations. */
+export const PAIR_BYTES = 4;
+/** The 16 outputs' integers of a pair of inputs. */
+export const INT8_PAIR_BYTES: number = PANEL * 2;
+export const INT4_PAIR_BYTES: number = PANEL;
+
 export const WEIGHT_BYTES: { readonly [dtype in WeightDtype]: number } = { BF16: 2, F16: 2, F32: 4 };
 
 export type WeightForm = WeightDtype | QuantisedScheme;
@@ -33,8 +39,17 @@ export function isQuantised(form: WeightForm): form is QuantisedScheme {
   return form === "int8" || form === "int4";
 }
 
+export function panelsOf(outputs: number): number {
+  return Math.ceil(outputs / PANEL);
+}
+
 export function tilesOf(rows: number): number {
   return Math.ceil(rows / TILE_ROWS);
+}
+
+/** Where in packed rows the block lies that begins at `first`, counted in floats or in pairs: both take four bytes. */
+export function packedBlockOffset(first: number, tiles: number): number {
+  return TILE_ROWS * FLOAT_BYTES * first * tiles;
 }
 
 /**
@@ -46,8 +61,8 @@ export function placeInPanel(dtype: WeightDtype, output: number): number {
   return dtype === "F32" ? output : (output & 8) + 2 * (output & 3) + ((output >> 2) & 1);
 }
 
-// ------------------------------------------------------------------------------------------------------- quantised
-// weights
+// ---------------------------------------------------------------------------------------------------------------------
+// quantised weights
 
 export interface PanelLayout {
   readonly scheme: QuantisedScheme;
@@ -66,7 +81,7 @@ export function panelLayout(scheme: QuantisedScheme, inputs: number): PanelLayou
 
 /** Bytes of the integers in a record of `count` inputs. */
 export function integersBytes(scheme: QuantisedScheme, count: number): number {
-  return pairsOf(count) * PANEL * (scheme === "int8" ? 2 : 1);
+  return pairsOf(count) * (scheme === "int8" ? INT8_PAIR_BYTES : INT4_PAIR_BYTES);
 }
 
 /** Where in such a record the float32 scales begin. */
@@ -94,10 +109,10 @@ export function integerPlace(
   k: number,
 ): { readonly byte: number; readonly shift: number; readonly flip: number } {
   const pair = k >> 1;
-  if (scheme === "int8") return { byte: pair * PANEL * 2 + 2 * r + (k & 1), shift: 0, flip: 0 };
+  if (scheme === "int8") return { byte: pair * INT8_PAIR_BYTES + 2 * r + (k & 1), shift: 0, flip: 0 };
   const lane = 2 * (r & 3) + (k & 1);
   return {
-    byte: pair * PANEL + 2 * lane + (r >> 3),
+    byte: pair * INT4_PAIR_BYTES + 2 * lane + (r >> 3),
     shift: 4 * ((r >> 2) & 1),
     flip: (INT4_FLIPPED >> (4 * (r >> 2))) & 15,
   };

@@ -40,7 +40,7 @@ import {
   VECTOR_BYTES,
   vectorLocals,
 } from "./kernel-parts.ts";
-import { INT4_FLIPPED, PANEL } from "./panel-layout.ts";
+import { FLOAT_BYTES, INT4_FLIPPED, INT4_PAIR_BYTES, INT8_PAIR_BYTES, PANEL } from "./panel-layout.ts";
 
 const SUB_BLOCK_VECTORS = SUB_BLOCK / LANES;
 
@@ -88,9 +88,9 @@ function addQuantise(module: ModuleBuilder, name: string, limit: number): void {
     forEachTurn(() => {
       // As integers the bits of magnitudes have the same order, NaN above all, and need one instruction where float32
       // takes several.
-      for (let i = 0; i < perTurn / 4; i++)
+      for (let i = 0; i < perTurn / LANES; i++)
         max.set(i32x4.maxS(max.get, v128.and(v128.load(pointer.get, VECTOR_BYTES * i), magnitude.get)));
-      f.advance(pointer, 4 * perTurn);
+      f.advance(pointer, FLOAT_BYTES * perTurn);
     });
     scale.set(f32.div(maxLane(max.get), f32.const(limit)));
     scale.set(f32.add(f32.sub(scale.get, scale.get), scale.get)); // infinity becomes NaN, all else stays
@@ -109,7 +109,7 @@ function addQuantise(module: ModuleBuilder, name: string, limit: number): void {
         divisor.set(f32x4.splat(scale.get));
         forEachTurn(() => {
           f.storeV128(p.out.get, bytes === 2 ? narrowed(0) : i8x16.narrow(narrowed(0), narrowed(2)));
-          f.advance(p.x, 4 * perTurn);
+          f.advance(p.x, FLOAT_BYTES * perTurn);
           f.advance(p.out, VECTOR_BYTES);
         });
       },
@@ -194,10 +194,10 @@ function addQuantiseInt4(module: ModuleBuilder): void {
       );
       rough.set(f32.max(rough.get, f32.abs(step.get)));
       f.storeF32(p.steps.get, step.get);
-      f.advance(p.steps, 4);
-      f.advance(pointer, 4 * SUB_BLOCK);
+      f.advance(p.steps, FLOAT_BYTES);
+      f.advance(pointer, FLOAT_BYTES * SUB_BLOCK);
     });
-    p.steps.set(i32.sub(p.steps.get, i32.shl(p.subBlocks.get, i32.const(2))));
+    p.steps.set(i32.sub(p.steps.get, i32.shl(p.subBlocks.get, i32.const(Math.log2(FLOAT_BYTES)))));
     rough.set(f32.div(rough.get, f32.const(SUB_SCALE_MAX)));
 
     // 2. Values for the step that sub-scale and scale make, and 3. the scale that fits them best: a and b gather its
@@ -229,10 +229,10 @@ function addQuantiseInt4(module: ModuleBuilder): void {
         q.set(i16x8.narrow(q.get, q.get));
         q.set(i8x16.narrow(q.get, q.get));
         f.storeLane32(p.out.get, q.get, 0);
-        f.advance(p.out, 4);
+        f.advance(p.out, LANES);
       });
-      f.advance(p.x, 4 * SUB_BLOCK);
-      f.advance(p.steps, 4);
+      f.advance(p.x, FLOAT_BYTES * SUB_BLOCK);
+      f.advance(p.steps, FLOAT_BYTES);
       f.advance(p.subScales, PANEL);
     });
     product.set(sumLanes(a.get));
@@ -256,8 +256,8 @@ function addPackInt4(module: ModuleBuilder): void {
       bits.set(quarter(0));
       for (const j of [1, 2, 3]) bits.set(v128.or(bits.get, quarter(j)));
       f.storeV128(out.get, v128.xor(bits.get, flipped.get));
-      f.advance(values, 2 * PANEL);
-      f.advance(out, PANEL);
+      f.advance(values, INT8_PAIR_BYTES);
+      f.advance(out, INT4_PAIR_BYTES);
     });
   });
 }
@@ -276,7 +276,7 @@ function addSubBlockSums(module: ModuleBuilder): void {
       sums.set(i32x4.add(sums.get, v128.shuffle(sums.get, sums.get, SWAP_NEIGHBOURS)));
       f.storeLane32(out.get, sums.get, 0);
       f.advance(x, SUB_BLOCK * 2);
-      f.advance(out, 4);
+      f.advance(out, FLOAT_BYTES);
     });
   });
 }

@@ -8,7 +8,7 @@
 import type { CacheShape, FloatBuffer, KvCache } from "../engine.ts";
 import { MemoryError } from "../memory-error.ts";
 import { attentionScale } from "../reference.ts";
-import { ATTENTION_ROWS, attentionFewScratchBytes, attentionScratchBytes } from "./attention-jobs.ts";
+import { ATTENTION_ROWS, attentionFewScratchBytes, attentionManyScratchBytes } from "./attention-jobs.ts";
 import { roundUp } from "./heap.ts";
 import { FEW_ROWS } from "./linear-jobs.ts";
 import type { EngineMemory, Operand } from "./memory.ts";
@@ -96,9 +96,13 @@ export class WasmCache implements KvCache {
     // Each value of a key goes to a cache line of its own, which must come from memory first.
     const share = Math.min(numKvHeads, Math.ceil(MIN_ITEM_VALUES / (rows * headDim * PANEL)));
     const sizes = { cachedKeys, cachedValues, numKvHeads, headDim, capacity, start, rows, share };
-    memory.with(this.#memories[0], [operand(keys, "read"), operand(values, "read")], ([keys, values]) =>
-      this.#pool.run(memory, "storeKeysAndValues", { keys, values, ...sizes }, Math.ceil(numKvHeads / share)),
-    );
+    const borrowed = memory.borrow(this.#memories[0], [operand(keys, "read"), operand(values, "read")]);
+    try {
+      const [keys, values] = borrowed.addresses;
+      this.#pool.run(memory, "storeKeysAndValues", { keys, values, ...sizes }, Math.ceil(numKvHeads / share));
+    } finally {
+      borrowed.giveBack();
+    }
   }
 
   attentionInto(out: FloatBuffer, q: FloatBuffer, layer: number, start: number): void {
@@ -106,32 +110,22 @@ export class WasmCache implements KvCache {
     const { memory, keys, values, capacity } = this.#layers[layer];
     const [rows] = q.shape;
     const positions = start + rows;
-    const sizes = {
-      keys,
-      values,
-      numHeads,
-      numKvHeads,
-      headDim,
-      capacity,
-      start,
-      rows,
-      scale: attentionScale(headDim),
-    };
-    memory.with(this.#memories[0], [operand(out, "write"), operand(q, "read")], ([out, q]) => {
+    const scale = attentionScale(headDim);
+    const sizes = { keys, values, numHeads, numKvHeads, headDim, capacity, start, rows, scale };
+    const borrowed = memory.borrow(this.#memories[0], [operand(out, "write"), operand(q, "read")]);
+    try {
+      const [out, q] = borrowed.addresses;
       const args = { out, q, ...sizes };
       if (rows <= FEW_ROWS) {
-        this.#pool.run(
-          memory,
-          "attentionFew",
-          args,
-          numKvHeads,
-          attentionFewScratchBytes(positions, headDim, (rows * numHeads) / numKvHeads),
-        );
+        const scratchBytes = attentionFewScratchBytes(positions, headDim, (rows * numHeads) / numKvHeads);
+        this.#pool.run(memory, "attentionFew", args, numKvHeads, scratchBytes);
       } else {
         const items = numHeads * Math.ceil(rows / ATTENTION_ROWS);
-        this.#pool.run(memory, "attentionMany", args, items, attentionScratchBytes(positions, headDim));
+        this.#pool.run(memory, "attentionMany", args, items, attentionManyScratchBytes(positions, headDim));
       }
-    });
+    } finally {
+      borrowed.giveBack();
+    }
   }
 
   free(): void {

@@ -27,7 +27,7 @@ import { LANES, VECTOR_BYTES } from "./kernel-parts.ts";
 import { compileKernels, MAX_PAGES, PAGE_BYTES } from "./kernels.ts";
 import { DOT_OPERATIONS, MULTIPLY_ADD_FLOPS, READ_BYTES } from "./limit-kernels.ts";
 import { FEW_ROWS } from "./linear-jobs.ts";
-import { embed, linear } from "./linear-layer.ts";
+import { embed, linearOver } from "./linear-layer.ts";
 import { EngineMemory, type Operand } from "./memory.ts";
 import { FLOAT_BYTES, TILE_ROWS } from "./panel-layout.ts";
 import { LIMITS, rowShare } from "./row-jobs.ts";
@@ -184,16 +184,17 @@ export class WasmEngine implements Engine {
 
   linearInto(out: FloatBuffer, x: FloatBuffer, weight: Matrix): void {
     const matrix = own(weight);
-    if (matrix.memory === this.#home) linear(this.#pool, matrix, addressOf(out), addressOf(x), x.shape[0]);
-    else this.#linearElsewhere(matrix, addressOf(out), addressOf(x), x.shape[0]);
+    const [rows] = x.shape;
+    if (matrix.memory !== this.#home) return this.#linearElsewhere(matrix, addressOf(out), addressOf(x), rows);
+    linearOver(matrix.form, rows)(this.#pool, matrix, addressOf(out), addressOf(x), rows);
   }
 
   /**
-   * Weights in another memory: the rows go there, some at a time, and the outputs come back. Each row costs thousands
-   * of operations for every value that is moved.
+   * Weights in another memory: the rows go there, some at a time, and the outputs come back. A row costs thousands of
+   * operations for every value that is moved.
    */
   #linearElsewhere(matrix: WasmMatrix, out: number, x: number, rows: number): void {
-    const { memory, shape } = matrix;
+    const { form, memory, shape } = matrix;
     const [outputs, inputs] = shape;
     const atOnce = roundUp(Math.ceil((memory.heap.limit * COPY_SHARE) / ((inputs + outputs) * FLOAT_BYTES)), TILE_ROWS);
     for (let t = 0; t < rows; t += atOnce) {
@@ -202,7 +203,13 @@ export class WasmEngine implements Engine {
         { address: out + t * outputs * FLOAT_BYTES, length: count * outputs, slack: TILE_ROWS * outputs, use: "write" },
         { address: x + t * inputs * FLOAT_BYTES, length: count * inputs, use: "read" },
       ];
-      memory.with(this.#home, operands, ([out, x]) => linear(this.#pool, matrix, out, x, count));
+      const borrowed = memory.borrow(this.#home, operands);
+      try {
+        const [out, x] = borrowed.addresses;
+        linearOver(form, count)(this.#pool, matrix, out, x, count);
+      } finally {
+        borrowed.giveBack();
+      }
     }
   }
 
