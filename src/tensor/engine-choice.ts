@@ -63,7 +63,7 @@ export async function createEngine(options: EngineOptions = {}): Promise<Engine>
 }
 
 /** A module with one SIMD instruction: (func (result v128) i32.const 0 i8x16.splat). */
-export function hasWasmSimd(): boolean {
+function hasWasmSimd(): boolean {
   const module = [0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 8, 1, 6, 0, 65, 0, 253, 15, 11];
   return typeof WebAssembly === "object" && WebAssembly.validate(Uint8Array.from(module));
 }
