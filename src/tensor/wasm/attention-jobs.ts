@@ -1,9 +1,9 @@
 /**
- * The jobs of attention: keys and values into the cache, and queries over them. A query head is an item of its own
- * where there are many rows; with a few, all query heads that share a key/value head are one item, because reading the
- * cache is what costs.
+ * The jobs of attention: keys and values into the cache, and queries over them. With many rows each query head is an
+ * item of its own. With a few, all query heads that share a key/value head are one item, because reading the cache is
+ * what takes the time.
  *
- * In and out: as jobs.ts says.
+ * In and out: as job.ts says.
  */
 
 import { SUM_BLOCK } from "../reference.ts";
@@ -14,9 +14,7 @@ import type { Kernels } from "./kernels.ts";
 import { FLOAT_BYTES, PANEL, PANEL_ROW_BYTES, TILE_ROWS, tilesOf } from "./panel-layout.ts";
 import { packRows, panelsAtOnce, rowTimesPanels, tilesTimesPanel } from "./tiles.ts";
 
-/**
- * Query rows that one item of attention takes: their scores stay in the second-level cache while a head's keys pass by.
- */
+/** Query rows of one item: their scores stay in the second-level cache while a head's keys pass by. */
 export const ATTENTION_ROWS = 32;
 
 /** Where an item of `attentionMany` works, over `positions` keys. */
@@ -126,7 +124,7 @@ export const attentionMany = defineJob(ATTENTION_FIELDS, ({ kernels, memory, scr
   }
 
   for (let t = 0; t < tiles; t++) {
-    // Softmax, each row over what it sees; what the tile's last row sees beyond that weighs 0, which adds nothing.
+    // Softmax of each row over what it sees. What only the tile's last rows see weighs 0, which adds nothing.
     const tileRows = Math.min(TILE_ROWS, rows - t * TILE_ROWS);
     const seen = a.start + first + t * TILE_ROWS + tileRows;
     const row = (i: number): number => scores + (t * TILE_ROWS + i) * paddedBytes;
@@ -164,7 +162,7 @@ export const attentionFew = defineJob(ATTENTION_FIELDS, ({ kernels, memory, scra
   const { keys, values } = kvAddresses(a, kvHead);
   const group = a.numHeads / a.numKvHeads;
   const queries = group * a.rows;
-  /** Of a query: the address of its row in q and out. */
+  /** The address of a query's row in q or out. */
   const rowOf = (base: number, query: number): number =>
     base + (Math.floor(query / group) * a.numHeads + kvHead * group + (query % group)) * a.headDim * FLOAT_BYTES;
   const seenBy = (query: number): number => a.start + Math.floor(query / group) + 1;
@@ -201,7 +199,10 @@ export const attentionFew = defineJob(ATTENTION_FIELDS, ({ kernels, memory, scra
     divideRow(kernels, memory, rowOf(a.out, i), results + i * dimsBytes, denominators[i], a.headDim);
 });
 
-/** Rows of a head lie beside those of others, so a size that is no multiple of 4 must not be written in vectors. */
+/**
+ * Divides a head's row by its denominator. The next head's row follows it, so a size that is not a multiple of 4 must
+ * not be written in vectors.
+ */
 function divideRow(
   kernels: Kernels,
   memory: WebAssembly.Memory,

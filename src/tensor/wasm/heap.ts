@@ -36,7 +36,7 @@ export class Heap {
     this.#end = roundUp(reserved, ALIGNMENT);
   }
 
-  /** Bytes given out. */
+  /** Bytes in use. */
   get usedBytes(): number {
     let sum = 0;
     for (const bytes of this.#used.values()) sum += bytes;
@@ -49,13 +49,13 @@ export class Heap {
     return this.#memory;
   }
 
-  /** Gives the memory back, whoever still holds the heap. */
+  /** Gives the memory back, even if someone still holds the heap. */
   close(): void {
     this.#memory = undefined;
   }
 
   /**
-   * An address with room for so many bytes, not cleared. Throws RangeError with both numbers where the memory cannot
+   * The address of a free place of `bytes`, not cleared. Throws RangeError, with both numbers, where the memory cannot
    * hold them.
    */
   allocate(bytes: number): number {
@@ -75,7 +75,7 @@ export class Heap {
     return address;
   }
 
-  /** Several at once; where one does not fit, none is kept. */
+  /** Several places at once; where one does not fit, the others are freed again. */
   allocateAll(sizes: readonly number[]): number[] {
     const addresses: number[] = [];
     try {
@@ -87,7 +87,7 @@ export class Heap {
     }
   }
 
-  /** Whether so many bytes in one piece can be given out. */
+  /** Whether there is room for `bytes` in one piece. */
   hasRoom(bytes: number): boolean {
     const size = roundUp(bytes, ALIGNMENT);
     return this.#end + size <= this.limit || this.#free.some(block => block.bytes >= size);
@@ -136,7 +136,7 @@ export class Heap {
   }
 }
 
-/** A place that is kept from use to use, and made anew where it is too small. What was in it is then lost. */
+/** A place that is kept from use to use. Where it is too small a larger one replaces it, and its contents are lost. */
 export class KeptPlace {
   readonly #heap: Heap;
   #address = 0;
@@ -146,7 +146,7 @@ export class KeptPlace {
     this.#heap = heap;
   }
 
-  /** The address of at least so many bytes; 0 where none were ever asked for. */
+  /** The address of at least `bytes`; 0 where none were ever asked for. */
   atLeast(bytes: number): number {
     if (bytes > this.#bytes) {
       if (this.#bytes > 0) this.#heap.free(this.#address);
