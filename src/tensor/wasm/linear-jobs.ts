@@ -1,5 +1,5 @@
 /**
- * The jobs of the linear layer, over weights as a checkpoint stores them and over quantised ones, for many rows and for
+ * The jobs of the linear layer: over weights as a checkpoint stores them and over quantised ones, for many rows and for
  * a few.
  */
 
@@ -23,18 +23,19 @@ import {
 } from "./panel-layout.ts";
 import { panelsAtOnce, rowTimesPanels, tilesTimesPanel } from "./tiles.ts";
 
-/** Panels of one item where a few rows are multiplied: enough work to be worth handing out. */
+/** Panels of one item where rows are few: enough work to be worth handing out. */
 export const ROW_PANELS = 4;
-/** Scratch of an item over a few rows: outputs of two panels, where the last is not whole. */
+/** Scratch of an item over a few rows: the outputs of two panels, where the last is not whole. */
 export const FEW_SCRATCH_BYTES: number = 2 * PANEL_ROW_BYTES;
 /**
- * At most so many rows are multiplied one by one: the panels of an item stay in the second-level cache from row to row,
- * while the kernel for many rows first widens each panel. 0.6B, 2 threads, a pass of 3, 6 rows: 110, 180 ms, and 159,
- * 222 through the kernel for many; int8 of 6 rows 100 and 128. Attention over the cache takes so few rows together too.
+ * Up to this many rows are multiplied one by one: an item's panels stay in the second-level cache from row to row,
+ * while the kernel for many rows first widens each panel. A pass of 3 rows (0.6B, 2 threads) takes 110 ms, and 159 ms
+ * with the kernel for many rows; 6 rows take 180 and 222 ms, and 6 rows of int8 100 and 128 ms. Attention calls the
+ * same number few.
  */
 export const FEW_ROWS = 7;
 
-/** A sub-block of activations, 16-bit integers. */
+/** Bytes of a sub-block of activations, as 16-bit integers. */
 export const SUB_BLOCK_BYTES: number = SUB_BLOCK * 2;
 const WIDENED_BYTES = SUM_BLOCK * PANEL_ROW_BYTES;
 
@@ -54,7 +55,7 @@ interface PanelTarget {
   readonly sums: number;
   readonly target: number;
   readonly stride: number;
-  /** Copies the outputs to their place where they went to the scratch. */
+  /** Copies the outputs to their place, where they went to the scratch. */
   readonly finish: () => void;
 }
 
@@ -161,7 +162,7 @@ export const linearFew = defineJob(
 // ---------------------------------------------------------------------------------------------------------------------
 // quantised weights
 
-/** Rows of activations to 16-bit integers and their scales. `inputs` is a multiple of 8. Items: `share` rows. */
+/** Quantises rows of activations to 16-bit integers and scales. `inputs` is a multiple of 8. Items: `share` rows. */
 export const quantiseRows = defineJob(["x", "out", "scales", "inputs", "rows", "share"], ({ kernels }, args) => {
   const { x, out, scales, inputs, rows, share } = args;
   return item => {

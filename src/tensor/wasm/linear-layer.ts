@@ -2,8 +2,8 @@
  * The linear layer and the embedding of the fast engine: how a product with a matrix is cut into jobs.
  *
  * In: a matrix, and addresses of activations in the matrix's own memory. Out: the outputs, in that memory. A few rows
- * are multiplied one by one; more are packed in tiles. Over quantised weights rows become 16-bit integers first, each
- * with a scale.
+ * are multiplied one by one; more are packed in tiles. For quantised weights, rows first become 16-bit integers with a
+ * scale.
  */
 
 import { ACTIVATION_MAX, type QuantisedScheme, quantiseInto, subBlocksOf } from "../quantised.ts";
@@ -118,7 +118,7 @@ function itemsOfFew({ shape: [outputs] }: WasmMatrix): number {
   return Math.ceil(panelsOf(outputs) / ROW_PANELS);
 }
 
-/** Rows of x to 16-bit integers, an even number of them in a row, and their scales. */
+/** Quantises rows of x to 16-bit integers and scales. An odd last input is paired with 0. */
 function quantiseRows(
   pool: ThreadPool,
   { memory, shape }: WasmMatrix,
@@ -181,7 +181,7 @@ function embedFromPanel(out: Float32Array, panel: Uint8Array, scheme: QuantisedS
     for (let k = 0; k < count; k++) {
       const { byte, shift, flip } = integerPlace(scheme, r, k);
       const value = view.getInt8(record + byte) ^ (flip << shift);
-      // imul: a product of numbers could be -0, which no integer is.
+      // imul, because a product of numbers could be -0.
       const integer =
         scheme === "int8"
           ? value

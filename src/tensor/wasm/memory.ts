@@ -1,8 +1,7 @@
 /**
- * One memory of the engine as one object: who has which part of it, the kernels that work on it, and the places that
- * jobs keep in it.
+ * One memory of the engine: its heap, the kernels that work on it, and the places that jobs keep in it.
  *
- * In: values that lie in another memory. Out: their addresses here, for as long as some work takes.
+ * In: operands that may lie in another memory. Out: their addresses in this one, for as long as a job takes.
  */
 
 import { type Heap, KeptPlace } from "./heap.ts";
@@ -12,9 +11,8 @@ import { FLOAT_BYTES } from "./panel-layout.ts";
 /** Values of one memory that a job needs in another. */
 export interface Operand {
   readonly address: number;
-  /** Values. */
   readonly length: number;
-  /** Values that the job may write after them. */
+  /** How many values the job may write after them. */
   readonly slack?: number;
   /** Whether the job reads them or writes them. */
   readonly use: "read" | "write";
@@ -28,12 +26,12 @@ export interface Borrowed {
 }
 
 export class EngineMemory {
-  /** Which of the engine's memories it is: workers know it by that. */
+  /** Its place among the engine's memories, by which workers know it. */
   readonly index: number;
   readonly heap: Heap;
   /** The threads' scratch. */
   readonly scratch: KeptPlace;
-  /** A few rows of activations, quantised: some 200 times a step of decoding. */
+  /** A few rows of quantised activations, which a step of decoding needs some 200 times. */
   readonly fewRows: KeptPlace;
   #kernels: Kernels | undefined;
 
@@ -44,7 +42,7 @@ export class EngineMemory {
     this.fewRows = new KeptPlace(heap);
   }
 
-  /** Compiled for this memory's kind; see compileKernels. */
+  /** Takes the kernels, compiled for a memory that is shared or not, as this one is. */
   instantiate(module: WebAssembly.Module): void {
     this.#kernels = instantiateKernels(module, this.heap.memory);
   }
@@ -72,7 +70,7 @@ export class EngineMemory {
     return { addresses: copies, giveBack };
   }
 
-  /** Gives the memory back, whoever still holds a matrix or a cache in it. */
+  /** Gives the memory back, even if someone still holds a matrix or a cache in it. */
   close(): void {
     this.#kernels = undefined;
     this.heap.close();

@@ -18,16 +18,16 @@ import { blocksOf, type QuantisedScheme, SUB_BLOCK, subBlocksOf } from "../quant
 import { SUM_BLOCK } from "../reference.ts";
 
 export const FLOAT_BYTES = 4;
-/** Outputs side by side. */
+/** Outputs of a panel. */
 export const PANEL = 16;
-/** A row of 16 sums, or of 16 float32 weights. */
+/** Bytes of a row of 16 sums, or of 16 float32 weights. */
 export const PANEL_ROW_BYTES: number = PANEL * FLOAT_BYTES;
 /** Rows of activations that go through a panel together. */
 export const TILE_ROWS = 4;
 
-/** A pair of 16-bit activations. */
+/** Bytes of a pair of 16-bit activations. */
 export const PAIR_BYTES = 4;
-/** The 16 outputs' integers of a pair of inputs. */
+/** Bytes of the integers of 16 outputs, for a pair of inputs. */
 export const INT8_PAIR_BYTES: number = PANEL * 2;
 export const INT4_PAIR_BYTES: number = PANEL;
 
@@ -67,7 +67,7 @@ export function placeInPanel(dtype: WeightDtype, output: number): number {
 export interface PanelLayout {
   readonly scheme: QuantisedScheme;
   readonly inputs: number;
-  /** Of a whole block's record. */
+  /** Bytes of a whole block's record. */
   readonly recordBytes: number;
   readonly panelBytes: number;
 }
@@ -93,15 +93,12 @@ export function pairsOf(inputs: number): number {
   return Math.ceil(inputs / 2);
 }
 
-/**
- * In each 16-bit lane of int4 the bits that differ from plain two's complement: adding 8 is flipping the highest of
- * four bits.
- */
+/** The bits of a 16-bit lane of int4 that differ from two's complement: adding 8 flips the highest of four bits. */
 export const INT4_FLIPPED = 0x0888;
 
 /**
- * Where in a record the integer of output `r` (0..15) and input `k` is: its byte, and of int4 by how many bits it is
- * shifted there and what is flipped.
+ * Where in a record the integer of output `r` (0..15) and input `k` is: its byte, and for int4 how far it is shifted in
+ * that byte and which of its bits are flipped.
  */
 export function integerPlace(
   scheme: QuantisedScheme,

@@ -59,7 +59,7 @@ const minLane = (value: V128): F32 => lanesOf(value).reduce((a, b) => f32.min(a,
 
 /**
  * The nearest 32-bit integers, ties to even, of values below 2^22: 1.5 * 2^23 is added, which leaves no fraction, and
- * taken off the bits. One instruction each, where truncation takes eight. NaN becomes anything.
+ * taken off the bits. One instruction for each step, where truncation takes eight. NaN may give any integer.
  */
 function toIntegers(f: FunctionBuilder): (value: V128) => V128 {
   const rounder = f.local("v128", f32x4.const(1.5 * 2 ** 23));
@@ -68,7 +68,7 @@ function toIntegers(f: FunctionBuilder): (value: V128) => V128 {
 
 /**
  * quantise_row, quantise_int8: `count` float32 values, a multiple of 8 or of 16, to integers of at most `limit`, of 16
- * bits or 8, and their scale, which is stored as float32 at `scaleOut`.
+ * or 8 bits, and their scale, which is stored as float32 at `scaleOut`.
  */
 function addQuantise(module: ModuleBuilder, name: string, limit: number): void {
   const bytes = limit > 127 ? 2 : 1;
@@ -86,8 +86,8 @@ function addQuantise(module: ModuleBuilder, name: string, limit: number): void {
       f.repeat(turns, body);
     };
     forEachTurn(() => {
-      // As integers the bits of magnitudes have the same order, NaN above all, and need one instruction where float32
-      // takes several.
+      // Read as integers, the bits of magnitudes have the same order, with NaN above all. Their maximum is one
+      // instruction, where float32's is several.
       for (let i = 0; i < perTurn / LANES; i++)
         max.set(i32x4.maxS(max.get, v128.and(v128.load(pointer.get, VECTOR_BYTES * i), magnitude.get)));
       f.advance(pointer, FLOAT_BYTES * perTurn);
@@ -119,8 +119,8 @@ function addQuantise(module: ModuleBuilder, name: string, limit: number): void {
 }
 
 /**
- * The nearest integers to weights times an inverse, cut to four bits; float32 still. Of NaN any, since its sums are NaN
- * all the same.
+ * The nearest integers to weights times an inverse, cut to four bits; float32 still. NaN may give any integer, since
+ * its sums are NaN all the same.
  */
 function int4Values(f: FunctionBuilder): (weights: V128, inverse: V128) => V128 {
   const [low, high] = [f.local("v128", f32x4.const(INT4_MIN)), f.local("v128", f32x4.const(INT4_MAX))];

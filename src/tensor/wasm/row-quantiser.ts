@@ -1,8 +1,8 @@
 /**
  * Quantises rows of weights as they come, for a program that writes them to a file.
  *
- * In: rows as a checkpoint stores them. Out: the same rows, quantised as `quantiseTensor` does it and as fast as the
- * engine does, in the form in which they are saved. One thread, a small memory of its own.
+ * In: rows as a checkpoint stores them. Out: the same rows in the form in which they are saved, with the bits of
+ * `quantiseTensor` and the speed of the engine. It works in one thread, in a small memory of its own.
  */
 
 import type { WeightDtype } from "../dtype.ts";
@@ -24,7 +24,7 @@ import { compileKernels, instantiateKernels, type Kernels, PAGE_BYTES } from "./
 import { FLOAT_BYTES, PANEL } from "./panel-layout.ts";
 
 export interface QuantisedRows {
-  /** A byte each of int8, two in a byte of int4. */
+  /** int8: a byte each. int4: two in a byte. */
   readonly integers: Uint8Array;
   readonly scales: Float32Array;
   readonly subScales: Int8Array;
@@ -103,7 +103,7 @@ export class RowQuantiser {
   }
 }
 
-/** A last block of fewer than 256 inputs: the readable way. */
+/** A last block of fewer than 256 inputs, by the definition's loops. */
 function shortBlock(
   scheme: QuantisedScheme,
   dtype: WeightDtype,

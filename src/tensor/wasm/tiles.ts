@@ -1,8 +1,8 @@
 /**
- * Products of rows and panels, of which linear layers and attention are made: many rows in tiles of four, or one row at
+ * Products of rows and panels, which linear layers and attention are made of: many rows in tiles of four, or one row at
  * a time.
  *
- * In: addresses. Out: sums, in memory, each over its inputs in blocks as ARITHMETIC.md says.
+ * In: addresses. Out: sums in memory, each taken over its inputs in blocks, as ARITHMETIC.md says.
  */
 
 import type { WeightDtype } from "../dtype.ts";
@@ -19,13 +19,13 @@ import {
   WEIGHT_BYTES,
 } from "./panel-layout.ts";
 
-/** Rows that are to be packed in tiles. Their inputs are 4 bytes each: a float32, or a pair of 16-bit integers. */
+/** Rows to pack in tiles. An input takes 4 bytes: a float32, or a pair of 16-bit integers. */
 export interface RowsToPack {
   readonly x: number;
   readonly out: number;
   readonly inputs: number;
   readonly rows: number;
-  /** From row to row of x. */
+  /** Bytes from row to row of x. */
   readonly stride: number;
   /** Inputs of a block. */
   readonly blockSize: number;
