@@ -43,8 +43,8 @@ export interface GuardScores {
 }
 
 /**
- * From ids to the final norm: the hidden states [rows, hidden] of the last `wanted` positions. With a tap every position
- * goes through every step, and all T are returned.
+ * From ids to the final norm: the hidden states [rows, hidden] of the last `wanted` positions. With a tap every
+ * position goes through every step, and all T are returned.
  */
 function hiddenStates(model: ForwardModel, { cache, start, ids, wanted, tap }: Pass): FloatBuffer {
   const { config, engine, weights, rope } = model;
@@ -118,8 +118,8 @@ function hiddenStates(model: ForwardModel, { cache, start, ids, wanted, tap }: P
 }
 
 /**
- * Runs a pass, and stores its keys and values in the cache. Returns the logits of the wanted positions, [wanted, vocab].
- * Throws RangeError for logits that are not finite.
+ * Runs a pass, and stores its keys and values in the cache. Returns the logits of the wanted positions, [wanted,
+ * vocab]. Throws RangeError for logits that are not finite.
  */
 export function forward(model: ForwardModel, pass: Pass): Float32Array {
   const { engine, config, weights } = model;

@@ -1,7 +1,7 @@
 /**
  * The rotary table: cos and sin of every position and frequency, each rounded once to float32.
  *
- * In: rope theta, head size, number of positions. Out: two tables [positions, headDim / 2], grown as sequences grow.
+ * In: rope theta, head size, number of positions. Out: two tables [positions, headDim / 2], which grow as sequences do.
  *
  * The steps and their roundings are the reference implementation's (transformers): frequency and angle are float32, and
  * only then come cos and sin. Rounding the angle to float32 matters: at position 32,767 a "more exact" float64 angle
@@ -13,12 +13,14 @@ import type { Engine, FloatBuffer } from "../tensor/engine.ts";
 
 const f = Math.fround;
 
-/** inverse frequency of pair i: 1 / theta^(2i / headDim), rounded to float32 after each step. -> [headDim / 2] */
+/**
+ * The inverse frequency of each pair i: 1 / theta^(2i / headDim), rounded to float32 after each step. -> [headDim / 2]
+ */
 export function inverseFrequencies(theta: number, headDim: number): Float32Array {
   return Float32Array.from({ length: headDim / 2 }, (_, i) => f(1 / f(pow64(theta, f((2 * i) / headDim)))));
 }
 
-/** cos and sin of position * inverse frequency, [positions, headDim / 2], computed as far as they were asked for. */
+/** cos and sin of position * inverse frequency, [positions, headDim / 2], for as many positions as were asked for. */
 export class RotaryTable {
   readonly inverseFrequencies: Float32Array;
   cos: FloatBuffer;

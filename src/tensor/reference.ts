@@ -40,7 +40,7 @@ function interleavedSum(x: Float32Array): number {
   return f(f(s[0] + s[1]) + f(s[2] + s[3]));
 }
 
-/** Row `index` of x [.., size], as a view. */
+/** Row `index` of x [.., size]: a view. */
 function row(x: Float32Array, index: number, size: number): Float32Array {
   return x.subarray(index * size, (index + 1) * size);
 }
@@ -58,7 +58,9 @@ export function embedInto(out: Float32Array, table: Tensor, ids: ArrayLike<numbe
   for (let t = 0; t < ids.length; t++) row(out, t, size).set(widenedRow(table, ids[t]));
 }
 
-/** RMSNorm of each row: out = x * (1 / sqrt(mean(x^2) + eps)) * gain. x, out [rows, size]; gain [size]; out may be x. */
+/**
+ * RMSNorm, row by row: out = x * (1 / sqrt(mean(x^2) + eps)) * gain. x, out [rows, size]; gain [size]; out may be x.
+ */
 export function rmsNormInto(out: Float32Array, x: Float32Array, gain: Float32Array, rows: number, eps: number): void {
   const size = gain.length;
   for (let t = 0; t < rows; t++) {
@@ -116,9 +118,9 @@ export interface AttentionShape {
 }
 
 /**
- * Causal attention with grouped queries: out = softmax(q K^T / sqrt(headDim)) V. q, out [rows, numHeads, headDim]; keys,
- * values [start + rows, numKvHeads, headDim], earlier positions first. Query head h reads key/value head
- * floor(h * numKvHeads / numHeads). The softmax's division comes last, after the weighted sum of values.
+ * Causal attention with grouped queries: out = softmax(q K^T / sqrt(headDim)) V. q, out [rows, numHeads, headDim];
+ * keys, values [start + rows, numKvHeads, headDim], earlier positions first. Query head h reads key/value head floor(h
+ * * numKvHeads / numHeads). The softmax's division comes last, after the weighted sum of values.
  */
 export function attentionInto(
   out: Float32Array,

@@ -12,7 +12,7 @@ interface RopeGolden {
   readonly positions: Readonly<Record<string, { angle: string[]; cos: string[]; sin: string[] }>>;
 }
 
-/** Distance in units in the last place, over zero if need be. */
+/** Distance in units in the last place, across zero where the signs differ. */
 function ulps(a: number, b: number): number {
   const order = (x: number): number => {
     const bits = new Int32Array(Float32Array.of(x).buffer)[0];
@@ -44,7 +44,7 @@ describe.each(goldens)("theta $theta, head size $head_dim", golden => {
       table.ensure(position + 1);
       const { angle, cos, sin } = golden.positions[String(position)];
       for (let i = 0; i < half; i++) {
-        // Where the frequency itself is another, so is the angle.
+        // Where the frequency itself differs, so does the angle.
         if (ours[i] !== fromHex(golden.inv_freq[i])) continue;
         expect(Math.fround(position * ours[i])).toBe(fromHex(angle[i]));
         expect(ulps(table.cos.data[position * half + i], fromHex(cos[i]))).toBeLessThanOrEqual(1);

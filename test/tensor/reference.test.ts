@@ -1,7 +1,7 @@
 /**
- * The reference operations define the arithmetic, so nothing here repeats their loops. The order of their sums and their
- * roundings are shown by sums that are worked by hand, which another order would answer differently; the formulas are
- * held against float64; and what must not change a bit (other rows, views, later positions) is compared to the bit.
+ * The reference operations define the arithmetic, so nothing here repeats their loops. Sums worked by hand, which come
+ * out differently in another order, show the order of the sums and the roundings. Formulas are compared with float64.
+ * What must not change a bit (other rows, views, later positions) is compared to the bit.
  */
 
 import { describe, expect, test } from "vitest";

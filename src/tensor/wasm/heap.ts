@@ -45,7 +45,7 @@ export class Heap {
 
   /** Throws Error for a heap that was closed. */
   get memory(): WebAssembly.Memory {
-    if (!this.#memory) throw new Error("engine: expected one that is open, got one that was closed");
+    if (!this.#memory) throw new Error("the engine is closed");
     return this.#memory;
   }
 
@@ -122,10 +122,10 @@ export class Heap {
     const have = this.memory.buffer.byteLength;
     if (end <= have) return;
     const refuse = (): never => {
-      const megabytes = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(1)} MB`;
-      throw new MemoryError(
-        `memory: expected room for ${megabytes(size)} beside ${megabytes(this.usedBytes)} in use, got a limit of ${megabytes(this.limit)}`,
+      const [asked, used, limit] = [size, this.usedBytes, this.limit].map(
+        bytes => `${(bytes / 2 ** 20).toFixed(1)} MB`,
       );
+      throw new MemoryError(`memory: no room for ${asked} beside ${used} in use: the limit is ${limit}`);
     };
     if (end > this.limit) refuse();
     try {

@@ -48,7 +48,7 @@ export class EngineMemory {
   }
 
   get kernels(): Kernels {
-    if (!this.#kernels) throw new Error("engine: expected one that is open, got one that was closed");
+    if (!this.#kernels) throw new Error("the engine is closed");
     return this.#kernels;
   }
 

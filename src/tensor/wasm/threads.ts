@@ -157,8 +157,7 @@ export class ThreadPool {
   }
 
   #checkRunning(): void {
-    if (this.#state.ended !== undefined)
-      throw new Error(`threads: expected running workers, got none: ${this.#state.ended}`);
+    if (this.#state.ended !== undefined) throw new Error(`the threads have stopped: ${this.#state.ended}`);
   }
 
   /**

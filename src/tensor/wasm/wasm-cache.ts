@@ -143,7 +143,7 @@ export class WasmCache implements KvCache {
     );
     if (!memory) {
       throw new MemoryError(
-        `memory: expected room for ${capacity} positions of key/value cache, got ${this.#memories.length} memories that are full`,
+        `memory: no room for ${capacity} positions of key/value cache: all ${this.#memories.length} memories are full`,
       );
     }
     const { heap } = memory;

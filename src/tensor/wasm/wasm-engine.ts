@@ -122,7 +122,7 @@ export class WasmEngine implements Engine {
     const [rows] = shape;
     const length = lengthOf(shape);
     // Many rows are stored in whole tiles, and so is a tail of them, which may begin anywhere: leave a tile to spare.
-    // The last vector may be whole, too.
+    // The last vector may reach beyond the values.
     const slack = rows <= FEW_ROWS ? 0 : (length / rows) * TILE_ROWS;
     const address = heap.allocate((length + slack) * FLOAT_BYTES + VECTOR_BYTES);
     heap.floats(address, length + slack).fill(0);

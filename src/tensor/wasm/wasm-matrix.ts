@@ -165,7 +165,7 @@ async function readPanels(
   if (!memory) {
     const megabytes = Math.ceil((panels * panelBytes) / 2 ** 20);
     throw new MemoryError(
-      `memory: expected room for ${megabytes} MB of ${source.name}, got ${memories.length} memories that are full`,
+      `memory: no room for ${megabytes} MB of ${source.name}: all ${memories.length} memories are full`,
     );
   }
   const { heap } = memory;
