@@ -9,7 +9,7 @@
  */
 
 import { MAX_ANGLE, pow64, sinCos64 } from "../tensor/elementary.ts";
-import type { Engine, FloatBuffer } from "../tensor/engine.ts";
+import type { Engine, FloatBuffer, RotaryAngles } from "../tensor/engine.ts";
 
 const f = Math.fround;
 
@@ -21,7 +21,7 @@ export function inverseFrequencies(theta: number, headDim: number): Float32Array
 }
 
 /** cos and sin of position * inverse frequency, [positions, headDim / 2], for as many positions as were asked for. */
-export class RotaryTable {
+export class RotaryTable implements RotaryAngles {
   readonly inverseFrequencies: Float32Array;
   cos: FloatBuffer;
   sin: FloatBuffer;

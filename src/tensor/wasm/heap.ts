@@ -1,5 +1,5 @@
 /**
- * One memory of an engine: a WebAssembly.Memory, and who has which part of it.
+ * One memory of an engine: a WebAssembly.Memory, and which parts of it are in use.
  *
  * In: sizes in bytes. Out: byte addresses, and views on them. A memory only grows, and growing kills the views of an
  * unshared one, so views are made here at each use and kept nowhere.

@@ -1,5 +1,5 @@
 /**
- * The module of all kernels: bytes, compiled module, and what an instance of it exports.
+ * The module of all kernels: its bytes, the compiled module, and the functions that an instance exports.
  *
  * In: a memory, shared or not. Out: functions on pointers (byte addresses in that memory). Row counts, strides and
  * layouts are described at each kernel.

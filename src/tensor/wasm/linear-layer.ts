@@ -37,7 +37,7 @@ import type { WasmMatrix } from "./wasm-matrix.ts";
  */
 type Linear = (pool: ThreadPool, matrix: WasmMatrix, out: number, x: number, rows: number) => void;
 
-/** How so many rows are multiplied with weights in this form. */
+/** How this many rows are multiplied with weights in this form. */
 export function linearOver(form: WeightForm, rows: number): Linear {
   if (rows <= FEW_ROWS) return isQuantised(form) ? integerFew : linearFew;
   return isQuantised(form) ? integerMany : linearMany;
