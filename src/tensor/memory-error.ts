@@ -1,2 +1,2 @@
-/** The engine has no room for what was asked: no fault of the input's, which may do at another time. */
+/** The engine has no room for what was asked. The input is not at fault: the same call may succeed later. */
 export class MemoryError extends RangeError {}

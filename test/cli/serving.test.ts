@@ -71,12 +71,11 @@ test("nobody can connect until the engine's threads are up", async () => {
 
 test("threads that do not come up are an error, which says what works without them", async () => {
   const engine = {
-    ready: () =>
-      Promise.reject(new Error("threads: expected running workers, got none: a worker did not start: EMFILE")),
+    ready: () => Promise.reject(new Error("the threads have stopped: a worker did not start: EMFILE")),
   };
   const { terminal: t, text } = terminal();
   await expect(serveUntilStopped(engine, handler, { host: "127.0.0.1", port: 0, timeoutMs: 1000 }, t)).rejects.toThrow(
-    "threads: expected running workers, got none: a worker did not start: EMFILE (--threads 1 needs no workers)",
+    "the threads have stopped: a worker did not start: EMFILE (--threads 1 needs no workers)",
   );
   expect(text()).toBe("");
 });

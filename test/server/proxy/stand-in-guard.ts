@@ -59,7 +59,7 @@ export interface StandIn {
 export function standIn(kind: "Gen" | "Stream", lag: number = 4): StandIn {
   let isBroken = false;
   const check = (text: string): void => {
-    if (isBroken) throw new Error("threads: expected running workers, got none");
+    if (isBroken) throw new Error("the threads have stopped");
     for (const [word, failure] of Object.entries(FAILURES)) if (text.includes(word)) throw failure();
   };
   const riskOf = (text: string): Violation["risk"] =>
