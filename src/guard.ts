@@ -27,3 +27,6 @@ export type {
 export { type Policy, readPolicy, SAFETY_LEVELS, type SafetyLevel } from "./guard/policy.ts";
 export { StreamGuard, type StreamModeration, type StreamOptions, type StreamState } from "./guard/stream-guard.ts";
 export { isFlagged, type Mode, type Verdict, type VerdictUsage, type VerdictWindow } from "./guard/verdict.ts";
+export { ContextLengthError } from "./model/context-length-error.ts";
+export { MemoryError } from "./tensor/memory-error.ts";
+export { ConversationError } from "./tokenizer/conversation-error.ts";

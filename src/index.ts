@@ -21,6 +21,9 @@ export type {
 export type { SafetyLevel } from "./guard/policy.ts";
 export { StreamGuard, type StreamModeration, type StreamOptions, type StreamState } from "./guard/stream-guard.ts";
 export type { Mode, Verdict, VerdictUsage, VerdictWindow } from "./guard/verdict.ts";
+export { ContextLengthError } from "./model/context-length-error.ts";
 export { Qwen3 } from "./model/qwen3.ts";
+export { MemoryError } from "./tensor/memory-error.ts";
 export type { ChatMessage } from "./tokenizer/chat-template.ts";
+export { ConversationError } from "./tokenizer/conversation-error.ts";
 export { Tokenizer } from "./tokenizer/tokenizer.ts";

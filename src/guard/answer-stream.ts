@@ -14,6 +14,7 @@
  * and so no verdict here.
  */
 
+import { ContextLengthError } from "../model/context-length-error.ts";
 import type { Session } from "../model/session.ts";
 import type { ChatStream } from "../tokenizer/chat-stream.ts";
 import type { Encoding } from "../tokenizer/offsets.ts";
@@ -97,7 +98,7 @@ export class AnswerStream implements ModerationStream {
   }
 
   #next(encode: () => Encoding): Promise<TokenUpdate> {
-    if (this.#isOver) throw new Error("stream: expected one that is open, got one that has ended");
+    if (this.#isOver) throw new Error("the stream has ended");
     this.query();
     return this.#serial.run(async () => {
       const verdicts = await this.#judge(encode());
@@ -136,7 +137,7 @@ export class AnswerStream implements ModerationStream {
     const { session, chat, maxTokens, leastIds } = this.#parts;
     const least = session.position + this.#scaffold.length + ids + leastIds(chat.pending + units);
     if (least > maxTokens) {
-      throw new RangeError(
+      throw new ContextLengthError(
         `answer too long: expected at most ${maxTokens} tokens with the conversation, got at least ${least}`,
       );
     }

@@ -103,7 +103,7 @@ export class GenStream implements ModerationStream {
   }
 
   #next(take: () => void): Promise<GenStreamUpdate> {
-    if (this.#isOver) throw new Error("stream: expected one that is open, got one that has ended");
+    if (this.#isOver) throw new Error("the stream has ended");
     return this.#serial.run(async () => {
       take();
       const verdicts: GenStretchVerdict[] = [];

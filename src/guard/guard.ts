@@ -11,6 +11,7 @@
  */
 
 import { type CheckpointSource, openCheckpointFiles } from "../checkpoint/open.ts";
+import { ContextLengthError } from "../model/context-length-error.ts";
 import { type FinishReason, type GenerateOptions, type GenerationStep, generateSteps } from "../model/generate.ts";
 import { Qwen3, readConfig } from "../model/qwen3.ts";
 import type { Session } from "../model/session.ts";
@@ -377,8 +378,8 @@ export function isInputError(error: unknown): error is TypeError | RangeError {
   return (error instanceof TypeError || error instanceof RangeError) && !(error instanceof MemoryError);
 }
 
-function tooLong(maxPositions: number, got: string): RangeError {
-  return new RangeError(
+function tooLong(maxPositions: number, got: string): ContextLengthError {
+  return new ContextLengthError(
     `conversation too long: expected fewer than ${maxPositions} tokens with the guard's prompt, got ${got}`,
   );
 }

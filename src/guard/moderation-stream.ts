@@ -8,6 +8,7 @@
 
 import { checkOptions } from "../tensor/options.ts";
 import { type ChatMessage, checkMessages } from "../tokenizer/chat-template.ts";
+import { ConversationError } from "../tokenizer/conversation-error.ts";
 import { toConversation } from "./conversation.ts";
 import type { SafetyLevel } from "./policy.ts";
 
@@ -62,7 +63,7 @@ export interface Violation {
 /** What the answer answers: a user's message, or a conversation whose last message is a user's. */
 export type StreamInput = { readonly prompt: string } | { readonly messages: readonly ChatMessage[] };
 
-/** Throws TypeError or RangeError for an input of the wrong form. */
+/** Throws TypeError for an input of the wrong form and ConversationError for one without a question at its end. */
 export function toQuestion(input: StreamInput): ChatMessage[] {
   let messages: ChatMessage[];
   if (typeof input === "object" && input !== null && "messages" in input) {
@@ -73,7 +74,7 @@ export function toQuestion(input: StreamInput): ChatMessage[] {
     messages = toConversation(input);
   }
   if (messages[messages.length - 1].role !== "user") {
-    throw new RangeError(
+    throw new ConversationError(
       'conversation: expected the last message, the one to answer, to be of role "user", got "assistant"',
     );
   }

@@ -12,6 +12,7 @@
 
 import { type CheckpointSource, openCheckpointFiles } from "../checkpoint/open.ts";
 import type { Qwen3Config } from "../model/config.ts";
+import { ContextLengthError } from "../model/context-length-error.ts";
 import { Qwen3, readConfig } from "../model/qwen3.ts";
 import type { Session } from "../model/session.ts";
 import type { EngineOptions } from "../tensor/engine-choice.ts";
@@ -96,7 +97,9 @@ export class StreamGuard {
     const maxTokens = this.model.config.maxPositionEmbeddings;
     const checkLength = (tokens: number, bound: string): void => {
       if (tokens >= maxTokens)
-        throw new RangeError(`conversation too long: expected fewer than ${maxTokens} tokens, got ${bound}${tokens}`);
+        throw new ContextLengthError(
+          `conversation too long: expected fewer than ${maxTokens} tokens, got ${bound}${tokens}`,
+        );
     };
     // A text far beyond the context is refused by its length: tokenising megabytes only to refuse them would take
     // seconds.

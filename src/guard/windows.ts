@@ -6,6 +6,7 @@
  * may end within one).
  */
 
+import { ContextLengthError } from "../model/context-length-error.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import type { VerdictWindow } from "./verdict.ts";
 
@@ -34,7 +35,7 @@ export function cutIntoWindows(
   const most = room - EDGE_TOKENS;
   const { window = most } = options;
   if (options.window === undefined && most < MIN_WINDOW) {
-    throw new RangeError(
+    throw new ContextLengthError(
       `conversation too long: expected room for ${MIN_WINDOW + EDGE_TOKENS} tokens of the message to judge behind what precedes it, got ${room}`,
     );
   }
@@ -51,7 +52,7 @@ export function cutIntoWindows(
   const limit = options.window === undefined ? MAX_WINDOWS_UNASKED : Infinity;
   const checkCount = (atLeast: number, qualifier: string): void => {
     if (atLeast <= limit) return;
-    throw new RangeError(
+    throw new ContextLengthError(
       `conversation too long: expected at most ${limit} windows of ${window} tokens, got ${qualifier}${Math.ceil(atLeast)} (a window of your own has no such bound)`,
     );
   };
@@ -71,7 +72,9 @@ export function cutIntoWindows(
       last = first + window;
       while (!isCut(last)) last++;
       if (last - first > most)
-        throw new RangeError(`conversation too long: expected characters of at most ${most} tokens, got a longer one`);
+        throw new ContextLengthError(
+          `conversation too long: expected characters of at most ${most} tokens, got a longer one`,
+        );
     }
     windows.push({ start: starts[first], end: ends[last - 1] });
     first = Math.max(first + 1, last - overlap);

@@ -6,7 +6,7 @@
  */
 
 import { ApiError, describe } from "./api-error.ts";
-import { checked, type Exchange, newId, type Service } from "./context.ts";
+import { type Exchange, newId, type Service } from "./context.ts";
 import { eventStream } from "./event-stream.ts";
 import { Fields, type Refused } from "./fields.ts";
 import {
@@ -108,8 +108,7 @@ function readPrompt({ guard, maxPositions }: Service, fields: Fields, exchange: 
     exchange.texts = [prompt];
     if (prompt === "") throw fields.invalid("prompt", "a text", "an empty one");
     checkLength(guard.tokenizer.leastIds(prompt.length), maxPositions);
-    const text = prompt;
-    const ids = checked("prompt", () => guard.tokenizer.encode(text));
+    const ids = guard.tokenizer.encode(prompt);
     checkLength(ids.length, maxPositions);
     return ids;
   }

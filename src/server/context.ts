@@ -5,7 +5,9 @@
 import { parseAnswer } from "../guard/answer.ts";
 import type { Guard } from "../guard/guard.ts";
 import { type Policy, readPolicy } from "../guard/policy.ts";
+import { ContextLengthError } from "../model/context-length-error.ts";
 import type { ChatMessage } from "../tokenizer/chat-template.ts";
+import { ConversationError } from "../tokenizer/conversation-error.ts";
 import { ApiError, describe, invalid, unavailable } from "./api-error.ts";
 import type { Fields } from "./fields.ts";
 import type { Usage } from "./generation.ts";
@@ -106,11 +108,7 @@ export class Service {
       if (!(error instanceof QueueFullError)) throw error;
       this.#countRefused({});
       const seconds = Math.min(MAX_RETRY_AFTER, Math.max(1, Math.ceil(this.queue.waiting * this.#jobSeconds)));
-      throw unavailable(
-        `server busy: expected room in the queue, got ${this.queue.waiting} requests waiting`,
-        seconds,
-        "queue_full",
-      );
+      throw unavailable(`the queue is full (${this.queue.waiting} waiting)`, seconds, "queue_full");
     }
   }
 
@@ -131,24 +129,21 @@ export class Service {
   }
 }
 
-/** Runs a check of the guard's and turns what it refuses into a 400 with the field's name. */
-export function checked<T>(param: string, check: () => T): T {
+/** Runs a step of the guard's on what is in `param`; an input that the guard refuses becomes a 400 that names it. */
+export function checked<T>(param: string, step: () => T): T {
   try {
-    return check();
+    return step();
   } catch (error) {
     throw refusedInput(param, error);
   }
 }
 
-/** What a guard refuses about an input; anything else is passed on. */
+/** What the client is told where the guard refuses an input; any other error is returned as it is. */
 export function refusedInput(param: string, error: unknown): unknown {
-  if (!(error instanceof TypeError || error instanceof RangeError)) return error;
-  if (/^(conversation|prompt) too long: /.test(error.message)) {
+  if (error instanceof ContextLengthError)
     return new ApiError(400, error.message, { param, code: "context_length_exceeded" });
-  }
-  return /^(conversation|messages|text|prompt|threshold)\b/.test(error.message)
-    ? new ApiError(400, error.message, { param, code: "invalid_value" })
-    : error;
+  if (error instanceof ConversationError) return new ApiError(400, error.message, { param, code: "invalid_value" });
+  return error;
 }
 
 /** A field that must be an array with something in it. */

@@ -88,7 +88,7 @@ export function createHandler(guard: Guard, options: HandlerOptions = {}): Handl
 
   const readBody = (request: Request, exchange: Exchange): Promise<Record<string, unknown>> => {
     if (!inFlight.isDraining) return readJsonBody(request, maxBodyBytes, exchange.signal);
-    throw unavailable("server shutting down: expected no new requests, got one", 1, "shutting_down", {
+    throw unavailable("the server is shutting down", 1, "shutting_down", {
       connection: "close",
     });
   };

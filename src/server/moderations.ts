@@ -6,12 +6,12 @@
  * one cached beginning of the prompt.
  */
 
-import { type ModerationInput, toConversation } from "../guard/conversation.ts";
+import { toConversation } from "../guard/conversation.ts";
 import type { ModerateOptions } from "../guard/guard.ts";
 import type { Verdict } from "../guard/verdict.ts";
 import type { ChatMessage } from "../tokenizer/chat-template.ts";
 import { describe } from "./api-error.ts";
-import { checked, type Exchange, newId, refusedInput, requireArray, type Service } from "./context.ts";
+import { type Exchange, newId, refusedInput, requireArray, type Service } from "./context.ts";
 import { Fields, textOf } from "./fields.ts";
 import { newUsage } from "./generation.ts";
 import { readMessages } from "./messages.ts";
@@ -80,10 +80,7 @@ function readInputs(fields: Fields): Input[] {
     if (input !== undefined) throw fields.invalid("messages", "input or messages", "both");
     return [{ messages: readMessages(fields), param: "messages" }];
   }
-  const conversation = (text: ModerationInput, param: string): Input => ({
-    messages: checked(param, () => toConversation(text)),
-    param,
-  });
+  const conversation = (text: string, param: string): Input => ({ messages: toConversation(text), param });
   if (typeof input === "string") return [conversation(input, "input")];
   if (input === undefined)
     throw fields.invalid("input", "a string, an array of strings or an array of text parts", "nothing");

@@ -35,7 +35,7 @@ export interface Work<T> {
   readonly run: (turn: Turn) => Promise<T>;
 }
 
-/** The queue holds as many as it may. */
+/** The queue has no room for one more job. */
 export class QueueFullError extends Error {}
 
 /** A job goes before one that is so many times its size. */
@@ -85,7 +85,7 @@ export class Queue {
   run<T>({ size, signal, run }: Work<T>): Promise<T> {
     return new Promise<T>((resolve, reject) => {
       signal.throwIfAborted();
-      if (this.isFull) throw new QueueFullError(`queue: expected fewer than ${this.#maxWaiting} waiting, got as many`);
+      if (this.isFull) throw new QueueFullError(`the queue is full (${this.#maxWaiting} waiting)`);
       const leave = (): void => {
         const at = this.#waiting.indexOf(job);
         if (at < 0) return;

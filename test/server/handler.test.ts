@@ -183,7 +183,7 @@ describe("under load", () => {
     expect([refused.status, refused.json.error]).toEqual([
       503,
       {
-        message: "server busy: expected room in the queue, got 1 requests waiting",
+        message: "the queue is full (1 waiting)",
         type: "server_error",
         param: null,
         code: "queue_full",

@@ -9,6 +9,7 @@ import { Guard, isInputError } from "../../guard/guard.ts";
 import type { ModerationStream, RiskReading, StreamUpdate, Violation } from "../../guard/moderation-stream.ts";
 import type { StreamGuard } from "../../guard/stream-guard.ts";
 import type { Mode } from "../../guard/verdict.ts";
+import { ContextLengthError } from "../../model/context-length-error.ts";
 import { MemoryError } from "../../tensor/memory-error.ts";
 import type { ChatMessage } from "../../tokenizer/chat-template.ts";
 import { ApiError } from "../api-error.ts";
@@ -158,7 +159,7 @@ export class Judge {
       const told = "guard: expected a verdict, got a failure; the proxy's log says more";
       return new Unjudged("guard", 500, told, { code: "guard_failed", headers: NO_RETRY });
     }
-    if (/^(conversation|answer|prompt) too long: /.test(message)) {
+    if (error instanceof ContextLengthError) {
       return new Unjudged("text", 400, `guard: ${message}`, { code: "guard_context_exceeded", headers: NO_RETRY });
     }
     const isTold = isInputError(error);

@@ -107,7 +107,7 @@ export function createProxy(guard: Guard | StreamGuard, options: ProxyOptions): 
 
   const answer = async (request: Request, route: Route, exchange: Exchange): Promise<Response> => {
     if (inFlight.isDraining)
-      throw unavailable("proxy shutting down: expected no new requests, got one", 1, "shutting_down", {
+      throw unavailable("the proxy is shutting down", 1, "shutting_down", {
         connection: "close",
       });
     if (route === "/v1/*") {

@@ -58,7 +58,7 @@ export class Slots {
     if (this.#line.length >= this.#maxWaiting) {
       const seconds = Math.ceil((this.#line.length * this.#heldSeconds) / this.count);
       throw unavailable(
-        `proxy busy: expected room in the line, got ${this.#line.length} requests waiting`,
+        `the queue is full (${this.#line.length} waiting)`,
         Math.min(MAX_RETRY_AFTER, Math.max(1, seconds)),
         "queue_full",
       );

@@ -4,6 +4,7 @@ import { describe, expect, test, vi } from "vitest";
 import type { Guard } from "../../../src/guard/guard.ts";
 import type { ModerationStream, StreamUpdate } from "../../../src/guard/moderation-stream.ts";
 import type { StreamGuard } from "../../../src/guard/stream-guard.ts";
+import { ContextLengthError } from "../../../src/model/context-length-error.ts";
 import { Judge, type JudgeOptions } from "../../../src/server/proxy/judge.ts";
 import { MemoryError } from "../../../src/tensor/memory-error.ts";
 import { type Account, accountOf, type Core, FAILURES, guardOf, OFFENDS, standIn } from "./stand-in-guard.ts";
@@ -189,13 +190,10 @@ describe("a text without a verdict", () => {
     expect([calls, judge.isFailing, open()]).toEqual([["query -"], false, 0]);
   });
 
-  test("is not too long where that stands inside of a message only", async () => {
-    expect((await setting("Gen").judge.failureOf(new RangeError("x: prompt too long: y"))).code).toBe(
-      "guard_cannot_judge",
-    );
-    expect((await setting("Gen").judge.failureOf(new RangeError("prompt too long: y"))).code).toBe(
-      "guard_context_exceeded",
-    );
+  test("is too long by the error's class, whatever the message says", async () => {
+    const codeOf = async (error: Error): Promise<unknown> => (await setting("Gen").judge.failureOf(error)).code;
+    expect(await codeOf(new RangeError("prompt too long: y"))).toBe("guard_cannot_judge");
+    expect(await codeOf(new ContextLengthError("x"))).toBe("guard_context_exceeded");
   });
 
   test("for want of memory may be judged at another time", async () => {
