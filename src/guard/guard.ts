@@ -27,6 +27,7 @@ import { DEMO_GUARD } from "./demo-guard.ts";
 import { type Explanation, explain } from "./explanation.ts";
 import { GenStream } from "./gen-stream.ts";
 import { type StreamInput, toQuestion } from "./moderation-stream.ts";
+import type { Policy } from "./policy.ts";
 import { readTasks, type Task, type Tasks } from "./task.ts";
 import {
   compareVerdicts,
@@ -276,6 +277,11 @@ export class Guard {
     if (options.window === undefined) return;
     const rooms = [toConversation(""), toConversation({ prompt: "", response: "" })].map(empty => this.#room(empty));
     cutIntoWindows("", this.tokenizer, Math.max(...rooms), options);
+  }
+
+  /** What the guard may answer to a conversation: that depends on the role of its last message. */
+  policyOf(messages: readonly ChatMessage[]): Policy {
+    return this.#taskOf(messages).policy;
   }
 
   /** Ends the threads and gives the memory back; the guard must not be used afterwards. */

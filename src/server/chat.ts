@@ -1,8 +1,7 @@
 /** `POST /v1/chat/completions`: the guard's own answer to a conversation, as OpenAI's clients expect an assistant's. */
 
 import type { ChatMessage } from "../tokenizer/chat-template.ts";
-import { checked, type Exchange, newId, type Service } from "./context.ts";
-import { eventStream } from "./event-stream.ts";
+import type { Exchange } from "./exchange.ts";
 import { Fields, type Refused } from "./fields.ts";
 import {
   GENERATION_FIELDS,
@@ -14,7 +13,9 @@ import {
   tokenText,
 } from "./generation.ts";
 import type { ChosenLogprob } from "./logprobs.ts";
-import { readMessages } from "./messages.ts";
+import { checked, readMessages } from "./messages.ts";
+import { newId } from "./new-id.ts";
+import type { Service } from "./service.ts";
 
 /** As the model card has it. */
 const DEFAULT_MAX_TOKENS = 128;
@@ -80,33 +81,27 @@ export async function chatCompletion(
     return Response.json({ ...head, object: "chat.completion", choices: [choice], usage });
   }
 
-  const { response, ended } = eventStream(
-    async send => {
-      const event = (choices: readonly object[], usage: object | null = null): void =>
-        send({ ...head, object: "chat.completion.chunk", choices, ...(generation.includeUsage ? { usage } : {}) });
-      const chunk = (delta: object, logprobs: object | null, finish_reason: string | null = null): void =>
-        event([{ index: 0, delta, logprobs, finish_reason }]);
-      let content = "";
-      let hasBegun = false;
-      const begin = (): void => {
-        if (!hasBegun) chunk({ role: "assistant", content: "", refusal: null }, null);
-        hasBegun = true;
-      };
-      const end = await run(({ text, tokens }) => {
-        begin();
-        content += text;
-        chunk({ content: text }, shown(tokens));
-      });
-      count(service, messages, content, end);
+  return exchange.stream(async send => {
+    const event = (choices: readonly object[], usage: object | null = null): void =>
+      send({ ...head, object: "chat.completion.chunk", choices, ...(generation.includeUsage ? { usage } : {}) });
+    const chunk = (delta: object, logprobs: object | null, finish_reason: string | null = null): void =>
+      event([{ index: 0, delta, logprobs, finish_reason }]);
+    let content = "";
+    let hasBegun = false;
+    const begin = (): void => {
+      if (!hasBegun) chunk({ role: "assistant", content: "", refusal: null }, null);
+      hasBegun = true;
+    };
+    const end = await run(({ text, tokens }) => {
       begin();
-      chunk({}, null, end.finishReason);
-      if (generation.includeUsage) event([], end.usage);
-    },
-    error => ({ error: exchange.failed(error).body }),
-    exchange.abort,
-  );
-  exchange.ended = ended;
-  return response;
+      content += text;
+      chunk({ content: text }, shown(tokens));
+    });
+    count(service, messages, content, end);
+    begin();
+    chunk({}, null, end.finishReason);
+    if (generation.includeUsage) event([], end.usage);
+  });
 }
 
 function count(service: Service, messages: readonly ChatMessage[], text: string, { usage }: GenerationEnd): void {

@@ -6,8 +6,7 @@
  */
 
 import { ApiError, describe } from "./api-error.ts";
-import { type Exchange, newId, type Service } from "./context.ts";
-import { eventStream } from "./event-stream.ts";
+import type { Exchange } from "./exchange.ts";
 import { Fields, type Refused } from "./fields.ts";
 import {
   GENERATION_FIELDS,
@@ -19,6 +18,8 @@ import {
   tokenText,
 } from "./generation.ts";
 import type { ChosenLogprob } from "./logprobs.ts";
+import { newId } from "./new-id.ts";
+import type { Service } from "./service.ts";
 
 /** OpenAI's and vLLM's. */
 const DEFAULT_MAX_TOKENS = 16;
@@ -79,22 +80,16 @@ export async function completion(
     return Response.json({ ...head, choices: [choice], usage });
   }
 
-  const { response, ended } = eventStream(
-    async send => {
-      const event = (choices: readonly object[], usage: object | null = null): void =>
-        send({ ...head, choices, ...(generation.includeUsage ? { usage } : {}) });
-      const end = await run(({ text, tokens }) =>
-        event([{ index: 0, text, logprobs: shown(tokens), finish_reason: null }]),
-      );
-      service.countUsage(end.usage);
-      event([{ index: 0, text: "", logprobs: null, finish_reason: end.finishReason }]);
-      if (generation.includeUsage) event([], end.usage);
-    },
-    error => ({ error: exchange.failed(error).body }),
-    exchange.abort,
-  );
-  exchange.ended = ended;
-  return response;
+  return exchange.stream(async send => {
+    const event = (choices: readonly object[], usage: object | null = null): void =>
+      send({ ...head, choices, ...(generation.includeUsage ? { usage } : {}) });
+    const end = await run(({ text, tokens }) =>
+      event([{ index: 0, text, logprobs: shown(tokens), finish_reason: null }]),
+    );
+    service.countUsage(end.usage);
+    event([{ index: 0, text: "", logprobs: null, finish_reason: end.finishReason }]);
+    if (generation.includeUsage) event([], end.usage);
+  });
 }
 
 /** A text, or ids; OpenAI also takes several prompts at once, of which here may be one. */

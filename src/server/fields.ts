@@ -67,6 +67,14 @@ export class Fields {
     return value;
   }
 
+  /** An array with something in it. */
+  array(name: string): unknown[] {
+    const value = this.get(name);
+    if (!Array.isArray(value)) throw this.#invalid(name, "an array", value);
+    if (value.length === 0) throw this.invalid(name, "at least one entry", "none");
+    return value;
+  }
+
   oneOf<T extends string>(name: string, values: readonly T[]): T | undefined {
     const value = this.get(name);
     if (value === undefined) return undefined;

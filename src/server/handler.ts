@@ -9,14 +9,13 @@
 
 import { Hono } from "hono";
 import type { Guard } from "../guard/guard.ts";
-import { checkOptions } from "../tensor/options.ts";
-import { ApiError, failure, toApiError, unavailable } from "./api-error.ts";
+import { checkInteger, checkOptions } from "../tensor/options.ts";
+import { ApiError, failure } from "./api-error.ts";
 import { BearerKey } from "./bearer-key.ts";
-import { type Exchange, newId, Service } from "./context.ts";
 import { watchEngine } from "./engine-watch.ts";
-import { InFlight } from "./in-flight.ts";
-import { readJsonBody } from "./request-body.ts";
+import { type Exchange, Exchanges } from "./exchange.ts";
 import { newRoutes } from "./routes.ts";
+import { Service } from "./service.ts";
 
 export interface HandlerOptions {
   /** Names that requests may call the model by, besides its own; answers carry the first. */
@@ -49,8 +48,8 @@ interface Env {
   readonly Bindings: { readonly exchange: Exchange };
 }
 
-/** What a client that has gone away would have been told; nginx's number. */
-const CLIENT_GONE = 499;
+/** The largest delay that a timer takes. */
+const MAX_INTEGER = 2 ** 31 - 1;
 
 /** Throws RangeError for options out of range. The guard stays the caller's: closing it is his. */
 export function createHandler(guard: Guard, options: HandlerOptions = {}): Handler {
@@ -68,33 +67,15 @@ export function createHandler(guard: Guard, options: HandlerOptions = {}): Handl
     logRequests = false,
     logText = false,
   } = options;
-  for (const [name, value] of Object.entries({ maxBodyBytes, timeoutMs })) {
-    if (!Number.isInteger(value) || value < 1 || value >= 2 ** 31) {
-      throw new RangeError(`${name}: expected an integer from 1 to ${2 ** 31 - 1}, got ${value}`);
-    }
-  }
+  checkInteger("maxBodyBytes", maxBodyBytes, 1, MAX_INTEGER);
+  checkInteger("timeoutMs", timeoutMs, 1, MAX_INTEGER);
   const service = new Service(guard, options.modelNames ?? [], maxQueue);
   const key = options.apiKey === undefined ? undefined : new BearerKey(options.apiKey);
-  const countRequest = service.metrics.counter(
-    "qwen3guard_requests_total",
-    "Requests by route and status; 499: the client went away.",
-  );
-  const timeRequest = service.metrics.histogram(
-    "qwen3guard_request_seconds",
-    "Time from a request's headers to the end of its answer.",
-  );
+  const exchanges = new Exchanges(service.metrics, { maxBodyBytes, timeoutMs, log, logRequests, logText });
 
-  const inFlight = new InFlight();
-
-  const readBody = (request: Request, exchange: Exchange): Promise<Record<string, unknown>> => {
-    if (!inFlight.isDraining) return readJsonBody(request, maxBodyBytes, exchange.signal);
-    throw unavailable("the server is shutting down", 1, "shutting_down", {
-      connection: "close",
-    });
-  };
   const isComputing = watchEngine(guard.model.engine, log);
-  const state = () => (inFlight.isDraining ? "draining" : isComputing() ? "ok" : "engine_failed");
-  const routes = newRoutes(service, readBody, state);
+  const state = () => (exchanges.isDraining ? "draining" : isComputing() ? "ok" : "engine_failed");
+  const routes = newRoutes(service, () => exchanges.checkOpen(), state);
 
   const app = new Hono<Env>();
   for (const { method, path, isOpen, answer } of routes) {
@@ -102,7 +83,7 @@ export function createHandler(guard: Guard, options: HandlerOptions = {}): Handl
     app.on(method, pattern, async ({ req, env: { exchange } }) => {
       exchange.route = path;
       if (!isOpen) await key?.check(req.raw.headers);
-      return answer(req.raw, exchange, req.param("id") ?? "");
+      return answer(exchange, req.param("id") ?? "");
     });
     app.all(pattern, ({ req, env: { exchange } }) => {
       exchange.route = path;
@@ -123,75 +104,13 @@ export function createHandler(guard: Guard, options: HandlerOptions = {}): Handl
       response.headers.set("access-control-allow-origin", cors);
       if (cors !== "*") response.headers.append("vary", "origin");
     }
-    response.headers.set("x-request-id", newId("req"));
-    response.headers.set("x-content-type-options", "nosniff");
-    return response;
-  };
-
-  const handle = async (request: Request): Promise<Response> => {
-    const started = performance.now();
-    inFlight.begin();
-    const { exchange, release } = newExchange(request, timeoutMs, log);
-    const finish = (status: number): void => {
-      release();
-      const seconds = (performance.now() - started) / 1000;
-      const labels = { route: exchange.route, status: String(request.signal.aborted ? CLIENT_GONE : status) };
-      countRequest(labels);
-      timeRequest({ route: exchange.route }, seconds);
-      if (logRequests || logText) {
-        const texts = logText ? exchange.texts.map(text => ` ${JSON.stringify(text)}`).join("") : "";
-        log(`${labels.status} ${exchange.route} ${(seconds * 1000).toFixed(1)} ms${texts}`);
-      }
-      inFlight.end();
-    };
-    const response = await answer(request, exchange).catch(error => failure(exchange.failed(error)));
-    if (exchange.ended) void exchange.ended.then(() => finish(response.status));
-    else finish(response.status);
     return response;
   };
 
   return {
-    fetch: handle,
-    drain: () => inFlight.drain(),
+    fetch: request => exchanges.run(request, exchange => answer(request, exchange)),
+    drain: () => exchanges.drain(),
   };
-}
-
-/** Whatever comes first ends it: the client's leaving, the time limit, or what works on it. */
-function newExchange(
-  request: Request,
-  timeoutMs: number,
-  log: (line: string) => void,
-): { exchange: Exchange; release: () => void } {
-  const controller = new AbortController();
-  const gone = (): void => controller.abort(new ApiError(CLIENT_GONE, "the client went away"));
-  const late = (): void =>
-    controller.abort(
-      new ApiError(504, `request: expected an answer within ${timeoutMs} ms, got none`, {
-        code: "timeout",
-        headers: { "x-should-retry": "false" }, // OpenAI's clients would try again, to the same end
-      }),
-    );
-  const timer = setTimeout(late, timeoutMs);
-  if (request.signal.aborted) gone();
-  else request.signal.addEventListener("abort", gone, { once: true });
-  const release = (): void => {
-    clearTimeout(timer);
-    request.signal.removeEventListener("abort", gone);
-  };
-  const { signal } = controller;
-  const exchange: Exchange = {
-    route: "other",
-    signal,
-    abort: reason => controller.abort(reason),
-    failed: error => {
-      if (!(error instanceof ApiError))
-        log(`qwen3guard: ${exchange.route}: ${error instanceof Error ? error.message : error}`);
-      return toApiError(error);
-    },
-    texts: [],
-    ended: undefined,
-  };
-  return { exchange, release };
 }
 
 function preflight(): Response {

@@ -63,7 +63,12 @@ export class Metrics {
     };
   }
 
-  render(): string {
+  /** The text that Prometheus asks for. */
+  response(): Response {
+    return new Response(this.#render(), { headers: { "content-type": "text/plain; version=0.0.4; charset=utf-8" } });
+  }
+
+  #render(): string {
     return this.#metrics
       .map(({ name, help, type, lines }) => [`# HELP ${name} ${help}`, `# TYPE ${name} ${type}`, ...lines()].join("\n"))
       .join("\n")

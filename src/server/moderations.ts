@@ -11,10 +11,12 @@ import type { ModerateOptions } from "../guard/guard.ts";
 import type { Verdict } from "../guard/verdict.ts";
 import type { ChatMessage } from "../tokenizer/chat-template.ts";
 import { describe } from "./api-error.ts";
-import { type Exchange, newId, refusedInput, requireArray, type Service } from "./context.ts";
+import type { Exchange } from "./exchange.ts";
 import { Fields, textOf } from "./fields.ts";
 import { newUsage } from "./generation.ts";
-import { readMessages } from "./messages.ts";
+import { readMessages, refusedInput } from "./messages.ts";
+import { newId } from "./new-id.ts";
+import type { Service } from "./service.ts";
 
 /** A verdict is a kilobyte and a half of JSON: a megabyte of empty texts must not become hundreds. */
 const MAX_INPUTS = 1024;
@@ -84,7 +86,7 @@ function readInputs(fields: Fields): Input[] {
   if (typeof input === "string") return [conversation(input, "input")];
   if (input === undefined)
     throw fields.invalid("input", "a string, an array of strings or an array of text parts", "nothing");
-  const entries = requireArray(fields, "input");
+  const entries = fields.array("input");
   if (entries.length > MAX_INPUTS)
     throw fields.invalid("input", `at most ${MAX_INPUTS} entries`, String(entries.length));
   if (typeof entries[0] === "object" && entries[0] !== null) return [conversation(textOf(entries, "input"), "input")];
@@ -98,8 +100,8 @@ function sizeOf(texts: readonly string[]): number {
   return texts.reduce((tokens, { length }) => tokens + TOKENS_OF_PROMPT + length / CHARS_OF_TOKEN, 0);
 }
 
-function toResult({ policies }: Service, messages: readonly ChatMessage[], verdict: Verdict): object {
-  const { categories } = messages[messages.length - 1].role === "user" ? policies.user : policies.assistant;
+function toResult({ guard }: Service, messages: readonly ChatMessage[], verdict: Verdict): object {
+  const { categories } = guard.policyOf(messages);
   const each = <T>(value: (category: string) => T): Record<string, T> =>
     Object.fromEntries(categories.map(category => [category, value(category)]));
   const { flagged, safety, refusal, score, scores, refusalScore, mode, threshold, text, window, error } = verdict;

@@ -3,7 +3,7 @@
  * endpoint and nothing else.
  */
 
-import { newId } from "./context.ts";
+import { newId } from "./new-id.ts";
 import { pageScript } from "./page-script.ts";
 
 /**

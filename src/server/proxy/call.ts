@@ -28,7 +28,6 @@ export interface ProxyService {
   readonly action: Action;
   readonly holdBack: number;
   readonly failOpen: boolean;
-  readonly maxBodyBytes: number;
   readonly countQuestion: (outcome: "passed" | "flagged" | "failed") => void;
   readonly countAnswer: (outcome: "passed" | "flagged" | "failed") => void;
   /** Notes a finding, with `text` only where texts may be logged. */

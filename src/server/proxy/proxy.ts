@@ -10,14 +10,11 @@
 import type { Guard } from "../../guard/guard.ts";
 import type { StreamGuard } from "../../guard/stream-guard.ts";
 import type { Mode } from "../../guard/verdict.ts";
-import { checkOptions } from "../../tensor/options.ts";
-import { ApiError, invalid, toApiError, unavailable } from "../api-error.ts";
-import { newId } from "../context.ts";
-import { eventStream } from "../event-stream.ts";
+import { checkInteger, checkOptions } from "../../tensor/options.ts";
+import { ApiError, invalid } from "../api-error.ts";
+import { type Exchange, Exchanges } from "../exchange.ts";
 import type { Handler } from "../handler.ts";
-import { InFlight } from "../in-flight.ts";
 import { Metrics } from "../metrics.ts";
-import { readJsonBody } from "../request-body.ts";
 import { ACTIONS, type Action, Call, type ProxyService } from "./call.ts";
 import { readEvents } from "./event-reader.ts";
 import { Judge } from "./judge.ts";
@@ -25,7 +22,7 @@ import { isName } from "./names.ts";
 import { type AnswerForm, CHAT_FORM, COMPLETION_FORM } from "./parts.ts";
 import { chatQuestion, promptQuestions, type ReadQuestions, readAsked } from "./question.ts";
 import { Relay } from "./relay.ts";
-import { type Route, Routes } from "./routes.ts";
+import { type ModeratedRoute, Routes } from "./routes.ts";
 import { Slots } from "./slots.ts";
 import { passOn, Upstream, type UpstreamResponse, upstreamFault } from "./upstream.ts";
 import { passError } from "./upstream-error.ts";
@@ -69,49 +66,29 @@ const OPTION_NAMES: readonly (keyof ProxyOptions)[] = [
 
 /** Node's `fetch` waits no longer by itself. */
 const MAX_TIMEOUT_MS = 300_000;
-/** What a client that has gone away would have been told; nginx's number. */
-const CLIENT_GONE = 499;
-
-interface Exchange {
-  readonly signal: AbortSignal;
-  readonly abort: (reason: Error) => void;
-  /** The work that goes on behind a response that streams. */
-  ended: Promise<void> | undefined;
-}
-
+const MAX_INTEGER = 2 ** 31 - 1;
 /**
  * Throws TypeError or RangeError for options of a wrong kind or out of range. The guard stays the caller's: closing it
  * is his.
  */
 export function createProxy(guard: Guard | StreamGuard, options: ProxyOptions): Handler {
   checkOptions(options, OPTION_NAMES, "proxy");
-  const { allowRoutes = [], log = () => {}, logRequests = false, logText = false, action = "block" } = options;
-  const routes = new Routes(allowRoutes);
-  const service = newService(guard, options);
-  const { metrics, judge, upstream } = service;
-  const countRequest = metrics.counter(
-    "qwen3guard_requests_total",
-    "Requests by route and status; 499: the client went away.",
-  );
-  const timeRequest = metrics.histogram(
-    "qwen3guard_request_seconds",
-    "Time from a request's headers to the end of its answer.",
-  );
-
-  const inFlight = new InFlight();
+  const routes = new Routes(options.allowRoutes ?? []);
+  const { service, exchanges } = newService(guard, options);
+  const { metrics, judge, upstream, action } = service;
 
   const health = (): Response => {
-    const [status, word] = inFlight.isDraining ? [503, "draining"] : judge.isFailing ? [503, "failing"] : [200, "ok"];
+    const [status, word] = exchanges.isDraining ? [503, "draining"] : judge.isFailing ? [503, "failing"] : [200, "ok"];
     return Response.json({ status: word, guard: judge.name, mode: judge.mode, action }, { status });
   };
 
-  const answer = async (request: Request, route: Route, exchange: Exchange): Promise<Response> => {
-    if (inFlight.isDraining)
-      throw unavailable("the proxy is shutting down", 1, "shutting_down", {
-        connection: "close",
-      });
+  const answer = async (exchange: Exchange): Promise<Response> => {
+    const { request } = exchange;
+    const { pathname, search } = new URL(request.url);
+    const route = routes.find(request.method, pathname);
+    exchange.route = route;
+    exchanges.checkOpen();
     if (route === "/v1/*") {
-      const { pathname, search } = new URL(request.url);
       const { method, headers, body } = request;
       return passOn(
         await upstream.send({ method, path: pathname.slice(3), search, headers, body }, exchange.signal),
@@ -136,60 +113,32 @@ export function createProxy(guard: Guard | StreamGuard, options: ProxyOptions): 
         headers: { allow: "POST" },
       });
     }
-    const [form, readQuestions] = ENDPOINTS[route];
-    return moderate(service, route, form, readQuestions, request, exchange);
+    return moderate(service, route, exchange);
   };
 
   const handle = async (request: Request): Promise<Response> => {
     const { pathname } = new URL(request.url);
     if (pathname === "/health") return health();
-    if (pathname === "/metrics") {
-      return new Response(metrics.render(), {
-        headers: { "content-type": "text/plain; version=0.0.4; charset=utf-8" },
-      });
-    }
-    const started = performance.now();
-    const { exchange, release } = newExchange(request);
-    let route: Route | "other" = "other";
-    let response: Response;
-    inFlight.begin();
-    try {
-      route = routes.find(request.method, pathname);
-      response = await answer(request, route, exchange);
-    } catch (error) {
-      if (!(error instanceof ApiError))
-        log(`qwen3guard: ${route}: ${error instanceof Error ? error.message : String(error)}`);
-      const { body, status, headers } = toApiError(error);
-      response = Response.json({ error: body }, { status, headers });
-    }
-    if (!response.headers.has("x-request-id")) response.headers.set("x-request-id", newId("req"));
-    response.headers.set("x-content-type-options", "nosniff");
-    const finish = (): void => {
-      release();
-      const seconds = (performance.now() - started) / 1000;
-      const status = String(exchange.signal.aborted ? CLIENT_GONE : response.status);
-      countRequest({ route, status });
-      timeRequest({ route }, seconds);
-      if (logRequests || logText) log(`${status} ${route} ${(seconds * 1000).toFixed(1)} ms`);
-      inFlight.end();
-    };
-    if (exchange.ended) void exchange.ended.then(finish);
-    else finish();
-    return response;
+    if (pathname === "/metrics") return metrics.response();
+    return exchanges.run(request, answer);
   };
 
   return {
     fetch: handle,
-    drain: () => inFlight.drain(),
+    drain: () => exchanges.drain(),
   };
 }
 
-const ENDPOINTS: Readonly<Record<Exclude<Route, "/v1/*">, readonly [AnswerForm, ReadQuestions]>> = {
+const ENDPOINTS: Readonly<Record<ModeratedRoute, readonly [AnswerForm, ReadQuestions]>> = {
   "/v1/chat/completions": [CHAT_FORM, chatQuestion],
   "/v1/completions": [COMPLETION_FORM, promptQuestions],
 };
 
-function newService(guard: Guard | StreamGuard, options: ProxyOptions): ProxyService {
+/** What the options say, with their defaults. Throws RangeError where one is out of range. */
+function newService(
+  guard: Guard | StreamGuard,
+  options: ProxyOptions,
+): { readonly service: ProxyService; readonly exchanges: Exchanges } {
   const {
     mode = "strict",
     action = "block",
@@ -203,16 +152,11 @@ function newService(guard: Guard | StreamGuard, options: ProxyOptions): ProxySer
     logRequests = false,
     logText = false,
   } = options;
-  const range = (name: string, value: number, min: number, max: number): void => {
-    if (!Number.isInteger(value) || value < min || value > max) {
-      throw new RangeError(`${name}: expected an integer from ${min} to ${max}, got ${value}`);
-    }
-  };
-  range("holdBack", holdBack, 0, 2 ** 31 - 1);
-  range("maxStreams", maxStreams, 1, 2 ** 31 - 1);
-  range("maxQueue", maxQueue, 1, 2 ** 31 - 1);
-  range("maxBodyBytes", maxBodyBytes, 1, 2 ** 31 - 1);
-  range("timeoutMs", timeoutMs, 1, MAX_TIMEOUT_MS);
+  checkInteger("holdBack", holdBack, 0, MAX_INTEGER);
+  checkInteger("maxStreams", maxStreams, 1, MAX_INTEGER);
+  checkInteger("maxQueue", maxQueue, 1, MAX_INTEGER);
+  checkInteger("maxBodyBytes", maxBodyBytes, 1, MAX_INTEGER);
+  checkInteger("timeoutMs", timeoutMs, 1, MAX_TIMEOUT_MS);
   if (!ACTIONS.includes(action))
     throw new RangeError(`action: expected ${ACTIONS.join(" or ")}, got ${JSON.stringify(action)}`);
 
@@ -232,7 +176,7 @@ function newService(guard: Guard | StreamGuard, options: ProxyOptions): ProxySer
   );
   for (const outcome of ["passed", "flagged", "failed"])
     for (const count of [questions, answers]) count({ outcome }, 0);
-  return {
+  const service: ProxyService = {
     judge,
     slots,
     upstream: new Upstream(options.upstream, timeoutMs),
@@ -240,7 +184,6 @@ function newService(guard: Guard | StreamGuard, options: ProxyOptions): ProxySer
     action,
     holdBack,
     failOpen,
-    maxBodyBytes,
     countQuestion: outcome => questions({ outcome }),
     countAnswer: outcome => answers({ outcome }),
     note: (line, text) => {
@@ -248,20 +191,15 @@ function newService(guard: Guard | StreamGuard, options: ProxyOptions): ProxySer
         log(`qwen3guard: ${line}${logText ? `: ${JSON.stringify(text)}` : ""}`);
     },
   };
+  return { service, exchanges: new Exchanges(metrics, { maxBodyBytes, log, logRequests, logText }) };
 }
 
 /** A request for text: judged, forwarded, and its answer judged. */
-async function moderate(
-  service: ProxyService,
-  route: Route,
-  form: AnswerForm,
-  readQuestions: ReadQuestions,
-  request: Request,
-  exchange: Exchange,
-): Promise<Response> {
-  const { signal } = exchange;
+async function moderate(service: ProxyService, route: ModeratedRoute, exchange: Exchange): Promise<Response> {
+  const { request, signal } = exchange;
+  const [form, readQuestions] = ENDPOINTS[route];
   const search = queryOf(request, service.action);
-  const body = await readJsonBody(request, service.maxBodyBytes, signal);
+  const body = await exchange.readBody();
   const asked = readAsked(body, readQuestions, service.action !== "block");
   const choices = asked.questions.length * asked.answersEach;
   if (choices > service.slots.count)
@@ -284,20 +222,15 @@ async function moderate(
     checkType(answer, asked.isStream);
     if (!asked.isStream) return withHeaders(await moderateWhole(call, answer.bytes), [...answer.headers, ...told]);
 
-    const { response, ended } = eventStream(
-      async send => {
-        try {
-          await new Relay(call, send).run(readEvents(answer.bytes));
-        } finally {
-          call.close();
-        }
-      },
-      error => ({ error: toApiError(error).body }),
-      exchange.abort,
-    );
     isStreaming = true;
-    exchange.ended = ended;
-    return withHeaders(await response, [...answer.headers, ...told]);
+    const response = await exchange.stream(async send => {
+      try {
+        await new Relay(call, send).run(readEvents(answer.bytes));
+      } finally {
+        call.close();
+      }
+    });
+    return withHeaders(response, [...answer.headers, ...told]);
   } finally {
     if (!isStreaming) call.close();
   }
@@ -328,15 +261,4 @@ function queryOf(request: Request, action: Action): string {
 function withHeaders(response: Response, headers: Iterable<readonly [name: string, value: string]>): Response {
   for (const [name, value] of headers) response.headers.set(name, value);
   return response;
-}
-
-/** Its signal tells when the client has gone. */
-function newExchange(request: Request): { exchange: Exchange; release: () => void } {
-  const controller = new AbortController();
-  const abort = (reason: Error): void => controller.abort(reason);
-  const gone = (): void => abort(new ApiError(CLIENT_GONE, "the client went away"));
-  if (request.signal.aborted) gone();
-  else request.signal.addEventListener("abort", gone);
-  const release = (): void => request.signal.removeEventListener("abort", gone);
-  return { exchange: { signal: controller.signal, abort, ended: undefined }, release };
 }

@@ -7,7 +7,6 @@
 
 import type { ChatMessage } from "../../tokenizer/chat-template.ts";
 import { ApiError, describe, invalid } from "../api-error.ts";
-import { requireArray } from "../context.ts";
 import { Fields } from "../fields.ts";
 
 export interface Asked {
@@ -80,7 +79,7 @@ export function readAsked(body: Record<string, unknown>, readQuestions: ReadQues
  */
 export function chatQuestion(fields: Fields, isLenient: boolean): ChatMessage[][] {
   if (!isLenient) refuseOtherQuestions(fields, ["messages"]);
-  const messages = requireArray(fields, "messages").flatMap((value, i) => {
+  const messages = fields.array("messages").flatMap((value, i) => {
     const message = new Fields(value, `messages[${i}].`);
     if (!isLenient) checkSpelling(message, READ_MESSAGE_NAMES, `messages[${i}].`);
     const role = toRole(message.string("role"));

@@ -8,7 +8,8 @@
 
 import { ApiError } from "../api-error.ts";
 
-export type Route = "/v1/chat/completions" | "/v1/completions" | "/v1/*";
+export type ModeratedRoute = (typeof MODERATED)[number];
+export type Route = ModeratedRoute | "/v1/*";
 
 /**
  * What goes straight through: a method and a path. `*` stands for a name, `**` at the end for one or more with

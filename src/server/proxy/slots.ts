@@ -3,11 +3,7 @@
  * waits in a bounded line, first come, first served.
  */
 
-import { unavailable } from "../api-error.ts";
-
-/** Of a held place's time, in the running mean. */
-const RECENCY = 0.1;
-const MAX_RETRY_AFTER = 60;
+import { Pace } from "../pace.ts";
 
 interface Waiting {
   readonly count: number;
@@ -19,8 +15,7 @@ export class Slots {
   readonly #maxWaiting: number;
   readonly #line: Waiting[] = [];
   #taken = 0;
-  /** How long a place is held, lately. */
-  #heldSeconds = 0;
+  readonly #pace = new Pace();
 
   constructor(count: number, maxWaiting: number) {
     this.count = count;
@@ -48,21 +43,14 @@ export class Slots {
     return () => {
       if (!isHeld) return;
       isHeld = false;
-      this.#heldSeconds += ((performance.now() - started) / 1000 - this.#heldSeconds) * RECENCY;
+      this.#pace.noteSince(started);
       this.#taken -= count;
       this.#admitNext();
     };
   }
 
   #wait(count: number, signal: AbortSignal): Promise<void> {
-    if (this.#line.length >= this.#maxWaiting) {
-      const seconds = Math.ceil((this.#line.length * this.#heldSeconds) / this.count);
-      throw unavailable(
-        `the queue is full (${this.#line.length} waiting)`,
-        Math.min(MAX_RETRY_AFTER, Math.max(1, seconds)),
-        "queue_full",
-      );
-    }
+    if (this.#line.length >= this.#maxWaiting) throw this.#pace.queueFull(this.#line.length, this.count);
     return new Promise((resolve, reject) => {
       const leave = (): void => {
         this.#line.splice(this.#line.indexOf(waiting), 1);

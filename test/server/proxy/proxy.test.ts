@@ -129,7 +129,7 @@ describe("it says of itself", () => {
     const { status, headers, json: got } = await post();
     expect([status, headers.get("connection"), headers.get("retry-after")]).toEqual([503, "close", "1"]);
     expect(got.error).toMatchObject({
-      message: "the proxy is shutting down",
+      message: "the server is shutting down",
       code: "shutting_down",
     });
   });
