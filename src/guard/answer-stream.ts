@@ -20,7 +20,7 @@ import type { ChatStream } from "../tokenizer/chat-stream.ts";
 import type { Encoding } from "../tokenizer/offsets.ts";
 import type { CutRule, TokenVerdict, TokenViolation } from "./cut-rule.ts";
 import { type HeadLabels, type HeadReading, toReadings } from "./head-reading.ts";
-import type { ModerationStream, StreamUpdate } from "./moderation-stream.ts";
+import { checkPiece, type ModerationStream, type StreamUpdate } from "./moderation-stream.ts";
 import { Serial } from "./serial.ts";
 
 export interface TokenUpdate extends StreamUpdate {
@@ -45,16 +45,16 @@ export interface AnswerStreamParts {
 
 export class AnswerStream implements ModerationStream {
   readonly #parts: AnswerStreamParts;
-  readonly #serial = new Serial();
+  readonly #serial: Serial;
   #query: Promise<HeadReading> | undefined;
   /** Ids of the template between question and answer, until they are run. */
   #scaffold: Int32Array;
   #violation: TokenViolation | null = null;
   #clearedTo = 0;
-  #isOver = false;
 
   constructor(parts: AnswerStreamParts) {
     this.#parts = parts;
+    this.#serial = new Serial(() => parts.session.close());
     this.#scaffold = parts.chat.before.slice(parts.questionIds);
   }
 
@@ -76,8 +76,7 @@ export class AnswerStream implements ModerationStream {
    * and the signal's reason when aborted. After a violation the stream may go on or be closed, as the caller likes.
    */
   async push(text: string): Promise<TokenUpdate> {
-    if (typeof text !== "string")
-      throw new TypeError(`push: expected a text, got ${text === null ? "null" : typeof text}`);
+    checkPiece(text);
     return this.#next(() => {
       this.#checkFits(0, text.length);
       return this.#parts.chat.push(text);
@@ -93,12 +92,11 @@ export class AnswerStream implements ModerationStream {
 
   /** Gives the memory back, when what was begun is done. Nothing may be pushed afterwards. */
   close(): void {
-    this.#isOver = true;
-    this.#serial.finally(() => this.#parts.session.close());
+    this.#serial.close();
   }
 
   #next(encode: () => Encoding): Promise<TokenUpdate> {
-    if (this.#isOver) throw new Error("the stream has ended");
+    this.#serial.checkOpen();
     this.query();
     return this.#serial.run(async () => {
       const verdicts = await this.#judge(encode());

@@ -11,7 +11,14 @@
 
 import type { EncodeStream } from "../tokenizer/encode-stream.ts";
 import type { Encoding } from "../tokenizer/offsets.ts";
-import type { ModerationStream, RiskReading, StreamUpdate, StretchVerdict, Violation } from "./moderation-stream.ts";
+import {
+  checkPiece,
+  type ModerationStream,
+  type RiskReading,
+  type StreamUpdate,
+  type StretchVerdict,
+  type Violation,
+} from "./moderation-stream.ts";
 import { Serial } from "./serial.ts";
 import type { Verdict } from "./verdict.ts";
 
@@ -35,7 +42,7 @@ export interface GenStreamParts {
 
 export class GenStream implements ModerationStream {
   readonly #parts: GenStreamParts;
-  readonly #serial = new Serial();
+  readonly #serial: Serial;
   #query: Promise<Verdict> | undefined;
   #answer = "";
   /**
@@ -49,10 +56,10 @@ export class GenStream implements ModerationStream {
   /** Where stretches end that are complete and not judged yet. */
   #ends: number[] = [];
   #violation: Violation | null = null;
-  #isOver = false;
 
   constructor(parts: GenStreamParts) {
     this.#parts = parts;
+    this.#serial = new Serial(parts.close);
   }
 
   /**
@@ -66,8 +73,7 @@ export class GenStream implements ModerationStream {
 
   /** Throws RangeError where the answer is longer than the context, and the signal's reason when aborted. */
   async push(text: string): Promise<GenStreamUpdate> {
-    if (typeof text !== "string")
-      throw new TypeError(`push: expected a text, got ${text === null ? "null" : typeof text}`);
+    checkPiece(text);
     return this.#next(() => {
       this.#answer += text;
       this.#take(this.#parts.encoder.push(text));
@@ -97,13 +103,11 @@ export class GenStream implements ModerationStream {
   }
 
   close(): void {
-    if (this.#isOver) return;
-    this.#isOver = true;
-    this.#serial.finally(this.#parts.close);
+    this.#serial.close();
   }
 
   #next(take: () => void): Promise<GenStreamUpdate> {
-    if (this.#isOver) throw new Error("the stream has ended");
+    this.#serial.checkOpen();
     return this.#serial.run(async () => {
       take();
       const verdicts: GenStretchVerdict[] = [];

@@ -60,6 +60,12 @@ export interface Violation {
   readonly at: number;
 }
 
+/** Throws TypeError for a piece of an answer that is not a text. */
+export function checkPiece(text: unknown): void {
+  if (typeof text !== "string")
+    throw new TypeError(`push: expected a text, got ${text === null ? "null" : typeof text}`);
+}
+
 /** What the answer answers: a user's message, or a conversation whose last message is a user's. */
 export type StreamInput = { readonly prompt: string } | { readonly messages: readonly ChatMessage[] };
 

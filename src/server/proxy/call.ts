@@ -1,12 +1,12 @@
 /** A moderated request on its way, and what the files that answer it share. */
 
-import type { RiskReading } from "../../guard/moderation-stream.ts";
+import type { ModerationStream, RiskReading } from "../../guard/moderation-stream.ts";
 import { isFlagged } from "../../guard/verdict.ts";
 import type { ChatMessage } from "../../tokenizer/chat-template.ts";
 import { ApiError } from "../api-error.ts";
 import type { Metrics } from "../metrics.ts";
 import { type Finding, Gate } from "./gate.ts";
-import type { Judge, JudgedStream, Unjudged } from "./judge.ts";
+import type { Judge, Unjudged } from "./judge.ts";
 import type { AnswerForm } from "./parts.ts";
 import type { Asked } from "./question.ts";
 import type { Slots } from "./slots.ts";
@@ -55,7 +55,7 @@ export class Call {
   readonly signal: AbortSignal;
   readonly #release: () => void;
   /** Opened for the questions, until the first answer to each takes its own. */
-  readonly #spares: (JudgedStream | undefined)[] = [];
+  readonly #spares: (ModerationStream | undefined)[] = [];
   readonly #gates: Gate[] = [];
 
   constructor(service: ProxyService, form: AnswerForm, asked: Asked, signal: AbortSignal, release: () => void) {
@@ -131,7 +131,7 @@ export class Call {
   }
 
   /** The stream that was opened for the question of a choice, once. */
-  takeSpare(choice: number): JudgedStream | undefined {
+  takeSpare(choice: number): ModerationStream | undefined {
     const i = Math.floor(choice / this.asked.answersEach);
     const spare = this.#spares[i];
     this.#spares[i] = undefined;

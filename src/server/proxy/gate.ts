@@ -10,10 +10,10 @@
  * An offending character never leaves: what comes out ends at `clearedTo`, and `holdBack` characters before it.
  */
 
-import type { StreamUpdate, Violation } from "../../guard/moderation-stream.ts";
+import type { ModerationStream, StreamUpdate, Violation } from "../../guard/moderation-stream.ts";
 import type { ChatMessage } from "../../tokenizer/chat-template.ts";
 import type { ApiError } from "../api-error.ts";
-import type { Judge, JudgedStream, Unjudged } from "./judge.ts";
+import type { Judge, Unjudged } from "./judge.ts";
 import type { Frame, Part } from "./parts.ts";
 import { upstreamFault } from "./upstream.ts";
 
@@ -51,17 +51,22 @@ export class Gate {
   readonly #question: readonly ChatMessage[];
   readonly #options: GateOptions;
   /** One that was opened for the question, for the first run. */
-  #spare: JudgedStream | undefined;
+  #spare: ModerationStream | undefined;
   readonly #texts = new Map<string, Text>();
   /** What has come out of the names of each kind. */
   readonly #named = new Map<string, Record<string, unknown>>();
   /** The one that is being written, and what hears it. */
-  #run: { readonly text: Text; readonly stream: JudgedStream } | undefined;
+  #run: { readonly text: Text; readonly stream: ModerationStream } | undefined;
   #runs = 0;
   #finding: Finding | null = null;
   #failure: ApiError | null = null;
 
-  constructor(judge: Judge, question: readonly ChatMessage[], spare: JudgedStream | undefined, options: GateOptions) {
+  constructor(
+    judge: Judge,
+    question: readonly ChatMessage[],
+    spare: ModerationStream | undefined,
+    options: GateOptions,
+  ) {
     this.#judge = judge;
     this.#question = question;
     this.#spare = spare;
@@ -135,7 +140,7 @@ export class Gate {
     if (++this.#runs > MAX_RUNS) throw upstreamFault(`an answer of at most ${MAX_RUNS} texts in turns`, "more");
     const text = this.#texts.get(kind) ?? { kind, wrap, all: "", shown: 0 };
     this.#texts.set(kind, text);
-    let stream: JudgedStream;
+    let stream: ModerationStream;
     try {
       stream = this.#spare ?? this.#judge.open(this.#question, this.#options.signal);
     } catch (error) {

@@ -6,7 +6,7 @@
  */
 
 import { Guard, isInputError } from "../../guard/guard.ts";
-import type { ModerationStream, RiskReading, StreamUpdate, Violation } from "../../guard/moderation-stream.ts";
+import type { ModerationStream, Violation } from "../../guard/moderation-stream.ts";
 import type { StreamGuard } from "../../guard/stream-guard.ts";
 import type { Mode } from "../../guard/verdict.ts";
 import { ContextLengthError } from "../../model/context-length-error.ts";
@@ -23,14 +23,6 @@ const TOKENS_OF_PROMPT = 128;
 
 /** Every guard has a verdict on it. */
 const ANY_QUESTION: readonly ChatMessage[] = [{ role: "user", content: "-" }];
-
-/** A stream whose operations wait for their turn. One at a time. */
-export interface JudgedStream {
-  query(): Promise<RiskReading>;
-  push(text: string): Promise<StreamUpdate>;
-  end(): Promise<StreamUpdate>;
-  close(): void;
-}
 
 export interface JudgeOptions {
   readonly mode: Mode;
@@ -90,8 +82,11 @@ export class Judge {
     return this.#isFailing || !this.#isComputing();
   }
 
-  /** Begins to moderate an answer. Throws RangeError for a question that is longer than the context. */
-  open(question: readonly ChatMessage[], signal: AbortSignal): JudgedStream {
+  /**
+   * Begins to moderate an answer. The stream's operations wait for the engine; call one at a time. Throws
+   * ContextLengthError for a question that is longer than the context.
+   */
+  open(question: readonly ChatMessage[], signal: AbortSignal): ModerationStream {
     let turn: Turn = async () => {};
     const options = { mode: this.mode, signal, turn: () => turn() };
     const every = this.#every === undefined ? {} : { every: this.#every };
@@ -121,7 +116,7 @@ export class Judge {
   async judgeWhole(
     question: readonly ChatMessage[],
     text: string,
-    spare: JudgedStream | undefined,
+    spare: ModerationStream | undefined,
     signal: AbortSignal,
   ): Promise<Violation | null> {
     if (!(this.#guard instanceof Guard)) {
