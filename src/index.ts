@@ -8,8 +8,9 @@ export { answerRisk, type CutRule, type TokenVerdict, type TokenViolation, TwoIn
 export type { ExplainedWord, Explanation } from "./guard/explanation.ts";
 export { extractLabelAndCategories, extractLabelCategoriesRefusal } from "./guard/extraction.ts";
 export type { GenStream, GenStreamUpdate, GenStretchVerdict } from "./guard/gen-stream.ts";
-export { type BatchResult, type GenStreamOptions, Guard, type ModerateOptions } from "./guard/guard.ts";
+export { type BatchResult, Guard } from "./guard/guard.ts";
 export type { HeadReading } from "./guard/head-reading.ts";
+export type { GenStreamOptions, ModerateOptions } from "./guard/moderate-options.ts";
 export type {
   ModerationStream,
   RiskReading,

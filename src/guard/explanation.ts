@@ -61,7 +61,7 @@ export async function explain(
  * Words, and other signs that stand for something (an emoji); no white space and no punctuation. Where words have no
  * spaces, as Unicode has it.
  */
-export function findWords(text: string): { start: number; end: number }[] {
+function findWords(text: string): { start: number; end: number }[] {
   const segments = new Intl.Segmenter("en", { granularity: "word" }).segment(text);
   return Array.from(segments)
     .filter(({ segment, isWordLike }) => isWordLike || /^\p{S}/u.test(segment))

@@ -26,54 +26,18 @@ import { type ModerationInput, toConversation } from "./conversation.ts";
 import { DEMO_GUARD } from "./demo-guard.ts";
 import { type Explanation, explain } from "./explanation.ts";
 import { GenStream } from "./gen-stream.ts";
+import { checkModerateOptions, type GenStreamOptions, type ModerateOptions } from "./moderate-options.ts";
 import { type StreamInput, toQuestion } from "./moderation-stream.ts";
 import type { Policy } from "./policy.ts";
 import { readTasks, type Task, type Tasks } from "./task.ts";
-import {
-  compareVerdicts,
-  isAboveThreshold,
-  isFlagged,
-  type Mode,
-  type Verdict,
-  type VerdictWindow,
-} from "./verdict.ts";
+import { compareVerdicts, isAboveThreshold, isFlagged, type Verdict, type VerdictWindow } from "./verdict.ts";
 import { cutIntoWindows } from "./windows.ts";
-
-export interface ModerateOptions {
-  /** strict by default. */
-  readonly mode?: Mode;
-  /** Flag by `score` instead of by mode: from this value (0 to 1) on. */
-  readonly threshold?: number;
-  /** "full": also `unsafeCategoryScores`, at the price of one small pass more. "basic" by default. */
-  readonly scores?: "basic" | "full";
-  /**
-   * Judge the last message in windows of at most so many tokens; the worst verdict counts. By default a message is cut
-   * only where it does not fit the context.
-   */
-  readonly window?: number;
-  /** By how many tokens windows overlap, so that nothing is missed at a cut: an eighth of a window by default. */
-  readonly overlap?: number;
-  /** 128 by default, as the model card has it. */
-  readonly maxNewTokens?: number;
-  readonly signal?: AbortSignal;
-  /**
-   * Awaited every 20 ms or so in place of a turn of the event loop: who judges several inputs at once decides there
-   * which goes on.
-   */
-  readonly turn?: () => Promise<void>;
-}
 
 /** One id of an answer. */
 export interface AnswerStep extends GenerationStep {
   readonly promptTokens: number;
   /** Of them, those that an earlier prompt had left in the cache. */
   readonly cachedTokens: number;
-}
-
-export interface GenStreamOptions
-  extends Pick<ModerateOptions, "mode" | "threshold" | "maxNewTokens" | "signal" | "turn"> {
-  /** The answer so far is judged each time so many tokens more are there; 32 by default. */
-  readonly every?: number;
 }
 
 /** The last message, or a window of it. */
@@ -388,23 +352,4 @@ function tooLong(maxPositions: number, got: string): ContextLengthError {
   return new ContextLengthError(
     `conversation too long: expected fewer than ${maxPositions} tokens with the guard's prompt, got ${got}`,
   );
-}
-
-function checkModerateOptions(options: ModerateOptions): void {
-  checkOptions(
-    options,
-    ["mode", "threshold", "scores", "window", "overlap", "maxNewTokens", "signal", "turn"],
-    "moderate",
-  );
-  const { mode = "strict", threshold = 0, scores = "basic" } = options;
-  if (mode !== "strict" && mode !== "loose")
-    throw new RangeError(`mode: expected "strict" or "loose", got ${JSON.stringify(mode)}`);
-  if (scores !== "basic" && scores !== "full")
-    throw new RangeError(`scores: expected "basic" or "full", got ${JSON.stringify(scores)}`);
-  if (!(typeof threshold === "number" && threshold >= 0 && threshold <= 1)) {
-    throw new RangeError(`threshold: expected a number from 0 to 1, got ${JSON.stringify(threshold)}`);
-  }
-  if (options.overlap !== undefined && options.window === undefined) {
-    throw new RangeError("overlap: expected a window to go with it, got none");
-  }
 }

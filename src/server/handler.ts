@@ -3,7 +3,7 @@
  *
  * In: a loaded guard. Out: OpenAI's chat, completions and moderations, with health, metrics, a description and a page
  * to try it. It runs wherever there are `Request` and `Response`; the listener for Node is in listen.node.ts. Reading
- * order: this file; routes.ts; moderations.ts; chat.ts and generation.ts; queue.ts (who goes first); request-body.ts
+ * order: this file; exchange.ts (what surrounds each request); routes.ts; moderations.ts; chat.ts and generation.ts; queue.ts (who goes first); request-body.ts
  * and fields.ts (what is refused).
  */
 
@@ -96,7 +96,8 @@ export function createHandler(guard: Guard, options: HandlerOptions = {}): Handl
   );
   app.onError((error, { env: { exchange } }) => failure(exchange.failed(error)));
 
-  const answer = async (request: Request, exchange: Exchange): Promise<Response> => {
+  const answer = async (exchange: Exchange): Promise<Response> => {
+    const { request } = exchange;
     const isPreflight =
       cors !== undefined && request.method === "OPTIONS" && request.headers.has("access-control-request-method");
     const response = isPreflight ? preflight() : await app.fetch(request, { exchange });
@@ -108,7 +109,7 @@ export function createHandler(guard: Guard, options: HandlerOptions = {}): Handl
   };
 
   return {
-    fetch: request => exchanges.run(request, exchange => answer(request, exchange)),
+    fetch: request => exchanges.run(request, answer),
     drain: () => exchanges.drain(),
   };
 }

@@ -7,7 +7,7 @@
  */
 
 import { toConversation } from "../guard/conversation.ts";
-import type { ModerateOptions } from "../guard/guard.ts";
+import type { ModerateOptions } from "../guard/moderate-options.ts";
 import type { Verdict } from "../guard/verdict.ts";
 import type { ChatMessage } from "../tokenizer/chat-template.ts";
 import { describe } from "./api-error.ts";

@@ -145,12 +145,15 @@ export class Queue {
     signal.throwIfAborted();
     if (shorter && this.#waiting.includes(shorter)) {
       await new Promise<void>(resolve => {
-        job.resume = resolve;
-        signal.addEventListener("abort", job.resume);
+        const resume = (): void => {
+          signal.removeEventListener("abort", resume);
+          job.resume = undefined;
+          resolve();
+        };
+        job.resume = resume;
+        signal.addEventListener("abort", resume);
         void this.#begin(shorter);
       });
-      signal.removeEventListener("abort", job.resume!);
-      job.resume = undefined;
     }
     signal.throwIfAborted();
   }

@@ -18,7 +18,7 @@ export const ACTIONS: readonly Action[] = ["block", "flag", "log"];
 
 /** The field that says what the guard did. */
 export const EXTENSION = "qwen3guard";
-export const QUESTION_HEADER = "x-qwen3guard-question";
+const QUESTION_HEADER = "x-qwen3guard-question";
 
 export interface ProxyService {
   readonly judge: Judge;
@@ -35,7 +35,7 @@ export interface ProxyService {
 }
 
 /** A question that was flagged, where that is to be blocked: told as Azure's servers do, which clients know. */
-export class FlaggedQuestion extends ApiError {
+class FlaggedQuestion extends ApiError {
   readonly #extension: object;
 
   constructor(extension: object) {

@@ -43,6 +43,12 @@ interface Text {
   shown: number;
 }
 
+/** A text that is being written, and the stream that judges it. */
+interface Run {
+  readonly text: Text;
+  readonly stream: ModerationStream;
+}
+
 /** Fields of a choice. */
 type Fields = Readonly<Record<string, unknown>>;
 
@@ -56,7 +62,7 @@ export class Gate {
   /** What has come out of the names of each kind. */
   readonly #named = new Map<string, Record<string, unknown>>();
   /** The one that is being written, and what hears it. */
-  #run: { readonly text: Text; readonly stream: ModerationStream } | undefined;
+  #run: Run | undefined;
   #runs = 0;
   #finding: Finding | null = null;
   #failure: ApiError | null = null;
@@ -94,7 +100,7 @@ export class Gate {
    */
   async push({ kind, text, frame, wrap }: Part): Promise<Fields[]> {
     const out: Fields[] = [];
-    if (this.#run && this.#run.text.kind !== kind) await this.#endRun(out);
+    if (this.#run && this.#run.text.kind !== kind) await this.#endRun(this.#run, out);
     if (!this.#run && !this.#failure && !this.#finding) await this.#startRun(kind, wrap, out);
     if (this.#finding) return out;
     if (frame) this.#introduce(kind, frame, out);
@@ -109,7 +115,7 @@ export class Gate {
   /** The answer is complete; what may still come out. */
   async end(): Promise<Fields[]> {
     const out: Fields[] = [];
-    if (this.#run) await this.#endRun(out);
+    if (this.#run) await this.#endRun(this.#run, out);
     this.close();
     return out;
   }
@@ -151,8 +157,7 @@ export class Gate {
     if (text.all !== "") await this.#advance(text, () => stream.push(text.all), out);
   }
 
-  async #endRun(out: Fields[]): Promise<void> {
-    const { text, stream } = this.#run!;
+  async #endRun({ text, stream }: Run, out: Fields[]): Promise<void> {
     // Where nothing was written, there is nothing to judge.
     if (text.all !== "") await this.#advance(text, () => stream.end(), out);
     // One token that alone would offend is no violation where its text ends with it.

@@ -70,8 +70,8 @@ export class Slots {
   }
 
   #admitNext(): void {
-    while (this.#line.length > 0 && this.#taken + this.#line[0].count <= this.count) {
-      const next = this.#line.shift()!;
+    for (let next = this.#line[0]; next && this.#taken + next.count <= this.count; next = this.#line[0]) {
+      this.#line.shift();
       this.#taken += next.count;
       next.admit();
     }
