@@ -2,11 +2,11 @@
  * The guard: messages -> verdict.
  *
  * In: a text, a prompt with its response, or a conversation. Out: a `Verdict` with the model's exact greedy answer,
- * parsed, and the probabilities behind it.
+ * parsed, and the probabilities it was chosen from.
  *
  *     messages --chat template--> prompt ids --model--> answer ids --tokenizer--> text --parser--> verdict
  *
- * Text that a user typed cannot become a control token on the way (Tokenizer.encodeChat), and an answer that does not
+ * Text that a user typed cannot become a control token on the way (Tokenizer.encodeChat). An answer that does not
  * follow the format is "unparsed": flagged, never Safe.
  */
 
@@ -33,10 +33,10 @@ import { readTasks, type Task, type Tasks } from "./task.ts";
 import { compareVerdicts, isAboveThreshold, isFlagged, type Verdict, type VerdictWindow } from "./verdict.ts";
 import { cutIntoWindows } from "./windows.ts";
 
-/** One id of an answer. */
+/** One id of an answer, with the size of its prompt. */
 export interface AnswerStep extends GenerationStep {
   readonly promptTokens: number;
-  /** Of them, those that an earlier prompt had left in the cache. */
+  /** How many of the prompt's tokens were still in the cache from an earlier prompt. */
   readonly cachedTokens: number;
 }
 
@@ -46,10 +46,10 @@ interface Part {
   readonly window: VerdictWindow | undefined;
 }
 
-/** One for each policy, and one for prompts that are nobody's. */
+/** One for each of the two policies, and one for raw prompts. */
 const IDLE_SESSIONS = 3;
 
-/** One input's outcome in `moderateMany`: a verdict, or what `moderate` would have thrown. */
+/** The outcome of one input in `moderateMany`: a verdict, or what `moderate` would have thrown. */
 export type BatchResult =
   | { readonly index: number; readonly verdict: Verdict; readonly error: null }
   | { readonly index: number; readonly verdict: null; readonly error: Error };
@@ -61,7 +61,7 @@ export class Guard {
   readonly #sessions: SessionPool;
   readonly #tasks: Tasks;
 
-  /** Throws Error where model or tokenizer are not those of a Gen guard. `name` stands in verdicts and messages. */
+  /** Throws Error if model and tokenizer are not a Gen guard's. `name` appears in verdicts and error messages. */
   constructor(model: Qwen3, tokenizer: Tokenizer, name: string) {
     this.#tasks = readTasks(model.config, tokenizer, name);
     this.model = model;
@@ -72,8 +72,8 @@ export class Guard {
 
   /**
    * Loads a checkpoint: a folder's path (Node), a URL, or files at hand. Without a source: the embedded demo guard,
-   * which is for trying out and testing, not for protection. Throws Error, TypeError or RangeError,
-   * `<file>: expected ..., got ...`.
+   * which is for trying out and testing, not for protection. Throws Error, TypeError or RangeError, `<file>: expected
+   * ..., got ...`.
    */
   static async load(source: CheckpointSource = DEMO_GUARD, options: EngineOptions = {}): Promise<Guard> {
     const files = await openCheckpointFiles(source);
@@ -85,8 +85,9 @@ export class Guard {
 
   /**
    * Judges the last message of `input`; one that does not fit the context is judged in windows. Throws TypeError or
-   * RangeError for an input of the wrong form or a context that leaves no room (with both numbers), and the signal's
-   * reason when aborted. An unparsable answer is not thrown: it is a verdict that is flagged.
+   * ConversationError for an input of the wrong form, ContextLengthError, with both numbers, if the context has no room
+   * for it, MemoryError if the engine has none, RangeError for options out of range, and the signal's reason when
+   * aborted. An answer that cannot be parsed is not thrown: its verdict is flagged.
    */
   async moderate(input: ModerationInput, options: ModerateOptions = {}): Promise<Verdict> {
     const started = performance.now();
@@ -106,14 +107,14 @@ export class Guard {
       completionTokens: sum("completionTokens"),
       passes: sum("passes"),
     };
-    // Of equally bad ones the first.
+    // Of equally bad verdicts, the first.
     const worst = verdicts.reduce((worst, verdict) => (compareVerdicts(verdict, worst) > 0 ? verdict : worst));
     return { ...worst, usage, ms: performance.now() - started };
   }
 
   /**
-   * Judges one input after the other, in order, as they are asked for: nothing is held but the one at work. An input
-   * that cannot be judged gives a result with its error, and the batch goes on; what is not the input's fault (an
+   * Judges inputs one after the other, as the caller asks for results; only the current one is held. An input that
+   * cannot be judged gives a result with its error, and the batch goes on. An error that is not the input's fault (an
    * abort, an engine that failed) is thrown.
    */
   async *moderateMany(
@@ -137,9 +138,9 @@ export class Guard {
   }
 
   /**
-   * Begins to moderate an answer to `input` while it is being written (gen-stream.ts): every so many tokens the answer
-   * so far is judged, for the price of the new tokens. Throws TypeError or RangeError for an input of the wrong form.
-   * Nothing runs yet: the stream's methods do.
+   * Begins to moderate an answer to `input` while it is being written: the answer so far is judged every `every`
+   * tokens, at the cost of the new ones (gen-stream.ts). Throws TypeError or ConversationError for an input of the
+   * wrong form and RangeError for options out of range. The model runs only when the stream's methods are called.
    */
   stream(input: StreamInput, options: GenStreamOptions = {}): GenStream {
     checkOptions(options, ["every", "mode", "threshold", "maxNewTokens", "signal", "turn"], "stream");
@@ -148,7 +149,7 @@ export class Guard {
     if (!Number.isInteger(every) || every < 1)
       throw new RangeError(`every: expected an integer of at least 1, got ${every}`);
     const messages = toQuestion(input);
-    let session: Session | undefined; // kept from verdict to verdict, with the answer so far in it
+    let session: Session | undefined; // kept between verdicts; it holds the answer so far
     return new GenStream({
       every,
       encoder: this.tokenizer.encodeStream(),
@@ -158,7 +159,7 @@ export class Guard {
         const conversation = [...messages, { role: "assistant", content: answer }];
         const prompt = this.encode(conversation);
         const { maxPositionEmbeddings } = this.model.config;
-        // An answer of the guard's own that is cut short would be no verdict.
+        // If the guard's own answer were cut short, there would be no verdict.
         if (prompt.length + this.#taskOf(conversation).draft.longest > maxPositionEmbeddings) {
           throw tooLong(maxPositionEmbeddings, `${prompt.length} and no room for the verdict`);
         }
@@ -174,9 +175,9 @@ export class Guard {
   }
 
   /**
-   * The answer itself, id by id with the logits it was chosen from: to a conversation, or to a prompt's ids as they
-   * are. It runs behind what an earlier prompt left in the cache, and an answer to a conversation is guessed as in
-   * `moderate`; neither changes an id, drawn ones included.
+   * The answer to a conversation, or to a raw prompt's ids: id by id, with the logits each was chosen from. It reuses
+   * what an earlier prompt left in the cache, and guesses the answer to a conversation as `moderate` does. Neither
+   * changes an id, sampled ones included. Throws like `encode` and `generateSteps`.
    */
   async *answer(
     input: ModerationInput | Int32Array,
@@ -200,8 +201,8 @@ export class Guard {
   }
 
   /**
-   * How P(Safe) changes when a word of the last message is left out, for each of its words. One pass a word, behind
-   * what is before it.
+   * How P(Safe) changes when a word of the last message is left out, for each of its words. Each word costs one pass
+   * over what follows it. Throws RangeError for more than 1,000 words, and what `encode` throws.
    */
   async explain(input: ModerationInput, options: { readonly signal?: AbortSignal } = {}): Promise<Explanation> {
     checkOptions(options, ["signal"], "explain");
@@ -216,14 +217,14 @@ export class Guard {
   }
 
   /**
-   * The prompt's ids for a conversation: the guard's own template, with control tokens in message contents kept as
-   * text. Throws RangeError, with both numbers, for a conversation that does not fit the context.
+   * The prompt's ids for a conversation by the guard's own template; control tokens in message contents stay text.
+   * Throws TypeError or ConversationError for an input of the wrong form, and ContextLengthError, with both numbers,
+   * for one that does not fit the context.
    */
   encode(input: ModerationInput): Int32Array {
     const messages = toConversation(input);
     const { maxPositionEmbeddings } = this.model.config;
-    // A text far beyond the context is refused by its length: tokenising megabytes only to refuse them would take
-    // seconds.
+    // A text far beyond the context is refused by its length: tokenising megabytes just to refuse them takes seconds.
     const chars = messages.reduce((sum, { content }) => sum + content.length, 0);
     const least = this.tokenizer.leastIds(chars);
     if (least >= maxPositionEmbeddings) throw tooLong(maxPositionEmbeddings, `at least ${least}`);
@@ -233,8 +234,8 @@ export class Guard {
   }
 
   /**
-   * Throws RangeError for options with which no input can be judged; what depends on the input (is its window too large
-   * for it?) is left.
+   * Throws RangeError for options with which no input can be judged. What depends on the input, such as whether the
+   * window leaves room for its other messages, is not checked.
    */
   checkOptions(options: ModerateOptions): void {
     checkModerateOptions(options);
@@ -248,7 +249,7 @@ export class Guard {
     return this.#taskOf(messages).policy;
   }
 
-  /** Ends the threads and gives the memory back; the guard must not be used afterwards. */
+  /** Ends the threads and frees the memory. The guard cannot be used afterwards. */
   close(): void {
     this.model.close();
   }
@@ -257,14 +258,14 @@ export class Guard {
     return messages[messages.length - 1].role === "user" ? this.#tasks.user : this.#tasks.assistant;
   }
 
-  /** What is to be judged: the last message as a whole, or windows of it, whose prompts are made one at a time. */
+  /** What to judge: the last message as a whole, or windows of it. The prompts of windows are made one at a time. */
   #parts(messages: readonly ChatMessage[], options: ModerateOptions): readonly Part[] {
     const { maxPositionEmbeddings } = this.model.config;
     const last = messages[messages.length - 1];
     const withContent = (content: string): ChatMessage[] => [...messages.slice(0, -1), { ...last, content }];
     const answer = this.#taskOf(messages).draft.longest;
     const unitsBefore = messages.slice(0, -1).reduce((sum, { content }) => sum + content.length, 0);
-    // Nothing of it is encoded where what precedes the message is too long already.
+    // If the messages before the last are too long already, nothing is encoded.
     if (this.tokenizer.leastIds(unitsBefore) >= maxPositionEmbeddings) {
       throw tooLong(
         maxPositionEmbeddings,
@@ -284,7 +285,7 @@ export class Guard {
     }));
   }
 
-  /** How many tokens fit the context beside a conversation and the answer on it. */
+  /** How many more tokens the context holds besides a conversation and the verdict on it. */
   #room(messages: readonly ChatMessage[]): number {
     return (
       this.model.config.maxPositionEmbeddings -
@@ -306,7 +307,7 @@ export class Guard {
       } finally {
         this.#sessions.release(session);
       }
-      // Whether a text can be judged must not depend on what was judged before: what is kept of that is given up.
+      // Whether a text can be judged must not depend on earlier texts, so the sessions kept from them are freed.
       if (isRetry || !(failure instanceof MemoryError) || !this.#sessions.closeIdle()) throw failure;
     }
   }
@@ -340,10 +341,7 @@ export class Guard {
   }
 }
 
-/**
- * Whether something thrown by `moderate` says that the input is wrong; anything else is wrong with the engine or was
- * asked for.
- */
+/** Whether `moderate` threw because of its input. Otherwise the engine failed, or the caller aborted. */
 export function isInputError(error: unknown): error is TypeError | RangeError {
   return (error instanceof TypeError || error instanceof RangeError) && !(error instanceof MemoryError);
 }

@@ -1,4 +1,4 @@
-/** What a caller may ask of a verdict, and the check that refuses what no input could be judged with. */
+/** The options of a verdict, and the check that refuses those with which no input could be judged. */
 
 import { checkOptions } from "../tensor/options.ts";
 import type { Mode } from "./verdict.ts";
@@ -6,30 +6,30 @@ import type { Mode } from "./verdict.ts";
 export interface ModerateOptions {
   /** strict by default. */
   readonly mode?: Mode;
-  /** Flag by `score` instead of by mode: from this value (0 to 1) on. */
+  /** Flags by `score` instead of by mode: from this value on, 0 to 1. */
   readonly threshold?: number;
-  /** "full": also `unsafeCategoryScores`, at the price of one small pass more. "basic" by default. */
+  /** "basic" by default; "full" adds `unsafeCategoryScores` for one more small pass. */
   readonly scores?: "basic" | "full";
   /**
-   * Judge the last message in windows of at most so many tokens; the worst verdict counts. By default a message is cut
-   * only where it does not fit the context.
+   * Judges the last message in windows of at most this many tokens; the worst verdict counts. By default a message is
+   * cut only if it does not fit the context.
    */
   readonly window?: number;
-  /** By how many tokens windows overlap, so that nothing is missed at a cut: an eighth of a window by default. */
+  /** How many tokens windows overlap by, so that nothing is missed at a cut; by default an eighth of a window. */
   readonly overlap?: number;
-  /** 128 by default, as the model card has it. */
+  /** 128 by default, as in the model card. */
   readonly maxNewTokens?: number;
   readonly signal?: AbortSignal;
   /**
-   * Awaited every 20 ms or so in place of a turn of the event loop: who judges several inputs at once decides there
-   * which goes on.
+   * Awaited about every 20 ms instead of yielding to the event loop; a scheduler uses it to choose which input
+   * continues.
    */
   readonly turn?: () => Promise<void>;
 }
 
 export interface GenStreamOptions
   extends Pick<ModerateOptions, "mode" | "threshold" | "maxNewTokens" | "signal" | "turn"> {
-  /** The answer so far is judged each time so many tokens more are there; 32 by default. */
+  /** How many new tokens come between two verdicts; 32 by default. */
   readonly every?: number;
 }
 

@@ -1,8 +1,8 @@
 /**
  * The operations of one stream, run one after the other in the order of the calls.
  *
- * After one that failed, all fail with the same error. What the operations work with is given back once, after the
- * last of them, whether or not it failed.
+ * After one that failed, all fail with the same error. What the operations work with is given back once, after the last
+ * of them, whether or not it failed.
  */
 export class Serial {
   #last: Promise<unknown> = Promise.resolve();

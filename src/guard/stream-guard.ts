@@ -1,13 +1,12 @@
 /**
  * The Stream guard: a model with classification heads that judges an answer token by token, while it is being written.
  *
- * In: text in pieces (`stream`), or ids by the protocol of the model card (`streamModerateFromIds`). Out: level,
- * category and probabilities at each token.
+ * In: text in pieces (`stream`), or ids as the model card passes them (`streamModerateFromIds`). Out: level, category
+ * and probabilities at each token.
  *
- * The protocol: the ids of a conversation by the ordinary chat template; the user's turn up to its `<|im_end|>` is read
- * with the query heads, at its last position; each later id with the response heads. A session keeps the keys and
- * values, so a token costs one pass however long the conversation is. (The model card's own code runs all of it again
- * for each token.)
+ * The protocol: the ordinary chat template turns the conversation into ids. The query heads read the user's turn at its
+ * last position, `<|im_end|>`; the response heads read each later id. A session keeps the keys and values, so a token
+ * costs one pass however long the conversation is. (The model card's own code runs the whole again for each token.)
  */
 
 import { type CheckpointSource, openCheckpointFiles } from "../checkpoint/open.ts";
@@ -26,24 +25,19 @@ import type { SafetyLevel } from "./policy.ts";
 import type { Mode } from "./verdict.ts";
 
 export interface StreamOptions {
-  /** strict (default): cut at Unsafe and Controversial; loose: at Unsafe alone. */
+  /** strict, the default, cuts at Unsafe and Controversial; loose at Unsafe only. */
   readonly mode?: Mode;
-  /** Decides instead of `TwoInARow` with the mode; one object for each stream. */
+  /** Decides instead of the mode's `TwoInARow`; each stream needs its own object. */
   readonly rule?: CutRule;
   readonly signal?: AbortSignal;
-  /**
-   * Awaited between passes in place of a turn of the event loop: who moderates several streams at once decides there
-   * which goes on.
-   */
+  /** Awaited between passes instead of yielding; a scheduler uses it to choose which stream continues. */
   readonly turn?: () => Promise<void>;
 }
 
-/** What `streamModerateFromIds` keeps from call to call: the sequence so far. */
+/** The sequence so far, which `streamModerateFromIds` passes from call to call. */
 export type StreamState = Session;
 
-/**
- * The model card's result, under its names: one entry a position. The category is given where the risk is Safe, too.
- */
+/** The model card's result, under its names: one entry for each position. A Safe position has a category too. */
 export interface StreamModeration {
   readonly risk_level: readonly SafetyLevel[];
   readonly risk_prob: readonly number[];
@@ -51,7 +45,7 @@ export interface StreamModeration {
   readonly category_prob: readonly number[];
 }
 
-/** Ends a turn; the user's is read there. */
+/** Ends a turn. The user's turn is read there. */
 const TURN_END = "<|im_end|>";
 
 export class StreamGuard {
@@ -60,7 +54,7 @@ export class StreamGuard {
   readonly name: string;
   readonly #labels: { readonly query: HeadLabels; readonly response: HeadLabels };
 
-  /** Throws Error or RangeError where model or tokenizer are not those of a Stream guard. `name` stands in messages. */
+  /** Throws Error or RangeError if model and tokenizer are not a Stream guard's. `name` begins the message. */
   constructor(model: Qwen3, tokenizer: Tokenizer, name: string) {
     this.#labels = readStreamLabels(model.config, tokenizer, name);
     this.model = model;
@@ -76,15 +70,16 @@ export class StreamGuard {
     const files = await openCheckpointFiles(source);
     const name = files.name.replace(/^.*[/\\]/, "") || files.name;
     const config = await readConfig(files);
-    checkArchitecture(config, name); // before the tokenizer and the weights: what is no Stream guard is refused at the door
+    checkArchitecture(config, name); // before the tokenizer and the weights are read
     const tokenizer = await Tokenizer.load(files);
     readStreamLabels(config, tokenizer, name);
     return new StreamGuard(await Qwen3.load(files, options), tokenizer, name);
   }
 
   /**
-   * Begins to moderate an answer to `input`. Throws TypeError or RangeError for an input of the wrong form or too long
-   * for the context (with both numbers). Nothing runs yet: the stream's `query`, `push` and `end` do.
+   * Begins to moderate an answer to `input`. Throws TypeError or ConversationError for an input of the wrong form and
+   * ContextLengthError, with both numbers, for one that does not fit the context. The model runs only when `query`,
+   * `push` or `end` is called.
    */
   stream(input: StreamInput, options: StreamOptions = {}): AnswerStream {
     checkOptions(options, ["mode", "rule", "signal", "turn"], "stream");
@@ -101,8 +96,7 @@ export class StreamGuard {
           `conversation too long: expected fewer than ${maxTokens} tokens, got ${bound}${tokens}`,
         );
     };
-    // A text far beyond the context is refused by its length: tokenising megabytes only to refuse them would take
-    // seconds.
+    // A text far beyond the context is refused by its length: tokenising megabytes just to refuse them takes seconds.
     checkLength(this.tokenizer.leastIds(messages.reduce((sum, { content }) => sum + content.length, 0)), "at least ");
     const chat = this.tokenizer.chatStream(messages);
     checkLength(chat.before.length, "");
@@ -120,9 +114,9 @@ export class StreamGuard {
   }
 
   /**
-   * The model card's own call: runs ids (or one) behind those of `state` and says, under the card's names, what the
-   * heads of the role say at each of them. `state` null begins a sequence. The state that comes back is for the next
-   * call; end it with `closeStream`.
+   * The model card's own call: runs one or more ids after those of `state` and returns, under the card's names, what
+   * the role's heads say at each. A null `state` begins a sequence. Pass the returned state to the next call, and in
+   * the end to `closeStream`.
    */
   async streamModerateFromIds(
     ids: number | ArrayLike<number>,
@@ -140,7 +134,7 @@ export class StreamGuard {
     return [moderation, next];
   }
 
-  /** The same with every probability. */
+  /** The same, with all probabilities. */
   async readIds(
     ids: number | ArrayLike<number>,
     role: "user" | "assistant",
@@ -154,12 +148,12 @@ export class StreamGuard {
     return [toReadings(scores, this.#labels[head]), session];
   }
 
-  /** Gives the memory of a sequence back. */
+  /** Frees the memory of a sequence. */
   closeStream(state: StreamState): void {
     state.close();
   }
 
-  /** Ends the threads and gives the memory back; the guard must not be used afterwards. */
+  /** Ends the threads and frees the memory. The guard cannot be used afterwards. */
   close(): void {
     this.model.close();
   }
@@ -173,7 +167,7 @@ function checkArchitecture({ architecture }: Qwen3Config, name: string): void {
   }
 }
 
-/** The labels of the heads. Throws Error or RangeError where config and tokenizer are not a Stream guard's. */
+/** The labels of the heads. Throws Error or RangeError if config and tokenizer are not a Stream guard's. */
 function readStreamLabels(
   config: Qwen3Config,
   tokenizer: Tokenizer,
@@ -185,7 +179,7 @@ function readStreamLabels(
       `${name}: tokenizer: expected at most ${config.vocabSize} ids, the model's vocabulary, got ${tokenizer.vocabSize}`,
     );
   }
-  // Any conversation shows whether the template is one that answers can be streamed into.
+  // Any conversation will do to see whether answers can be streamed into the template.
   const { before } = tokenizer.chatStream([{ role: "user", content: "-" }]);
   if (questionLength(before, tokenizer) === 0) {
     throw new Error(
@@ -196,7 +190,7 @@ function readStreamLabels(
 }
 
 /**
- * How many of the ids before an answer are the question's: up to the end of the user's turn. 0: there is no such end.
+ * How many of the ids before an answer belong to the question, up to the end of the user's turn; 0 if it has no end.
  */
 function questionLength(before: Int32Array, tokenizer: Tokenizer): number {
   const id = tokenizer.tokenToId(TURN_END);
