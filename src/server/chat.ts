@@ -1,4 +1,4 @@
-/** `POST /v1/chat/completions`: the guard's own answer to a conversation, as OpenAI's clients expect an assistant's. */
+/** `POST /v1/chat/completions`: the guard's own answer to a conversation, in the form of an assistant's. */
 
 import type { ChatMessage } from "../tokenizer/chat-template.ts";
 import type { Exchange } from "./exchange.ts";
@@ -17,7 +17,7 @@ import { checked, readMessages } from "./messages.ts";
 import { newId } from "./new-id.ts";
 import type { Service } from "./service.ts";
 
-/** As the model card has it. */
+/** The model card's value. */
 const DEFAULT_MAX_TOKENS = 128;
 
 const NO_TOOLS = "a guard calls no tools";
@@ -27,12 +27,12 @@ const REFUSED: Readonly<Record<string, Refused>> = {
   tool_choice: { reason: NO_TOOLS, unless: ['"none"', '"auto"'] },
   functions: { reason: NO_TOOLS, unless: ["[]"] },
   function_call: { reason: NO_TOOLS, unless: ['"none"', '"auto"'] },
-  response_format: { reason: "a guard has a format of its own", unless: ['{"type":"text"}'] },
+  response_format: { reason: "a guard has its own format", unless: ['{"type":"text"}'] },
   modalities: { reason: "a guard writes text", unless: ['["text"]'] },
   audio: { reason: "a guard writes text", unless: [] },
-  prediction: { reason: "a guard's answers are predicted as it is", unless: [] },
+  prediction: { reason: "a guard predicts its own answers", unless: [] },
   reasoning_effort: { reason: "a guard does not reason", unless: ['"none"'] },
-  verbosity: { reason: "a guard has a format of its own", unless: [] },
+  verbosity: { reason: "a guard has its own format", unless: [] },
   web_search_options: { reason: "a guard does not search", unless: [] },
 };
 
@@ -56,7 +56,7 @@ export async function chatCompletion(
   const generation = readGenerationFields(fields, maxTokens);
   const topLogprobs = readTopLogprobs(fields);
   const promptTokens = checked("messages", () => service.guard.encode(messages)).length;
-  // The answer itself is a few tokens, unless it is drawn at random.
+  // A greedy answer is only a few tokens; a sampled one may be longer.
   const size = Math.min(service.maxPositions, promptTokens + (generation.sampling.temperature === 0 ? 0 : maxTokens));
 
   const run = (send: (piece: TextPiece) => void): Promise<GenerationEnd> =>

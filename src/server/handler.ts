@@ -3,8 +3,8 @@
  *
  * In: a loaded guard. Out: OpenAI's chat, completions and moderations, with health, metrics, a description and a page
  * to try it. It runs wherever there are `Request` and `Response`; the listener for Node is in listen.node.ts. Reading
- * order: this file; exchange.ts (what surrounds each request); routes.ts; moderations.ts; chat.ts and generation.ts; queue.ts (who goes first); request-body.ts
- * and fields.ts (what is refused).
+ * order: this file; exchange.ts (what surrounds each request); routes.ts; moderations.ts; chat.ts and generation.ts;
+ * queue.ts (who goes first); request-body.ts and fields.ts (what is refused).
  */
 
 import { Hono } from "hono";
@@ -18,29 +18,29 @@ import { newRoutes } from "./routes.ts";
 import { Service } from "./service.ts";
 
 export interface HandlerOptions {
-  /** Names that requests may call the model by, besides its own; answers carry the first. */
+  /** Names for the model that requests may use besides its own; answers carry the first. */
   readonly modelNames?: readonly string[];
-  /** Asked of every request but those for `/`, `/health` and `/openapi.json`. */
+  /** Required of every request except those for `/`, `/health` and `/openapi.json`. */
   readonly apiKey?: string;
-  /** Requests that may wait, 64 by default; one more is told to come back (503). */
+  /** How many requests may wait, 64 by default; one more is told to come back later (503). */
   readonly maxQueue?: number;
   /** 1 MB by default. */
   readonly maxBodyBytes?: number;
-  /** How long a request may take, waiting included: 300,000 by default. */
+  /** How long a request may take, waiting included; 300,000 by default. */
   readonly timeoutMs?: number;
   /** The origin whose pages may call the server from a browser, or "*". */
   readonly cors?: string;
-  /** Receives a line for each failure that is the server's own. Nothing is logged by default. */
+  /** Receives a line for each failure of the server's own. By default nothing is logged. */
   readonly log?: (line: string) => void;
-  /** Also a line for each request, without any of its text. */
+  /** Logs a line for each request too, without any of its text. */
   readonly logRequests?: boolean;
-  /** Also the texts. */
+  /** Logs that line with the texts. */
   readonly logText?: boolean;
 }
 
 export interface Handler {
   readonly fetch: (request: Request) => Promise<Response>;
-  /** Refuses new work from now on (503), and resolves when all that was accepted has been answered. */
+  /** Refuses new work from now on (503). Resolves when all accepted requests have been answered. */
   readonly drain: () => Promise<void>;
 }
 
@@ -51,7 +51,7 @@ interface Env {
 /** The largest delay that a timer takes. */
 const MAX_INTEGER = 2 ** 31 - 1;
 
-/** Throws RangeError for options out of range. The guard stays the caller's: closing it is his. */
+/** Throws RangeError for options out of range. The caller still owns the guard and closes it. */
 export function createHandler(guard: Guard, options: HandlerOptions = {}): Handler {
   checkOptions(
     options,
@@ -79,7 +79,7 @@ export function createHandler(guard: Guard, options: HandlerOptions = {}): Handl
 
   const app = new Hono<Env>();
   for (const { method, path, isOpen, answer } of routes) {
-    const pattern = path.replace("{id}", ":id{.+}"); // names of the Hub have a slash in them
+    const pattern = path.replace("{id}", ":id{.+}"); // names on the Hub contain a slash
     app.on(method, pattern, async ({ req, env: { exchange } }) => {
       exchange.route = path;
       if (!isOpen) await key?.check(req.raw.headers);

@@ -1,6 +1,5 @@
 /**
- * A request's `messages` as the guard takes them: contents become text; roles and their order are the guard's own to
- * check.
+ * Turns a request's `messages` into the guard's: contents become text. The guard itself checks roles and their order.
  */
 
 import { toConversation } from "../guard/conversation.ts";
@@ -29,7 +28,7 @@ export function readMessages(fields: Fields): ChatMessage[] {
   return checked("messages", () => toConversation(messages));
 }
 
-/** Runs a step of the guard's on what is in `param`; an input that the guard refuses becomes a 400 that names it. */
+/** Runs a step of the guard on the field `param`. If the guard refuses the input, throws a 400 that names the field. */
 export function checked<T>(param: string, step: () => T): T {
   try {
     return step();
@@ -38,7 +37,7 @@ export function checked<T>(param: string, step: () => T): T {
   }
 }
 
-/** What the client is told where the guard refuses an input; any other error is returned as it is. */
+/** What to tell the client if the guard refuses an input. Any other error is returned as it is. */
 export function refusedInput(param: string, error: unknown): unknown {
   if (error instanceof ContextLengthError)
     return new ApiError(400, error.message, { param, code: "context_length_exceeded" });

@@ -1,9 +1,9 @@
 /**
- * `POST /v1/moderations`: verdicts in OpenAI's shape, with this model's categories, and the verdict itself beside.
+ * `POST /v1/moderations`: verdicts in OpenAI's form with this model's categories, and the fields of the verdict itself.
  *
- * `input` is a text, an array of texts (a verdict each) or an array of text parts (one text); our own `messages` is a
- * conversation, of which the last message is judged. All of a request are judged one after the other as one job, behind
- * one cached beginning of the prompt.
+ * `input` is a text, an array of texts (a verdict each) or an array of text parts (one text). Our own `messages` is a
+ * conversation whose last message is judged. The texts of a request are judged one after the other as one job, and
+ * share the cached beginning of the prompt.
  */
 
 import { toConversation } from "../guard/conversation.ts";
@@ -18,9 +18,9 @@ import { readMessages, refusedInput } from "./messages.ts";
 import { newId } from "./new-id.ts";
 import type { Service } from "./service.ts";
 
-/** A verdict is a kilobyte and a half of JSON: a megabyte of empty texts must not become hundreds. */
+/** A verdict is 1.5 kB of JSON: a megabyte of empty texts must not become hundreds of megabytes. */
 const MAX_INPUTS = 1024;
-/** For what a queue needs: the prompt behind the cached policy, and a third of a token a character. */
+/** Estimates for the queue: the prompt after the cached policy, and the characters of a token. */
 const TOKENS_OF_PROMPT = 128;
 const CHARS_OF_TOKEN = 3;
 
@@ -72,7 +72,7 @@ export async function moderation(
 
 interface Input {
   readonly messages: readonly ChatMessage[];
-  /** The field it came from. */
+  /** The field that the messages came from. */
   readonly param: string;
 }
 

@@ -1,4 +1,4 @@
-/** The route table: which method and path is answered by what. */
+/** The route table: which function answers a method and a path. */
 
 import { chatCompletion } from "./chat.ts";
 import { completion } from "./completions.ts";
@@ -11,12 +11,12 @@ import type { Service } from "./service.ts";
 export interface Route {
   readonly method: "GET" | "POST";
   readonly path: string;
-  /** Needs no key. */
+  /** Whether it needs no key. */
   readonly isOpen?: boolean;
   readonly answer: (exchange: Exchange, id: string) => Response | Promise<Response>;
 }
 
-/** `checkOpen` throws where no new work is accepted; `state` is one word for /health. */
+/** `checkOpen` throws if no new work is accepted; `state` is one word for /health. */
 export function newRoutes(
   service: Service,
   checkOpen: () => void,

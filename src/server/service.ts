@@ -12,7 +12,7 @@ import { Queue, QueueFullError, type Work } from "./queue.ts";
 
 export class Service {
   readonly guard: Guard;
-  /** The first is the one that answers carry. */
+  /** Answers carry the first. */
   readonly modelNames: readonly string[];
   readonly queue: Queue;
   readonly metrics: Metrics = new Metrics();
@@ -32,11 +32,11 @@ export class Service {
     this.#countRefused = this.metrics.counter("qwen3guard_queue_refused_total", "Requests that found the queue full.");
     this.#countTokens = this.metrics.counter(
       "qwen3guard_tokens_total",
-      "Tokens by kind; cached ones are among those of the prompts.",
+      "Tokens by kind; cached: those of the prompts that were in the cache.",
     );
     this.#countVerdict = this.metrics.counter(
       "qwen3guard_verdicts_total",
-      "Verdicts by level; what could not be parsed is unparsed.",
+      "Verdicts by level; unparsed: the answer could not be parsed.",
     );
     this.#countRefused({}, 0);
     for (const kind of ["prompt", "cached", "completion"] as const) this.#countTokens({ kind }, 0);
@@ -50,7 +50,7 @@ export class Service {
     return this.guard.model.config.maxPositionEmbeddings;
   }
 
-  /** 404 where the request names a model that is not here. None at all means the one that is. */
+  /** Throws 404 if the request names another model. Without a name, it means this one. */
   checkModel(fields: Fields): void {
     const name = fields.string("model");
     if (name !== undefined && !this.modelNames.includes(name)) throw this.noSuchModel(name);
@@ -63,7 +63,7 @@ export class Service {
     });
   }
 
-  /** Puts a job into the queue; 503 where that is full. */
+  /** Puts a job into the queue. Throws 503 if the queue is full. */
   async run<T>(work: Work<T>): Promise<T> {
     const { run } = work;
     try {
@@ -93,7 +93,7 @@ export class Service {
     this.#countVerdict({ safety: safety ?? "unparsed" });
   }
 
-  /** An answer that the guard wrote is a verdict as well. */
+  /** Counts the guard's answer to a conversation as a verdict. */
   countAnswer(messages: readonly ChatMessage[], text: string): void {
     this.countVerdict(parseAnswer(text, this.guard.policyOf(messages))?.safety ?? null);
   }
