@@ -1,10 +1,11 @@
 /**
- * The proxy as a web-standard handler: an OpenAI-compatible server in front of another one, with the guard between.
+ * The proxy as a web-standard handler: an OpenAI-compatible server in front of another one, with a guard in between.
  *
  * In: a loaded guard of either kind and the upstream's URL. Out: chat and text completions whose questions are judged
- * before the upstream sees them, and whose answers are judged while they pass; what is on a list of other routes goes
- * straight through. Reading order: this file; call.ts and question.ts; relay.ts and gate.ts (what may come out, and
- * when), whole.ts; judge.ts (who has the engine); upstream.ts and event-reader.ts (what is believed of the upstream).
+ * before the upstream sees them, and whose answers are judged on their way back. Other routes on a list go straight
+ * through. Reading order: this file; ../exchange.ts (what surrounds each request); call.ts and question.ts; relay.ts
+ * and gate.ts (what may come out, and when); whole.ts; judge.ts (who has the engine); upstream.ts and event-reader.ts
+ * (what is believed of the upstream).
  */
 
 import type { Guard } from "../../guard/guard.ts";
@@ -29,33 +30,33 @@ import { passError } from "./upstream-error.ts";
 import { moderateWhole } from "./whole.ts";
 
 export interface ProxyOptions {
-  /** The server that is protected, with or without its /v1. */
+  /** The server to protect, with or without its /v1. */
   readonly upstream: string | URL;
-  /** strict (default): Unsafe and Controversial are flagged; loose: Unsafe alone. */
+  /** strict, the default, flags Unsafe and Controversial; loose flags Unsafe only. */
   readonly mode?: Mode;
-  /** A Gen guard judges the answer each time so many tokens more are there; 32 by default. */
+  /** How many new tokens come between two verdicts of a Gen guard; 32 by default. */
   readonly every?: number;
-  /** block by default; flag: everything passes, and a field tells; log: everything passes, and only the log tells. */
+  /** block by default. With flag, everything passes and a field tells; with log, only the log tells. */
   readonly action?: Action;
-  /** Characters that are held back beyond what the guard has not cleared; 0 by default. */
+  /** How many characters to hold back besides those that the guard has not cleared; 0 by default. */
   readonly holdBack?: number;
-  /** Answers that may be moderated at once, 8 by default: each holds the memory of its tokens. */
+  /** How many answers may be moderated at once, 8 by default. Each holds the memory of its tokens. */
   readonly maxStreams?: number;
-  /** Requests that may wait for their turn, 64 by default; one more is told to come back (503). */
+  /** How many requests may wait, 64 by default; one more is told to come back later (503). */
   readonly maxQueue?: number;
   /** 4 MB by default. */
   readonly maxBodyBytes?: number;
-  /** How long the upstream may be silent: 120,000 by default, at most 300,000. */
+  /** How long the upstream may be silent; 120,000 by default, at most 300,000. */
   readonly timeoutMs?: number;
-  /** Where the guard fails, let pass what it has not judged. A text that it cannot judge is no failure of the guard. */
+  /** Lets unjudged text pass if the guard fails. A text that it cannot judge is not a failure of the guard. */
   readonly failOpen?: boolean;
-  /** What else may pass unjudged, both ways: "POST /v1/tokenize", "GET /v1/batches/*". */
+  /** Other routes that may pass unjudged, both ways: "POST /v1/tokenize", "GET /v1/batches/*". */
   readonly allowRoutes?: readonly string[];
-  /** Receives a line for each failure that is the proxy's or the guard's own, and what else is asked for below. */
+  /** Receives a line for each failure of the proxy or the guard, and the lines that the next two options ask for. */
   readonly log?: (line: string) => void;
-  /** Also a line for each request and each finding, without any of its text. */
+  /** Logs a line for each request and each finding too, without any of its text. */
   readonly logRequests?: boolean;
-  /** Also the texts of findings. */
+  /** Logs those lines, with the texts of findings. */
   readonly logText?: boolean;
 }
 
@@ -64,12 +65,12 @@ const OPTION_NAMES: readonly (keyof ProxyOptions)[] = [
   ...(["timeoutMs", "failOpen", "allowRoutes", "log", "logRequests", "logText"] as const),
 ];
 
-/** Node's `fetch` waits no longer by itself. */
+/** Node's `fetch` itself waits no longer. */
 const MAX_TIMEOUT_MS = 300_000;
 const MAX_INTEGER = 2 ** 31 - 1;
 /**
- * Throws TypeError or RangeError for options of a wrong kind or out of range. The guard stays the caller's: closing it
- * is his.
+ * Throws TypeError or RangeError for options of the wrong type or out of range. The caller still owns the guard and
+ * closes it.
  */
 export function createProxy(guard: Guard | StreamGuard, options: ProxyOptions): Handler {
   checkOptions(options, OPTION_NAMES, "proxy");
@@ -96,7 +97,7 @@ export function createProxy(guard: Guard | StreamGuard, options: ProxyOptions): 
       );
     }
     if (request.method === "OPTIONS") {
-      // A browser asks before it posts; the upstream's answer to that says what its own would.
+      // A browser's preflight. The upstream says what it would say without the proxy.
       const sent = {
         method: "OPTIONS",
         path: route.slice(3),
@@ -134,7 +135,7 @@ const ENDPOINTS: Readonly<Record<ModeratedRoute, readonly [AnswerForm, ReadQuest
   "/v1/completions": [COMPLETION_FORM, promptQuestions],
 };
 
-/** What the options say, with their defaults. Throws RangeError where one is out of range. */
+/** Builds the service from the options and their defaults. Throws RangeError if one is out of range. */
 function newService(
   guard: Guard | StreamGuard,
   options: ProxyOptions,
@@ -163,7 +164,11 @@ function newService(
   const metrics = new Metrics();
   const judge = new Judge(guard, { mode, every: options.every, maxStreams, log });
   const slots = new Slots(maxStreams, maxQueue);
-  metrics.gauge("qwen3guard_proxy_streams", "Answers that are being moderated, or may be.", () => slots.taken);
+  metrics.gauge(
+    "qwen3guard_proxy_streams",
+    "Answers that are being moderated, or may be moderated.",
+    () => slots.taken,
+  );
   metrics.gauge("qwen3guard_proxy_waiting", "Requests that wait for others to end.", () => slots.waiting);
   metrics.gauge("qwen3guard_queue_waiting", "Pieces of text that wait for the engine.", () => judge.queue.waiting);
   const questions = metrics.counter(
@@ -194,7 +199,7 @@ function newService(
   return { service, exchanges: new Exchanges(metrics, { maxBodyBytes, log, logRequests, logText }) };
 }
 
-/** A request for text: judged, forwarded, and its answer judged. */
+/** Judges a request for text, forwards it, and judges the answer. */
 async function moderate(service: ProxyService, route: ModeratedRoute, exchange: Exchange): Promise<Response> {
   const { request, signal } = exchange;
   const [form, readQuestions] = ENDPOINTS[route];
@@ -208,14 +213,14 @@ async function moderate(service: ProxyService, route: ModeratedRoute, exchange: 
   let isStreaming = false;
   try {
     const told = Object.entries(await call.judgeQuestions());
-    // Written anew from what was judged: two readers of one text may differ, as where a name stands twice.
+    // Written anew from what was judged, since two readers of one JSON text may differ, e.g. on a repeated name.
     const headers = new Headers(request.headers);
     headers.set("content-type", "application/json");
     const sent = { method: "POST", path: route.slice(3), search, headers, body: JSON.stringify(body) };
     const answer = await service.upstream.send(sent, signal);
     if (answer.status >= 300 && answer.status < 400) {
       answer.close();
-      throw upstreamFault("an answer", "a redirection, behind which nothing would be judged");
+      throw upstreamFault("an answer", "a redirection, after which nothing would be judged");
     }
     if (!answer.isOk)
       return withHeaders(service.action === "block" ? await passError(call, answer) : passOn(answer, exchange), told);
@@ -236,7 +241,7 @@ async function moderate(service: ProxyService, route: ModeratedRoute, exchange: 
   }
 }
 
-/** Throws where the upstream answers in another form than the one that was asked for. */
+/** Throws ApiError if the upstream does not answer in the form that was asked for. */
 function checkType({ type, close }: UpstreamResponse, isStream: boolean): void {
   const expected = isStream ? "text/event-stream" : "application/json";
   if (type === expected) return;
@@ -245,8 +250,8 @@ function checkType({ type, close }: UpstreamResponse, isStream: boolean): void {
 }
 
 /**
- * The query that goes to the upstream of a moderated request. Azure's servers want one; any other might be text for
- * the model, and is refused where something is blocked.
+ * The query of a moderated request, which goes to the upstream. Azure's servers need `api-version`. Any other parameter
+ * might be text for the model, so it is refused if violations are blocked.
  */
 function queryOf(request: Request, action: Action): string {
   const { search, searchParams } = new URL(request.url);

@@ -1,6 +1,6 @@
 /**
- * Places for what is moderated at once. Each holds the keys and values of a sequence, so there are few; who finds none
- * waits in a bounded line, first come, first served.
+ * The slots for answers that are moderated at once. Each holds the keys and values of a sequence, so there are few. A
+ * request that finds too few free waits in a bounded line, first come, first served.
  */
 
 import { Pace } from "../pace.ts";
@@ -31,8 +31,8 @@ export class Slots {
   }
 
   /**
-   * Takes `count` places, of which there must be so many, and resolves to what gives them back. Rejects with 503 where
-   * the line is full, and with the signal's reason when that comes first.
+   * Takes `count` slots, at most as many as there are, and resolves to a function that frees them. Rejects with 503 if
+   * the line is full, and with the signal's reason if it is aborted first.
    */
   async take(count: number, signal: AbortSignal): Promise<() => void> {
     signal.throwIfAborted();
@@ -55,7 +55,7 @@ export class Slots {
       const leave = (): void => {
         this.#line.splice(this.#line.indexOf(waiting), 1);
         reject(signal.reason);
-        this.#admitNext(); // it may have stood before smaller ones
+        this.#admitNext(); // smaller requests may have been waiting after it
       };
       const waiting: Waiting = {
         count,

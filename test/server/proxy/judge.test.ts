@@ -161,7 +161,7 @@ describe("a whole answer", () => {
 
 describe("a text without a verdict", () => {
   const NO_RETRY = { "x-should-retry": "false" };
-  const unknown = "guard: expected a text that can be judged, got another; the proxy's log says more";
+  const unknown = "the guard cannot judge this text; the proxy's log says more";
   const texts: Record<string, [code: string, isTold: boolean]> = {
     FAILS_LONG: ["guard_context_exceeded", true],
     FAILS_ANSWER: ["guard_context_exceeded", true],
@@ -220,7 +220,7 @@ describe("a text without a verdict", () => {
     expect(judge.isFailing).toBe(false);
     expect(await judge.failureOf(new Error("threads: none"))).toMatchObject({
       ...{ fault: "guard", status: 500, code: "guard_failed", headers: NO_RETRY },
-      message: "guard: expected a verdict, got a failure; the proxy's log says more",
+      message: "the guard failed; the proxy's log says more",
     });
     expect([log, judge.isFailing, open()]).toEqual([["qwen3guard: the guard failed: threads: none"], true, 0]);
     await expect(judge.judgeWhole(QUESTION, "a", undefined, signal)).rejects.toThrow("threads: none");
