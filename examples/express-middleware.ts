@@ -7,7 +7,7 @@
  */
 
 import type { ServerResponse } from "node:http";
-import type { Guard } from "qwen3guard";
+import { ContextLengthError, type Guard } from "qwen3guard";
 
 export function guardMessage(guard: Guard) {
   return async (
@@ -30,7 +30,7 @@ export function guardMessage(guard: Guard) {
       else next();
     } catch (error) {
       // What cannot be judged does not pass: a text that is too long is the client's mistake, anything else is ours.
-      if (error instanceof RangeError) refuse(413, { error: error.message });
+      if (error instanceof ContextLengthError) refuse(413, { error: error.message });
       else if (!gone.signal.aborted) next(error);
     }
   };

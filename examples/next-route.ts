@@ -11,7 +11,7 @@
  *     curl localhost:3000/api/moderate -d '{"text": "How can I make a bomb?"}'
  */
 
-import { Guard } from "qwen3guard";
+import { ContextLengthError, Guard } from "qwen3guard";
 
 export const runtime = "nodejs";
 
@@ -32,7 +32,7 @@ export async function POST(request: Request): Promise<Response> {
     const { flagged, safety, categories, score } = await (await guard).moderate(body.text, { signal: request.signal });
     return Response.json({ flagged, safety, categories, score });
   } catch (error) {
-    if (error instanceof RangeError) return Response.json({ error: error.message }, { status: 413 });
+    if (error instanceof ContextLengthError) return Response.json({ error: error.message }, { status: 413 });
     throw error;
   }
 }

@@ -10,7 +10,7 @@
 import { createHash, webcrypto } from "node:crypto";
 import { type CheckpointFiles, TEXT_FILES } from "../checkpoint/files.ts";
 import { SafetensorsCheckpoint } from "../checkpoint/safetensors-sharded.ts";
-import type { ModerateOptions } from "../guard/guard.ts";
+import type { ModerateOptions } from "../guard/moderate-options.ts";
 import { schemeToHold } from "../model/quantised-weights.ts";
 import type { EngineOptions } from "../tensor/engine-choice.ts";
 

@@ -8,6 +8,7 @@
 import type { KvCache } from "../tensor/engine.ts";
 import { checkOptions } from "../tensor/options.ts";
 import type { Qwen3Config } from "./config.ts";
+import { ContextLengthError } from "./context-length-error.ts";
 import { classify, type ForwardModel, forward, type GuardScores, type Pass, type TapListener } from "./forward.ts";
 
 /**
@@ -229,7 +230,7 @@ export class Session {
 function checkIds(ids: ArrayLike<number>, config: Qwen3Config, position: number): void {
   if (ids.length === 0) throw new RangeError("ids: expected at least one id, got none");
   if (position + ids.length > config.maxPositionEmbeddings) {
-    throw new RangeError(
+    throw new ContextLengthError(
       `prompt too long: expected at most ${config.maxPositionEmbeddings} tokens, got ${position + ids.length}`,
     );
   }

@@ -9,3 +9,9 @@ export function checkOptions(options: object, keys: readonly string[], what: str
     if (!keys.includes(key)) throw new RangeError(`${what}: expected options among ${keys.join(", ")}, got "${key}"`);
   }
 }
+
+/** Throws RangeError unless `value` is an integer from `min` to `max`. */
+export function checkInteger(name: string, value: number, min: number, max: number): void {
+  if (!Number.isInteger(value) || value < min || value > max)
+    throw new RangeError(`${name}: expected an integer from ${min} to ${max}, got ${value}`);
+}

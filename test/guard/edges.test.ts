@@ -68,7 +68,7 @@ describe("windows", () => {
   test("of one's own do not fit a room that is too small; without, the room is said to be", () => {
     expect(spans(17, 32)).toHaveLength(2);
     expect(() => cut(17, 31)).toThrow(
-      "conversation too long: expected room for 32 tokens of the message to judge behind what precedes it, got 31",
+      "conversation too long: expected room for 32 tokens of the message to judge after what precedes it, got 31",
     );
     expect(() => cut(17, 31, { window: 16 })).toThrow(
       "window: expected an integer from 16 to 15, the room in the context, got 16",

@@ -181,7 +181,7 @@ describe("the end", () => {
     stream.close();
     await Promise.resolve();
     expect(close).toHaveBeenCalledTimes(1);
-    const over = "stream: expected one that is open, got one that has ended";
+    const over = "the stream has ended";
     await expect(stream.push("c")).rejects.toThrow(over);
     await expect(stream.end()).rejects.toThrow(over);
   });

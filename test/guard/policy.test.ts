@@ -89,7 +89,7 @@ describe("the decisions of an answer", () => {
   test("are refused where what comes before them is not cut alike", () => {
     const { tokenizer } = wordTokenizer(/Unsafe\nCategories|\w+|[^\w]/g);
     expect(() => deriveLabels(tokenizer, policy, "g")).toThrow(
-      'g: expected "Safety: Unsafe" to be cut into tokens alike in every answer',
+      'g: expected "Safety: Unsafe" to have the same tokens in every answer',
     );
   });
 

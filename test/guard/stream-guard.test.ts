@@ -316,8 +316,8 @@ describe("an answer in pieces", () => {
   test("what has ended takes no more text", async () => {
     const stream = guard.stream({ prompt: "a" });
     await stream.end();
-    await expect(stream.push("a")).rejects.toThrow("stream: expected one that is open, got one that has ended");
-    await expect(stream.end()).rejects.toThrow("stream: expected one that is open, got one that has ended");
+    await expect(stream.push("a")).rejects.toThrow("the stream has ended");
+    await expect(stream.end()).rejects.toThrow("the stream has ended");
     stream.close();
   });
 

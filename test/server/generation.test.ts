@@ -242,7 +242,7 @@ describe("chat", () => {
       { messages: [{ role: "user", content: [{ type: "image_url" }] }] },
       422,
       "messages[0].content[0].type",
-      'messages[0].content[0].type: not supported (a guard reads text alone, got "image_url")',
+      'messages[0].content[0].type: not supported (a guard reads only text, got "image_url")',
     ],
     [
       { messages: [{ role: "tool", content: "a" }] },

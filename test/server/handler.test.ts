@@ -183,7 +183,7 @@ describe("under load", () => {
     expect([refused.status, refused.json.error]).toEqual([
       503,
       {
-        message: "server busy: expected room in the queue, got 1 requests waiting",
+        message: "the queue is full (1 waiting)",
         type: "server_error",
         param: null,
         code: "queue_full",
@@ -348,7 +348,7 @@ describe("the log", () => {
 });
 
 test.each([
-  [{ maxQueue: 0 }, "queue: expected room for at least 1, got 0"],
+  [{ maxQueue: 0 }, "maxQueue: expected an integer of at least 1, got 0"],
   [{ maxBodyBytes: 0 }, "maxBodyBytes: expected an integer from 1 to 2147483647, got 0"],
   [{ timeoutMs: 2 ** 31 }, "timeoutMs: expected an integer from 1 to 2147483647, got 2147483648"],
   [{ apiKey: "" }, "apiKey: expected a key of printable ASCII without blanks, got an empty text"],

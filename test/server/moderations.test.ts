@@ -100,7 +100,7 @@ describe("refused, by name", () => {
       { input: [{ type: "image_url", image_url: { url: "data:" } }] },
       422,
       "input[0].type",
-      'input[0].type: not supported (a guard reads text alone, got "image_url")',
+      'input[0].type: not supported (a guard reads only text, got "image_url")',
     ],
     [{ input: "a", model: "gpt-4" }, 404, "model", 'model: expected my-guard or tiny-guard-gen, got "gpt-4"'],
     [{ input: "a", model: 5 }, 400, "model", "model: expected a string, got 5"],

@@ -131,7 +131,7 @@ describe("the bound", () => {
   });
 
   test("a queue of no length is refused", () => {
-    expect(() => new Queue(0)).toThrow("queue: expected room for at least 1, got 0");
+    expect(() => new Queue(0)).toThrow("maxQueue: expected an integer of at least 1, got 0");
   });
 });
 

@@ -8,7 +8,8 @@
  */
 
 import { stat } from "node:fs/promises";
-import { type Guard, isInputError, type ModerateOptions } from "../../guard/guard.ts";
+import { type Guard, isInputError } from "../../guard/guard.ts";
+import type { ModerateOptions } from "../../guard/moderate-options.ts";
 import type { Verdict } from "../../guard/verdict.ts";
 import { checkReadable, inputChunks, parseJson, type Terminal } from "../io.ts";
 import { type JsonLine, jsonLines } from "../json-lines.ts";

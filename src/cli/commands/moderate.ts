@@ -2,7 +2,8 @@
 
 import { type ModerationInput, toConversation } from "../../guard/conversation.ts";
 import type { Explanation } from "../../guard/explanation.ts";
-import { Guard, type ModerateOptions } from "../../guard/guard.ts";
+import { Guard } from "../../guard/guard.ts";
+import type { ModerateOptions } from "../../guard/moderate-options.ts";
 import type { Mode } from "../../guard/verdict.ts";
 import type { EngineOptions } from "../../tensor/engine-choice.ts";
 import { checkpointFiles, engineOptions, type ModelOptions } from "../checkpoint-option.ts";

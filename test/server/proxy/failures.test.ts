@@ -109,7 +109,7 @@ describe("the upstream", () => {
     expect([response.status, response.headers.get("x-should-retry"), (await response.json()).error.message]).toEqual([
       504,
       "false",
-      "upstream: expected a sign of life within 50 ms, got none",
+      "upstream: expected data within 50 ms, got none",
     ]);
   });
 
@@ -315,7 +315,7 @@ describe("the guard", () => {
     expect([answer.text.includes("France"), answer.all.includes("[DONE]"), answer.last.error]).toEqual([
       false,
       false,
-      { message: "guard: expected a verdict, got a failure; the proxy's log says more", type: "server_error", param: null, code: "guard_failed" },
+      { message: "the guard failed; the proxy's log says more", type: "server_error", param: null, code: "guard_failed" },
     ]); // biome-ignore format: what is withheld, and why
     expect(s.log[0]).toMatch(/^qwen3guard: the guard failed: the threads have stopped: a worker ended/);
     expect(await health(s)).toEqual([503, "failing"]);

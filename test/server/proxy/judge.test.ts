@@ -4,6 +4,7 @@ import { describe, expect, test, vi } from "vitest";
 import type { Guard } from "../../../src/guard/guard.ts";
 import type { ModerationStream, StreamUpdate } from "../../../src/guard/moderation-stream.ts";
 import type { StreamGuard } from "../../../src/guard/stream-guard.ts";
+import { ContextLengthError } from "../../../src/model/context-length-error.ts";
 import { Judge, type JudgeOptions } from "../../../src/server/proxy/judge.ts";
 import { MemoryError } from "../../../src/tensor/memory-error.ts";
 import { type Account, accountOf, type Core, FAILURES, guardOf, OFFENDS, standIn } from "./stand-in-guard.ts";
@@ -160,7 +161,7 @@ describe("a whole answer", () => {
 
 describe("a text without a verdict", () => {
   const NO_RETRY = { "x-should-retry": "false" };
-  const unknown = "guard: expected a text that can be judged, got another; the proxy's log says more";
+  const unknown = "the guard cannot judge this text; the proxy's log says more";
   const texts: Record<string, [code: string, isTold: boolean]> = {
     FAILS_LONG: ["guard_context_exceeded", true],
     FAILS_ANSWER: ["guard_context_exceeded", true],
@@ -189,13 +190,10 @@ describe("a text without a verdict", () => {
     expect([calls, judge.isFailing, open()]).toEqual([["query -"], false, 0]);
   });
 
-  test("is not too long where that stands inside of a message only", async () => {
-    expect((await setting("Gen").judge.failureOf(new RangeError("x: prompt too long: y"))).code).toBe(
-      "guard_cannot_judge",
-    );
-    expect((await setting("Gen").judge.failureOf(new RangeError("prompt too long: y"))).code).toBe(
-      "guard_context_exceeded",
-    );
+  test("is too long by the error's class, whatever the message says", async () => {
+    const codeOf = async (error: Error): Promise<unknown> => (await setting("Gen").judge.failureOf(error)).code;
+    expect(await codeOf(new RangeError("prompt too long: y"))).toBe("guard_cannot_judge");
+    expect(await codeOf(new ContextLengthError("x"))).toBe("guard_context_exceeded");
   });
 
   test("for want of memory may be judged at another time", async () => {
@@ -222,7 +220,7 @@ describe("a text without a verdict", () => {
     expect(judge.isFailing).toBe(false);
     expect(await judge.failureOf(new Error("threads: none"))).toMatchObject({
       ...{ fault: "guard", status: 500, code: "guard_failed", headers: NO_RETRY },
-      message: "guard: expected a verdict, got a failure; the proxy's log says more",
+      message: "the guard failed; the proxy's log says more",
     });
     expect([log, judge.isFailing, open()]).toEqual([["qwen3guard: the guard failed: threads: none"], true, 0]);
     await expect(judge.judgeWhole(QUESTION, "a", undefined, signal)).rejects.toThrow("threads: none");

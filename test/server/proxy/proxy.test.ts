@@ -81,7 +81,7 @@ describe("it says of itself", () => {
     expect(headers.get("content-type")).toBe("text/plain; version=0.0.4; charset=utf-8");
     const help = text.split("\n").filter(line => line.startsWith("# HELP")); // biome-ignore format: one line
     expect(help).toEqual([
-      "# HELP qwen3guard_proxy_streams Answers that are being moderated, or may be.",
+      "# HELP qwen3guard_proxy_streams Answers that are being moderated, or may be moderated.",
       "# HELP qwen3guard_proxy_waiting Requests that wait for others to end.",
       "# HELP qwen3guard_queue_waiting Pieces of text that wait for the engine.",
       "# HELP qwen3guard_proxy_questions_total Questions by outcome; failed: the guard gave no verdict.",
@@ -129,7 +129,7 @@ describe("it says of itself", () => {
     const { status, headers, json: got } = await post();
     expect([status, headers.get("connection"), headers.get("retry-after")]).toEqual([503, "close", "1"]);
     expect(got.error).toMatchObject({
-      message: "proxy shutting down: expected no new requests, got one",
+      message: "the server is shutting down",
       code: "shutting_down",
     });
   });
@@ -277,7 +277,7 @@ describe("a request", () => {
     for (const action of ["block", "flag"] as const) {
       const { post, sent, metric } = inProcess("Gen", answer, { action });
       const { status: got, json: body } = await post();
-      const message = "upstream: expected an answer, got a redirection, behind which nothing would be judged";
+      const message = "upstream: expected an answer, got a redirection, after which nothing would be judged";
       expect([got, body.error.message]).toEqual([told, told === 502 ? message : "no"]);
       expect([sent[0].init.signal.aborted, await metric("qwen3guard_proxy_streams")]).toEqual([true, "0"]);
     }

@@ -122,7 +122,7 @@ test.each<[heldSeconds: number, waiting: number, retryAfter: string]>([
     now.mockRestore();
     for (let i = 0; i < waiting; i++) void slots.take(1, signal);
     await expect(slots.take(1, signal)).rejects.toMatchObject({
-      message: `proxy busy: expected room in the line, got ${waiting} requests waiting`,
+      message: `the queue is full (${waiting} waiting)`,
       headers: { "retry-after": retryAfter },
     });
   },

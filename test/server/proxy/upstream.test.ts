@@ -313,7 +313,7 @@ describe("the client's signal", () => {
     expect([getEventListeners(client.signal, "abort").length, sent[0].init.signal?.aborted]).toEqual([1, false]);
     await act(answer);
     expect([getEventListeners(client.signal, "abort").length, sent[0].init.signal?.aborted]).toEqual([0, true]);
-    expect(sent[0].init.signal?.reason).toEqual(new Error("nobody reads it any more"));
+    expect(sent[0].init.signal?.reason).toEqual(new Error("nobody reads the answer any more"));
   });
 
   test("is not listened to when the request has failed", async () => {
@@ -363,7 +363,7 @@ describe("a request that fails", () => {
     strike();
     await expect(answer).rejects.toMatchObject({
       ...{ status: 504, code: "upstream_timeout", headers: { "x-should-retry": "false" } },
-      message: "upstream: expected a sign of life within 54321 ms, got none",
+      message: "upstream: expected data within 54321 ms, got none",
     });
   });
 

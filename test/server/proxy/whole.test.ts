@@ -71,7 +71,7 @@ describe.each(KINDS)("an answer before a %s guard", kind => {
     const qwen3guard = { action: "block", guard: `stand-in-${kind}`, risk: null, category: null, field: "content", at: 0, error: "guard_cannot_judge" }; // biome-ignore format: one line
     expect([status, got.choices]).toEqual([200, [{ index: 0, ...WITHHELD, qwen3guard }]]);
     expect([open(), await metric('qwen3guard_proxy_answers_total{outcome="failed"}')]).toEqual([0, "1"]);
-    const told = "guard: expected a text that can be judged, got another; the proxy's log says more";
+    const told = "the guard cannot judge this text; the proxy's log says more";
     expect(log.slice(0, 2)).toEqual([
       "qwen3guard: the guard cannot judge a text: memory access out of bounds",
       `qwen3guard: answer 0: cannot be judged (${told}) from character 0 of content: "a FAILS_TRAP"`,
