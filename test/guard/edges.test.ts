@@ -102,6 +102,10 @@ describe("windows", () => {
     for (const { start, end } of cutIntoWindows(emoji, tokenizer, 500, { window: 17, overlap: 3 }) ?? []) {
       expect([start % 2, end % 2]).toEqual([0, 0]);
     }
+    // An overlap that would begin within a character begins with the next: here there is none.
+    const windows = cutIntoWindows(emoji, tokenizer, 500, { window: 17, overlap: 1 }) ?? [];
+    expect(windows.map(({ start }) => start)).toEqual([0, ...windows.slice(0, -1).map(({ end }) => end)]);
+    expect(windows.length).toBeGreaterThan(1);
     const marks = (count: number): string => `a${"\u0301".repeat(count)}`;
     const count = tokenizer.encode(marks(60), { literal: true }).length;
     expect(cutIntoWindows(marks(60), tokenizer, count + 16, { window: 16 })).toHaveLength(1);

@@ -37,7 +37,22 @@ export const ROOMS: Readonly<Record<string, Room>> = {
   },
   guard: {
     sources: ["guard/"],
-    tests: ["guard/"],
+    tests: [
+      "guard/verdict.test.ts",
+      "guard/answer.test.ts",
+      "guard/conversation.test.ts",
+      "guard/cut-rule.test.ts",
+      "guard/policy.test.ts",
+      "guard/answer-draft.test.ts",
+      "guard/answer-stream-parts.test.ts",
+      "guard/gen-stream-parts.test.ts",
+      "guard/guard-alone.test.ts",
+      "guard/windows.test.ts",
+      "guard/edges.test.ts",
+      "guard/guard.test.ts",
+      "guard/stream-guard.test.ts",
+      "guard/gen-stream.test.ts",
+    ],
   },
   // In process, with a guard that judges at once. The other tests of the proxy have a port and a real guard each.
   proxy: {
