@@ -57,105 +57,107 @@ const MAX_CONTEXT = 2 ** 20;
  * `<name>/config.json: <key>: expected ..., got ...`.
  */
 export function parseConfig(config: unknown, generationConfig: unknown, name: string): Qwen3Config {
-  const file = `${name}/config.json`;
-  const json = object(config, file);
-
-  expectText(json, "model_type", "qwen3", file);
-  if (json.hidden_act !== undefined) expectText(json, "hidden_act", "silu", file);
-  if (json.attention_bias) refuse(file, "attention_bias", "false (biases are not implemented)", json.attention_bias);
-  if (json.use_sliding_window)
-    refuse(file, "use_sliding_window", "false (sliding windows are not implemented)", json.use_sliding_window);
-  if (Array.isArray(json.layer_types) && json.layer_types.some(type => type !== "full_attention")) {
-    refuse(
-      file,
-      "layer_types",
-      'only "full_attention"',
-      json.layer_types.find(type => type !== "full_attention"),
-    );
-  }
-  const quantisation = json.quantization_config;
-  if (
-    quantisation !== undefined &&
-    quantisation !== null &&
-    object(quantisation, file, "quantization_config").quant_method !== QUANT_METHOD
-  ) {
-    const expected = `none, or quant_method "${QUANT_METHOD}" (others are not implemented)`;
-    refuse(file, "quantization_config", expected, quantisation);
-  }
-  const architectures = Array.isArray(json.architectures) ? json.architectures : ["Qwen3ForCausalLM"];
-  const architecture = architectures[0];
-  if (architecture !== "Qwen3ForCausalLM" && architecture !== "Qwen3ForGuardModel") {
-    refuse(file, "architectures", '"Qwen3ForCausalLM" or "Qwen3ForGuardModel"', architecture);
-  }
-
-  const numHeads = size(json, "num_attention_heads", file);
-  const numKvHeads = size(json, "num_key_value_heads", file);
+  const json: Fields = new Fields(config, `${name}/config.json`);
+  checkImplemented(json);
+  const architecture = readArchitecture(json);
+  const numHeads = json.size("num_attention_heads");
+  const numKvHeads = json.size("num_key_value_heads");
   if (numHeads % numKvHeads !== 0)
-    refuse(file, "num_key_value_heads", `a divisor of num_attention_heads (${numHeads})`, numKvHeads);
-  const headDim = size(json, "head_dim", file);
-  if (headDim % 2 !== 0) refuse(file, "head_dim", "an even number (rotation pairs the halves)", headDim);
-  const vocabSize = size(json, "vocab_size", file);
+    json.refuse("num_key_value_heads", `a divisor of num_attention_heads (${numHeads})`, numKvHeads);
+  const headDim = json.size("head_dim");
+  if (headDim % 2 !== 0) json.refuse("head_dim", "an even number (rotation pairs the halves)", headDim);
+  const vocabSize = json.size("vocab_size");
 
   return Object.freeze({
     architecture,
     vocabSize,
-    hiddenSize: size(json, "hidden_size", file),
-    intermediateSize: size(json, "intermediate_size", file),
-    numHiddenLayers: size(json, "num_hidden_layers", file, 4096),
+    hiddenSize: json.size("hidden_size"),
+    intermediateSize: json.size("intermediate_size"),
+    numHiddenLayers: json.size("num_hidden_layers", 4096),
     numHeads,
     numKvHeads,
     headDim,
-    rmsNormEps: positive(json.rms_norm_eps ?? 1e-6, "rms_norm_eps", file, 1),
-    ropeTheta: ropeTheta(json, file),
-    maxPositionEmbeddings: size(json, "max_position_embeddings", file, MAX_CONTEXT),
-    tieWordEmbeddings: flag(json, "tie_word_embeddings", file),
+    rmsNormEps: json.positive("rms_norm_eps", json.value("rms_norm_eps") ?? 1e-6, 1),
+    ropeTheta: ropeTheta(json),
+    maxPositionEmbeddings: json.size("max_position_embeddings", MAX_CONTEXT),
+    tieWordEmbeddings: json.flag("tie_word_embeddings"),
     stopIds: stopIds(json, generationConfig, name, vocabSize),
-    ...(architecture === "Qwen3ForGuardModel" ? { guardHeads: guardHeads(json, file) } : {}),
+    ...(architecture === "Qwen3ForGuardModel" ? { guardHeads: guardHeads(json) } : {}),
   });
 }
 
-/** The base of the rotary frequencies. transformers 5 moved it, with the scaling, into `rope_parameters`. */
-function ropeTheta(json: Json, file: string): number {
-  for (const key of ["rope_scaling", "rope_parameters"]) {
-    const parameters = json[key];
-    if (parameters === undefined || parameters === null) continue;
-    const type = object(parameters, file, key).rope_type ?? object(parameters, file, key).type;
-    if (type !== "default")
-      refuse(file, key, 'null or rope_type "default" (scaled rotary embeddings are not implemented)', parameters);
+/** Refuses what this engine does not compute. */
+function checkImplemented(json: Fields): void {
+  json.expectText("model_type", "qwen3");
+  if (json.value("hidden_act") !== undefined) json.expectText("hidden_act", "silu");
+  if (json.value("attention_bias")) json.refuse("attention_bias", "false (biases are not implemented)");
+  if (json.value("use_sliding_window"))
+    json.refuse("use_sliding_window", "false (sliding windows are not implemented)");
+  const layerTypes = json.value("layer_types");
+  for (const type of Array.isArray(layerTypes) ? layerTypes : [])
+    if (type !== "full_attention") json.refuse("layer_types", 'only "full_attention"', type);
+  const quantisation = json.value("quantization_config");
+  if (
+    quantisation !== undefined &&
+    quantisation !== null &&
+    json.object("quantization_config").quant_method !== QUANT_METHOD
+  ) {
+    json.refuse("quantization_config", `none, or quant_method "${QUANT_METHOD}" (others are not implemented)`);
   }
-  const inner = json.rope_parameters as Json | null | undefined;
-  return positive(json.rope_theta ?? inner?.rope_theta, "rope_theta", file, 1e12);
 }
 
-function stopIds(json: Json, generationConfig: unknown, name: string, vocabSize: number): readonly number[] {
-  const generation = generationConfig === undefined ? {} : object(generationConfig, `${name}/generation_config.json`);
-  const named = generation.eos_token_id;
-  const fromGeneration = named !== undefined && named !== null && !(Array.isArray(named) && named.length === 0);
-  const file = fromGeneration ? `${name}/generation_config.json` : `${name}/config.json`;
-  const value = fromGeneration ? generation.eos_token_id : json.eos_token_id;
+function readArchitecture(json: Fields): Qwen3Config["architecture"] {
+  const named = json.value("architectures");
+  const architecture = Array.isArray(named) ? named[0] : "Qwen3ForCausalLM";
+  if (architecture === "Qwen3ForCausalLM" || architecture === "Qwen3ForGuardModel") return architecture;
+  return json.refuse("architectures", '"Qwen3ForCausalLM" or "Qwen3ForGuardModel"', architecture);
+}
+
+/** The base of the rotary frequencies. transformers 5 moved it, with the scaling, into `rope_parameters`. */
+function ropeTheta(json: Fields): number {
+  for (const key of ["rope_scaling", "rope_parameters"]) {
+    const parameters = json.value(key);
+    if (parameters === undefined || parameters === null) continue;
+    const { rope_type, type } = json.object(key);
+    if ((rope_type ?? type) !== "default")
+      json.refuse(key, 'null or rope_type "default" (scaled rotary embeddings are not implemented)');
+  }
+  const inner = json.value("rope_parameters") as Json | null | undefined;
+  return json.positive("rope_theta", json.value("rope_theta") ?? inner?.rope_theta, 1e12);
+}
+
+function stopIds(config: Fields, generationConfig: unknown, name: string, vocabSize: number): readonly number[] {
+  const generation = new Fields(
+    generationConfig === undefined ? {} : generationConfig,
+    `${name}/generation_config.json`,
+  );
+  const named = generation.value("eos_token_id");
+  const isNamed = named !== undefined && named !== null && !(Array.isArray(named) && named.length === 0);
+  const json: Fields = isNamed ? generation : config;
+  const value = json.value("eos_token_id");
   if (value === undefined || value === null) return Object.freeze([]);
   const ids = Array.isArray(value) ? value : [value];
   for (const id of ids) {
     if (!Number.isInteger(id) || id < 0 || id >= vocabSize)
-      refuse(file, "eos_token_id", `ids from 0 to ${vocabSize - 1}`, id);
+      json.refuse("eos_token_id", `ids from 0 to ${vocabSize - 1}`, id);
   }
   return Object.freeze([...new Set<number>(ids)]);
 }
 
-function guardHeads(json: Json, file: string): GuardHeadsConfig {
+function guardHeads(json: Fields): GuardHeadsConfig {
   const labels = (key: string, countKey: string): readonly string[] => {
-    const map = object(json[key], file, key);
+    const map = json.object(key);
     const count = Object.keys(map).length;
-    if (count === 0 || count > 1024) refuse(file, key, "1 to 1024 labels", count);
+    if (count === 0 || count > 1024) json.refuse(key, "1 to 1024 labels", count);
     const names = Array.from({ length: count }, (_, i) => map[String(i)]);
     for (const [i, label] of names.entries())
-      if (typeof label !== "string") refuse(file, `${key}.${i}`, "a label", label);
-    if (json[countKey] !== undefined && json[countKey] !== count)
-      refuse(file, countKey, `the size of ${key} (${count})`, json[countKey]);
+      if (typeof label !== "string") json.refuse(`${key}.${i}`, "a label", label);
+    const counted = json.value(countKey);
+    if (counted !== undefined && counted !== count) json.refuse(countKey, `the size of ${key} (${count})`);
     return Object.freeze(names as string[]);
   };
   return Object.freeze({
-    innerSize: size(json, "guard_inner_size", file),
+    innerSize: json.size("guard_inner_size"),
     responseRiskLevels: labels("response_risk_level_map", "num_risk_level"),
     responseCategories: labels("response_category_map", "num_category"),
     queryRiskLevels: labels("query_risk_level_map", "num_query_risk_level"),
@@ -163,39 +165,58 @@ function guardHeads(json: Json, file: string): GuardHeadsConfig {
   });
 }
 
-function object(value: unknown, file: string, key?: string): Json {
-  if (typeof value !== "object" || value === null || Array.isArray(value)) {
-    throw new TypeError(`${file}${key ? `: ${key}` : ""}: expected a JSON object, got ${show(value)}`);
+/** The fields of a JSON file. Every message names the file and the key. */
+class Fields {
+  readonly #json: Json;
+  readonly #file: string;
+
+  /** Throws TypeError for anything but a JSON object. */
+  constructor(json: unknown, file: string) {
+    this.#json = object(json, file);
+    this.#file = file;
   }
+
+  /** The value as it is in the file. */
+  value(key: string): unknown {
+    return this.#json[key];
+  }
+
+  object(key: string): Json {
+    return object(this.value(key), `${this.#file}: ${key}`);
+  }
+
+  size(key: string, max: number = MAX_SIZE): number {
+    const value = this.value(key);
+    if (typeof value !== "number" || !Number.isInteger(value) || value < 1 || value > max)
+      return this.refuse(key, `an integer from 1 to ${max}`);
+    return value;
+  }
+
+  /** `value` is that of `key`, or what stands in for it. */
+  positive(key: string, value: unknown, max: number): number {
+    if (typeof value !== "number" || !(value > 0 && value <= max))
+      return this.refuse(key, `a number above 0 and at most ${max}`, value);
+    return value;
+  }
+
+  flag(key: string): boolean {
+    const value = this.value(key) ?? false;
+    return typeof value === "boolean" ? value : this.refuse(key, "true or false");
+  }
+
+  expectText(key: string, text: string): void {
+    if (this.value(key) !== text) this.refuse(key, `"${text}"`);
+  }
+
+  refuse(key: string, expected: string, got: unknown = this.value(key)): never {
+    throw new RangeError(`${this.#file}: ${key}: expected ${expected}, got ${show(got)}`);
+  }
+}
+
+function object(value: unknown, what: string): Json {
+  if (typeof value !== "object" || value === null || Array.isArray(value))
+    throw new TypeError(`${what}: expected a JSON object, got ${show(value)}`);
   return value as Json;
-}
-
-function size(json: Json, key: string, file: string, max: number = MAX_SIZE): number {
-  const value = json[key];
-  if (typeof value !== "number" || !Number.isInteger(value) || value < 1 || value > max) {
-    refuse(file, key, `an integer from 1 to ${max}`, value);
-  }
-  return value;
-}
-
-function positive(value: unknown, key: string, file: string, max: number): number {
-  if (typeof value !== "number" || !(value > 0 && value <= max))
-    refuse(file, key, `a number above 0 and at most ${max}`, value);
-  return value;
-}
-
-function flag(json: Json, key: string, file: string): boolean {
-  const value = json[key] ?? false;
-  if (typeof value !== "boolean") refuse(file, key, "true or false", value);
-  return value;
-}
-
-function expectText(json: Json, key: string, text: string, file: string): void {
-  if (json[key] !== text) refuse(file, key, `"${text}"`, json[key]);
-}
-
-function refuse(file: string, key: string, expected: string, got: unknown): never {
-  throw new RangeError(`${file}: ${key}: expected ${expected}, got ${show(got)}`);
 }
 
 /** A value as JSON. A value nested too deep for the stack gets words instead. */
