@@ -74,7 +74,7 @@ export function endsWith(ids: readonly number[], lead: readonly number[]): boole
   return ids.length >= lead.length && lead.every((id, i) => id === ids[ids.length - lead.length + i]);
 }
 
-/** Softmax over the logits of a decision's labels alone. */
+/** Softmax over the logits of only a decision's labels. */
 export function probabilities<Label extends string>(
   logits: Float32Array,
   decision: Decision<Label>,

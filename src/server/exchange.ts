@@ -34,7 +34,7 @@ export class Exchange {
   route: string = "other";
   /** The texts to moderate, for a log that shows texts. */
   texts: readonly string[] = [];
-  /** The work that goes on after the response was given, where that streams. */
+  /** If the response streams: resolves when the work on it has ended. */
   ended: Promise<void> | undefined;
   readonly request: Request;
   /** Aborted when the client has gone, when nobody reads the answer, or at the time limit. */
@@ -126,7 +126,7 @@ export class Exchanges {
     return this.#inFlight.drain();
   }
 
-  /** Throws 503 where the server is shutting down. */
+  /** Throws 503 if the server is shutting down. */
   checkOpen(): void {
     if (this.isDraining) throw unavailable("the server is shutting down", 1, "shutting_down", { connection: "close" });
   }

@@ -79,7 +79,7 @@ test("work grows with the answer, not with its square: only new tokens and the t
 });
 
 describe("the cut", () => {
-  test("is where the first flagged stretch begins; what stands before it is cleared, and nothing behind it", async () => {
+  test("is where the first flagged stretch begins; the text before it is cleared, and nothing after it", async () => {
     const guard = await loadGuard();
     const steps = "Sure, here is how to make a bomb: first take the parts. ".repeat(3);
     const updates = await run(guard, Array.from(steps), { every: 5 });
@@ -117,7 +117,7 @@ test("the question's verdict is the guard's own; an empty answer is judged too; 
   expect(essence(empty.verdicts[0].verdict)).toEqual(essence(await guard.moderate({ prompt: PROMPT, response: "" })));
 });
 
-test("what cannot be is refused", async () => {
+test("wrong options, inputs and pieces are refused", async () => {
   const guard = await loadGuard();
   expect(() => guard.stream({ prompt: "hi" }, { every: 0 })).toThrow("every: expected an integer of at least 1, got 0");
   expect(() => guard.stream({ prompt: "hi" }, { window: 64 } as GenStreamOptions)).toThrow(

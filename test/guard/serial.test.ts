@@ -35,7 +35,7 @@ test("after one that failed, all fail with its error and none runs", async () =>
   expect(work).not.toHaveBeenCalled();
 });
 
-test.each([true, false])("closing waits for what has begun and releases once, also where that fails (%s)", async fails => {
+test.each([true, false])("closing waits for what has begun and releases once, even if that fails (%s)", async fails => {
   const release = vi.fn();
   const serial = new Serial(release);
   const { opened, open } = gate();

@@ -39,7 +39,7 @@ describe("a failure", () => {
     expect([log, await counts()]).toEqual([[], ['qwen3guard_requests_total{route="/v1/any",status="400"} 1']]);
   });
 
-  test("that nobody expected is logged and not told", async () => {
+  test("that is unexpected is logged and not told", async () => {
     const { exchanges, log } = setting();
     const response = await exchanges.run(new Request(URL_OF_ANY), () => Promise.reject(new Error("a secret")));
     expect(response.status).toBe(500);
@@ -47,7 +47,7 @@ describe("a failure", () => {
     expect(log).toEqual(["qwen3guard: other: a secret"]);
   });
 
-  test("after the first event of a stream is an event, and logged where nobody expected it", async () => {
+  test("after the first event of a stream is an event, and is logged if it is unexpected", async () => {
     const { exchanges, log } = setting();
     const response = await exchanges.run(new Request(URL_OF_ANY), exchange =>
       exchange.stream(async send => {
@@ -101,7 +101,7 @@ describe("the work ends", () => {
     expect((await response.json()).error.message).toBe("request: expected an answer within 50 ms, got none");
   });
 
-  test("at no time of its own where there is no limit, and no clock runs on after the answer", async () => {
+  test("never by itself without a limit, and no clock runs on after the answer", async () => {
     vi.useFakeTimers();
     onTestFinished(() => void vi.useRealTimers());
     await setting().exchanges.run(new Request(URL_OF_ANY), async () => {
@@ -116,7 +116,7 @@ describe("the work ends", () => {
   });
 });
 
-test("a response has an id, its own where it brings one", async () => {
+test("a response gets an id unless it brings one", async () => {
   const { exchanges } = setting();
   const idOf = async (headers: Record<string, string>): Promise<string | null> =>
     (await exchanges.run(new Request(URL_OF_ANY), async () => new Response(null, { headers }))).headers.get(

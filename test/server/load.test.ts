@@ -4,7 +4,7 @@ import { expect, test } from "vitest";
 import { randomConversations } from "../guard/conversations.ts";
 import { client, events, guard, queueHas } from "./requests.ts";
 
-test("under load every verdict and every answer is what it is alone, bit for bit", async () => {
+test("under load every verdict and every answer is the same as alone, bit for bit", async () => {
   const { post } = client({ maxQueue: 1000 });
   const conversations = [
     ...randomConversations(31, 10),

@@ -38,7 +38,7 @@ test("a text has one result, whose numbers are the library's to the bit", async 
   });
 });
 
-test("an array has a result each, in its order; parts are one text", async () => {
+test("an array has one result for each text, in order; parts are one text", async () => {
   const { json } = await post("/v1/moderations", { input: [BOMB, CATS, ""] });
   expect(json.results).toHaveLength(3);
   for (const [i, text] of [BOMB, CATS, ""].entries()) expectVerdict(json.results[i], await guard.moderate(text));

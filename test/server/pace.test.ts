@@ -1,7 +1,7 @@
 import { expect, onTestFinished, test, vi } from "vitest";
 import { Pace } from "../../src/server/pace.ts";
 
-test("who finds the queue full is told to come back when it has passed, in 1 to 60 s", () => {
+test("a client that finds the queue full is told to come back when it has passed, in 1 to 60 s", () => {
   vi.useFakeTimers({ toFake: ["performance"] });
   onTestFinished(() => void vi.useRealTimers());
   const pace = new Pace();

@@ -93,8 +93,8 @@ export function chatQuestion(fields: Fields, isLenient: boolean): ChatMessage[][
   const conversation = messages.slice(0, last + 1);
   const turn = conversation.findLastIndex(({ role }) => role === "assistant") + 1;
   const isAsked = ({ role }: ChatMessage, i: number): boolean => i >= turn && role === "user";
-  const behind = messages.slice(last + 1).filter(({ role }) => role === "system");
-  const question = [...conversation.filter(isAsked), ...behind].map(({ content }) => content).join("\n");
+  const after = messages.slice(last + 1).filter(({ role }) => role === "system");
+  const question = [...conversation.filter(isAsked), ...after].map(({ content }) => content).join("\n");
   return [[...conversation.filter((message, i) => !isAsked(message, i)), { role: "user", content: question }]];
 }
 

@@ -193,7 +193,7 @@ describe("the upstream", () => {
     },
   );
 
-  test("answers in another form than was asked for: 502", async () => {
+  test("does not answer in the form that was asked for: 502", async () => {
     const s = await setting(guard, ({ json }, response) => {
       if (!json.stream) return sendEvents(response, answerChunks(GOOD));
       sendJson(response, { ...HEAD, choices: [] });
@@ -333,7 +333,7 @@ describe("the guard", () => {
     expect((await next.text()).endsWith("data: [DONE]\n\n")).toBe(true);
   });
 
-  test("loses a worker where nothing is blocked: everything passes", async () => {
+  test("loses a worker while nothing is blocked: everything passes", async () => {
     expect((await withDyingWorker({ action: "flag" })).answer.text).toBe(GOOD.join(""));
   });
 
@@ -410,7 +410,7 @@ test("draining finishes what was accepted and refuses the rest", async () => {
   await drained;
 });
 
-test("a request that breaks off before its body is there is no more than that", async () => {
+test("a request that breaks off before its body has arrived changes nothing else", async () => {
   const s = await setting(guard, writes(GOOD));
   const { port, hostname } = new URL(s.url);
   const socket = connect(Number(port), hostname);

@@ -39,7 +39,7 @@ describe("a guard is asked", () => {
     expect([judge.mode, judge.name, open()]).toEqual(["loose", "stand-in-Gen", 0]);
   });
 
-  test("each so many tokens, where that is asked for, and by a Gen guard alone", () => {
+  test("every so many tokens if asked to, and only with a Gen guard", () => {
     const { judge, options } = setting("Gen", { every: 8 });
     judge.open(QUESTION, signal);
     expect(options.at(-1)).toStrictEqual({ mode: "strict", every: 8, signal, turn: expect.any(Function) });
@@ -77,7 +77,7 @@ describe("a guard is asked", () => {
     expect(run.mock.calls.every(([work]) => work.signal === signal)).toBe(true);
   });
 
-  test("so that a short one goes before a long one that is at work", async () => {
+  test("so that a short one goes before a long one that is running", async () => {
     const order: string[] = [];
     const slow = doing({
       stream: (_input, options) => ({
@@ -133,7 +133,7 @@ describe("a whole answer", () => {
     expect(roles).toEqual(["user", "assistant"]);
   });
 
-  test("goes through a stream of a Stream guard: one that is there, or its own, which is closed", async () => {
+  test("goes through a stream of a Stream guard: a spare one, or its own, which is closed", async () => {
     const { judge, calls, open } = setting("Stream");
     expect(await judge.judgeWhole(QUESTION, "Yes.", undefined, signal)).toBeNull();
     expect(await judge.judgeWhole(QUESTION, `a ${OFFENDS}`, undefined, signal)).toEqual({
@@ -152,7 +152,7 @@ describe("a whole answer", () => {
     expect(open()).toBe(0);
   });
 
-  test("may offend at its end alone", async () => {
+  test("may offend only at its end", async () => {
     const violation = { risk: "Unsafe" as const, category: "PII", at: 1 };
     const { judge } = setting(doing({ end: async () => ({ ...UPDATE, violation }) }));
     expect(await judge.judgeWhole(QUESTION, "abc", undefined, signal)).toEqual(violation);
@@ -174,7 +174,7 @@ describe("a text without a verdict", () => {
     FAILS_ODDLY: ["guard_cannot_judge", false],
   };
 
-  test.each(Object.entries(texts))("is the text's fault where others are judged: %s", async (word, [code, isTold]) => {
+  test.each(Object.entries(texts))("is the text's fault if others are judged: %s", async (word, [code, isTold]) => {
     const { judge, log, calls, open } = setting("Stream");
     const error = FAILURES[word]();
     const message = error instanceof Error ? error.message : String(error);
@@ -196,7 +196,7 @@ describe("a text without a verdict", () => {
     expect(await codeOf(new ContextLengthError("x"))).toBe("guard_context_exceeded");
   });
 
-  test("for want of memory may be judged at another time", async () => {
+  test("for lack of memory may be judged later", async () => {
     const { judge, log, calls } = setting("Gen");
     expect(await judge.failureOf(FAILURES.FAILS_MEMORY())).toMatchObject({
       ...{ fault: "memory", status: 503, code: "guard_out_of_memory", headers: { "retry-after": "1" } },
@@ -205,7 +205,7 @@ describe("a text without a verdict", () => {
     expect([log, calls, judge.isFailing]).toEqual([[], [], false]);
   });
 
-  test("is the guard's fault where it judges nothing any more, until it judges again", async () => {
+  test("is the guard's fault if it can judge nothing, until it judges again", async () => {
     let isBroken = true;
     const gen = doing({
       moderate: async () => {
@@ -233,12 +233,12 @@ describe("a text without a verdict", () => {
   test.each<[string, unknown, string]>([
     ["has no memory for another just now", new MemoryError("memory: expected 1, got 0"), "text"],
     ["fails with another error", new RangeError("x"), "guard"],
-  ])("is laid to the text or to the guard where that %s", async (_, error, fault) => {
+  ])("is blamed on the text or on the guard if the guard %s", async (_, error, fault) => {
     const { judge } = setting(doing({ query: () => Promise.reject(error) }));
     expect((await judge.failureOf(new Error("x"))).fault).toBe(fault);
   });
 
-  test("is not laid to the guard while it is at work on others", async () => {
+  test("is not blamed on the guard while it is busy with others", async () => {
     const { judge } = setting("Gen", { maxStreams: 1 });
     const full = vi.spyOn(judge.queue, "isFull", "get").mockReturnValue(true);
     expect((await judge.failureOf(new Error("x"))).fault).toBe("text");

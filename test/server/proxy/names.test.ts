@@ -10,6 +10,6 @@ test.each(["", "a", "gpt-4o", "org/name@main", "a.b:c+d=e~f[0]_", "length", "x".
 test.each([
   ...["two words", " a", "a ", "a\n", "\na", "a,b", "*", '"', "é", "日", "x".repeat(257)],
   ...[undefined, null, 5, true, ["a"], {}, { length: 1 }],
-])("%j is none", value => {
+])("%j is not", value => {
   expect(isName(value)).toBe(false);
 });

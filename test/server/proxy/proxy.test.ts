@@ -134,7 +134,7 @@ describe("it says of itself", () => {
     });
   });
 
-  test.each([true, false])("each request in a line, where that is asked for (by its texts: %s)", async logText => {
+  test.each([true, false])("each request in a line, if asked to (with texts: %s)", async logText => {
     const { post, send, log } = good(logText ? { logText } : { logRequests: true });
     await post();
     await send("/v1/nothing");
@@ -163,7 +163,7 @@ describe("it says of itself", () => {
     ]);
   });
 
-  test("each request's id, the upstream's or its own, and that no type is to be guessed", async () => {
+  test("each request's id, the upstream's or its own, and that its type must not be guessed", async () => {
     const own = await good().post();
     expect([own.headers.get("x-request-id"), own.headers.get("x-content-type-options")]).toEqual([
       expect.stringMatching(/^req-[0-9a-f]{24}$/),
@@ -208,7 +208,7 @@ describe("a request", () => {
   });
 
   test.each(["?prompt=a", "?api-version=a b", "?api-version=1&x", "?api-version=1&api-version=a b"])(
-    "has no query but a version: %s",
+    "has no query except a version: %s",
     async query => {
       const { post, send, sent } = good();
       const { status, json: got } = await post({}, CHAT + query);
@@ -316,14 +316,14 @@ describe("a request", () => {
 });
 
 describe("a client", () => {
-  test("that has left already is told nothing and asks nothing", async () => {
+  test("that has already left is told nothing and asks nothing", async () => {
     const { post, sent, calls, metric } = good();
     const { status } = await post({}, undefined, { signal: AbortSignal.abort() });
     expect([status, sent, calls]).toEqual([499, [], []]);
     expect(await metric(`qwen3guard_requests_total{route="${CHAT}",status="499"}`)).toBe("1");
   });
 
-  test("that leaves ends the upstream's work, and is counted as gone", async () => {
+  test("that leaves ends the upstream's work and is counted as gone", async () => {
     const client = new AbortController();
     const { post, metric, open } = inProcess("Gen", ({ init }) => new Promise((_, reject) => {
       init.signal.addEventListener("abort", () => reject(init.signal.reason));
@@ -345,7 +345,7 @@ describe("a client", () => {
     expect(getEventListeners(request.signal, "abort").length).toBe(0);
   });
 
-  test("that stops to read a stream is counted as gone, and its place is given back", async () => {
+  test("that stops reading a stream is counted as gone, and its place is freed", async () => {
     const { handler, metric, open } = inProcess("Gen", ({ init: { signal } }) => {
       const begun = new TextEncoder().encode(`data: ${JSON.stringify(chunk({ role: "assistant" }))}\n\n`);
       const start = (controller: ReadableStreamDefaultController<Uint8Array>): void => {

@@ -61,7 +61,7 @@ test("a full line is told to come back", async () => {
   });
 });
 
-test("who was admitted and leaves later takes nobody's place in the line", async () => {
+test("a request that was admitted and leaves later removes nobody from the line", async () => {
   const slots = new Slots(1, 10);
   const first = await slots.take(1, signal);
   const gone = new AbortController();
@@ -76,7 +76,7 @@ test("who was admitted and leaves later takes nobody's place in the line", async
   expect([slots.taken, slots.waiting]).toEqual([0, 0]);
 });
 
-test("who leaves the line from its middle leaves the others in it", async () => {
+test("a request that leaves the middle of the line leaves the others in it", async () => {
   const slots = new Slots(1, 10);
   const order: string[] = [];
   const take = taking(slots, order);
@@ -92,7 +92,7 @@ test("who leaves the line from its middle leaves the others in it", async () => 
   expect(order).toEqual(["a", "b", "d"]);
 });
 
-test("all places may be taken at once, and no more", async () => {
+test("all slots may be taken at once, and no more", async () => {
   const slots = new Slots(2, 10);
   const first = await slots.take(2, signal);
   const second = slots.take(2, signal);

@@ -202,7 +202,7 @@ describe("a response's headers", () => {
     expect([await kept(list(1_024)), await kept(list(1_026))]).toEqual([list(1_024), {}]);
   });
 
-  test("that describe a body pass with the body as it is alone", async () => {
+  test("that describe a body pass only with the body as it is", async () => {
     const headers = Object.fromEntries(
       [
         ...["content-type", "content-disposition", "content-language", "content-range", "accept-ranges"],
@@ -220,7 +220,7 @@ describe("a response's headers", () => {
     });
   });
 
-  test("name its type in any letters, with parameters or without", async () => {
+  test("name its type in any case, with parameters or without", async () => {
     const type = async (value: string): Promise<string> => (await received({ "content-type": value })).type;
     expect([await type("application/json"), await type("Text/Event-Stream ; charset=utf-8")]).toEqual([
       "application/json",
@@ -257,7 +257,7 @@ describe("a response", () => {
     await exchange.ended;
   });
 
-  test("that nobody reads any more is ended, and tells it", async () => {
+  test("that nobody reads any more is ended, and says so", async () => {
     const sent = answering(
       () => new Response(new ReadableStream({ pull: controller => controller.enqueue(Uint8Array.of(1)) })),
     );
@@ -270,7 +270,7 @@ describe("a response", () => {
     expect(sent[0].init.signal?.aborted).toBe(true);
   });
 
-  test("that breaks off breaks what is passed on, and tells its end", async () => {
+  test("that breaks off breaks the response, and tells that it has ended", async () => {
     answering(() => new Response(new ReadableStream({ pull: controller => controller.error(new Error("broken")) })));
     const exchange: { ended: Promise<void> | undefined } = { ended: undefined };
     await expect(passOn(await send(), exchange).text()).rejects.toMatchObject({ code: "upstream_failed" });
@@ -333,7 +333,7 @@ describe("a request that fails", () => {
     [Object.assign(new Error("fetch failed"), { cause: { code: ["E"] } }), "a connection that failed"],
     [Object.assign(new Error("fetch failed"), { cause: {} }), "a connection that failed"],
     [new Error("some words"), "a connection that failed"],
-  ])("is told by its code alone: %s", async (error, got) => {
+  ])("is told only by its code: %s", async (error, got) => {
     answering(() => Promise.reject(error));
     await expect(send()).rejects.toMatchObject({
       ...{ status: 502, code: "upstream_failed", message: `upstream: expected an answer, got ${got}` },
@@ -354,7 +354,7 @@ describe("a request that fails", () => {
     };
   }
 
-  test("by its silence ends, and is not to be tried again", async () => {
+  test("by its silence ends, and must not be tried again", async () => {
     const { strike } = clocks();
     answering(
       ({ signal }) => new Promise((_, reject) => signal?.addEventListener("abort", () => reject(signal.reason))),
@@ -367,7 +367,7 @@ describe("a request that fails", () => {
     });
   });
 
-  test("by its silence does so only while it is waited for: no clock runs between its bytes", async () => {
+  test("by its silence does so only during a wait: no clock runs between its bytes", async () => {
     const { running, set } = clocks();
     const bodies: ReadableStreamDefaultController<Uint8Array>[] = [];
     answering(() => new Response(new ReadableStream({ start: controller => void bodies.push(controller) })));

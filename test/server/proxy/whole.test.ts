@@ -85,7 +85,7 @@ describe.each(KINDS)("an answer before a %s guard", kind => {
   });
 
   test.each(["flag", "log"] as const)(
-    "passes as it is where nothing is blocked, and the verdict is told (%s)",
+    "passes as it is if nothing is blocked, and the verdict is told (%s)",
     async action => {
       const odd = { index: 7, message: { content: OFFENDS } };
       const answer = { ...whole("Yes.", OFFENDS, "FAILS_TYPE", { role: "tool", content: 5 }), more: 1 };
@@ -117,7 +117,7 @@ describe.each(KINDS)("an answer before a %s guard", kind => {
 });
 
 describe("an answer", () => {
-  test("whose choices have no index has them in their order", async () => {
+  test("whose choices have no index keeps their order", async () => {
     const answer = { choices: [{ message: { content: "a" } }, { message: { content: OFFENDS } }] };
     for (const action of ["block", "flag"] as const) {
       const { post } = inProcess("Gen", () => json(answer), { action });
@@ -149,7 +149,7 @@ describe("an answer", () => {
     [{ choices: [{ index: "0" }] }, "choices 0 to 1, which were asked for, got another"],
     [{ choices: [{ index: 0 }] }, "message to be an object, got something else"],
     [{ choices: [{ message: {}, finish_reason: "some words" }] }, "finish_reason to be a name, got something else"],
-  ])("%j is refused, and passes where nothing is blocked", async (answer, expected) => {
+  ])("%j is refused, and passes if nothing is blocked", async (answer, expected) => {
     const { post, open, metric } = inProcess("Stream", () => json(answer));
     const { status, json: got } = await post({ n: 2 });
     const error = {
@@ -176,7 +176,7 @@ describe("an answer", () => {
     expect((await more.post()).json.error.message).toBe("upstream: expected an answer of at most 128 texts, got 129");
   });
 
-  test("that is an error under the status of an answer is told as one; beside choices it is none", async () => {
+  test("with an error under the status of an answer is told as an error, unless it has choices", async () => {
     const error = { message: "no", code: "x", more: "words" };
     const { post } = inProcess("Gen", () => json({ error }));
     const { status, json: got } = await post();
@@ -193,7 +193,7 @@ describe("an answer", () => {
     }
   });
 
-  test.each(KINDS)("is no failure of a %s guard's where the client leaves while it is judged", async kind => {
+  test.each(KINDS)("is not a failure of a %s guard if the client leaves while it is judged", async kind => {
     const client = new AbortController();
     const leaving = (): never => {
       client.abort();
@@ -217,7 +217,7 @@ describe("its bytes", () => {
     return (await moderateWhole(call, bytes())).json();
   }
 
-  test("may be cut anywhere, in a character too", async () => {
+  test("may be cut anywhere, even inside a character", async () => {
     const bytes = new TextEncoder().encode('{"a":"\u{1F600}\u00e9"}');
     for (let at = 0; at <= bytes.length; at++)
       expect(await read(bytes.subarray(0, at), bytes.subarray(at))).toEqual({ a: "\u{1F600}\u00e9" });
