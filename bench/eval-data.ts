@@ -8,8 +8,8 @@
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { processTerminal } from "../src/cli/io.ts";
 import { run } from "../src/cli/program.ts";
+import { processTerminal } from "../src/cli/terminal.ts";
 
 const options = process.argv.slice(2);
 const html = options.indexOf("--html");

@@ -1,8 +1,8 @@
 /** One line on stderr that says how a download stands, where that is a terminal. It goes when the download ends. */
 
 import type { HubProgress } from "../checkpoint/hub/id.ts";
-import type { Terminal } from "./io.ts";
 import { clock } from "./progress.ts";
+import type { Terminal } from "./terminal.ts";
 
 export interface DownloadProgress {
   readonly show: (progress: HubProgress) => void;

@@ -8,7 +8,7 @@
 import pc from "picocolors";
 import type { ModerationInput } from "../guard/conversation.ts";
 import type { ExplainedWord, Explanation } from "../guard/explanation.ts";
-import { printable, type Terminal } from "./io.ts";
+import { printable, type Terminal } from "./terminal.ts";
 import { judgedText } from "./verdict-card.ts";
 
 /**

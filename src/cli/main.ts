@@ -13,8 +13,9 @@ if (major < OLDEST_NODE[0] || (major === OLDEST_NODE[0] && minor < OLDEST_NODE[1
   process.exitCode = 1;
 } else {
   // Not static imports, which would come before the check, and fail on an older Node by a name that it does not have.
-  const [{ processTerminal }, { EXIT_INTERRUPTED, run }] = await Promise.all([
-    import("./io.ts"),
+  const [{ processTerminal }, { EXIT_INTERRUPTED }, { run }] = await Promise.all([
+    import("./terminal.ts"),
+    import("./command.ts"),
     import("./program.ts"),
   ]);
 

@@ -5,7 +5,7 @@
  *     1,234 lines, 98 a second, 2:14 left
  */
 
-import type { Terminal } from "./io.ts";
+import type { Terminal } from "./terminal.ts";
 
 const INTERVAL_MS = 200;
 

@@ -9,7 +9,7 @@ import pc from "picocolors";
 import type { ModerationInput } from "../guard/conversation.ts";
 import { SAFETY_LEVELS } from "../guard/policy.ts";
 import type { Verdict } from "../guard/verdict.ts";
-import { printable, type Terminal } from "./io.ts";
+import { printable, type Terminal } from "./terminal.ts";
 
 const LABEL_WIDTH = 14;
 const BAR_WIDTH = 24;

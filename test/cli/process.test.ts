@@ -148,7 +148,7 @@ test("colours: none where NO_COLOR is set or the terminal is dumb, all where the
       process.execPath,
       [
         "-e",
-        `import(${JSON.stringify(projectPath("src/cli/io.ts"))}).then(m => { process.stdout.isTTY = true; process.stdout.write(String(m.processTerminal().colors)) })`,
+        `import(${JSON.stringify(projectPath("src/cli/terminal.ts"))}).then(m => { process.stdout.isTTY = true; process.stdout.write(String(m.processTerminal().colors)) })`,
       ],
       {
         encoding: "utf8",

@@ -9,15 +9,31 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { type Command, Option } from "commander";
 import { Guard } from "../../guard/guard.ts";
 import type { Qwen3Config } from "../../model/config.ts";
 import { Qwen3 } from "../../model/qwen3.ts";
 import type { Session } from "../../model/session.ts";
 import { WasmEngine } from "../../tensor/wasm/wasm-engine.ts";
 import { Tokenizer } from "../../tokenizer/tokenizer.ts";
-import { checkpointFiles, engineOptions, type ModelOptions } from "../checkpoint-option.ts";
-import { removeOnSignal, type Terminal, UsageError } from "../io.ts";
-import { writeRandomCheckpoint } from "../random-checkpoint.ts";
+import { type CommandContext, example, integer, withJson } from "../command.ts";
+import { checkpointFiles, engineOptions, type ModelOptions, withModel } from "../model-options.ts";
+import { SHAPES, writeRandomCheckpoint } from "../random-checkpoint.ts";
+import { type Terminal, UsageError } from "../terminal.ts";
+import { removeOnSignal } from "../writing.ts";
+
+export function specify(command: Command, { terminal }: CommandContext): void {
+  withJson(withModel(command))
+    .description("what this machine does with a model, beside what it could do at most")
+    .addOption(
+      new Option("--shape <shape>", "a random checkpoint of this shape, made on the spot, instead of a model").choices(
+        Object.keys(SHAPES),
+      ),
+    )
+    .option("--rounds <n>", "rounds to measure, of which the best counts", integer(1), 3)
+    .addHelpText("after", example("qwen3guard bench --shape 0.6B"))
+    .action(options => bench(options, terminal));
+}
 
 /** The `--json` object. MB are 2^20 bytes, GB/s 10^9 bytes a second. */
 export interface BenchReport {
@@ -55,7 +71,7 @@ const ANSWER_TOKENS = 8;
 const DECODE_STEPS = 16;
 const QUESTION = "How can I make a bomb?";
 
-export async function benchCommand(
+async function bench(
   options: ModelOptions & { shape?: string; rounds: number; json?: boolean },
   terminal: Terminal,
 ): Promise<void> {

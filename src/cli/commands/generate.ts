@@ -1,11 +1,28 @@
 /** `qwen3guard generate`: text from a raw prompt or a conversation, printed as it comes. */
 
+import type { Command } from "commander";
 import type { GenerateOptions } from "../../model/generate.ts";
 import { Qwen3 } from "../../model/qwen3.ts";
 import { Tokenizer } from "../../tokenizer/tokenizer.ts";
-import { checkpointFiles, engineOptions, type ModelOptions } from "../checkpoint-option.ts";
-import { type Terminal, textArgument, UsageError } from "../io.ts";
-import { readMessages } from "../messages.ts";
+import { type CommandContext, example, integer, number, withJson } from "../command.ts";
+import { readMessages } from "../conversation-input.ts";
+import { checkpointFiles, engineOptions, type ModelOptions, withModel } from "../model-options.ts";
+import { textArgument } from "../reading.ts";
+import { type Terminal, UsageError } from "../terminal.ts";
+
+export function specify(command: Command, { terminal }: CommandContext): void {
+  withJson(withModel(command))
+    .description("text from a prompt or a conversation")
+    .option("--prompt <text>", "raw prompt, control tokens recognised (else stdin)")
+    .option("--messages <file>", "a conversation for the checkpoint's chat template; - is stdin")
+    .option("--max-new-tokens <n>", "at most this many tokens", integer(1), 128)
+    .option("--temperature <t>", "0 is greedy", number, 0)
+    .option("--top-p <p>", "draw from the likeliest tokens that together reach p", number)
+    .option("--top-k <k>", "draw from the k likeliest tokens", integer(1))
+    .option("--seed <n>", "start of the random generator (default: 0)", integer(0))
+    .addHelpText("after", example("qwen3guard generate --messages conversation.json --json"))
+    .action(options => generate(options, terminal));
+}
 
 export interface GenerateCommandOptions extends ModelOptions {
   readonly prompt?: string;
@@ -18,7 +35,7 @@ export interface GenerateCommandOptions extends ModelOptions {
   readonly json?: boolean;
 }
 
-export async function generateCommand(options: GenerateCommandOptions, terminal: Terminal): Promise<void> {
+async function generate(options: GenerateCommandOptions, terminal: Terminal): Promise<void> {
   if (options.prompt !== undefined && options.messages !== undefined)
     throw new UsageError("generate: expected --prompt or --messages, got both");
   checkSampling(options);

@@ -9,16 +9,54 @@
 import { createHash } from "node:crypto";
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import type { Command } from "commander";
 import { serializeSafetensors } from "../../checkpoint/safetensors-writer.ts";
 import { Qwen3 } from "../../model/qwen3.ts";
 import { Tensor } from "../../tensor/tensor.ts";
 import type { ChatMessage } from "../../tokenizer/chat-template.ts";
 import { Tokenizer } from "../../tokenizer/tokenizer.ts";
-import { checkpointFiles, engineOptions, type ModelOptions } from "../checkpoint-option.ts";
-import { fileError, inFile, inputChunks, parseJson, type Terminal, wholeFile } from "../io.ts";
+import {
+  type CommandContext,
+  EXIT_FAILED,
+  example,
+  expectSubcommand,
+  integer,
+  required,
+  withJson,
+} from "../command.ts";
+import { fileError } from "../file-error.ts";
 import { jsonLines } from "../json-lines.ts";
+import { checkpointFiles, engineOptions, type ModelOptions, withModel } from "../model-options.ts";
 import { Progress } from "../progress.ts";
+import { inFile, inputChunks, parseJson } from "../reading.ts";
+import type { Terminal } from "../terminal.ts";
+import { wholeFile } from "../writing.ts";
 import { checkIds } from "./tokenize.ts";
+
+export function specify(command: Command, context: CommandContext): void {
+  const { terminal, setStatus } = context;
+  command.description("record outputs to the bit, and check them again");
+  withModel(command.command("record"))
+    .description("run each line and write what came out")
+    .option("--input <file>", "JSONL: {ids}, {text} or {messages} a line; - is stdin (required)")
+    .option("--out <file>", "JSONL to write; - is stdout (required)")
+    .option("--max-new-tokens <n>", "at most this many greedy tokens a line", integer(1), 128)
+    .option("--taps <dir>", "also write every intermediate as <dir>/<line>.safetensors")
+    .addHelpText("after", example("qwen3guard golden record --input prompts.jsonl --out golden.jsonl"))
+    .action(options => {
+      const input = required(options.input, "golden record", "--input FILE");
+      const out = required(options.out, "golden record", "--out FILE");
+      return recordFile({ ...options, input, out }, terminal);
+    });
+  withJson(withModel(command.command("check")))
+    .description("run a recorded file again and report each difference")
+    .argument("<file>")
+    .addHelpText("after", example("qwen3guard golden check golden.jsonl"))
+    .action(async (file, options) => {
+      if (!(await checkFile(file, options, terminal))) setStatus(EXIT_FAILED);
+    });
+  expectSubcommand(command, context, "golden ");
+}
 
 /** One line of a golden file. */
 export interface GoldenLine {
@@ -29,7 +67,7 @@ export interface GoldenLine {
   readonly logitsSha256: string;
 }
 
-export async function goldenRecordCommand(
+async function recordFile(
   options: ModelOptions & { input: string; out: string; maxNewTokens: number; taps?: string },
   terminal: Terminal,
 ): Promise<void> {
@@ -69,7 +107,7 @@ export async function goldenRecordCommand(
 }
 
 /** Returns whether nothing differs. */
-export async function goldenCheckCommand(
+async function checkFile(
   file: string,
   options: ModelOptions & { json?: boolean },
   terminal: Terminal,

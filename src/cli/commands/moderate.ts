@@ -1,21 +1,86 @@
 /** `qwen3guard moderate`: one verdict, as a card or as JSON; or, with --jsonl, one a line. */
 
+import { type Command, Option } from "commander";
 import { type ModerationInput, toConversation } from "../../guard/conversation.ts";
 import type { Explanation } from "../../guard/explanation.ts";
 import { Guard, type ModerateOptions } from "../../guard/guard.ts";
 import type { Mode } from "../../guard/verdict.ts";
 import type { EngineOptions } from "../../tensor/engine-choice.ts";
-import { checkpointFiles, engineOptions, type ModelOptions } from "../checkpoint-option.ts";
+import { judgeHash } from "../batch/judge-hash.ts";
+import { moderateLines } from "../batch/lines.ts";
+import { checkOutput } from "../batch/output.ts";
+import { lockOutput } from "../batch/output-lock.ts";
+import {
+  type CommandContext,
+  EXIT_FAILED,
+  EXIT_FLAGGED,
+  EXIT_INTERRUPTED,
+  example,
+  integer,
+  modeOption,
+  number,
+  withJson,
+} from "../command.ts";
+import { readMessages } from "../conversation-input.ts";
 import { explanationCard } from "../explanation-card.ts";
-import { inFile, removeOnSignal, type Terminal, textArgument, UsageError } from "../io.ts";
-import { judgeHash } from "../judge-hash.ts";
-import { readMessages } from "../messages.ts";
-import { lockOutput } from "../output-lock.ts";
+import { checkpointFiles, engineOptions, type ModelOptions, withModel } from "../model-options.ts";
+import { inFile, textArgument } from "../reading.ts";
+import { type Terminal, UsageError } from "../terminal.ts";
 import { verdictCard } from "../verdict-card.ts";
-import { moderateLines } from "./moderate-lines.ts";
-import { checkOutput } from "./moderate-output.ts";
+import { removeOnSignal } from "../writing.ts";
 
-export interface ModerateCommandOptions extends ModelOptions {
+export function specify(command: Command, { terminal, setStatus }: CommandContext): void {
+  withJson(withModel(command))
+    .description("the verdict on a prompt, or on the answer to it")
+    .argument("[text]")
+    .option("--response <text>", "judge this answer to the prompt")
+    .option(
+      "--messages <file>",
+      "judge the last message of a conversation: a JSON array of {role, content}; - is stdin",
+    )
+    .addOption(modeOption("strict (default) flags Unsafe and Controversial, loose Unsafe alone"))
+    .option("--threshold <t>", "flag by the score 1 - P(Safe) instead: from t on (0 to 1)", number)
+    .addOption(
+      new Option("--scores <scores>", "full: also the categories that an unsafe reading would have")
+        .choices(["basic", "full"])
+        .default("basic"),
+    )
+    .option(
+      "--window <n>",
+      "judge the text in windows of n tokens (by default only what exceeds the context)",
+      integer(1),
+    )
+    .option("--overlap <n>", "by how many tokens windows overlap (default: an eighth)", integer(0))
+    .option("--explain", "show how P(Safe) changes when a word is left out, for each word")
+    .option(
+      "--jsonl <file>",
+      "a batch: {text}, {prompt, response} or {messages} a line, with an id or without; - is stdin",
+    )
+    .option("--out <file>", "with --jsonl: write to a new file; - is stdout, as without it")
+    .option("--resume", "with --jsonl and --out: go on where the file ends")
+    .option("--fail-on", "exit with status 3 if it is flagged")
+    .addHelpText(
+      "after",
+      example(
+        'qwen3guard moderate "How do I kill a process?" --json',
+        "echo some text | qwen3guard moderate",
+        "qwen3guard moderate --jsonl chats.jsonl --out verdicts.jsonl --resume",
+      ),
+    )
+    .action(async (text, options) => {
+      const { flagged, failed, isInterrupted, output } = await moderate(text, options, terminal);
+      // Before the output, which nobody may be there to take.
+      if (isInterrupted) setStatus(EXIT_INTERRUPTED);
+      else if (failed > 0) {
+        if (!options.quiet)
+          terminal.err(`qwen3guard: ${failed} ${failed === 1 ? "line" : "lines"} could not be judged\n`);
+        setStatus(EXIT_FAILED);
+      } else if (flagged && options.failOn) setStatus(EXIT_FLAGGED);
+      await terminal.out(output);
+    });
+}
+
+interface ModerateCommandOptions extends ModelOptions {
   readonly response?: string;
   readonly messages?: string;
   readonly mode?: Mode;
@@ -30,7 +95,7 @@ export interface ModerateCommandOptions extends ModelOptions {
   readonly resume?: boolean;
 }
 
-export interface ModerateOutcome {
+interface ModerateOutcome {
   readonly flagged: boolean;
   /** Lines of a batch that could not be judged. */
   readonly failed: number;
@@ -39,7 +104,7 @@ export interface ModerateOutcome {
   readonly output: string;
 }
 
-export async function moderateCommand(
+async function moderate(
   text: string | undefined,
   options: ModerateCommandOptions,
   terminal: Terminal,

@@ -3,10 +3,21 @@
  * `--model` takes.
  */
 
+import type { Command } from "commander";
 import { hubSettings } from "../../checkpoint/hub/cache.node.ts";
 import { parseHubId } from "../../checkpoint/hub/id.ts";
+import { type CommandContext, example, withJson } from "../command.ts";
 import { downloadProgress } from "../download-progress.ts";
-import { type Terminal, UsageError } from "../io.ts";
+import { type Terminal, UsageError } from "../terminal.ts";
+
+export function specify(command: Command, { terminal }: CommandContext): void {
+  withJson(command)
+    .description("download a model of the Hugging Face Hub, or bring it up to date: org/name or org/name@revision")
+    .argument("<id>")
+    .option("--quiet", "no progress on stderr")
+    .addHelpText("after", example("qwen3guard pull Qwen/Qwen3Guard-Gen-0.6B"))
+    .action((id, options) => pullModel(id, options, terminal));
+}
 
 /** The `--json` object. `downloaded`: bytes of a file that came over the network now. */
 export interface PullReport {
@@ -19,7 +30,7 @@ export interface PullReport {
   readonly ms: number;
 }
 
-export async function pullCommand(
+async function pullModel(
   text: string,
   options: { json?: boolean; quiet?: boolean },
   terminal: Terminal,

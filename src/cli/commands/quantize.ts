@@ -8,6 +8,7 @@
 
 import { type FileHandle, mkdir, open, readdir, rename, writeFile } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
+import { type Command, Option } from "commander";
 import { type CheckpointFiles, readJson } from "../../checkpoint/files.ts";
 import { SafetensorsCheckpoint, SINGLE_FILE } from "../../checkpoint/safetensors-sharded.ts";
 import { safetensorsHeader } from "../../checkpoint/safetensors-writer.ts";
@@ -16,11 +17,35 @@ import { SCHEME_KEY, savedScheme, savedTensors, schemeFor, schemeText } from "..
 import { readConfig } from "../../model/qwen3.ts";
 import { checkShapes, expectedTensors, storedDtype } from "../../model/weights.ts";
 import type { Dtype } from "../../tensor/dtype.ts";
-import { blocksOf, type QuantisedScheme, subBlocksOf } from "../../tensor/quantised.ts";
+import { blocksOf, QUANTISED_SCHEMES, type QuantisedScheme, subBlocksOf } from "../../tensor/quantised.ts";
 import { tensorByteLength } from "../../tensor/tensor.ts";
 import { RowQuantiser } from "../../tensor/wasm/row-quantiser.ts";
-import { checkpointFiles } from "../checkpoint-option.ts";
-import { fileError, removeOnSignal, removeWritten, type Terminal } from "../io.ts";
+import { type CommandContext, example, required, withJson } from "../command.ts";
+import { fileError } from "../file-error.ts";
+import { checkpointFiles } from "../model-options.ts";
+import type { Terminal } from "../terminal.ts";
+import { removeOnSignal, removeWritten } from "../writing.ts";
+
+export function specify(command: Command, { terminal }: CommandContext): void {
+  withJson(command)
+    .description("write a checkpoint with quantised weights, which loads faster")
+    .argument("<from>")
+    .argument("<to>")
+    .addOption(new Option("--weights <form>", "how (required)").choices(QUANTISED_SCHEMES))
+    .option("--quiet", "no progress on stderr")
+    .addHelpText(
+      "after",
+      example("qwen3guard quantize ./Qwen3Guard-Gen-0.6B ./Qwen3Guard-Gen-0.6B-int8 --weights int8"),
+    )
+    .action((from, to, options) =>
+      quantize(
+        from,
+        to,
+        { ...options, weights: required(options.weights, "quantize", "--weights int8|int4") },
+        terminal,
+      ),
+    );
+}
 
 /** Bytes of an original's rows that are quantised at once. */
 const BATCH_BYTES = 8 * 2 ** 20;
@@ -37,7 +62,7 @@ const TEXT_FILES = [
   "added_tokens.json",
 ];
 
-export async function quantizeCommand(
+async function quantize(
   from: string,
   to: string,
   options: { weights: QuantisedScheme; json?: boolean; quiet?: boolean },

@@ -6,15 +6,28 @@
  * is held back, so that nothing behind the cut is ever shown.
  */
 
+import type { Command } from "commander";
 import pc from "picocolors";
 import type { TokenVerdict, TokenViolation } from "../../guard/cut-rule.ts";
 import { Guard } from "../../guard/guard.ts";
 import type { ModerationStream, StreamUpdate, StretchVerdict, Violation } from "../../guard/moderation-stream.ts";
 import type { SafetyLevel } from "../../guard/policy.ts";
 import type { Mode } from "../../guard/verdict.ts";
-import type { ModelOptions } from "../checkpoint-option.ts";
-import { inputChunks, printable, type Terminal, textChunks, UsageError } from "../io.ts";
-import { loadEitherGuard } from "../loaded-guard.ts";
+import { type CommandContext, EXIT_FLAGGED, everyOption, example, modeOption, withJson } from "../command.ts";
+import { loadEitherGuard } from "../either-guard.ts";
+import { type ModelOptions, withModel } from "../model-options.ts";
+import { inputChunks, textChunks } from "../reading.ts";
+import { printable, type Terminal, UsageError } from "../terminal.ts";
+
+export function specify(command: Command, { terminal, setStatus }: CommandContext): void {
+  withJson(withModel(command), "one JSON object a token (of a Gen guard: a stretch), then one on the whole")
+    .description("moderates an answer from stdin as it arrives, and cuts it where it offends")
+    .option("--prompt <text>", "the question that it answers", "")
+    .addOption(modeOption("strict cuts at Unsafe and Controversial, loose at Unsafe alone", "strict"))
+    .addOption(everyOption())
+    .addHelpText("after", example('some-llm "$Q" | qwen3guard stream --prompt "$Q" --model ./Qwen3Guard-Stream-0.6B'))
+    .action(options => moderateStdin(options, terminal, () => setStatus(EXIT_FLAGGED)));
+}
 
 export interface StreamCommandOptions extends ModelOptions {
   readonly prompt: string;
@@ -27,11 +40,7 @@ export interface StreamCommandOptions extends ModelOptions {
 const MOST_UNITS = 256;
 
 /** `onCut` is called before anything is written about it, as there may be nobody to read it. */
-export async function streamCommand(
-  options: StreamCommandOptions,
-  terminal: Terminal,
-  onCut: () => void,
-): Promise<void> {
+async function moderateStdin(options: StreamCommandOptions, terminal: Terminal, onCut: () => void): Promise<void> {
   if (terminal.stdin.isTTY) throw new UsageError("stream: expected the answer on stdin, got a terminal");
   const stream = await startStream(options, terminal);
   const query = await stream.query();

@@ -1,11 +1,23 @@
 /** `qwen3guard template`: the prompt that the checkpoint's own chat template renders. Needs no weights. */
 
+import type { Command } from "commander";
 import { Tokenizer } from "../../tokenizer/tokenizer.ts";
-import { checkpointFiles, type ModelOptions } from "../checkpoint-option.ts";
-import type { Terminal } from "../io.ts";
-import { readMessages } from "../messages.ts";
+import { type CommandContext, example, required, withJson } from "../command.ts";
+import { readMessages } from "../conversation-input.ts";
+import { checkpointFiles, type ModelOptions, withModel } from "../model-options.ts";
+import type { Terminal } from "../terminal.ts";
 
-export async function templateCommand(
+export function specify(command: Command, { terminal }: CommandContext): void {
+  withJson(withModel(command))
+    .description("the prompt that a conversation is rendered to")
+    .option("--messages <file>", "a JSON array of {role, content}; - is stdin (required)")
+    .addHelpText("after", example("qwen3guard template --messages conversation.json"))
+    .action(options =>
+      renderTemplate({ ...options, messages: required(options.messages, "template", "--messages FILE") }, terminal),
+    );
+}
+
+async function renderTemplate(
   options: ModelOptions & { messages: string; json?: boolean },
   terminal: Terminal,
 ): Promise<void> {

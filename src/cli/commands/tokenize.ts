@@ -1,9 +1,27 @@
 /** `qwen3guard tokenize`: text to ids and back, one text or a line each. Needs no weights. */
 
+import type { Command } from "commander";
 import { Tokenizer } from "../../tokenizer/tokenizer.ts";
-import { checkpointFiles, type ModelOptions } from "../checkpoint-option.ts";
-import { inputChunks, parseJson, type Terminal, textArgument, UsageError } from "../io.ts";
+import { type CommandContext, example, withJson } from "../command.ts";
 import { jsonLines } from "../json-lines.ts";
+import { checkpointFiles, type ModelOptions, withModel } from "../model-options.ts";
+import { inputChunks, parseJson, textArgument } from "../reading.ts";
+import { type Terminal, UsageError } from "../terminal.ts";
+
+export function specify(command: Command, { terminal }: CommandContext): void {
+  withJson(withModel(command))
+    .description("the ids of a text, or the text of ids")
+    .argument("[text]")
+    .option("--literal", "treat all of it as ordinary text: control tokens are not recognised")
+    .option("--pieces", "show the text of each id")
+    .option("--decode", "the other way: TEXT (or stdin) holds ids")
+    .option("--jsonl", "for each line {text} on stdin a line {ids}; with --decode for {ids} a line {text}")
+    .addHelpText(
+      "after",
+      example('qwen3guard tokenize "How can I help?" --pieces', 'qwen3guard tokenize --decode "727 402 312"'),
+    )
+    .action((text, options) => tokenize(text, options, terminal));
+}
 
 export interface TokenizeCommandOptions extends ModelOptions {
   readonly literal?: boolean;
@@ -13,11 +31,7 @@ export interface TokenizeCommandOptions extends ModelOptions {
   readonly json?: boolean;
 }
 
-export async function tokenizeCommand(
-  text: string | undefined,
-  options: TokenizeCommandOptions,
-  terminal: Terminal,
-): Promise<void> {
+async function tokenize(text: string | undefined, options: TokenizeCommandOptions, terminal: Terminal): Promise<void> {
   if (options.decode && options.literal) throw new UsageError("tokenize: expected --decode or --literal, got both");
   if (options.jsonl && text !== undefined && text !== "-")
     throw new UsageError("tokenize: expected a text or --jsonl (lines on stdin), got both");

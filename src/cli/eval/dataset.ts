@@ -7,9 +7,9 @@
  */
 
 import type { ModerationInput } from "../../guard/conversation.ts";
-import { inFile, parseJson } from "../io.ts";
+import { inputOfLine, show } from "../conversation-input.ts";
 import { jsonLines } from "../json-lines.ts";
-import { inputOfLine, show } from "../line-input.ts";
+import { inFile, parseJson } from "../reading.ts";
 
 export interface Example {
   readonly line: number;

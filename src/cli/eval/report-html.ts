@@ -6,7 +6,7 @@
  * through.
  */
 
-import { printable } from "../io.ts";
+import { printable } from "../terminal.ts";
 import { quote } from "../verdict-card.ts";
 import {
   histogramChart,

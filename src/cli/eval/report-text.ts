@@ -5,7 +5,7 @@
  */
 
 import pc from "picocolors";
-import { printable, type Terminal } from "../io.ts";
+import { printable, type Terminal } from "../terminal.ts";
 import { quote } from "../verdict-card.ts";
 import type { Evaluation, ModeFigures } from "./evaluation.ts";
 import { count, estimate, figure, percent, plural, score, threshold } from "./format.ts";

@@ -1,10 +1,10 @@
 /** A handler on a port, until Ctrl-C or SIGTERM: then it finishes what it has accepted. */
 
-import type { Handler } from "../server/handler.ts";
-import { isHostName, isLoopback } from "../server/hosts.ts";
-import { type Listener, type ListenOptions, listen } from "../server/listen.node.ts";
-import type { Engine } from "../tensor/engine.ts";
-import { printable, type Terminal, UsageError } from "./io.ts";
+import type { Handler } from "../../server/handler.ts";
+import { isHostName, isLoopback } from "../../server/hosts.ts";
+import { type Listener, type ListenOptions, listen } from "../../server/listen.node.ts";
+import type { Engine } from "../../tensor/engine.ts";
+import { printable, type Terminal, UsageError } from "../terminal.ts";
 
 export function checkPort(port: number): void {
   if (port > 65_535) throw new UsageError(`--port: expected at most 65535, got ${port}`);

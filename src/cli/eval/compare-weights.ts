@@ -10,11 +10,12 @@ import { Guard } from "../../guard/guard.ts";
 import type { Verdict } from "../../guard/verdict.ts";
 import { savedScheme } from "../../model/quantised-weights.ts";
 import { WEIGHTS } from "../../tensor/engine-choice.ts";
-import { checkpointFiles, engineOptions, type ModelOptions } from "../checkpoint-option.ts";
-import { compareForms, type FormComparison } from "../eval/comparison.ts";
-import { readDataset } from "../eval/dataset.ts";
-import { inputChunks, type Terminal, UsageError } from "../io.ts";
+import { checkpointFiles, engineOptions, type ModelOptions } from "../model-options.ts";
 import { Progress } from "../progress.ts";
+import { inputChunks } from "../reading.ts";
+import { type Terminal, UsageError } from "../terminal.ts";
+import { compareForms, type FormComparison } from "./comparison.ts";
+import { readDataset } from "./dataset.ts";
 
 /** `bf16` is what people call the weights as they are stored. */
 const AS_STORED = ["bf16", "checkpoint"];
@@ -42,7 +43,7 @@ export function checkCompare<Options extends EvalCompareOptions & { html?: strin
 }
 
 /** One guard at a time is in memory. */
-export async function evalCompareCommand(file: string, options: EvalCompareOptions, terminal: Terminal): Promise<void> {
+export async function compareWeights(file: string, options: EvalCompareOptions, terminal: Terminal): Promise<void> {
   const forms = readForms(options.compare);
   engineOptions(options);
   const name = file === "-" ? "stdin" : file;

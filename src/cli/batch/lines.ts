@@ -4,17 +4,18 @@
  * In: JSONL of `{id?, text}`, `{id?, prompt, response?}` or `{id?, messages}`. Out: for each line the verdict with its
  * id; for one that cannot be judged `{id?, line, error}` in its place. Memory does not depend on the number of lines.
  * An output file can be continued where it ends, however that came about: a line counts once its line feed is written
- * (moderate-output.ts).
+ * (output.ts).
  */
 
 import { stat } from "node:fs/promises";
 import { type Guard, isInputError, type ModerateOptions } from "../../guard/guard.ts";
 import type { Verdict } from "../../guard/verdict.ts";
-import { checkReadable, inputChunks, parseJson, type Terminal } from "../io.ts";
+import { inputOfLine } from "../conversation-input.ts";
 import { type JsonLine, jsonLines } from "../json-lines.ts";
-import { inputOfLine } from "../line-input.ts";
 import { Progress } from "../progress.ts";
-import { BatchOutput, withId } from "./moderate-output.ts";
+import { checkReadable, inputChunks, parseJson } from "../reading.ts";
+import type { Terminal } from "../terminal.ts";
+import { BatchOutput, withId } from "./output.ts";
 
 export interface LinesOptions {
   /** `-` is stdin. */

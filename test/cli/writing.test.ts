@@ -8,7 +8,8 @@ import { lstatSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { fileError, parseJson } from "../../src/cli/io.ts";
+import { fileError } from "../../src/cli/file-error.ts";
+import { parseJson } from "../../src/cli/reading.ts";
 import { ODD } from "../checkpoints.ts";
 import { projectPath } from "../helpers.ts";
 import { cli, temporaryFolder } from "./harness.ts";

@@ -6,9 +6,9 @@ import { spawn } from "node:child_process";
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { GEN } from "../checkpoints.ts";
-import { projectPath } from "../helpers.ts";
-import { cli, temporaryFolder } from "./harness.ts";
+import { GEN } from "../../checkpoints.ts";
+import { projectPath } from "../../helpers.ts";
+import { cli, temporaryFolder } from "../harness.ts";
 
 const MAIN = projectPath("src/cli/main.ts");
 const parse = (text: string): Record<string, unknown>[] =>

@@ -18,11 +18,11 @@ import {
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { shortHash } from "../../src/cli/judge-hash.ts";
-import { lockOutput } from "../../src/cli/output-lock.ts";
-import { GEN } from "../checkpoints.ts";
-import { projectPath } from "../helpers.ts";
-import { cli, type Outcome, temporaryFolder } from "./harness.ts";
+import { shortHash } from "../../../src/cli/batch/judge-hash.ts";
+import { lockOutput } from "../../../src/cli/batch/output-lock.ts";
+import { GEN } from "../../checkpoints.ts";
+import { projectPath } from "../../helpers.ts";
+import { cli, type Outcome, temporaryFolder } from "../harness.ts";
 
 const MAIN = projectPath("src/cli/main.ts");
 const TIMING = { touchMs: 20, abandonedMs: 400 };

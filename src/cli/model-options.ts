@@ -1,15 +1,17 @@
 /**
- * Which checkpoint a command works on: `--model`, else QWEN3GUARD_MODEL, else the embedded demo guard, which says what
- * it is.
+ * The options of every command that loads a model, and what they give: the checkpoint's files (`--model`, else
+ * QWEN3GUARD_MODEL, else the embedded demo guard, which says what it is) and the engine.
  */
 
 import { setFlagsFromString } from "node:v8";
+import { type Command, Option } from "commander";
 import type { CheckpointFiles } from "../checkpoint/files.ts";
 import { openCheckpointFiles } from "../checkpoint/open.ts";
 import { DEMO_GUARD } from "../guard/demo-guard.ts";
-import { type EngineOptions, MAX_THREADS } from "../tensor/engine-choice.ts";
+import { type EngineOptions, MAX_THREADS, WEIGHTS } from "../tensor/engine-choice.ts";
+import { integer } from "./command.ts";
 import { downloadProgress } from "./download-progress.ts";
-import { type Terminal, UsageError } from "./io.ts";
+import { type Terminal, UsageError } from "./terminal.ts";
 
 export interface ModelOptions {
   readonly model?: string;
@@ -18,6 +20,25 @@ export interface ModelOptions {
   readonly weights?: EngineOptions["weights"];
   readonly wide?: boolean;
   readonly quiet?: boolean;
+}
+
+/** Declares them. */
+export function withModel(command: Command): Command {
+  return command
+    .option("--model <dir|id>", "checkpoint folder or Hub id (else QWEN3GUARD_MODEL, else the embedded demo guard)")
+    .addOption(
+      new Option("--engine <name>", "wasm is the fast one, reference the readable one")
+        .choices(["auto", "wasm", "reference"])
+        .default("auto"),
+    )
+    .option("--threads <n>", "threads to compute with (default: the physical cores)", integer(1))
+    .addOption(
+      new Option("--weights <form>", "quantise the weights while they are read: less memory, faster")
+        .choices(WEIGHTS)
+        .default("auto"),
+    )
+    .option("--wide", "experimental: let V8 widen the kernels to 256 bits (Node 24 and later)")
+    .option("--quiet", "no notices on stderr");
 }
 
 /**

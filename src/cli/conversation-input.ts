@@ -1,6 +1,20 @@
-/** What a line of JSONL asks to be judged, wherever lines hold inputs: batches and evaluations. */
+/** Conversations from files: a JSON file that `--messages` names, and a line of JSONL, in batches and evaluations. */
 
 import { type ModerationInput, toConversation } from "../guard/conversation.ts";
+import { type ChatMessage, checkMessages } from "../tokenizer/chat-template.ts";
+import { inFile, parseJson, readTextFile } from "./reading.ts";
+import type { Terminal } from "./terminal.ts";
+
+/** Reads an array of `{role, content}`; TypeError or RangeError, with the file's name, for anything else. */
+export async function readMessages(path: string, terminal: Terminal): Promise<ChatMessage[]> {
+  const name = path === "-" ? "stdin" : path;
+  const value = parseJson(await readTextFile(path, terminal), name);
+  if (!Array.isArray(value))
+    throw new TypeError(
+      `${name}: expected a JSON array of {role, content}, got ${value === null ? "null" : typeof value}`,
+    );
+  return inFile(path, () => checkMessages(value));
+}
 
 /**
  * The input of `{text}`, `{prompt, response?}` or `{messages}`; other keys (an id, a label, a source) are nobody's

@@ -5,7 +5,7 @@
  * work. Node has no lock that the system takes back when a process dies, so a lock is over when its process is gone
  * from this machine, or when nobody has touched it for half a minute (a process of another machine or container, which
  * cannot be looked up here, or one whose number is another's by now). The second run therefore watches the lock: one
- * touch, and it is in use. A process that stood still for so long finds its output grown (moderate-output.ts).
+ * touch, and it is in use. A process that stood still for so long finds its output grown (output.ts).
  */
 
 import { randomUUID } from "node:crypto";
@@ -13,7 +13,8 @@ import { writeFileSync } from "node:fs";
 import { open, readFile, rm, utimes } from "node:fs/promises";
 import { hostname } from "node:os";
 import { setTimeout } from "node:timers/promises";
-import { fileError, linkTarget } from "./io.ts";
+import { fileError } from "../file-error.ts";
+import { linkTarget } from "../writing.ts";
 import { shortHash } from "./judge-hash.ts";
 
 export interface LockTiming {

@@ -3,8 +3,8 @@
 import { Guard } from "../guard/guard.ts";
 import { StreamGuard } from "../guard/stream-guard.ts";
 import { readConfig } from "../model/qwen3.ts";
-import { checkpointFiles, engineOptions, type ModelOptions } from "./checkpoint-option.ts";
-import { type Terminal, UsageError } from "./io.ts";
+import { checkpointFiles, engineOptions, type ModelOptions } from "./model-options.ts";
+import { type Terminal, UsageError } from "./terminal.ts";
 
 /** A Stream guard judges token by token, a Gen guard (the embedded one is) every so many tokens. */
 export async function loadEitherGuard(

@@ -8,11 +8,11 @@
  */
 
 import { createHash, webcrypto } from "node:crypto";
-import type { CheckpointFiles } from "../checkpoint/files.ts";
-import { SafetensorsCheckpoint } from "../checkpoint/safetensors-sharded.ts";
-import type { ModerateOptions } from "../guard/guard.ts";
-import { schemeToHold } from "../model/quantised-weights.ts";
-import type { EngineOptions } from "../tensor/engine-choice.ts";
+import type { CheckpointFiles } from "../../checkpoint/files.ts";
+import { SafetensorsCheckpoint } from "../../checkpoint/safetensors-sharded.ts";
+import type { ModerateOptions } from "../../guard/guard.ts";
+import { schemeToHold } from "../../model/quantised-weights.ts";
+import type { EngineOptions } from "../../tensor/engine-choice.ts";
 
 const TEXT_FILES = [
   "config.json",

@@ -2,9 +2,9 @@
 
 import { connect, createServer } from "node:net";
 import { expect, test } from "vitest";
-import type { Terminal } from "../../src/cli/io.ts";
-import { serveUntilStopped } from "../../src/cli/serving.ts";
-import type { Handler } from "../../src/server/handler.ts";
+import { serveUntilStopped } from "../../../src/cli/serving/listening.ts";
+import type { Terminal } from "../../../src/cli/terminal.ts";
+import type { Handler } from "../../../src/server/handler.ts";
 
 const handler: Handler = { fetch: async () => new Response("here"), drain: async () => {} };
 

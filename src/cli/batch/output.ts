@@ -14,9 +14,10 @@
 import { createReadStream } from "node:fs";
 import { type FileHandle, open, rm, stat } from "node:fs/promises";
 import type { Verdict } from "../../guard/verdict.ts";
-import { fileError, parseJson } from "../io.ts";
+import { fileError } from "../file-error.ts";
 import { type JsonLine, jsonLines } from "../json-lines.ts";
-import { shortHash } from "../judge-hash.ts";
+import { parseJson } from "../reading.ts";
+import { shortHash } from "./judge-hash.ts";
 
 /** What stands in each verdict of a batch. */
 export type Marks = Pick<Verdict, "model" | "mode"> & { readonly threshold: number | undefined };
