@@ -12,7 +12,7 @@ import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { prefillFlops } from "../src/cli/commands/bench.ts";
+import { prefillFlops } from "../src/cli/model-cost.ts";
 import { Guard } from "../src/guard/guard.ts";
 import type { WasmEngine } from "../src/tensor/wasm/wasm-engine.ts";
 import { randomConversations } from "../test/guard/conversations.ts";

@@ -10,7 +10,7 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { stepBytes } from "../src/cli/commands/bench.ts";
+import { stepBytes } from "../src/cli/model-cost.ts";
 import { writeRandomCheckpoint } from "../src/cli/random-checkpoint.ts";
 import { Qwen3 } from "../src/model/qwen3.ts";
 import type { WasmEngine } from "../src/tensor/wasm/wasm-engine.ts";

@@ -58,9 +58,9 @@ const result = {
   texts: texts.length,
   bytes,
   tokens,
-  load: { firstMs: loadMs[0]!, ms: median(loadMs), parseMs: median(parseMs) },
+  load: { firstMs: loadMs[0], ms: median(loadMs), parseMs: median(parseMs) },
   encode: {
-    firstMBs: megabytesPerSecond(coldMs[0]!),
+    firstMBs: megabytesPerSecond(coldMs[0]),
     coldMBs: megabytesPerSecond(median(coldMs)),
     warmMBs: megabytesPerSecond(median(warmMs)),
   },
@@ -111,7 +111,7 @@ function repeated(lines: readonly { text: string }[], least: number): string[] {
 }
 
 function median(values: readonly number[]): number {
-  return [...values].sort((a, b) => a - b)[values.length >> 1]!;
+  return [...values].sort((a, b) => a - b)[values.length >> 1];
 }
 
 function megabytesPerSecond(ms: number): number {

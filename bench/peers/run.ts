@@ -62,7 +62,7 @@ const python = inWork("venv", "bin", "python");
 const checkpoint: Preparation = {
   name: "checkpoint",
   needs: [],
-  commands: [[process.execPath, here("../../tools/random-checkpoint.ts"), inWork("checkpoint")]],
+  commands: [[process.execPath, here("../../tools/write-random-checkpoint.ts"), inWork("checkpoint")]],
 };
 const torchPackages: Preparation = {
   name: "torch-packages",

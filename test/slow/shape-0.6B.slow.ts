@@ -32,7 +32,7 @@ const RUNTIMES = (process.env.QWEN3GUARD_RUNTIMES ?? "").split(":").filter(path 
 const folder = mkdtempSync(join(tmpdir(), "qwen3guard-0.6B-"));
 
 beforeAll(() => {
-  execFileSync(process.execPath, [projectPath("tools/random-checkpoint.ts"), folder, "--shape", "0.6B"], {
+  execFileSync(process.execPath, [projectPath("tools/write-random-checkpoint.ts"), folder, "--shape", "0.6B"], {
     stdio: "inherit",
   });
 });

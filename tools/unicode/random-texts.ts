@@ -47,7 +47,7 @@ const BLOCKS = [
  */
 export function* randomTexts(seed: number, count: number): Generator<string> {
   const random = randomNumbers(seed);
-  const pick = <T>(list: readonly T[]): T => list[random(list.length)]!;
+  const pick = <T>(list: readonly T[]): T => list[random(list.length)];
   const borders = [LETTERS, NUMBERS, WHITE_SPACE, DECOMPOSES, NFC_UNSTABLE]
     .flatMap(table => runBorders(table, 2))
     .concat(runBorders(COMBINING_CLASSES, 3));

@@ -11,12 +11,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Command, Option } from "commander";
 import { Guard } from "../../guard/guard.ts";
-import type { Qwen3Config } from "../../model/config.ts";
 import { Qwen3 } from "../../model/qwen3.ts";
 import type { Session } from "../../model/session.ts";
 import { WasmEngine } from "../../tensor/wasm/wasm-engine.ts";
 import { Tokenizer } from "../../tokenizer/tokenizer.ts";
 import { type CommandContext, example, integer, withJson } from "../command.ts";
+import { prefillFlops, stepBytes } from "../model-cost.ts";
 import { checkpointFiles, engineOptions, type ModelOptions, withModel } from "../model-options.ts";
 import { SHAPES, writeRandomCheckpoint } from "../random-checkpoint.ts";
 import { type Terminal, UsageError } from "../terminal.ts";
@@ -220,26 +220,6 @@ function checkEqual(got: unknown, expected: unknown, what: string): void {
     value instanceof Float32Array ? new Uint32Array(value.slice().buffer).join() : JSON.stringify(value);
   if (text(got) !== text(expected))
     throw new Error(`bench: expected the same bits for the ${what}, got different ones`);
-}
-
-/**
- * Bytes of weights that one step reads: all matrices and the output head; of an embedding table of its own one row,
- * which does not count.
- */
-export function stepBytes({ weights }: Qwen3): number {
-  const matrices = weights.layers.flatMap(l => [l.qProj, l.kProj, l.vProj, l.oProj, l.gateProj, l.upProj, l.downProj]);
-  return [...matrices, weights.lmHead].reduce((sum, matrix) => sum + matrix.byteLength, 0);
-}
-
-/** Products and sums of a prompt's matrices and attention. The last layer and the head run for one position only. */
-export function prefillFlops(config: Qwen3Config, tokens: number): number {
-  const { hiddenSize, intermediateSize, numHiddenLayers, numHeads, numKvHeads, headDim, vocabSize } = config;
-  const keysAndValues = 2 * hiddenSize * 2 * numKvHeads * headDim;
-  const others = 2 * hiddenSize * (2 * numHeads * headDim + 3 * intermediateSize);
-  const attention = (rows: number, seen: number): number => 4 * numHeads * headDim * rows * seen;
-  const layers = (numHiddenLayers - 1) * (tokens * (keysAndValues + others) + attention(tokens, tokens / 2));
-  const last = tokens * keysAndValues + others + attention(1, tokens);
-  return layers + last + 2 * hiddenSize * vocabSize;
 }
 
 function round(value: number, digits: number = 1): number {

@@ -23,7 +23,7 @@ export function specify(command: Command, { terminal }: CommandContext): void {
         const { evaluateFile } = await import("../eval/run.ts");
         return evaluateFile(file, options, terminal);
       }
-      const { checkCompare, compareWeights } = await import("../eval/compare-weights.ts");
-      return compareWeights(file, checkCompare(options), terminal);
+      const { compareWeights } = await import("../eval/compare-weights.ts");
+      return compareWeights(file, options, terminal);
     });
 }

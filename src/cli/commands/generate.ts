@@ -24,7 +24,7 @@ export function specify(command: Command, { terminal }: CommandContext): void {
     .action(options => generate(options, terminal));
 }
 
-export interface GenerateCommandOptions extends ModelOptions {
+interface GenerateCommandOptions extends ModelOptions {
   readonly prompt?: string;
   readonly messages?: string;
   readonly maxNewTokens: number;

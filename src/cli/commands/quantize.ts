@@ -23,6 +23,7 @@ import { RowQuantiser } from "../../tensor/wasm/row-quantiser.ts";
 import { type CommandContext, example, required, withJson } from "../command.ts";
 import { fileError } from "../file-error.ts";
 import { checkpointFiles } from "../model-options.ts";
+import { StatusLine } from "../status-line.ts";
 import type { Terminal } from "../terminal.ts";
 import { removeOnSignal, removeWritten } from "../writing.ts";
 
@@ -82,17 +83,16 @@ async function quantize(
     const weights = join(to, SINGLE_FILE);
     const written = [weights, partialOf(weights), ...[...TEXT_FILES, CONFIG_FILE].map(name => join(to, name))];
     const stopListening = removeOnSignal(written, terminal, made);
-    const say = (text: string): void => {
-      if (!options.quiet && process.stderr.isTTY) terminal.err(text);
-    };
+    const line = new StatusLine(options.quiet, terminal);
     let bytes: number;
     try {
-      bytes = await writeWeights(checkpoint, expectedTensors(config), options.weights, weights, say);
+      bytes = await writeWeights(checkpoint, expectedTensors(config), options.weights, weights, line);
       await copyTexts(files, options.weights, to);
     } catch (error) {
       removeWritten(written, made);
       throw error;
     } finally {
+      line.clear();
       stopListening();
     }
     const report = {
@@ -102,8 +102,8 @@ async function quantize(
       bytes,
       ms: Math.round(performance.now() - started),
     };
-    const line = `${to}: ${options.weights}, ${(bytes / 2 ** 20).toFixed(1)} MB of weights, in ${(report.ms / 1000).toFixed(1)} s\n`;
-    await terminal.out(options.json ? `${JSON.stringify(report)}\n` : line);
+    const summary = `${to}: ${options.weights}, ${(bytes / 2 ** 20).toFixed(1)} MB of weights, in ${(report.ms / 1000).toFixed(1)} s\n`;
+    await terminal.out(options.json ? `${JSON.stringify(report)}\n` : summary);
   } finally {
     await checkpoint.close();
   }
@@ -140,7 +140,7 @@ async function writeWeights(
   shapes: ReadonlyMap<string, readonly number[]>,
   scheme: QuantisedScheme,
   path: string,
-  say: (text: string) => void,
+  line: StatusLine,
 ): Promise<number> {
   const specs: { name: string; dtype: Dtype; shape: readonly number[] }[] = [];
   for (const [name, shape] of shapes) {
@@ -168,10 +168,9 @@ async function writeWeights(
     await file.write(header, 0, header.length, 0);
     const quantiser = new RowQuantiser();
     for (const [name, shape] of shapes) {
-      say(`\r\u001b[K${name}`);
+      line.show(name);
       await writeTensor(checkpoint, name, shape, schemeFor(name, shape, scheme), quantiser, file, offsets);
     }
-    say("\r\u001b[K");
     await file.sync();
     await file.close();
     await rename(partial, path);

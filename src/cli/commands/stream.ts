@@ -29,7 +29,7 @@ export function specify(command: Command, { terminal, setStatus }: CommandContex
     .action(options => moderateStdin(options, terminal, () => setStatus(EXIT_FLAGGED)));
 }
 
-export interface StreamCommandOptions extends ModelOptions {
+interface StreamOptions extends ModelOptions {
   readonly prompt: string;
   readonly mode: Mode;
   readonly every?: number;
@@ -40,7 +40,7 @@ export interface StreamCommandOptions extends ModelOptions {
 const MOST_UNITS = 256;
 
 /** `onCut` is called before anything is written about it, as there may be nobody to read it. */
-async function moderateStdin(options: StreamCommandOptions, terminal: Terminal, onCut: () => void): Promise<void> {
+async function moderateStdin(options: StreamOptions, terminal: Terminal, onCut: () => void): Promise<void> {
   if (terminal.stdin.isTTY) throw new UsageError("stream: expected the answer on stdin, got a terminal");
   const stream = await startStream(options, terminal);
   const query = await stream.query();
@@ -71,7 +71,7 @@ async function moderateStdin(options: StreamCommandOptions, terminal: Terminal, 
   }
 }
 
-async function startStream(options: StreamCommandOptions, terminal: Terminal): Promise<ModerationStream> {
+async function startStream(options: StreamOptions, terminal: Terminal): Promise<ModerationStream> {
   const { prompt, mode, every } = options;
   const guard = await loadEitherGuard(options, terminal);
   return guard instanceof Guard

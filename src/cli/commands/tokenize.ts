@@ -23,7 +23,7 @@ export function specify(command: Command, { terminal }: CommandContext): void {
     .action((text, options) => tokenize(text, options, terminal));
 }
 
-export interface TokenizeCommandOptions extends ModelOptions {
+interface TokenizeOptions extends ModelOptions {
   readonly literal?: boolean;
   readonly pieces?: boolean;
   readonly decode?: boolean;
@@ -31,7 +31,7 @@ export interface TokenizeCommandOptions extends ModelOptions {
   readonly json?: boolean;
 }
 
-async function tokenize(text: string | undefined, options: TokenizeCommandOptions, terminal: Terminal): Promise<void> {
+async function tokenize(text: string | undefined, options: TokenizeOptions, terminal: Terminal): Promise<void> {
   if (options.decode && options.literal) throw new UsageError("tokenize: expected --decode or --literal, got both");
   if (options.jsonl && text !== undefined && text !== "-")
     throw new UsageError("tokenize: expected a text or --jsonl (lines on stdin), got both");
@@ -53,7 +53,7 @@ async function tokenize(text: string | undefined, options: TokenizeCommandOption
   else await terminal.out(`${ids.join(" ")}\n`);
 }
 
-async function tokenizeLines(tokenizer: Tokenizer, options: TokenizeCommandOptions, terminal: Terminal): Promise<void> {
+async function tokenizeLines(tokenizer: Tokenizer, options: TokenizeOptions, terminal: Terminal): Promise<void> {
   for await (const { line, name } of jsonLines(inputChunks("-", terminal), "stdin")) {
     const value = parseJson(line, name) as { text?: unknown; ids?: unknown } | null;
     if (options.decode) {

@@ -23,27 +23,15 @@ type Weights = (typeof WEIGHTS)[number];
 
 export interface EvalCompareOptions extends ModelOptions {
   readonly compare: string;
+  readonly html?: string;
+  readonly by?: string;
   readonly limit?: number;
   readonly json?: boolean;
 }
 
-/** What makes no sense beside --compare is wrong usage. */
-export function checkCompare<Options extends EvalCompareOptions & { html?: string; by?: string }>(
-  options: Options,
-): Options {
-  const { html, by, weights } = options;
-  for (const [option, value] of Object.entries({
-    "--html": html,
-    "--by": by,
-    "--weights": weights === "auto" ? undefined : weights,
-  })) {
-    if (value !== undefined) throw new UsageError(`eval: expected --compare or ${option}, got both`);
-  }
-  return options;
-}
-
 /** One guard at a time is in memory. */
 export async function compareWeights(file: string, options: EvalCompareOptions, terminal: Terminal): Promise<void> {
+  checkCompare(options);
   const forms = readForms(options.compare);
   engineOptions(options);
   const name = file === "-" ? "stdin" : file;
@@ -75,6 +63,17 @@ export async function compareWeights(file: string, options: EvalCompareOptions, 
   await terminal.out(
     options.json ? `${JSON.stringify({ data, model, forms: comparisons })}\n` : describe(data, model, comparisons),
   );
+}
+
+/** What makes no sense beside --compare is wrong usage. */
+function checkCompare({ html, by, weights }: EvalCompareOptions): void {
+  for (const [option, value] of Object.entries({
+    "--html": html,
+    "--by": by,
+    "--weights": weights === "auto" ? undefined : weights,
+  })) {
+    if (value !== undefined) throw new UsageError(`eval: expected --compare or ${option}, got both`);
+  }
 }
 
 /** Of a checkpoint that was saved quantised there is one form. Throws RangeError. */

@@ -102,12 +102,12 @@ export interface EvaluationOptions {
   readonly by?: string | undefined;
 }
 
-export const BOOTSTRAP = { resamples: 1000, seed: 0, level: 0.95 } as const;
-export const CALIBRATION_BINS = 10;
+const BOOTSTRAP = { resamples: 1000, seed: 0, level: 0.95 } as const;
+const CALIBRATION_BINS = 10;
 
 /** What stands for an answer that has no category where one belongs, or that could not be parsed. */
-export const NO_CATEGORY_COLUMN = "no category";
-export const UNPARSED = "unparsed";
+const NO_CATEGORY_COLUMN = "no category";
+const UNPARSED = "unparsed";
 
 /** Throws RangeError where nothing was judged, or for a score that is no probability. */
 export function evaluate(

@@ -12,21 +12,15 @@ import { loadEitherGuard } from "../either-guard.ts";
 import type { ModelOptions } from "../model-options.ts";
 import { type Terminal, UsageError } from "../terminal.ts";
 import { checkPort, hostsToAllow, logTo, serveUntilStopped } from "./listening.ts";
+import type { LimitOptions, ListeningOptions } from "./options.ts";
 
-export interface ProxyCommandOptions extends ModelOptions {
+interface ProxyCommandOptions extends ModelOptions, ListeningOptions, LimitOptions {
   readonly upstream: string;
-  readonly host: string;
-  readonly port: number;
-  readonly allowHost?: readonly string[];
   readonly mode: Mode;
   readonly every?: number;
   readonly action: Action;
   readonly holdBack: number;
   readonly maxStreams: number;
-  readonly maxQueue: number;
-  readonly maxBody: number;
-  /** Seconds. */
-  readonly timeout: number;
   readonly failOpen?: boolean;
   readonly allowRoute?: readonly string[];
   readonly logRequests?: boolean;

@@ -8,24 +8,18 @@ import { isLoopback } from "../../server/hosts.ts";
 import { checkpointFiles, engineOptions, type ModelOptions } from "../model-options.ts";
 import { type Terminal, UsageError } from "../terminal.ts";
 import { checkPort, hostsToAllow, logTo, serveUntilStopped } from "./listening.ts";
+import type { LimitOptions, ListeningOptions } from "./options.ts";
 
-export interface ServeCommandOptions extends ModelOptions {
-  readonly host: string;
-  readonly port: number;
-  readonly allowHost?: readonly string[];
+interface ServeOptions extends ModelOptions, ListeningOptions, LimitOptions {
   readonly apiKey?: string;
   readonly servedModelName?: readonly string[];
-  readonly maxQueue: number;
-  readonly maxBody: number;
-  /** Seconds. */
-  readonly timeout: number;
   readonly cors?: string;
   readonly logRequests?: boolean;
   readonly logText?: boolean;
 }
 
 /** Resolves when the server has ended; true where Ctrl-C ended it. */
-export async function serveGuard(options: ServeCommandOptions, terminal: Terminal): Promise<boolean> {
+export async function serveGuard(options: ServeOptions, terminal: Terminal): Promise<boolean> {
   const { host, port, cors, maxQueue, timeout } = options;
   checkPort(port);
   if (timeout > 86_400) throw new UsageError(`--timeout: expected at most 86400 seconds, got ${timeout}`);

@@ -277,7 +277,7 @@ test("progress on a terminal: lines, rate and time left, taken away at the end",
     errColumns: 80,
     env: { QWEN3GUARD_MODEL: GEN },
   });
-  expect(err).toMatch(/\r\x1b\[K\d+ lines, [\d.]+ a second, 0:\d\d left/);
+  expect(err).toMatch(/\r\d+ lines, [\d.]+ a second, 0:\d\d left\x1b\[K/);
   expect(err.endsWith("\r\x1b[K")).toBe(true);
 });
 
