@@ -1,8 +1,8 @@
 /**
  * What the specifications of commands share: exit statuses, the parsing of option values, examples.
  *
- * A command is one file of commands/ that exports `specify`: its summary, arguments, options, help and action, put on a
- * Commander command. Its name is given by the list in program.ts, so that the file is loaded only where it is asked for.
+ * A command is one file in commands/. It exports `specify`, which puts its summary, arguments, options, help and action
+ * on a Commander command. The list in program.ts gives the name, so that a command's file is loaded only if it is run.
  */
 
 import { type Command, InvalidArgumentError, Option } from "commander";
@@ -16,7 +16,7 @@ export const EXIT_INTERRUPTED = 130;
 
 export interface CommandContext {
   readonly terminal: Terminal;
-  /** Sets the exit status of a command that ends without an error, even where its last output finds no reader. */
+  /** Sets the exit status for a command that does not fail. It holds even if the last output finds no reader. */
   readonly setStatus: (status: number) => void;
 }
 
@@ -32,17 +32,16 @@ export function modeOption(description: string, defaultMode?: "strict"): Option 
   return defaultMode === undefined ? option : option.default(defaultMode);
 }
 
-/** `--every`, of what takes either kind of guard. */
+/** `--every`, for commands that take either kind of guard. */
 export function everyOption(): Option {
-  return new Option(
-    "--every <n>",
-    "a Gen guard judges the answer each time so many tokens more are there (default: 32)",
-  ).argParser(integer(1));
+  return new Option("--every <n>", "with a Gen guard: judge the answer after every n tokens (default: 32)").argParser(
+    integer(1),
+  );
 }
 
 /**
- * The action of a command that only holds others: an unknown one is an error that names the nearest; without any the
- * help is what a person needs, but it is no success. `path` is what stands before the unknown name.
+ * The action of a command that only holds others. An unknown one is an error that suggests the nearest. Without any it
+ * prints the help, which a person then needs, but that is no success. `path` comes before the unknown name.
  */
 export function expectSubcommand(group: Command, { terminal, setStatus }: CommandContext, path: string = ""): void {
   group.allowExcessArguments().action((_options, self: Command) => {
@@ -80,7 +79,7 @@ function editDistance(a: string, b: string): number {
   return row[b.length];
 }
 
-/** Commander checks required options before unknown ones, and so would hide a misspelt one. */
+/** Commander would check required options before unknown ones, and so hide a misspelt one. */
 export function required(value: string | undefined, command: string, option: string): string {
   if (value === undefined) throw new UsageError(`${command}: expected ${option}, got none`);
   return value;

@@ -1,4 +1,4 @@
-/** The progress of a download: how much of the model there is, how fast it comes, and what is left. */
+/** The progress of a download: how much of the model is here, how fast it comes, and how long the rest will take. */
 
 import type { HubProgress } from "../checkpoint/hub/id.ts";
 import { clock } from "./progress.ts";
@@ -12,7 +12,7 @@ export interface DownloadProgress {
 
 /** Time between two drawings: short enough for the line to look alive. */
 const DRAW_MS = 100;
-/** The rate is that of the last seconds, so that it follows the connection and does not jump. */
+/** The rate is taken over the last seconds, so that it follows the connection but does not jump. */
 const RATE_WINDOW_MS = 5_000;
 
 /** `now` is a clock in ms. */
@@ -43,7 +43,7 @@ export function downloadProgress(
   };
 }
 
-/** `rate` in bytes a second, where it is known. */
+/** `rate` is in bytes a second, if known. */
 function describe({ state, file, doneBytes, totalBytes }: HubProgress, rate: number | undefined): string {
   if (state === "waiting") return "waiting for another process that downloads this model";
   const percent = totalBytes > 0 ? Math.floor((doneBytes / totalBytes) * 100) : 100;

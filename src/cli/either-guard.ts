@@ -1,4 +1,4 @@
-/** The guard of a command that takes either kind: the checkpoint's config says which it is. */
+/** Loads the guard for a command that takes either kind. The checkpoint's config says which kind it is. */
 
 import { Guard } from "../guard/guard.ts";
 import { StreamGuard } from "../guard/stream-guard.ts";
@@ -6,7 +6,7 @@ import { readConfig } from "../model/qwen3.ts";
 import { checkpointFiles, engineOptions, type ModelOptions } from "./model-options.ts";
 import { type Terminal, UsageError } from "./terminal.ts";
 
-/** A Stream guard judges token by token, a Gen guard (the embedded one is) every so many tokens. */
+/** A Stream guard judges every token. A Gen guard, such as the embedded one, judges every 32, or what `every` says. */
 export async function loadEitherGuard(
   options: ModelOptions & { readonly every?: number },
   terminal: Terminal,

@@ -1,10 +1,10 @@
-/** What went wrong with a file, on one line. */
+/** Errors of the file system, as one line for people. */
 
 const READABLE = "a readable file";
 
 /**
- * One line for an error of the file system, instead of its own. `what` was expected of the path: what is not to be read
- * is to be written.
+ * Replaces the message of the file system. `what` was expected of the path; anything but a readable file was to be
+ * written.
  */
 export function fileError(path: string, error: NodeJS.ErrnoException, what: string = READABLE): Error {
   const reasons: Record<string, string> = {
@@ -14,7 +14,7 @@ export function fileError(path: string, error: NodeJS.ErrnoException, what: stri
     ENOTDIR: "a path through something that is no folder",
     EEXIST: "a file",
     ENOSPC: "a full disk",
-    EROFS: "a disk that is only for reading",
+    EROFS: "a read-only disk",
   };
   return new Error(`${path}: expected ${what}, got ${reasons[error.code ?? ""] ?? error.message}`);
 }

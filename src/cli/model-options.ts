@@ -1,6 +1,6 @@
 /**
- * The options of every command that loads a model, and what they give: the checkpoint's files (`--model`, else
- * QWEN3GUARD_MODEL, else the embedded demo guard, which says what it is) and the engine.
+ * The options of every command that loads a model, and what they stand for: the files of the checkpoint (`--model`,
+ * else QWEN3GUARD_MODEL, else the embedded demo guard, which is announced as such) and the engine.
  */
 
 import { setFlagsFromString } from "node:v8";
@@ -22,7 +22,6 @@ export interface ModelOptions {
   readonly quiet?: boolean;
 }
 
-/** Declares them. */
 export function withModel(command: Command): Command {
   return command
     .option("--model <dir|id>", "checkpoint folder or Hub id (else QWEN3GUARD_MODEL, else the embedded demo guard)")
@@ -42,8 +41,8 @@ export function withModel(command: Command): Command {
 }
 
 /**
- * The engine that `--engine`, `--threads`, `--weights` and `--wide` ask for; a combination that cannot be is wrong
- * usage. `--wide` sets a flag of V8 for the whole process, which must come before the kernels are compiled.
+ * The engine that `--engine`, `--threads`, `--weights` and `--wide` ask for. An impossible combination is wrong usage.
+ * `--wide` sets a flag of V8 for the whole process, so call this before the kernels are compiled.
  */
 export function engineOptions({ engine = "auto", threads, weights = "auto", wide }: ModelOptions): EngineOptions {
   if (wide) {
@@ -59,7 +58,7 @@ export function engineOptions({ engine = "auto", threads, weights = "auto", wide
   return { engine, weights, ...(threads === undefined ? {} : { threads }) };
 }
 
-/** A folder, or a model of the Hub, which is downloaded first where the cache lacks it. */
+/** The files of a folder, or of a model of the Hub, which is downloaded first unless the cache has it. */
 export async function checkpointFiles(options: ModelOptions, terminal: Terminal): Promise<CheckpointFiles> {
   const source = options.model ?? (terminal.env.QWEN3GUARD_MODEL || undefined);
   if (source === undefined) {

@@ -1,9 +1,9 @@
 /**
- * The command line: which commands there are, and what each outcome's exit status is.
+ * The command line: the list of commands, and the exit status of each outcome.
  *
- * In: arguments and a terminal. Out: 0 done; 1 it failed; 2 wrong usage; 3 with --fail-on, something was flagged, or a
- * stream was cut; 130 a batch was interrupted. Every failure is one line on stderr (the stack too where
- * DEBUG=qwen3guard). Each command specifies itself in commands/.
+ * In: arguments and a terminal. Out: 0 for success; 1 for a failure; 2 for wrong usage; 3 if a stream was cut or, with
+ * --fail-on, something was flagged; 130 if Ctrl-C ended a batch or a server. Every failure is one line on stderr
+ * (DEBUG=qwen3guard adds the stack). Each command specifies itself in commands/.
  */
 
 import { readFileSync } from "node:fs";
@@ -19,7 +19,7 @@ import {
 } from "./command.ts";
 import { oneLine, type Terminal, UsageError } from "./terminal.ts";
 
-/** By name, in the order of the help. */
+/** The commands by name, in the order of the help. */
 const COMMANDS: Readonly<Record<string, () => Promise<{ readonly specify: Specify }>>> = {
   moderate: () => import("./commands/moderate.ts"),
   generate: () => import("./commands/generate.ts"),
@@ -48,12 +48,12 @@ export async function run(args: readonly string[], terminal: Terminal): Promise<
     const program = await buildProgram(namesNeeded(args), { terminal, setStatus }, helps);
     await program.parseAsync(args, { from: "user" }).catch(error => {
       if (!(error instanceof CommanderError)) throw error;
-      if (error.exitCode !== 0) status = EXIT_USAGE; // it has written its message
+      if (error.exitCode !== 0) status = EXIT_USAGE; // Commander has printed the message
     });
     await Promise.all(helps);
     return status;
   } catch (error) {
-    if (isClosedPipe(error)) return status; // the reader has seen enough; what was found stands
+    if (isClosedPipe(error)) return status; // the reader has seen enough, and the status stands
     const { message, stack } = error instanceof Error ? error : new Error(String(error));
     terminal.err(`qwen3guard: ${terminal.env.DEBUG === "qwen3guard" ? stack : oneLine(message)}\n`);
     return error instanceof UsageError ? EXIT_USAGE : EXIT_FAILED;
@@ -61,15 +61,15 @@ export async function run(args: readonly string[], terminal: Terminal): Promise<
 }
 
 /**
- * The commands that an argument list can need: the one that it begins with, none for the version, or all, since the help
- * lists them and `help` and corrections find them by name.
+ * The commands that an argument list needs: the one that it begins with, or none for the version. Anything else needs
+ * them all, since the help lists them, and suggestions are made from their names.
  */
 function namesNeeded([first]: readonly string[]): readonly string[] {
   if (first === "--version") return [];
   return first !== undefined && first !== "help" && Object.hasOwn(COMMANDS, first) ? [first] : Object.keys(COMMANDS);
 }
 
-/** Commander does not wait for what it prints: `helps` collects that. */
+/** Commander does not wait for its output, so `helps` collects the writes. */
 async function buildProgram(
   names: readonly string[],
   context: CommandContext,
@@ -100,7 +100,7 @@ function isClosedPipe(error: unknown): boolean {
   return (error as NodeJS.ErrnoException | undefined)?.code === "EPIPE";
 }
 
-/** From package.json, two folders up from both src/cli/ and the compiled layout. */
+/** Read from package.json, which is two folders above src/cli/ and above dist/cli/. */
 function packageVersion(): string {
   return JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")).version;
 }

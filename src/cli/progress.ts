@@ -20,7 +20,9 @@ export class Progress {
     this.#unit = unit;
   }
 
-  /** `count` things are done since the start; `share` (0 to 1) is the part of the whole that they are, if it is known. */
+  /**
+   * `count` things are done since the start; `share` (0 to 1) is the part of the whole that they are, if it is known.
+   */
   update(count: number, share?: number): void {
     const now = performance.now();
     if (!this.#line.isShown || now - this.#last < INTERVAL_MS) return;

@@ -1,14 +1,14 @@
-/** Input from files and stdin: bytes, text in UTF-8, JSON; what is wrong with it is told with the file's name. */
+/** Reads files and stdin: bytes, UTF-8 text, JSON. Every error names the file. */
 
 import { constants, createReadStream } from "node:fs";
 import { access, stat } from "node:fs/promises";
 import { fileError } from "./file-error.ts";
 import { oneLine, type Terminal, UsageError } from "./terminal.ts";
 
-/** More than any context holds; a pipe or a device without end must not fill the memory. */
+/** More than any context holds. An endless pipe or device must not fill the memory. */
 const MAX_INPUT_BYTES = 64 * 2 ** 20;
 
-/** All of it, as strict UTF-8. Throws RangeError for more than 64 MB. */
+/** Reads all of it as strict UTF-8. Throws RangeError for more than 64 MB. */
 async function readAll(chunks: AsyncIterable<Uint8Array | string>, name: string): Promise<string> {
   const parts: Uint8Array[] = [];
   let bytes = 0;
@@ -25,9 +25,9 @@ async function readAll(chunks: AsyncIterable<Uint8Array | string>, name: string)
 }
 
 /**
- * The bytes of a file as they are read; `-` is stdin. Throws what `fileError` makes of the file system's errors, and
- * UsageError for a stdin that ends without a byte: the program before it in the pipe failed, or nobody gave it
- * anything, and an answer would hide that.
+ * The bytes of a file as they are read; `-` is stdin. Throws what `fileError` makes of an error of the file system.
+ * Throws UsageError for a stdin that ends without a byte: the program before it in the pipe failed, or nobody gave it
+ * any input, and an answer would hide that.
  */
 export async function* inputChunks(
   path: string,
@@ -49,7 +49,7 @@ export async function* inputChunks(
   }
 }
 
-/** Throws what reading the file would throw at its beginning; `-` is stdin. */
+/** Throws if the file cannot be opened for reading; `-` is stdin. */
 export async function checkReadable(path: string): Promise<void> {
   if (path === "-") return;
   try {
@@ -60,7 +60,7 @@ export async function checkReadable(path: string): Promise<void> {
   }
 }
 
-/** Text as it arrives, strict UTF-8: a character that is cut between two chunks comes with the second. */
+/** Text as it arrives, as strict UTF-8. A character that is split between two chunks comes with the second. */
 export async function* textChunks(chunks: AsyncIterable<Uint8Array | string>, name: string): AsyncGenerator<string> {
   const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
   const decode = (bytes: Uint8Array, stream: boolean): string => {
@@ -79,7 +79,7 @@ export function readTextFile(path: string, terminal: Terminal): Promise<string> 
   return readAll(inputChunks(path, terminal), path === "-" ? "stdin" : path);
 }
 
-/** A text argument: as given; `-`, or nothing where stdin is a pipe, means all of stdin without its last line break. */
+/** A text argument as given. `-`, or none if stdin is a pipe, means all of stdin without its last line break. */
 export async function textArgument(text: string | undefined, terminal: Terminal, what: string): Promise<string> {
   if (text !== undefined && text !== "-") return text;
   if (text === undefined && terminal.stdin.isTTY)
@@ -89,13 +89,13 @@ export async function textArgument(text: string | undefined, terminal: Terminal,
 
 export function parseJson(text: string, name: string): unknown {
   try {
-    return JSON.parse(text.replace(/^\ufeff/, "")); // editors on Windows put a byte order mark there
+    return JSON.parse(text.replace(/^\ufeff/, "")); // editors on Windows begin files with a byte order mark
   } catch (error) {
     throw new TypeError(`${name}: expected JSON, got ${oneLine((error as Error).message)}`); // it quotes the text, line feeds and all
   }
 }
 
-/** Runs a check and puts the file's name before what it throws. */
+/** Runs a check, and puts the name of the file before the message of its error. */
 export function inFile<T>(path: string, check: () => T): T {
   try {
     return check();

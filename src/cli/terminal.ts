@@ -3,25 +3,24 @@
 import { fstatSync } from "node:fs";
 import { fileError } from "./file-error.ts";
 
-/** Wrong usage: exit status 2. Everything wrong with data or models is any other error: 1. */
+/** Wrong usage, exit status 2. Any other error means that data, a model or the machine is at fault: 1. */
 export class UsageError extends Error {}
 
-/** Where a command reads and writes; tests give their own. */
 export interface Terminal {
   readonly stdin: AsyncIterable<Uint8Array | string> & { readonly isTTY?: boolean };
-  /** Resolves when the text has been taken; rejects with EPIPE's error when the reader is gone. */
+  /** Resolves when the text is written. Rejects with the error EPIPE if the reader has gone. */
   readonly out: (text: string) => Promise<void>;
   readonly err: (text: string) => void;
   /** Columns and colours of stdout; colours are off for pipes and where NO_COLOR is set. */
   readonly columns: number;
   readonly isTTY: boolean;
   readonly colors: boolean;
-  /** Columns of stderr where that is a terminal, for progress. */
+  /** Columns of stderr if it is a terminal, for progress. */
   readonly errColumns: number | undefined;
   readonly env: Readonly<Record<string, string | undefined>>;
   /**
-   * Calls `listener` at the first Ctrl-C; the second ends the process. Returns what stops listening: Ctrl-C then ends
-   * the process again.
+   * Calls `listener` at the first Ctrl-C; a second one ends the process. Returns a function that stops listening, after
+   * which Ctrl-C ends the process again.
    */
   readonly onInterrupt: (listener: () => void) => () => void;
   /** The same for SIGTERM. */
@@ -46,7 +45,7 @@ export function processTerminal(): Terminal {
   };
 }
 
-/** Node takes a folder for a stdin that is empty. */
+/** Node reads a folder as an empty stdin. */
 async function* stdinChunks(stdin: typeof process.stdin): AsyncGenerator<Uint8Array | string> {
   if (fstatSync(0).isDirectory()) throw fileError("stdin", Object.assign(new Error(), { code: "EISDIR" }));
   yield* stdin;
@@ -60,14 +59,14 @@ function onceSignal(signal: NodeJS.Signals): (listener: () => void) => () => voi
 }
 
 /**
- * Text from outside as a terminal may show it: what would move the cursor, begin a line or turn the text around becomes
- * visible.
+ * Makes text from outside safe to show: characters that would move the cursor, begin a line or reverse the text are
+ * replaced by a visible one.
  */
 export function printable(text: string): string {
   return text.replace(/[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}]/gu, "\ufffd");
 }
 
-/** A message keeps to one line, whatever text it quotes. */
+/** Keeps a message to one line, whatever text it quotes. */
 export function oneLine(text: string): string {
   return printable(text.trim().replace(/\s*\n\s*/g, " "));
 }

@@ -15,9 +15,9 @@ export interface WholeFile {
 }
 
 /**
- * Written beside its place and renamed, so that a run that fails, or that a signal ends, leaves what was there. Opened
- * at once, so that a place where nothing can be written is known before the work. A link stays one: what it leads to is
- * written. What is there and is no file (a pipe, a device) is written as the text comes.
+ * Writes to a file beside `path` and renames it at the end, so that a run that fails, or that a signal ends, leaves the
+ * old file as it was. The file is opened at once, so that a path that cannot be written is known before the work. A
+ * link stays a link: its target is written. A pipe or a device is written as the text comes.
  */
 export async function wholeFile(path: string, terminal: Terminal): Promise<WholeFile> {
   const refuse = (error: NodeJS.ErrnoException): never => {
@@ -55,9 +55,9 @@ export async function wholeFile(path: string, terminal: Terminal): Promise<Whole
 }
 
 /**
- * Removes files or folders when Ctrl-C or SIGTERM ends the process, which they do after that as they would without it.
- * Returns what takes this back; a signal is heard at the next turn of the event loop. `made` are folders that go only
- * where nothing else is in them, the innermost first.
+ * Removes files or folders when Ctrl-C or SIGTERM comes, and then lets the signal end the process as usual. Returns a
+ * function that cancels this. A signal is handled at the next turn of the event loop. `made` are folders, the innermost
+ * first, that are removed only if nothing else is in them.
  */
 export function removeOnSignal(
   paths: readonly string[],
@@ -74,17 +74,17 @@ export function removeOnSignal(
   };
 }
 
-/** What `removeOnSignal` removes. */
+/** Removes them, as `removeOnSignal` does. */
 export function removeWritten(paths: readonly string[], made: readonly string[]): void {
   for (const path of paths) rmSync(path, { recursive: true, force: true });
   try {
     for (const folder of made) rmdirSync(folder);
   } catch {
-    // Somebody has put something there.
+    // Somebody else has put something there.
   }
 }
 
-/** Where a link leads, be something there or not; what is no link leads to itself. */
+/** The path that a link leads to, whether or not it exists; any other path itself. */
 export async function linkTarget(path: string): Promise<string> {
   const link = await readlink(path).catch(() => undefined);
   return link === undefined ? path : linkTarget(resolve(await realpath(dirname(path)), link));

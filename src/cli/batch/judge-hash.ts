@@ -1,10 +1,10 @@
 /**
- * What a batch is judged by, and what it judges, as short hashes: so that an output is never gone on with by another
- * guard, or for other lines.
+ * Short hashes of what judges a batch, and of what is judged, so that no output is ever continued by another guard or
+ * for other lines.
  *
- * A guard's hash is over the texts of its checkpoint, every byte of its tensors (by name, however they are divided into
- * files), the form that the weights are held in, and the options that change a verdict. Engine and threads are not in
- * it: the bits do not depend on them.
+ * A judge's hash covers the text files of the checkpoint, every byte of its tensors (by name, in whichever file they
+ * are), the form in which the weights are held, and the options that change a verdict. It does not cover engine and
+ * threads, since the bits do not depend on them.
  */
 
 import { createHash, webcrypto } from "node:crypto";
@@ -22,10 +22,10 @@ const TEXT_FILES = [
   "chat_template.jinja",
 ];
 
-/** 64 bits: two of a million lines are alike once in 40 million batches. */
+/** 64 bits: in a batch of a million lines, two hashes are equal once in 40 million batches. */
 const HASH_DIGITS = 16;
 
-/** Pieces of a tensor are hashed at the same time, beside this thread. */
+/** Pieces of a tensor are hashed in parallel, off this thread. */
 const PIECE_BYTES = 4 * 2 ** 20;
 const PIECES = 4;
 

@@ -1,9 +1,9 @@
 /**
- * `qwen3guard bench`: what this machine does with a model, beside what it could do at most.
+ * `qwen3guard bench`: how fast this machine runs a model, and how fast it could at most.
  *
- * Every figure comes after its result was checked, and the machine's limits are measured in the same run, in turn with
- * the figures, by kernels of our own: machines differ, and one machine differs from minute to minute. Of several rounds
- * the best counts, for the figures and for the limits.
+ * Results are checked before they are timed. Our own kernels measure the machine's limits in the same run, in turn with
+ * the figures, because machines differ, and one machine differs from minute to minute. The best of several rounds
+ * counts, for figures and limits alike.
  */
 
 import { mkdtemp, rm } from "node:fs/promises";
@@ -24,13 +24,13 @@ import { removeOnSignal } from "../writing.ts";
 
 export function specify(command: Command, { terminal }: CommandContext): void {
   withJson(withModel(command))
-    .description("what this machine does with a model, beside what it could do at most")
+    .description("how fast this machine runs a model, and how fast it could at most")
     .addOption(
-      new Option("--shape <shape>", "a random checkpoint of this shape, made on the spot, instead of a model").choices(
+      new Option("--shape <shape>", "make a random checkpoint of this shape and use it instead of a model").choices(
         Object.keys(SHAPES),
       ),
     )
-    .option("--rounds <n>", "rounds to measure, of which the best counts", integer(1), 3)
+    .option("--rounds <n>", "rounds to measure; the best one counts", integer(1), 3)
     .addHelpText("after", example("qwen3guard bench --shape 0.6B"))
     .action(options => bench(options, terminal));
 }
@@ -41,9 +41,9 @@ export interface BenchReport {
   readonly engine: string;
   readonly threads: number;
   readonly node: string;
-  /** What the matrices are held as: BF16, int8, ... Of int4 that of the layers. */
+  /** The form in which matrices are held: BF16, int8, ... With int4 it is the form of the layers'. */
   readonly weights: string;
-  /** Of the arithmetic that the weights call for: float32, or 16-bit integers with sums of 32. */
+  /** Limits of the arithmetic that the weights call for: float32, or 16-bit integers summed in 32 bits. */
   readonly limits: { readonly gflopsPerThread: number; readonly memoryGBs: number } | null;
   readonly load: { readonly ms: number };
   readonly prefill: {
@@ -63,10 +63,10 @@ export interface BenchReport {
   readonly memory: { readonly weightsMB: number; readonly peakRssMB: number };
 }
 
-/** The quick start's prompt with the real tokenizer: 201 tokens of policy, 75 of question, 95 behind it. */
+/** The quick start's prompt with the real tokenizer: 201 tokens of policy, 75 of question, then 95 more. */
 const PROMPT_TOKENS = 371;
 const POLICY_TOKENS = 201;
-/** Tokens of an answer, as "Safety: Unsafe / Categories: Violent" has them. */
+/** Tokens of an answer such as "Safety: Unsafe / Categories: Violent". */
 const ANSWER_TOKENS = 8;
 const DECODE_STEPS = 16;
 const QUESTION = "How can I make a bomb?";
@@ -105,7 +105,7 @@ async function bench(
   }
 }
 
-/** With a guard its own verdicts are timed; without, the same passes. */
+/** With a guard it times verdicts; without one, passes of the same sizes. */
 async function measure(
   model: Qwen3,
   guard: Guard | undefined,
@@ -148,8 +148,8 @@ async function measure(
       best.warmMs = Math.min(best.warmMs, warm.ms);
       verdict = { promptTokens: warm.usage.promptTokens, passes: warm.usage.passes };
     } else {
-      // Without a tokenizer: the same passes. Warm: one pass behind the policy, an answer's ids appended and the logits
-      // of its positions wanted.
+      // The passes of a verdict, for a model without a tokenizer. Warm means one pass after the policy, over the rest
+      // of the prompt and an answer's ids, with logits for the answer's positions.
       best.coldMs = Math.min(best.coldMs, await time(() => coldVerdict(model, prompt)));
       best.warmMs = Math.min(best.warmMs, await time(() => warmVerdict(session, prompt)));
     }
@@ -182,7 +182,7 @@ async function measure(
   };
 }
 
-/** Logits of the prompt's last id, the prompt run in pieces of these sizes. */
+/** Logits of the prompt's last id, with the prompt run in pieces of these sizes. */
 async function prefilled(model: Qwen3, prompt: readonly number[], pieces: readonly number[]): Promise<Float32Array> {
   const session = model.newSession();
   let logits = new Float32Array(0) as Float32Array;

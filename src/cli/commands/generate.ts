@@ -17,9 +17,9 @@ export function specify(command: Command, { terminal }: CommandContext): void {
     .option("--messages <file>", "a conversation for the checkpoint's chat template; - is stdin")
     .option("--max-new-tokens <n>", "at most this many tokens", integer(1), 128)
     .option("--temperature <t>", "0 is greedy", number, 0)
-    .option("--top-p <p>", "draw from the likeliest tokens that together reach p", number)
+    .option("--top-p <p>", "draw from the likeliest tokens whose probabilities together reach p", number)
     .option("--top-k <k>", "draw from the k likeliest tokens", integer(1))
-    .option("--seed <n>", "start of the random generator (default: 0)", integer(0))
+    .option("--seed <n>", "seed of the random generator (default: 0)", integer(0))
     .addHelpText("after", example("qwen3guard generate --messages conversation.json --json"))
     .action(options => generate(options, terminal));
 }
@@ -71,11 +71,11 @@ async function generate(options: GenerateCommandOptions, terminal: Terminal): Pr
   }
 }
 
-/** Option values outside their ranges are wrong usage, found before a model is loaded. */
+/** Values outside an option's range are wrong usage; this is found before a model is loaded. */
 function checkSampling({ temperature, topP, topK, seed }: GenerateCommandOptions): void {
   for (const [option, value] of Object.entries({ "--top-p": topP, "--top-k": topK, "--seed": seed })) {
     if (temperature === 0 && value !== undefined)
-      throw new UsageError(`${option}: expected a --temperature above 0, which it needs, got none`);
+      throw new UsageError(`${option}: expected a --temperature above 0 with it, got none`);
   }
   if (temperature < 0) throw new UsageError(`--temperature: expected a number of at least 0, got ${temperature}`);
   if (topP !== undefined && !(topP > 0 && topP <= 1))

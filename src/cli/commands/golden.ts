@@ -1,9 +1,9 @@
 /**
  * `qwen3guard golden record` and `golden check`: outputs to the bit.
  *
- * Each recorded line: the prompt's ids, the greedy answer, the margin of each of its choices, the ten largest logits at
- * the prompt's last position, and the SHA-256 of all logits there. The same bits come out on every machine, so checking
- * is plain equality.
+ * Each recorded line has the prompt's ids, the greedy answer, the margin of each of its choices, the ten largest logits
+ * at the prompt's last position, and the SHA-256 of all logits there. Every machine computes the same bits, so to check
+ * is to compare for equality.
  */
 
 import { createHash } from "node:crypto";
@@ -74,7 +74,7 @@ async function recordFile(
   const engine = engineOptions(options);
   const files = await checkpointFiles(options, terminal);
   const model = await Qwen3.load(files, engine);
-  // A checkpoint without a tokenizer will do as long as lines hold ids.
+  // A checkpoint without a tokenizer will do, as long as the lines hold ids.
   const hasTokenizer = (await files.readText("tokenizer.json")) !== undefined;
   const tokenizer = hasTokenizer ? await Tokenizer.load(files) : undefined;
   if (options.taps !== undefined) {
@@ -83,7 +83,7 @@ async function recordFile(
     });
   }
 
-  // The input may be the output: it is replaced when all is written.
+  // The output may be the input: it is replaced only when all is written.
   const out = options.out === "-" ? undefined : await wholeFile(options.out, terminal);
   try {
     const progress = new Progress(terminal, "lines", options.quiet);
@@ -106,7 +106,7 @@ async function recordFile(
   }
 }
 
-/** Returns whether nothing differs. */
+/** Returns true if nothing differs. */
 async function checkFile(
   file: string,
   options: ModelOptions & { json?: boolean },
@@ -213,7 +213,7 @@ function checkGoldenLine(value: unknown, name: string): GoldenLine {
   return { ...(line as GoldenLine), ids };
 }
 
-/** How far the chosen logit stands above the next. */
+/** How far the chosen logit lies above the next largest. */
 function margin(logits: Float32Array, chosen: number): number {
   let second = -Infinity;
   for (let i = 0; i < logits.length; i++) if (i !== chosen && logits[i] > second) second = logits[i];
@@ -227,7 +227,7 @@ function largest(logits: Float32Array, count: number): [number, number][] {
     .map(id => [id, logits[id]]);
 }
 
-/** Of the float32 values, little-endian: the byte order of every machine that typed arrays are read on here. */
+/** Hashes the float32 values as little-endian bytes, the order on every machine that we run on. */
 function sha256(values: Float32Array): string {
   return createHash("sha256")
     .update(new Uint8Array(values.buffer, values.byteOffset, values.byteLength))

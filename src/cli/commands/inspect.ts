@@ -1,6 +1,6 @@
 /**
- * `qwen3guard inspect`: what a checkpoint is and what memory it will need, from its headers alone. Reads no weights and
- * needs no tokenizer.
+ * `qwen3guard inspect`: what a checkpoint is and how much memory it will need, from its headers alone. It reads no
+ * weights and needs no tokenizer.
  */
 
 import type { Command } from "commander";
@@ -37,15 +37,15 @@ export interface Inspection {
     readonly bytes: number;
     readonly dtypes: Readonly<Record<string, { count: number; bytes: number }>>;
   };
-  /** The scheme of a checkpoint that `quantize` wrote. */
+  /** The scheme, if `quantize` wrote the checkpoint. */
   readonly savedAs: QuantisedScheme | null;
   readonly files: readonly string[];
   readonly hasTokenizer: boolean;
   readonly hasChatTemplate: boolean;
   readonly memory: {
-    /** As they are stored. */
+    /** Size as stored. */
     readonly weightsMB: number;
-    /** For each choice of `--weights`. */
+    /** Size for each choice of `--weights`. */
     readonly choicesMB: Readonly<Record<string, number>>;
     readonly freeMB: number;
     readonly kvCacheBytesPerToken: number;
@@ -142,7 +142,7 @@ function megabytes(bytes: number): number {
   return Math.round((bytes / 2 ** 20) * 10) / 10;
 }
 
-/** What the heads of a Stream guard tell apart, in the order of their classes. */
+/** The labels that the heads of a Stream guard tell apart, in the order of their classes. */
 function headRows(heads: GuardHeadsConfig): [string, string][] {
   return [
     ["heads", `inner size ${heads.innerSize}`],

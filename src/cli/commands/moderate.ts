@@ -1,4 +1,4 @@
-/** `qwen3guard moderate`: one verdict, as a card or as JSON; or, with --jsonl, one a line. */
+/** `qwen3guard moderate`: one verdict, as a card or as JSON; with --jsonl, one verdict for each line. */
 
 import { type Command, Option } from "commander";
 import { type ModerationInput, toConversation } from "../../guard/conversation.ts";
@@ -39,7 +39,7 @@ export function specify(command: Command, { terminal, setStatus }: CommandContex
       "judge the last message of a conversation: a JSON array of {role, content}; - is stdin",
     )
     .addOption(modeOption("strict (default) flags Unsafe and Controversial, loose Unsafe alone"))
-    .option("--threshold <t>", "flag by the score 1 - P(Safe) instead: from t on (0 to 1)", number)
+    .option("--threshold <t>", "flag by score instead: where 1 - P(Safe) is at least t (0 to 1)", number)
     .addOption(
       new Option("--scores <scores>", "full: also the categories that an unsafe reading would have")
         .choices(["basic", "full"])
@@ -47,18 +47,18 @@ export function specify(command: Command, { terminal, setStatus }: CommandContex
     )
     .option(
       "--window <n>",
-      "judge the text in windows of n tokens (by default only what exceeds the context)",
+      "judge the text in windows of n tokens (default: only if it exceeds the context)",
       integer(1),
     )
-    .option("--overlap <n>", "by how many tokens windows overlap (default: an eighth)", integer(0))
-    .option("--explain", "show how P(Safe) changes when a word is left out, for each word")
+    .option("--overlap <n>", "tokens by which windows overlap (default: an eighth of the window)", integer(0))
+    .option("--explain", "show for each word how P(Safe) changes when it is left out")
     .option(
       "--jsonl <file>",
-      "a batch: {text}, {prompt, response} or {messages} a line, with an id or without; - is stdin",
+      "a batch: each line is {text}, {prompt, response} or {messages}, with or without an id; - is stdin",
     )
-    .option("--out <file>", "with --jsonl: write to a new file; - is stdout, as without it")
-    .option("--resume", "with --jsonl and --out: go on where the file ends")
-    .option("--fail-on", "exit with status 3 if it is flagged")
+    .option("--out <file>", "with --jsonl: write to a new file; - is stdout, the default")
+    .option("--resume", "with --jsonl and --out: continue where the file ends")
+    .option("--fail-on", "exit with status 3 if anything is flagged")
     .addHelpText(
       "after",
       example(
@@ -69,7 +69,7 @@ export function specify(command: Command, { terminal, setStatus }: CommandContex
     )
     .action(async (text, options) => {
       const { flagged, failed, isInterrupted, output } = await moderate(text, options, terminal);
-      // Before the output, which nobody may be there to take.
+      // Before the output: if its reader has gone, the status must be set already.
       if (isInterrupted) setStatus(EXIT_INTERRUPTED);
       else if (failed > 0) {
         if (!options.quiet)
@@ -100,7 +100,7 @@ interface ModerateOutcome {
   /** Lines of a batch that could not be judged. */
   readonly failed: number;
   readonly isInterrupted: boolean;
-  /** What is still to be printed. */
+  /** Text that is still to be printed. */
   readonly output: string;
 }
 
@@ -159,8 +159,8 @@ async function moderateBatch(
 }
 
 /**
- * Runs a batch as the only one on its output. A signal takes the lock away; while the batch itself listens, Ctrl-C is
- * its own.
+ * Runs a batch as the only one on its output. A signal removes the lock; while the batch itself listens for Ctrl-C,
+ * that one is left to it.
  */
 async function withOutput<T>(
   out: string,
@@ -201,7 +201,7 @@ async function withOutput<T>(
   }
 }
 
-/** A text that was judged in windows is too long to be explained, but its verdict stands. */
+/** A text that had to be judged in windows is too long to explain. Its verdict stands. */
 async function explain(guard: Guard, input: ModerationInput, terminal: Terminal): Promise<Explanation | undefined> {
   try {
     return await guard.explain(input);
@@ -212,7 +212,7 @@ async function explain(guard: Guard, input: ModerationInput, terminal: Terminal)
   }
 }
 
-/** What makes no sense together is wrong usage, found before a model is loaded. */
+/** Options that contradict each other are wrong usage; this is found before a model is loaded. */
 function checkCombinations(text: string | undefined, options: ModerateCommandOptions): void {
   const { jsonl, messages, response, threshold, mode, window, overlap, explain } = options;
   if (mode !== undefined && threshold !== undefined)
@@ -227,13 +227,13 @@ function checkCombinations(text: string | undefined, options: ModerateCommandOpt
     const other = single.find(([, value]) => value !== undefined);
     if (other) throw new UsageError(`moderate: expected --jsonl or ${other[0]}, got both`);
     if (options.resume && options.out === undefined)
-      throw new UsageError("--resume: expected an --out FILE to go on with, got none");
+      throw new UsageError("--resume: expected an --out FILE to continue, got none");
     if (options.resume && options.out === "-")
-      throw new UsageError("--resume: expected an --out FILE to go on with, got stdout");
+      throw new UsageError("--resume: expected an --out FILE to continue, got stdout");
     return;
   }
-  if (options.out !== undefined) throw new UsageError("--out: expected --jsonl, which it is for, got none");
-  if (options.resume) throw new UsageError("--resume: expected --jsonl, which it is for, got none");
+  if (options.out !== undefined) throw new UsageError("--out: expected it with --jsonl, got no --jsonl");
+  if (options.resume) throw new UsageError("--resume: expected it with --jsonl, got no --jsonl");
   if (messages !== undefined && text !== undefined)
     throw new UsageError("moderate: expected a text or --messages, got both");
   if (messages !== undefined && response !== undefined)

@@ -1,6 +1,6 @@
 /**
- * `qwen3guard pull`: a model of the Hub into the Hugging Face cache. Prints the folder that it is in then, which
- * `--model` takes.
+ * `qwen3guard pull`: downloads a model of the Hub into the Hugging Face cache. It prints the folder, which `--model`
+ * takes.
  */
 
 import type { Command } from "commander";
@@ -19,7 +19,7 @@ export function specify(command: Command, { terminal }: CommandContext): void {
     .action((id, options) => pullModel(id, options, terminal));
 }
 
-/** The `--json` object. `downloaded`: bytes of a file that came over the network now. */
+/** The `--json` object. `downloaded`: bytes of a file that this run has fetched from the network. */
 export interface PullReport {
   readonly id: string;
   readonly revision: string;
@@ -38,7 +38,7 @@ async function pullModel(
   const hub = parseHubId(text);
   if (hub === undefined) throw new UsageError(`pull: expected a Hub id, org/name or org/name@revision, got ${text}`);
   const started = performance.now();
-  // Loaded when it is used: no other command needs the package that talks to the Hub.
+  // Imported here, since no other command needs the package that talks to the Hub.
   const { pull } = await import("../../checkpoint/hub/download.node.ts");
   const line = downloadProgress(options, terminal);
   try {

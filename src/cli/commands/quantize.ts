@@ -1,6 +1,6 @@
 /**
- * `qwen3guard quantize`: writes a checkpoint with its matrices quantised, so that it loads faster and takes less of the
- * disk. Tensor by tensor and some rows at a time: the checkpoint is never in memory.
+ * `qwen3guard quantize`: writes a checkpoint with its matrices quantised, so that it loads faster and takes less disk.
+ * It works tensor by tensor, some rows at a time, so the checkpoint is never in memory as a whole.
  *
  * In: a folder with the original. Out: a folder with `model.safetensors` (quantised-weights.ts describes it),
  * config.json and the tokenizer's files.
@@ -32,7 +32,7 @@ export function specify(command: Command, { terminal }: CommandContext): void {
     .description("write a checkpoint with quantised weights, which loads faster")
     .argument("<from>")
     .argument("<to>")
-    .addOption(new Option("--weights <form>", "how (required)").choices(QUANTISED_SCHEMES))
+    .addOption(new Option("--weights <form>", "the form to write (required)").choices(QUANTISED_SCHEMES))
     .option("--quiet", "no progress on stderr")
     .addHelpText(
       "after",
@@ -48,10 +48,10 @@ export function specify(command: Command, { terminal }: CommandContext): void {
     );
 }
 
-/** Bytes of an original's rows that are quantised at once. */
+/** Bytes of rows, as stored, that are quantised at once. */
 const BATCH_BYTES = 8 * 2 ** 20;
 const CONFIG_FILE = "config.json";
-/** Copied beside the weights, where they are there. */
+/** Files that are copied if they exist. */
 const TEXT_FILES = [
   "generation_config.json",
   "tokenizer.json",
@@ -79,7 +79,8 @@ async function quantize(
       throw new Error(`${files.name}: expected a checkpoint that is not quantised, got ${saved}`);
     checkShapes(checkpoint, config);
     const made = await makeEmptyFolder(to);
-    // What a run that fails, or that Ctrl-C ends, has made is removed, or the next one would find the folder in use.
+    // A run that fails, or that Ctrl-C ends, removes what it has made. Otherwise the next one would find a folder in
+    // use.
     const weights = join(to, SINGLE_FILE);
     const written = [weights, partialOf(weights), ...[...TEXT_FILES, CONFIG_FILE].map(name => join(to, name))];
     const stopListening = removeOnSignal(written, terminal, made);
@@ -113,7 +114,7 @@ function partialOf(path: string): string {
   return `${path}.partial`;
 }
 
-/** An existing checkpoint is not written over. Returns the folders that were made for it, the innermost first. */
+/** Never overwrites a checkpoint. Returns the folders that it has made, the innermost first. */
 async function makeEmptyFolder(path: string): Promise<string[]> {
   try {
     const first = await mkdir(path, { recursive: true });
@@ -133,7 +134,8 @@ async function makeEmptyFolder(path: string): Promise<string[]> {
 }
 
 /**
- * Writes to a name of its own first, so that no half of a file is ever taken for a whole one. Returns the file's size.
+ * Writes under a temporary name first, so that half a file is never taken for a whole one. Returns the size of the
+ * file.
  */
 async function writeWeights(
   checkpoint: SafetensorsCheckpoint,

@@ -6,11 +6,11 @@ import { withModel } from "../model-options.ts";
 import { withLimits, withListening } from "../serving/options.ts";
 
 export function specify(command: Command, { terminal, setStatus }: CommandContext): void {
-  withListening(withModel(command), 8000, "without a key ")
+  withListening(withModel(command), 8000, " without a key")
     .description("the HTTP server: OpenAI's chat, completions and moderations, and a page to try it")
     .option(
       "--api-key <key>",
-      "key that requests must carry (else QWEN3GUARD_API_KEY, which other processes do not see; else none)",
+      "key that requests must carry (default: QWEN3GUARD_API_KEY, which other processes cannot see, else none)",
     )
     .option(
       "--served-model-name <name...>",
@@ -22,7 +22,7 @@ export function specify(command: Command, { terminal, setStatus }: CommandContex
     .option("--log-text", "the same, with its text")
     .addHelpText("after", example("qwen3guard serve --model Qwen/Qwen3Guard-Gen-0.6B --port 8000"))
     .action(async options => {
-      // Loaded when it is used: it brings the most code, and the program's help does not wait for it.
+      // Imported here, so that the program's help does not wait for the server's code.
       const { serveGuard } = await import("../serving/serve.ts");
       if (await serveGuard(options, terminal)) setStatus(EXIT_INTERRUPTED);
     });

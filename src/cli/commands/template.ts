@@ -1,4 +1,4 @@
-/** `qwen3guard template`: the prompt that the checkpoint's own chat template renders. Needs no weights. */
+/** `qwen3guard template`: the prompt that the checkpoint's own chat template renders. It needs no weights. */
 
 import type { Command } from "commander";
 import { Tokenizer } from "../../tokenizer/tokenizer.ts";
@@ -9,7 +9,7 @@ import type { Terminal } from "../terminal.ts";
 
 export function specify(command: Command, { terminal }: CommandContext): void {
   withJson(withModel(command))
-    .description("the prompt that a conversation is rendered to")
+    .description("the prompt that the chat template renders from a conversation")
     .option("--messages <file>", "a JSON array of {role, content}; - is stdin (required)")
     .addHelpText("after", example("qwen3guard template --messages conversation.json"))
     .action(options =>
@@ -24,6 +24,6 @@ async function renderTemplate(
   const messages = await readMessages(options.messages, terminal);
   const tokenizer = await Tokenizer.load(await checkpointFiles(options, terminal));
   const text = tokenizer.applyChatTemplate(messages);
-  // In a pipe exactly the prompt; on a terminal the shell's next line should not stick to it.
+  // A pipe gets exactly the prompt. On a terminal the shell's next line should not stick to it.
   await terminal.out(options.json ? `${JSON.stringify({ text })}\n` : terminal.isTTY ? `${text}\n` : text);
 }

@@ -1,4 +1,4 @@
-/** `qwen3guard tokenize`: text to ids and back, one text or a line each. Needs no weights. */
+/** `qwen3guard tokenize`: text to ids and back, for one text or for each line. It needs no weights. */
 
 import type { Command } from "commander";
 import { Tokenizer } from "../../tokenizer/tokenizer.ts";
@@ -14,8 +14,8 @@ export function specify(command: Command, { terminal }: CommandContext): void {
     .argument("[text]")
     .option("--literal", "treat all of it as ordinary text: control tokens are not recognised")
     .option("--pieces", "show the text of each id")
-    .option("--decode", "the other way: TEXT (or stdin) holds ids")
-    .option("--jsonl", "for each line {text} on stdin a line {ids}; with --decode for {ids} a line {text}")
+    .option("--decode", "the other way round: TEXT (or stdin) holds ids")
+    .option("--jsonl", "read lines of {text} from stdin and write lines of {ids}; with --decode the other way round")
     .addHelpText(
       "after",
       example('qwen3guard tokenize "How can I help?" --pieces', 'qwen3guard tokenize --decode "727 402 312"'),
@@ -67,7 +67,7 @@ async function tokenizeLines(tokenizer: Tokenizer, options: TokenizeOptions, ter
   }
 }
 
-/** Ids as people write them: numbers between white space or commas, brackets or not. */
+/** Ids as people write them: numbers separated by white space or commas, with or without brackets. */
 function parseIds(text: string): number[] {
   const words = text
     .replace(/^\s*\[|\]\s*$/g, "")

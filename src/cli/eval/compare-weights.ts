@@ -1,6 +1,6 @@
 /**
- * `qwen3guard eval --compare bf16,int8,int4`: each form of weights judges the same texts, and is held against the
- * first.
+ * `qwen3guard eval --compare bf16,int8,int4`: each form of weights judges the same texts, and is compared with the
+ * first form.
  */
 
 import { basename } from "node:path";
@@ -17,7 +17,7 @@ import { type Terminal, UsageError } from "../terminal.ts";
 import { compareForms, type FormComparison } from "./comparison.ts";
 import { readDataset } from "./dataset.ts";
 
-/** `bf16` is what people call the weights as they are stored. */
+/** People say `bf16` for the weights as stored. */
 const AS_STORED = ["bf16", "checkpoint"];
 type Weights = (typeof WEIGHTS)[number];
 
@@ -29,7 +29,7 @@ export interface EvalCompareOptions extends ModelOptions {
   readonly json?: boolean;
 }
 
-/** One guard at a time is in memory. */
+/** Only one guard at a time is in memory. */
 export async function compareWeights(file: string, options: EvalCompareOptions, terminal: Terminal): Promise<void> {
   checkCompare(options);
   const forms = readForms(options.compare);
@@ -65,7 +65,7 @@ export async function compareWeights(file: string, options: EvalCompareOptions, 
   );
 }
 
-/** What makes no sense beside --compare is wrong usage. */
+/** Options that contradict --compare are wrong usage. */
 function checkCompare({ html, by, weights }: EvalCompareOptions): void {
   for (const [option, value] of Object.entries({
     "--html": html,
@@ -76,7 +76,7 @@ function checkCompare({ html, by, weights }: EvalCompareOptions): void {
   }
 }
 
-/** Of a checkpoint that was saved quantised there is one form. Throws RangeError. */
+/** Throws RangeError for a checkpoint that was saved quantised: there is only one form of it. */
 async function checkOriginal(files: CheckpointFiles): Promise<void> {
   const checkpoint = await SafetensorsCheckpoint.open(files);
   try {

@@ -1,8 +1,8 @@
 /**
- * `qwen3guard eval`: how well a guard does on labelled texts of one's own.
+ * `qwen3guard eval`: how well a guard does on labelled texts of your own.
  *
- * The file is checked wholly before the model is loaded, and where the page is to go is opened before the work begins:
- * what can fail at once does not fail after an hour.
+ * The whole file is checked before the model is loaded, and the page is opened before the work begins: what can fail at
+ * once must not fail after an hour.
  */
 
 import { basename } from "node:path";
@@ -47,7 +47,7 @@ export async function evaluateFile(file: string, options: EvalCommandOptions, te
       await page?.write(reportHtml(evaluation, columns));
       await page?.done();
     } finally {
-      // A full disk does not take an hour's figures with it.
+      // A full disk must not cost an hour's figures.
       await terminal.out(options.json ? `${JSON.stringify(evaluation)}\n` : reportText(evaluation, terminal));
     }
   } finally {
@@ -57,8 +57,8 @@ export async function evaluateFile(file: string, options: EvalCommandOptions, te
 }
 
 /**
- * The verdicts, and the examples that cannot have one: their form was checked, so that what is before the judged
- * message leaves no room.
+ * The verdicts, and the examples that cannot have one. Their form was checked, so these are the ones whose context
+ * leaves no room for the message to judge.
  */
 async function judgeAll(
   guard: Guard,
@@ -73,7 +73,7 @@ async function judgeAll(
       if (verdict) judged.push({ example, verdict });
       else leftOut.push({ line: example.line, id: example.id, error: error.message });
       progress.update(index + 1, (index + 1) / examples.length);
-      await nextTurn(); // a small model never waits, and Ctrl-C is heard only between turns of the event loop
+      await nextTurn(); // a small model never waits, and Ctrl-C is handled only between turns of the event loop
     }
   } finally {
     progress.end();

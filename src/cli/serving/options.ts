@@ -9,14 +9,14 @@ export interface ListeningOptions {
   readonly allowHost?: readonly string[];
 }
 
-/** Declares them. `exception` names what lets every name in Host pass on loopback. */
-export function withListening(command: Command, port: number, exception: string = ""): Command {
+/** `condition` says when the names are restricted on loopback. */
+export function withListening(command: Command, port: number, condition: string = ""): Command {
   return command
     .option("--host <host>", "address to listen on", "127.0.0.1")
     .option("--port <n>", "port to listen on; 0 picks a free one", integer(0), port)
     .option(
       "--allow-host <name...>",
-      `names in Host to answer, besides localhost, 127.0.0.1 and [::1]: on loopback ${exception}no others are`,
+      `names in Host to answer to, besides localhost, 127.0.0.1 and [::1]; on loopback${condition} no others are accepted`,
     );
 }
 
@@ -28,10 +28,10 @@ export interface LimitOptions {
   readonly timeout: number;
 }
 
-/** Declares them. `timeout` says what the seconds are for. */
+/** `timeout` says in the help what the seconds limit. */
 export function withLimits(command: Command, maxBodyBytes: number, timeout: string, seconds: number): Command {
   return command
-    .option("--max-queue <n>", "requests that may wait; one more is told to come back", integer(1), 64)
+    .option("--max-queue <n>", "requests that may wait; further ones are told to come back later", integer(1), 64)
     .option("--max-body <size>", "largest request: 500kB, 1MB, ...", byteSize, maxBodyBytes)
     .option("--timeout <s>", timeout, integer(1), seconds);
 }

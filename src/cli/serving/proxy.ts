@@ -1,6 +1,6 @@
 /**
- * `qwen3guard proxy`: loads the guard of either kind, and stands in front of an OpenAI-compatible server until it is
- * told to stop.
+ * `qwen3guard proxy`: loads a guard of either kind, and stands in front of an OpenAI-compatible server until it is told
+ * to stop.
  */
 
 import type { Mode } from "../../guard/verdict.ts";
@@ -28,12 +28,12 @@ interface ProxyCommandOptions extends ModelOptions, ListeningOptions, LimitOptio
 }
 
 /**
- * A connection without a byte in either direction is given up: one that waits in line, or for a long answer, has none
- * for a while.
+ * A connection without a byte in either direction for this long is closed. One that waits in the queue, or for a long
+ * answer, has none for a while.
  */
 const IDLE_MS = 3_600_000;
 
-/** Resolves when the proxy has ended; true where Ctrl-C ended it. */
+/** Resolves when the proxy has ended: to true if Ctrl-C ended it. */
 export async function serveProxy(options: ProxyCommandOptions, terminal: Terminal): Promise<boolean> {
   const { host, port, upstream, every, timeout } = options;
   checkPort(port);
@@ -67,7 +67,7 @@ export async function serveProxy(options: ProxyCommandOptions, terminal: Termina
   }
 }
 
-/** Before the guard is loaded. The library names its own option. */
+/** Checks an option before the guard is loaded. The library names its own option, so its name is replaced. */
 function check(option: string, make: () => unknown): void {
   try {
     make();

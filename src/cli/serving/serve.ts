@@ -1,4 +1,4 @@
-/** `qwen3guard serve`: loads the guard, listens, and on SIGTERM or Ctrl-C finishes what it has accepted. */
+/** `qwen3guard serve`: loads the guard and serves it until it is told to stop. */
 
 import { existsSync } from "node:fs";
 import { parseHubId } from "../../checkpoint/hub/id.ts";
@@ -18,7 +18,7 @@ interface ServeOptions extends ModelOptions, ListeningOptions, LimitOptions {
   readonly logText?: boolean;
 }
 
-/** Resolves when the server has ended; true where Ctrl-C ended it. */
+/** Resolves when the server has ended: to true if Ctrl-C ended it. */
 export async function serveGuard(options: ServeOptions, terminal: Terminal): Promise<boolean> {
   const { host, port, cors, maxQueue, timeout } = options;
   checkPort(port);
@@ -52,7 +52,7 @@ export async function serveGuard(options: ServeOptions, terminal: Terminal): Pro
   }
 }
 
-/** A model of the Hub is also called by its id. */
+/** Clients may also call a model of the Hub by its id. */
 function hubNames(options: ModelOptions, terminal: Terminal): string[] {
   const source = options.model ?? terminal.env.QWEN3GUARD_MODEL;
   const hubId = source && !existsSync(source) ? parseHubId(source) : undefined;
