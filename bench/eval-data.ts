@@ -1,7 +1,7 @@
 /**
- * `npm run eval:data -- [options of eval]`: a guard on XSTest and on OpenAI's moderation set.
+ * `npm run eval:data -- [options of eval]`: evaluates a guard on XSTest and on OpenAI's moderation set.
  *
- * In: the options, such as `--model DIR`; `--html DIR` names a folder here, since there are two pages. Out: two
+ * In: the options, such as `--model DIR`. `--html DIR` names a folder here, since there are two pages. Out: two
  * reports.
  */
 

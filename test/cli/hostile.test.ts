@@ -1,6 +1,6 @@
 /**
- * Checkpoints made to do harm, through the command line: one clear line, status 1, and less than 200 MB of memory. (What
- * the reader itself accepts and refuses is tested to the byte in test/checkpoint/.)
+ * Checkpoints made to do harm, through the command line: one clear line, status 1, and less than 200 MB of memory.
+ * (What the reader itself accepts and refuses is tested to the byte in test/checkpoint/.)
  */
 
 import { spawnSync } from "node:child_process";

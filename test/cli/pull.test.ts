@@ -1,6 +1,6 @@
 /**
- * `qwen3guard pull` and `--model HUB_ID`, as people and scripts use them, and as processes that are killed or run at the
- * same time.
+ * `qwen3guard pull` and `--model HUB_ID`, as people and scripts use them, and as processes that are killed or run at
+ * the same time.
  */
 
 import { type ChildProcess, spawn } from "node:child_process";
@@ -194,8 +194,8 @@ describe("as a process", () => {
   test("a folder loads no code for the Hub, and a cached model does not load the package that downloads", async () => {
     const { hub, env } = await place();
     expect((await cli(["pull", hub.id], { env })).status).toBe(0);
-    // Prints every resolved module that has to do with the Hub, by the oldest kind of loader hook, which every Node from
-    // 20 on has.
+    // Prints every resolved module that has to do with the Hub, by the oldest kind of loader hook, which every Node
+    // from 20 on has.
     const hooks = `export async function resolve(name, context, next) {
       const found = await next(name, context);
       if (/hub/.test(found.url.replace(/^.*\\/(src|node_modules)\\//, ""))) process._rawDebug(found.url.replace(/^.*\\//, ""));

@@ -1,4 +1,6 @@
-/** Wrong usage and bad data, as a user meets them: one line that says what to do, status 2 for usage and 1 otherwise. */
+/**
+ * Wrong usage and bad data, as a user meets them: one line that says what to do, status 2 for usage and 1 otherwise.
+ */
 
 import { mkdirSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
