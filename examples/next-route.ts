@@ -1,7 +1,7 @@
 /**
- * Next.js: `app/api/moderate/route.ts`. Any server whose handlers take a `Request` and give a `Response` takes it as it
- * is. The package finds its demo guard and its workers beside its own files, so Next must not bundle it; what a
- * standalone server or a function takes along is named. next.config.ts:
+ * Next.js: `app/api/moderate/route.ts`. It works unchanged in any server whose handlers take a `Request` and return a
+ * `Response`. The package finds its demo guard and its workers beside its own files, so Next must not bundle it, and a
+ * standalone server or a function must be told to include them. next.config.ts:
  *
  *     export default {
  *       serverExternalPackages: ["qwen3guard"],
@@ -16,8 +16,8 @@ import { ContextLengthError, Guard } from "qwen3guard";
 export const runtime = "nodejs";
 
 /**
- * Loaded at the first request, once, and not at build time. QWEN3GUARD_MODEL names the checkpoint; else it is the demo
- * guard.
+ * Loaded once, at the first request and not at build time. QWEN3GUARD_MODEL names the checkpoint; the default is the
+ * demo guard.
  */
 let guard: Promise<Guard> | undefined;
 

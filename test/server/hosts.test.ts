@@ -1,7 +1,7 @@
 /** Names in Host: DNS rebinding turns a web page's own name into this machine's address, and nothing else. */
 
 import { describe, expect, test } from "vitest";
-import { hostsToAllow } from "../../src/cli/serving.ts";
+import { hostsToAllow } from "../../src/cli/serving/listening.ts";
 import { checkHost, isHostName } from "../../src/server/hosts.ts";
 
 describe("without given names", () => {
