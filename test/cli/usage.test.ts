@@ -155,7 +155,7 @@ describe("bad data is status 1 and one line", () => {
       ["moderate", "hi", "--model", join(folder, "readme.txt")],
       "readme.txt: expected a checkpoint folder, got a file",
     );
-    await fails(1, ["moderate", "hi", "--model", folder], "tokenizer.json");
+    await fails(1, ["moderate", "hi", "--model", folder], "expected a checkpoint folder with a config.json, got none");
     await fails(1, ["inspect", folder], "expected a checkpoint folder with a config.json, got none");
     await fails(
       1,
