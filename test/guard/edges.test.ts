@@ -1,6 +1,5 @@
 /**
- * Sizes and forms at their edges: windows, what is left out of a text to explain it, and what a guard's own calls
- * accept.
+ * Sizes and forms at their edges: windows, the words that an explanation leaves out, and what a guard's methods accept.
  */
 
 import { describe, expect, onTestFinished, test, vi } from "vitest";

@@ -1,6 +1,6 @@
 /**
- * The stretches of an answer by themselves: when the answer so far is judged, and what is said then. Tokens and
- * verdicts are the test's own.
+ * The stretches of an answer by themselves: when the answer so far is judged, and what the update says. Tokens and
+ * verdicts are made up by the test.
  */
 
 import { describe, expect, test, vi } from "vitest";

@@ -1,6 +1,6 @@
 /**
- * A Gen guard over an answer that is being written: the verdicts of moderating each beginning from scratch, for the
- * price of what is new.
+ * A Gen guard over an answer that is being written: the same verdicts as judging each beginning from scratch, at the
+ * cost of only the new tokens.
  */
 
 import fc from "fast-check";

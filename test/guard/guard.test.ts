@@ -160,7 +160,7 @@ test("options are checked without an input, except for what depends on it", asyn
     expect(() => guard.checkOptions(options)).toThrow(message);
   }
   expect(guard.checkOptions({})).toBeUndefined();
-  // The largest window there is: taken here, and for the input that leaves most room, but not behind a longer one.
+  // The largest possible window: accepted here and for the input that leaves most room, but not for a longer one.
   const [, most] = /to (\d+), the room/.exec(String(await guard.moderate("hi", { window: 1e9 }).catch(String))) ?? [];
   const options = { window: Number(most) };
   guard.checkOptions(options);
@@ -551,4 +551,15 @@ test("a conversation that is too long before its last message is refused before 
     { role: "user", content: "Hi" },
   ];
   await expect(guard.moderate(messages)).rejects.toThrow(/^conversation too long: .* before the message to judge$/);
+});
+
+test("the policy is that of the last message's role", async () => {
+  const guard = await loadGuard();
+  const question = { role: "user", content: "Hi" };
+  const [asked, answered] = [[question], [question, { role: "assistant", content: "Hello" }]].map(messages =>
+    guard.policyOf(messages),
+  );
+  expect([asked.hasRefusal, answered.hasRefusal]).toEqual([false, true]);
+  expect(asked.categories).toContain("Jailbreak");
+  expect(answered.categories).not.toContain("Jailbreak");
 });

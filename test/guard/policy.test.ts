@@ -1,6 +1,6 @@
 /**
- * What a guard may answer, read from its prompt, and the ids at which its answers are decided. A tokenizer of
- * whole words stands in for the real one.
+ * What a guard may answer, read from its prompt, and the ids at which its answers are decided. A tokenizer of whole
+ * words stands in for the real one.
  */
 
 import { describe, expect, test } from "vitest";

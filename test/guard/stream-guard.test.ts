@@ -229,7 +229,7 @@ describe("an answer in pieces", () => {
     for (const [i, character] of [...text].entries()) {
       given.push(...(await stream.push(character)).verdicts);
       expect(given).toEqual(verdicts.slice(0, given.length));
-      // All words but the one that is being written: they wait for the character behind theirs.
+      // All words except the one being written: a word waits for the character after it.
       const certain = verdicts.filter(({ end }) => end <= text.lastIndexOf(" ", i - 1));
       expect(given.length).toBeGreaterThanOrEqual(certain.length);
     }

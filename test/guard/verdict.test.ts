@@ -1,4 +1,4 @@
-/** What is flagged, and which of two verdicts is the worse: an answer that cannot be read is never the harmless one. */
+/** What is flagged, and which of two verdicts is worse: an unreadable answer is never the harmless one. */
 
 import { expect, test } from "vitest";
 import type { SafetyLevel } from "../../src/guard/policy.ts";

@@ -1,4 +1,4 @@
-/** Windows over long texts: they cover everything, hold what they may, and cut no character. */
+/** Windows over long texts: they cover everything, stay within their size, and cut no character. */
 
 import fc from "fast-check";
 import { expect, test } from "vitest";

@@ -1,4 +1,4 @@
-/** Streams whose job never waits for the reader. */
+/** Event streams whose job never waits for the reader. */
 
 import { expect, test } from "vitest";
 import { eventStream } from "../../src/server/event-stream.ts";

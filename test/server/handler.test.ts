@@ -1,4 +1,4 @@
-/** The handler as a whole: routes, keys, bodies, bounds, what is counted and what is logged. */
+/** The handler as a whole: routes, keys, bodies, bounds, metrics and the log. */
 
 import { describe, expect, test } from "vitest";
 import { createHandler, type HandlerOptions } from "../../src/server/handler.ts";

@@ -1,4 +1,4 @@
-/** Names in Host: DNS rebinding turns a web page's own name into this machine's address, and nothing else. */
+/** Names in the Host header, against DNS rebinding, where a web page's own name leads to this machine. */
 
 import { describe, expect, test } from "vitest";
 import { hostsToAllow } from "../../src/cli/serving/listening.ts";

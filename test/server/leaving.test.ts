@@ -1,4 +1,4 @@
-/** Clients that send a request and leave: what they asked for is never begun. */
+/** Clients that send a request and leave: their work never begins. */
 
 import { connect, type Socket } from "node:net";
 import { expect, test } from "vitest";

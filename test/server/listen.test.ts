@@ -1,4 +1,4 @@
-/** The end of the listener: what has arrived is answered, and what has not is cut off, at once. */
+/** The end of the listener: requests that have arrived are answered, and the others are cut off at once. */
 
 import { Server } from "node:http";
 import { connect, type Socket } from "node:net";

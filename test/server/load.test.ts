@@ -1,4 +1,4 @@
-/** Many at once: verdicts are those of each alone, to the bit, and short ones do not wait for long ones. */
+/** Many requests at once: verdicts are the same as alone, to the bit, and short requests do not wait for long ones. */
 
 import { expect, test } from "vitest";
 import { randomConversations } from "../guard/conversations.ts";

@@ -1,4 +1,4 @@
-/** /v1/moderations: OpenAI's shape, the guard's verdict. */
+/** /v1/moderations: the guard's verdict in OpenAI's form. */
 
 import { describe, expect, test } from "vitest";
 import type { Verdict } from "../../src/guard/verdict.ts";

@@ -1,4 +1,4 @@
-/** Who has the engine: order, turns, bounds, and places that are given up. */
+/** Which job has the engine: order, turns, bounds, and jobs that leave the queue. */
 
 import { describe, expect, test } from "vitest";
 import { seededRandom } from "../../src/model/sampling.ts";

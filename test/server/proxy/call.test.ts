@@ -1,4 +1,6 @@
-/** The question before its answer: which ones are judged, what is told of them, and whose question an answer has. */
+/**
+ * Questions before their answers: which are judged, what the client is told, and which question an answer belongs to.
+ */
 
 import { describe, expect, test } from "vitest";
 import type { RiskReading } from "../../../src/guard/moderation-stream.ts";

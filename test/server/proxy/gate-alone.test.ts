@@ -1,4 +1,4 @@
-/** The gate by itself: what comes out of it, when, and what the guard is asked for it. */
+/** The gate by itself: what comes out of it and when, and what the guard is asked. */
 
 import { describe, expect, test } from "vitest";
 import type { Guard } from "../../../src/guard/guard.ts";

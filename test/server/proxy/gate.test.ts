@@ -1,4 +1,4 @@
-/** Where an answer is cut anew: never inside a character, and nothing after its end. */
+/** Where an answer is cut: never inside a character, and with nothing after its end. */
 
 import { describe, expect, test } from "vitest";
 import { events } from "../requests.ts";

@@ -1,4 +1,6 @@
-/** The guard behind its queue: what it is asked, with what, and what is said of a text that it does not judge. */
+/**
+ * The guard with its queue: what it is asked, with which options, and what is told about a text that it cannot judge.
+ */
 
 import { describe, expect, test, vi } from "vitest";
 import type { Guard } from "../../../src/guard/guard.ts";

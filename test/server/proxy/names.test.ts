@@ -1,4 +1,4 @@
-/** What may pass without a verdict: a word in which no text has room. */
+/** What may pass without a verdict: a word that has no room for a text. */
 
 import { expect, test } from "vitest";
 import { isName } from "../../../src/server/proxy/names.ts";

@@ -1,4 +1,4 @@
-/** What of an answer is text, what may pass as it is, and what is left out. */
+/** Which parts of an answer are text, which may pass as they are, and which are left out. */
 
 import { describe, expect, test } from "vitest";
 import {

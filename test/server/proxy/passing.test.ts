@@ -1,4 +1,4 @@
-/** What is not moderated: it passes untouched, or is refused where it would be a way around the guard. */
+/** Unmoderated routes: a request passes untouched, or is refused if it would be a way around the guard. */
 
 import { connect } from "node:net";
 import { beforeAll, describe, expect, test } from "vitest";

@@ -1,4 +1,4 @@
-/** The proxy's own side: its bounds, what it counts and logs, and what it says of itself. */
+/** The proxy's own side: its bounds, what it counts and logs, and what it says about itself. */
 
 import { getEventListeners } from "node:events";
 import { describe, expect, test, vi } from "vitest";

@@ -8,7 +8,7 @@ import { guardOf, OFFENDS, standIn } from "./stand-in-guard.ts";
 const DONE = "[DONE]";
 const BLOCKED = { action: "block", guard: "stand-in-Stream", risk: "Unsafe", category: null, field: "content" };
 
-/** The events that come of these, and what is behind them. */
+/** The events that result, and what stays open after them. */
 async function relayed(
   all: readonly unknown[],
   body: object = {},

@@ -1,4 +1,4 @@
-/** Places and the line of those who wait for one. */
+/** Slots, and the line of requests that wait for one. */
 
 import { expect, test, vi } from "vitest";
 import { Slots } from "../../../src/server/proxy/slots.ts";

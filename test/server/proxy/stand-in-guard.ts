@@ -1,6 +1,6 @@
 /**
- * Guards that judge at once, by what a text has in it: of either kind, for properties that take thousands of cases.
- * And what keeps an account of a guard's verdicts, whichever guard it is.
+ * Guards that judge at once, by what a text has in it: of either kind, for properties that take thousands of cases. It
+ * also has an account that records the verdicts of any guard.
  *
  * A text with OFFENDS offends from there on. One with a word of FAILURES has no verdict: the guard throws as it might
  * for a text of a user's, and goes on to judge others.

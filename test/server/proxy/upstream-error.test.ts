@@ -1,4 +1,4 @@
-/** What is told of an upstream's error: names, and a message that the guard has let pass. */
+/** What the client is told about an upstream's error: names, and a message that the guard has let pass. */
 
 import { describe, expect, test } from "vitest";
 import type { Call } from "../../../src/server/proxy/call.ts";

@@ -1,4 +1,4 @@
-/** What goes to the upstream and what is believed of its response, with `fetch` in the upstream's place. */
+/** What goes to the upstream, and what is believed of its response. `fetch` stands in for the upstream. */
 
 import { getEventListeners } from "node:events";
 import { afterEach, describe, expect, test, vi } from "vitest";

@@ -1,4 +1,4 @@
-/** An answer that comes as a whole: what passes of it, what is withheld, and what is said of it. */
+/** An answer that comes as a whole: what passes, what is withheld, and what the client is told. */
 
 import { describe, expect, test } from "vitest";
 import type { Call } from "../../../src/server/proxy/call.ts";
