@@ -4,7 +4,7 @@
  */
 
 import type { WeightDtype } from "../dtype.ts";
-import { type QuantisedScheme, SUB_BLOCK, subBlocksOf } from "../quantised.ts";
+import { type QuantisedScheme, subBlocksOf } from "../quantised.ts";
 import { SUM_BLOCK } from "../reference.ts";
 import { defineJob, floatsUpTo, formOf, type JobContext } from "./job.ts";
 import {
@@ -16,6 +16,7 @@ import {
   pairsOf,
   panelLayout,
   panelsOf,
+  SUB_BLOCK_BYTES,
   scalesOffset,
   TILE_ROWS,
   tilesOf,
@@ -35,16 +36,18 @@ export const FEW_SCRATCH_BYTES: number = 2 * PANEL_ROW_BYTES;
  */
 export const FEW_ROWS = 7;
 
-/** Bytes of a sub-block of activations, as 16-bit integers. */
-export const SUB_BLOCK_BYTES: number = SUB_BLOCK * 2;
-const WIDENED_BYTES = SUM_BLOCK * PANEL_ROW_BYTES;
+/** Where an item over many rows works. */
+function manyPlaces(scratch: number, rows: number) {
+  const sumsBytes = tilesOf(rows) * TILE_ROWS * PANEL_ROW_BYTES;
+  const block = scratch; // of weights, widened or expanded
+  const sums = block + SUM_BLOCK * PANEL_ROW_BYTES; // of a block
+  const edge = sums + sumsBytes; // the outputs of a panel that is not whole
+  return { block, sums, edge, end: edge + sumsBytes };
+}
 
-/**
- * Scratch of an item over many rows: a block of weights, widened or expanded; the sums of a block; the outputs of a
- * panel that is not whole.
- */
+/** Scratch that an item over many rows takes. */
 export function manyScratchBytes(rows: number): number {
-  return WIDENED_BYTES + 2 * tilesOf(rows) * TILE_ROWS * PANEL_ROW_BYTES;
+  return manyPlaces(0, rows).end;
 }
 
 /** Where an item over many rows works, and where the outputs of its panel go. */
@@ -69,13 +72,12 @@ function panelTarget(
   rows: number,
   panel: number,
 ): PanelTarget {
-  const sums = scratch + WIDENED_BYTES;
-  const edge = sums + tilesOf(rows) * TILE_ROWS * PANEL_ROW_BYTES;
-  const columns = Math.min(PANEL, outputs - panel * PANEL);
+  const { block, sums, edge } = manyPlaces(scratch, rows);
+  const columns = columnsOf(outputs, panel, 1);
   const target = out + panel * PANEL_ROW_BYTES;
-  if (columns === PANEL) return { block: scratch, sums, target, stride: outputs * FLOAT_BYTES, finish: () => {} };
+  if (columns === PANEL) return { block, sums, target, stride: outputs * FLOAT_BYTES, finish: () => {} };
   const finish = (): void => copyColumns(memory, edge, target, outputs, rows, columns);
-  return { block: scratch, sums, target: edge, stride: PANEL_ROW_BYTES, finish };
+  return { block, sums, target: edge, stride: PANEL_ROW_BYTES, finish };
 }
 
 function copyColumns(

@@ -9,7 +9,7 @@
 import { ACTIVATION_MAX, type QuantisedScheme, quantiseInto, subBlocksOf } from "../quantised.ts";
 import { SUM_BLOCK } from "../reference.ts";
 import { formCode } from "./job.ts";
-import { FEW_ROWS, FEW_SCRATCH_BYTES, manyScratchBytes, ROW_PANELS, SUB_BLOCK_BYTES } from "./linear-jobs.ts";
+import { FEW_ROWS, FEW_SCRATCH_BYTES, manyScratchBytes, ROW_PANELS } from "./linear-jobs.ts";
 import {
   FLOAT_BYTES,
   integerPlace,
@@ -20,6 +20,7 @@ import {
   panelLayout,
   panelsOf,
   placeInPanel,
+  SUB_BLOCK_BYTES,
   scalesOffset,
   subScalePlace,
   TILE_ROWS,

@@ -27,6 +27,8 @@ export const TILE_ROWS = 4;
 
 /** Bytes of a pair of 16-bit activations. */
 export const PAIR_BYTES = 4;
+/** Bytes of a sub-block of 16-bit activations. */
+export const SUB_BLOCK_BYTES: number = (SUB_BLOCK / 2) * PAIR_BYTES;
 /** Bytes of the integers of 16 outputs, for a pair of inputs. */
 export const INT8_PAIR_BYTES: number = PANEL * 2;
 export const INT4_PAIR_BYTES: number = PANEL;
