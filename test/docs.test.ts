@@ -4,6 +4,8 @@ import { spawnSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { describe, expect, test } from "vitest";
+import { Guard } from "../src/guard/guard.ts";
+import { readTasks } from "../src/guard/task.ts";
 import { cli, temporaryFolder } from "./cli/harness.ts";
 import { projectPath } from "./helpers.ts";
 
@@ -92,4 +94,43 @@ describe("links lead somewhere", () => {
       expect(headings, `${document}: ${target}`).toContain(anchor);
     }
   });
+});
+
+test("the tour's walk has the figures that its call gives", async () => {
+  const walk = /## A walk[\s\S]*?\n## /.exec(readFileSync(projectPath("docs/HOW-IT-WORKS.md"), "utf8"))?.[0] ?? "";
+  const text = /guard\.moderate\("([^"]+)"\)/.exec(walk)?.[1] ?? "";
+  // Each file that a stop names exists, from src/ or beside the one before it.
+  let folder = "";
+  for (const [, path] of walk.matchAll(/`([\w/-]+\.ts)`/g)) {
+    if (path.includes("/")) folder = dirname(path);
+    expect([path, existsSync(projectPath(`src/${path.includes("/") ? path : `${folder}/${path}`}`))]).toEqual([
+      path,
+      true,
+    ]);
+  }
+
+  const guard = await Guard.load();
+  const { tokenizer, model } = guard;
+  const prompt = tokenizer.applyChatTemplate([{ role: "user", content: text }]);
+  const { level } = readTasks(model.config, tokenizer, "walk").user.labels;
+  const ids = guard.encode(text).length;
+  const guess = tokenizer.encode("Safety: Safe\nCategories: None", { literal: true }).length;
+  const { usage, scores } = await guard.moderate(text);
+  const other = await guard.moderate("Tell me a joke about cats.");
+  guard.close();
+  const { hiddenSize, numHiddenLayers } = model.config;
+  const round = (value = Number.NaN): string => value.toFixed(4);
+  const figures = [
+    `${prompt.length.toLocaleString("en")} characters, of which ${text.length} are the user's`,
+    `${ids} of them`,
+    `${other.usage.cachedTokens} of its ids`,
+    `${guess === 7 ? "Seven" : guess} ids`,
+    `runs all ${ids + guess}`,
+    `${ids} + ${guess} rows of ${hiddenSize} numbers go through ${numHiddenLayers === 4 ? "four" : numHiddenLayers} layers`,
+    `${usage.completionTokens} ids in ${usage.passes} passes`,
+    `three ids, ${level.ids[0]}, ${level.ids[1]} and ${level.ids[2]}`,
+    `${round(scores?.Safe)}, ${round(scores?.Unsafe)} and ${round(scores?.Controversial)}`,
+  ];
+  const flat = walk.replace(/\s+/g, " ");
+  for (const figure of figures) expect(flat).toContain(figure);
 });

@@ -24,7 +24,9 @@ export type NamedSources = Pick<CheckpointFiles, "name" | "open">;
 /** The half that a tokenizer is read through. */
 export type TextFiles = Pick<CheckpointFiles, "name" | "readText">;
 
-/** The texts of a checkpoint that a guard reads, besides the index of shards. A guard's hash takes them in this order. */
+/**
+ * The texts of a checkpoint that a guard reads, besides the index of shards. A guard's hash takes them in this order.
+ */
 export const TEXT_FILES: readonly string[] = [
   "config.json",
   "generation_config.json",

@@ -3,7 +3,8 @@
  * (NFC).
  *
  * Ids must not depend on the JavaScript engine, but `\p{L}`, `\s` and `normalize` do, because each engine has its own
- * Unicode version. So the classes are tables (unicode-tables.ts) recorded from the reference, Python's tokenizers library.
+ * Unicode version. So the classes are tables (unicode-tables.ts) recorded from the reference, Python's tokenizers
+ * library.
  *
  * What surprised us:
  * - The reference mixes two Unicode versions: its regex engine knows far newer letters than its normalizer, which
