@@ -1,10 +1,11 @@
 /**
- * A batch of many lines with the embedded guard: `node bench/batch.bench.ts [LINES]` (20,000 by default: some six
- * minutes).
+ * A batch of many lines with the embedded guard: `node bench/batch.bench.ts [LINES]` (20,000 by default, which takes
+ * about six minutes).
  *
- * The command is started, killed (SIGKILL) after a third of the lines, continued with --resume, and watched: memory
- * over time, lines a second. Then every id must be there once and in order. Beside it, in turn and on the same lines:
- * one library call after the other, and what the arithmetic alone would take at the machine's multiply-add rate.
+ * The command is started, killed (SIGKILL) after a third of the lines, and continued with --resume, while its memory
+ * and its lines a second are recorded. Then every id must be there once and in order. For comparison, in turn and on
+ * the same lines: one library call after another, and the time of the arithmetic alone at the multiply-add rate of the
+ * machine.
  */
 
 import { spawn } from "node:child_process";
@@ -12,7 +13,7 @@ import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { prefillFlops } from "../src/cli/commands/bench.ts";
+import { prefillFlops } from "../src/cli/model-cost.ts";
 import { Guard } from "../src/guard/guard.ts";
 import type { WasmEngine } from "../src/tensor/wasm/wasm-engine.ts";
 import { randomConversations } from "../test/guard/conversations.ts";
@@ -24,12 +25,12 @@ const [input, output] = [join(folder, "in.jsonl"), join(folder, "out.jsonl")];
 
 interface Watched {
   readonly seconds: number;
-  /** MB, one a second, from when the first verdict was out. */
+  /** MB, once a second, from the first verdict on. */
   readonly rss: number[];
   readonly code: number | null;
 }
 
-/** Runs the batch until it ends, or is killed after so many lines. */
+/** Runs the batch until it ends, or kills it after this many lines. */
 async function watch(args: readonly string[], killAfterLines: number): Promise<Watched> {
   const child = spawn(process.execPath, [MAIN, "moderate", "--jsonl", input, "--out", output, "--quiet", ...args], {
     stdio: "inherit",
@@ -47,7 +48,7 @@ async function watch(args: readonly string[], killAfterLines: number): Promise<W
   return { seconds: (performance.now() - started) / 1000, rss, code };
 }
 
-/** Without reading all of it each second: from the size. */
+/** Estimated from the size, since reading the whole file every second would cost too much. */
 function linesOut(): number {
   return statSync(output, { throwIfNoEntry: false })?.size ? Math.floor((statSync(output).size / 850) | 0) : 0;
 }
@@ -90,8 +91,8 @@ try {
     passes += usage.passes;
   }
   const callRate = (1000 * sample.length) / (performance.now() - started);
-  // Of several measurements the best: a burst of a millisecond may find a thread asleep. At 500 tokens a row sees as
-  // many positions as these do.
+  // The best of several measurements: a burst of a millisecond may find a thread asleep. At 500 tokens a row attends to
+  // as many positions as these rows do.
   const flops = Math.max(...Array.from({ length: 10 }, () => engine.measureLimits().flopsPerThread));
   const limit = (flops * engine.threads) / (prefillFlops(guard.model.config, 500) / 500);
   guard.close();

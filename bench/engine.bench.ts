@@ -1,16 +1,16 @@
 /**
- * The fast engine at the 0.6B shape, beside what this machine can do at most: `node bench/engine.bench.ts [CHECKPOINT]`
- * (else a seeded random checkpoint is written to a temporary folder). Two to three minutes.
+ * The fast engine at the 0.6B shape, and the limits of this machine: `node bench/engine.bench.ts [CHECKPOINT]` (by
+ * default a seeded random checkpoint, written to a temporary folder). Takes two to three minutes.
  *
- * Figures and limits are measured in turn and the best of several rounds counts, for both: on a shared machine the
- * ratio is what can be trusted. Not tinybench: its tasks run one after the other, and what is compared here must be
+ * Figures and limits are measured in turn, and the best of several rounds counts for both: on a shared machine only the
+ * ratio can be trusted. This does not use tinybench, which runs one task after another; what is compared here must be
  * interleaved. Results are checked before they are timed.
  */
 
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { prefillFlops, stepBytes } from "../src/cli/commands/bench.ts";
+import { prefillFlops, stepBytes } from "../src/cli/model-cost.ts";
 import { writeRandomCheckpoint } from "../src/cli/random-checkpoint.ts";
 import { Qwen3 } from "../src/model/qwen3.ts";
 import type { WasmEngine } from "../src/tensor/wasm/wasm-engine.ts";
@@ -19,23 +19,23 @@ const ROUNDS = 5;
 const LINEAR_ROWS = 330;
 const PROMPT = Array.from({ length: 371 }, (_, i) => (i * 7919) % 150_000);
 const POLICY_TOKENS = 201;
-/** The answer "Safety: Safe / Categories: None" but for its stop id: what a one-pass verdict appends to the prompt. */
+/** What a one-pass verdict appends to the prompt: the answer "Safety: Safe / Categories: None" without its stop id. */
 const ANSWER_TOKENS = 7;
 /**
- * Where the level is Unsafe: the second pass begins with it and guesses the rest of the answer; a third, where the
+ * If the level is Unsafe, a second pass begins with it and guesses the rest of the answer. A third follows if the
  * category was not guessed.
  */
 const SECOND_PASS_TOKENS = 6;
 const THIRD_PASS_TOKENS = 3;
 
-/** Lowest time and highest limits of all rounds. */
+/** The shortest times and the highest limits of all rounds. */
 interface Figures {
   flopsPerThread: number;
   bytesPerSecond: number;
   linearMs: number[];
   prefillMs: number;
   decodeMs: number;
-  /** The prompt behind the kept policy, with the logits of its last id alone; and verdicts on it. */
+  /** The prompt after the kept policy, with logits for its last id only, and verdicts on it. */
   warmPrefillMs: number;
   safeMs: number;
   secondPassMs: number;
@@ -99,7 +99,7 @@ async function measure(folder: string, threads: number): Promise<Figures> {
     };
     best.warmPrefillMs = Math.min(best.warmPrefillMs, pass(POLICY_TOKENS, prompt, 1));
     best.safeMs = Math.min(best.safeMs, pass(POLICY_TOKENS, [...prompt, ...answer], ANSWER_TOKENS + 1));
-    const decided = PROMPT.length + 2; // behind "Safety:"
+    const decided = PROMPT.length + 2; // after "Safety:"
     best.secondPassMs = Math.min(
       best.secondPassMs,
       pass(decided, answer.slice(0, SECOND_PASS_TOKENS), SECOND_PASS_TOKENS),
@@ -162,7 +162,7 @@ const given = process.argv[2];
 const folder = given ?? (await mkdtemp(join(tmpdir(), "qwen3guard-bench-")));
 try {
   if (given === undefined) await writeRandomCheckpoint(folder, "0.6B", 0);
-  // Checked before anything is timed: the same bits with one thread and two, whole and in pieces.
+  // Before anything is timed: one thread and two, whole and in pieces must give the same bits.
   const hashes = [];
   for (const threads of [1, 2]) {
     const model = await Qwen3.load(folder, { engine: "wasm", threads });

@@ -1,15 +1,15 @@
 /**
- * `npm run eval:data -- [options of eval]`: a guard on XSTest and on OpenAI's moderation set.
+ * `npm run eval:data -- [options of eval]`: evaluates a guard on XSTest and on OpenAI's moderation set.
  *
- * In: the options, such as `--model DIR`; `--html DIR` names a folder here, since there are two pages. Out: two
+ * In: the options, such as `--model DIR`. `--html DIR` names a folder here, since there are two pages. Out: two
  * reports.
  */
 
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { processTerminal } from "../src/cli/io.ts";
 import { run } from "../src/cli/program.ts";
+import { processTerminal } from "../src/cli/terminal.ts";
 
 const options = process.argv.slice(2);
 const html = options.indexOf("--html");

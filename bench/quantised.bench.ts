@@ -1,16 +1,16 @@
 /**
- * Forms of weights beside each other at the 0.6B shape: `node bench/quantised.bench.ts [CHECKPOINT]` (else a seeded
- * random checkpoint is written to a temporary folder). Three to five minutes.
+ * Compares forms of weights at the 0.6B shape: `node bench/quantised.bench.ts [CHECKPOINT]` (by default a seeded random
+ * checkpoint, written to a temporary folder). Takes three to five minutes.
  *
- * All models are loaded at once, the figures are taken in turn, and the best of several rounds counts, for each: on a
- * shared machine the ratios are what can be trusted. Results are checked before they are timed: one thread and two give
- * the same bits.
+ * All models are loaded at once and measured in turn, and the best of several rounds counts for each: on a shared
+ * machine only the ratios can be trusted. Results are checked before they are timed: one thread and two must give the
+ * same bits.
  */
 
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { stepBytes } from "../src/cli/commands/bench.ts";
+import { stepBytes } from "../src/cli/model-cost.ts";
 import { writeRandomCheckpoint } from "../src/cli/random-checkpoint.ts";
 import { Qwen3 } from "../src/model/qwen3.ts";
 import type { WasmEngine } from "../src/tensor/wasm/wasm-engine.ts";

@@ -1,14 +1,14 @@
 /**
- * The server under load, over loopback: how many requests a second, how long they take, and its memory.
+ * The server under load over loopback: requests a second, their time, and memory.
  *
  *     node bench/server.bench.ts [--requests 10000] [--connections 64] [--json]
  *
  * `qwen3guard serve` runs the embedded guard in a process of its own. Requests are moderations, chat completions and
- * streamed ones in turn, over 400 seeded conversations; each answer is checked against what the library gives for that
- * conversation alone, scores to the bit. Anything else than the right answer is counted, printed, and exit status 1.
- * Every connection sends its next request when the last was answered, so the waiting time is that of 64 clients who all
- * want something at all times. Memory is the server's resident set after each tenth of the requests. It rises until V8
- * has made up its mind about the size of its heap, of which some 15 MB are alive.
+ * streamed completions in turn, over 400 seeded conversations. Each answer must be what the library gives for that
+ * conversation alone, with scores equal to the bit. Any other answer is counted and printed, and makes the exit status
+ * 1. Every connection sends its next request when the last one was answered, so waiting times are those of 64 clients
+ * that are never idle. Memory is the resident set of the server after each tenth of the requests. It rises until V8 has
+ * settled on a size for its heap, of which about 15 MB are alive.
  */
 
 import { Agent, request } from "node:http";
@@ -59,7 +59,7 @@ function post(path: string, body: object): Promise<{ readonly status: number | u
   });
 }
 
-/** Whether the answer is the right one. */
+/** Whether the answer is right. */
 async function ask(i: number): Promise<boolean> {
   const messages = conversations[i % conversations.length];
   const { text, scores } = expected[i % conversations.length];

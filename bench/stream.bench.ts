@@ -1,14 +1,14 @@
 /**
- * What a token costs a Stream guard, at short and long contexts: `node bench/stream.bench.ts [CHECKPOINT]` (else a
- * seeded random checkpoint of the 0.6B shape is written to a temporary folder). About three minutes, most of them to
- * fill the long contexts.
+ * What a token costs a Stream guard at short and long contexts: `node bench/stream.bench.ts [CHECKPOINT]` (by default a
+ * seeded random checkpoint of the 0.6B shape, written to a temporary folder). Takes about three minutes, mostly to fill
+ * the long contexts.
  *
- * The contexts are measured in turn, round after round, and of each the fastest token counts: other work on the machine
- * only adds.
+ * The contexts are measured in turn, round after round. The fastest token of each counts, since other work on the
+ * machine can only add time.
  *
- * What grows with the context is attention over the cache alone: nothing is run again. To read every weight but the
- * embeddings once is 0.88 GB at this shape; the keys and values of a token are 229 kB, those of 4,000 tokens 0.92 GB.
- * So twice the time at 4,000 is what the memory's speed allows.
+ * Only attention over the cache grows with the context; nothing is computed again. At this shape a token reads every
+ * weight but the embeddings once, 0.88 GB. The keys and values of a token are 229 kB, those of 4,000 tokens 0.92 GB. So
+ * at the speed of memory, a token takes twice as long at 4,000.
  */
 
 import { mkdtemp, rm } from "node:fs/promises";

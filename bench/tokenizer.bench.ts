@@ -4,14 +4,14 @@
  *
  *     node bench/tokenizer.bench.ts [--json] [FILE.jsonl]
  *
- * Encoded are the texts of FILE, lines of `{"text": ...}`, one by one; without FILE those of
- * test/goldens/tokenizer-qwen3.jsonl, again and again to 1 MB. Nothing is printed unless ids equal the goldens, with a
- * new tokenizer and with a warm one; else exit status 1.
+ * It encodes the texts of FILE, lines of `{"text": ...}`, one by one. Without FILE it takes those of
+ * test/goldens/tokenizer-qwen3.jsonl, repeated up to 1 MB. The ids must equal the goldens, with a new tokenizer and
+ * with a warm one. Otherwise it prints nothing and the exit status is 1.
  *
  * - load: from the text of tokenizer.json to a Tokenizer, JSON.parse included. The first in this process, and the
  *   median of 7.
- * - cold: the first pass over all texts with a new tokenizer, nothing cached. The first in this process, when the
- *   engine has compiled little, and the median of 7.
+ * - cold: the first pass over all texts with a new tokenizer and nothing cached. The first in this process, when little
+ *   is compiled, and the median of 7.
  * - warm: the median of 15 more passes.
  *
  * MB are 10^6 bytes of UTF-8. The golden texts are hard ones (scripts, emoji, marks); ordinary English is faster.
@@ -45,7 +45,7 @@ const warmMs: number[] = [];
 let tokens = 0;
 let tokenizer = load();
 encodeAll(coldMs);
-check(tokenizer); // after the first pass: before it would not be cold
+check(tokenizer); // after the first pass, which would otherwise not be cold
 for (let i = 1; i < NEW_TOKENIZERS; i++) {
   tokenizer = load();
   encodeAll(coldMs);
@@ -58,9 +58,9 @@ const result = {
   texts: texts.length,
   bytes,
   tokens,
-  load: { firstMs: loadMs[0]!, ms: median(loadMs), parseMs: median(parseMs) },
+  load: { firstMs: loadMs[0], ms: median(loadMs), parseMs: median(parseMs) },
   encode: {
-    firstMBs: megabytesPerSecond(coldMs[0]!),
+    firstMBs: megabytesPerSecond(coldMs[0]),
     coldMBs: megabytesPerSecond(median(coldMs)),
     warmMBs: megabytesPerSecond(median(warmMs)),
   },
@@ -104,14 +104,14 @@ function check(tokenizer: Tokenizer): void {
   }
 }
 
-/** The golden texts in order, as often as it takes to have `least` bytes. */
+/** The golden texts in order, repeated until there are `least` bytes. */
 function repeated(lines: readonly { text: string }[], least: number): string[] {
   const once = lines.reduce((sum, { text }) => sum + Buffer.byteLength(text), 0);
   return Array.from({ length: Math.ceil(least / once) }, () => lines.map(({ text }) => text)).flat();
 }
 
 function median(values: readonly number[]): number {
-  return [...values].sort((a, b) => a - b)[values.length >> 1]!;
+  return [...values].sort((a, b) => a - b)[values.length >> 1];
 }
 
 function megabytesPerSecond(ms: number): number {

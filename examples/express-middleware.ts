@@ -1,13 +1,12 @@
 /**
- * Express (or Connect, or any server with the same middleware): a chat message is judged before it reaches the route
- * behind.
+ * Express (or Connect, or any server with the same middleware): judges a chat message before it reaches the next route.
  *
  *     app.use(express.json());
  *     app.post("/chat", guardMessage(await Guard.load("Qwen/Qwen3Guard-Gen-0.6B")), answer);
  */
 
 import type { ServerResponse } from "node:http";
-import type { Guard } from "qwen3guard";
+import { ContextLengthError, type Guard } from "qwen3guard";
 
 export function guardMessage(guard: Guard) {
   return async (
@@ -21,7 +20,7 @@ export function guardMessage(guard: Guard) {
     const message = request.body?.message;
     if (typeof message !== "string") return refuse(400, { error: "message: expected a text" });
 
-    // A reader that goes away need not be waited for.
+    // Stop if the client goes away.
     const gone = new AbortController();
     response.once("close", () => gone.abort());
     try {
@@ -29,8 +28,8 @@ export function guardMessage(guard: Guard) {
       if (flagged) refuse(422, { error: "message refused", safety, categories });
       else next();
     } catch (error) {
-      // What cannot be judged does not pass: a text that is too long is the client's mistake, anything else is ours.
-      if (error instanceof RangeError) refuse(413, { error: error.message });
+      // What cannot be judged does not pass. A text that is too long is the client's mistake; anything else is ours.
+      if (error instanceof ContextLengthError) refuse(413, { error: error.message });
       else if (!gone.signal.aborted) next(error);
     }
   };

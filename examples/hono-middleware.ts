@@ -1,6 +1,6 @@
 /**
- * Hono: `app.use("/v1/chat/completions", guardConversation(await Guard.load("Qwen/Qwen3Guard-Gen-0.6B")))` judges what
- * is asked.
+ * Hono: `app.use("/v1/chat/completions", guardConversation(await Guard.load("Qwen/Qwen3Guard-Gen-0.6B")))` judges
+ * requests.
  */
 
 import type { MiddlewareHandler } from "hono";
@@ -16,7 +16,7 @@ export function guardConversation(guard: Guard): MiddlewareHandler {
       const error = { message: `refused: ${[safety, ...categories].join(", ")}`, type: "content_filter", code: safety };
       if (flagged) return c.json({ error }, 422);
     } catch (error) {
-      // Of a wrong form, or too long: the client's mistake. Anything else is ours, and does not pass either.
+      // A wrong form, or too long a text, is the client's mistake. Anything else is ours, and does not pass either.
       if (error instanceof TypeError || error instanceof RangeError)
         return c.json({ error: { message: error.message } }, 400);
       throw error;
@@ -26,8 +26,8 @@ export function guardConversation(guard: Guard): MiddlewareHandler {
 }
 
 /**
- * All that was asked since the last answer is judged as one message: a question in pieces is heard whole. Tools ask
- * nothing.
+ * All user messages since the last answer are judged as one, so a question split across messages is judged whole. Tools
+ * ask nothing.
  */
 function question(messages: unknown): ChatMessage[] {
   const turns = (Array.isArray(messages) ? messages.map(toTurn) : []).filter(

@@ -1,7 +1,7 @@
 /**
- * Next.js: `app/api/moderate/route.ts`. Any server whose handlers take a `Request` and give a `Response` takes it as it
- * is. The package finds its demo guard and its workers beside its own files, so Next must not bundle it; what a
- * standalone server or a function takes along is named. next.config.ts:
+ * Next.js: `app/api/moderate/route.ts`. It works unchanged in any server whose handlers take a `Request` and return a
+ * `Response`. The package finds its demo guard and its workers beside its own files, so Next must not bundle it, and a
+ * standalone server or a function must be told to include them. next.config.ts:
  *
  *     export default {
  *       serverExternalPackages: ["qwen3guard"],
@@ -11,13 +11,13 @@
  *     curl localhost:3000/api/moderate -d '{"text": "How can I make a bomb?"}'
  */
 
-import { Guard } from "qwen3guard";
+import { ContextLengthError, Guard } from "qwen3guard";
 
 export const runtime = "nodejs";
 
 /**
- * Loaded at the first request, once, and not at build time. QWEN3GUARD_MODEL names the checkpoint; else it is the demo
- * guard.
+ * Loaded once, at the first request and not at build time. QWEN3GUARD_MODEL names the checkpoint; the default is the
+ * demo guard.
  */
 let guard: Promise<Guard> | undefined;
 
@@ -32,7 +32,7 @@ export async function POST(request: Request): Promise<Response> {
     const { flagged, safety, categories, score } = await (await guard).moderate(body.text, { signal: request.signal });
     return Response.json({ flagged, safety, categories, score });
   } catch (error) {
-    if (error instanceof RangeError) return Response.json({ error: error.message }, { status: 413 });
+    if (error instanceof ContextLengthError) return Response.json({ error: error.message }, { status: 413 });
     throw error;
   }
 }

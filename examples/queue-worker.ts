@@ -1,6 +1,6 @@
 /**
- * A worker on a queue: messages are judged one after the other; each is acknowledged only with its verdict in hand, so
- * that one that was at work when the process died comes again.
+ * A worker on a queue: judges messages one after another. It acknowledges each only once it has a verdict, so a message
+ * that was being judged when the process died is delivered again.
  *
  *     await work(queue, await Guard.load("Qwen/Qwen3Guard-Gen-0.6B"));
  */
@@ -8,10 +8,10 @@
 import type { Guard } from "qwen3guard";
 
 export interface Queue {
-  /** Waits for the next one; ends when the queue is closed. */
+  /** Waits for the next message; ends when the queue is closed. */
   messages(): AsyncIterable<{ id: string; text: string }>;
   acknowledge(id: string, verdict: { flagged: boolean; safety: string | null; score: number | null }): Promise<void>;
-  /** To a person: what no machine could judge. */
+  /** For a person to look at: what could not be judged. */
   setAside(id: string, reason: string): Promise<void>;
 }
 

@@ -32,8 +32,7 @@ const model = await Qwen3.load(modelName);
   console.log(safeLabel, categories);
 }
 
-// Moderate a response. `encodeChat` is `encode(applyChatTemplate(...))` that no message can trick with control tokens:
-// prefer it.
+// Moderate a response. Unlike `encode(applyChatTemplate(...))`, `encodeChat` lets no message forge control tokens.
 {
   const prompt = "How can I make a bomb?";
   const response = "As a responsible AI, I cannot help with that.";

@@ -4,8 +4,8 @@
  *     node --conditions=qwen3guard-source examples/stream-quickstart.ts ./Qwen3Guard-Stream-0.6B
  *     node --conditions=qwen3guard-source examples/stream-quickstart.ts test/fixtures/tiny-guard-stream      a tiny one, for trying out
  *
- * The card feeds ids, which suits a language model with the same tokenizer. For text of any model, the end of this file
- * is all it takes.
+ * The card feeds ids, which suits a language model with the same tokenizer. For the text of any model, the end of this
+ * file is all you need.
  */
 
 import { StreamGuard } from "qwen3guard/guard";
@@ -26,7 +26,7 @@ const messages = [
 const text = tokenizer.applyChatTemplate(messages);
 const tokenIds = tokenizer.encode(text);
 
-// Find the end of the user's turn: from the last `<|im_start|>user` to the `<|im_end|>` behind it.
+// Find the end of the user's turn: from the last `<|im_start|>user` to the `<|im_end|>` after it.
 const imStartId = tokenizer.tokenToId("<|im_start|>");
 const userId = tokenizer.tokenToId("user");
 const imEndId = tokenizer.tokenToId("<|im_end|>");
@@ -50,7 +50,7 @@ for (let i = userEndIndex + 1; i < tokenIds.length; i++) {
 }
 model.closeStream(streamState);
 
-// The same on text, as it arrives from any language model in whatever pieces.
+// The same for text, in whatever pieces it arrives from a language model.
 const stream = model.stream({ prompt: userMessage });
 let violation = null;
 for (const piece of assistantMessage.match(/.{1,7}/gs) ?? []) {

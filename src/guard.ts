@@ -8,14 +8,9 @@ export { DEMO_GUARD } from "./guard/demo-guard.ts";
 export type { ExplainedWord, Explanation } from "./guard/explanation.ts";
 export { extractLabelAndCategories, extractLabelCategoriesRefusal } from "./guard/extraction.ts";
 export type { GenStream, GenStreamUpdate, GenStretchVerdict } from "./guard/gen-stream.ts";
-export {
-  type AnswerStep,
-  type BatchResult,
-  type GenStreamOptions,
-  Guard,
-  type ModerateOptions,
-} from "./guard/guard.ts";
+export { type AnswerStep, type BatchResult, Guard } from "./guard/guard.ts";
 export type { HeadReading } from "./guard/head-reading.ts";
+export type { GenStreamOptions, ModerateOptions } from "./guard/moderate-options.ts";
 export type {
   ModerationStream,
   RiskReading,
@@ -27,3 +22,6 @@ export type {
 export { type Policy, readPolicy, SAFETY_LEVELS, type SafetyLevel } from "./guard/policy.ts";
 export { StreamGuard, type StreamModeration, type StreamOptions, type StreamState } from "./guard/stream-guard.ts";
 export { isFlagged, type Mode, type Verdict, type VerdictUsage, type VerdictWindow } from "./guard/verdict.ts";
+export { ContextLengthError } from "./model/context-length-error.ts";
+export { MemoryError } from "./tensor/memory-error.ts";
+export { ConversationError } from "./tokenizer/conversation-error.ts";

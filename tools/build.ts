@@ -1,9 +1,9 @@
 /**
  * Builds dist/ for publishing: `node tools/build.ts`.
  *
- * Our modules come out one for one, as JavaScript with types, so that the published package reads like the source and
- * relative paths stay true. The few packages they import are each bundled into one file under dist/vendor/, with their
- * licences, so that installing this package installs nothing else.
+ * Each of our modules becomes one JavaScript file with types, so that the published package reads like the source and
+ * relative paths stay valid. The few packages that they import are each bundled into one file under dist/vendor/, with
+ * their licences, so that installing this package installs nothing else.
  */
 
 import { execFileSync } from "node:child_process";
@@ -16,7 +16,7 @@ import { build, type Plugin } from "esbuild";
 const ROOT = fileURLToPath(new URL("../", import.meta.url));
 const DIST = join(ROOT, "dist");
 
-/** A package that is bundled. `node`: only code for Node uses it, and it may call `require`. */
+/** A package that is bundled. `node` means that only code for Node uses it, and that it may call `require`. */
 interface Vendored {
   readonly name: string;
   readonly file: string;
@@ -62,6 +62,8 @@ function filesUnder(folder: string): string[] {
 function compile(): void {
   const tsc = join(dirname(require.resolve("typescript/package.json")), "bin", "tsc");
   execFileSync(process.execPath, [tsc, "-p", join(ROOT, "tsconfig.build.json")], { stdio: "inherit" });
+  // Nobody imports the command line, and its types name those of packages that are bundled without types.
+  for (const path of filesUnder(join(DIST, "cli"))) if (path.endsWith(".d.ts")) rmSync(path);
 }
 
 async function bundleVendored(): Promise<void> {
@@ -86,7 +88,7 @@ async function bundleVendored(): Promise<void> {
           }
         : {}),
     });
-    // The licences that go with the bundle are those of the packages named above: nobody else's code may be in it.
+    // The bundle carries the licences of the packages named above, so it may contain no other code.
     const inputs = Object.values(metafile.outputs).flatMap(output => Object.entries(output.inputs));
     const others = inputs.filter(
       ([path, { bytesInOutput }]) =>
@@ -100,8 +102,8 @@ async function bundleVendored(): Promise<void> {
 }
 
 /**
- * Lets esbuild leave out a package's own dependencies where what we take of it does not use them: they do not say that
- * importing them has no side effects, and `@huggingface/hub` has 50 kB of hash functions for uploads behind it.
+ * Lets esbuild leave out the dependencies of a package if the parts that we use do not need them. They do not declare
+ * that importing them has no side effects, and `@huggingface/hub` would bring 50 kB of hash functions for uploads.
  */
 function pureDependencies(name: string): Plugin {
   return {
@@ -115,7 +117,7 @@ function pureDependencies(name: string): Plugin {
   };
 }
 
-/** Points our modules at dist/vendor/, and makes sure that nothing else is imported from outside. */
+/** Points our modules at dist/vendor/, and checks that they import nothing else from outside. */
 function rewriteImports(): void {
   for (const path of filesUnder(DIST).filter(
     path => /\.(js|d\.ts)$/.test(path) && !relative(DIST, path).startsWith("vendor"),

@@ -1,7 +1,7 @@
 /**
  * Tests the published package on every supported Node, and that quantised checkpoints give the same bits there and on
- * Deno and Bun: `npm run test:nodes`. The binaries come from the npm packages `node@NN`, `deno` and `bun`, into a
- * temporary folder.
+ * Deno and Bun: `npm run test:nodes`. The npm packages `node@NN`, `deno` and `bun` provide the binaries, in a temporary
+ * folder.
  */
 
 import { execFileSync } from "node:child_process";
@@ -25,12 +25,12 @@ try {
   rmSync(folder, { recursive: true, force: true });
 }
 
-/** Installs one of the packages that carry a runtime, and gives the path of its binary. */
+/** Installs a package that contains a runtime, and returns the path of its binary. */
 function fetchBinary(name: string, version: string): string {
   const prefix = join(folder, `${name}-${version}`);
   mkdirSync(prefix);
-  // npm 11 asks which packages may run their install script; these fetch or place their binary in it. Older ones do not
-  // ask.
+  // npm 11 asks which packages may run their install script, in which these fetch or place their binary. Older versions
+  // do not ask.
   const manifest = { private: true, dependencies: { [name]: version }, allowScripts: { [name]: true } };
   writeFileSync(join(prefix, "package.json"), JSON.stringify(manifest));
   execFileSync("npm", ["install", "--no-audit", "--no-fund"], { cwd: prefix, stdio: "inherit" });

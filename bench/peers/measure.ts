@@ -2,20 +2,20 @@
  * Runs the workload on one engine and prints the measurements as one JSON line. measure.py is its twin for engines in
  * Python.
  *
- * In: a job from run.ts, as JSON in the first argument. Everything is run twice; the first time is the warm-up, and the
- * ids of both times must be equal.
+ * In: a job from run.ts, as JSON in the first argument. Everything runs twice. The first run is the warm-up, and both
+ * must give the same ids.
  */
 
 export interface Job {
   /** The checkpoint folder or model file. */
   readonly path: string;
-  /** What the engine is to do differently, where one program serves two engines. */
+  /** What the engine does differently, if one program serves several. */
   readonly variant: string;
   readonly threads: number;
   /** Quick start: this prompt, then `steps` greedy steps. */
   readonly promptIds: readonly number[];
   readonly steps: number;
-  /** Best: one forward of `tailIds` behind `prefixIds`. */
+  /** Best: one forward of `tailIds` after `prefixIds`. */
   readonly prefixIds: readonly number[];
   readonly tailIds: readonly number[];
   /** Room for the longest sequence of the job. */
@@ -25,7 +25,7 @@ export interface Job {
 export interface Measurements {
   /** Imports are not counted. */
   readonly loadMs: number;
-  /** The warm-up: with what the engine put off until then. */
+  /** The warm-up, including work that the engine had put off. */
   readonly firstQuickStartMs: number;
   readonly quickStartMs: number;
   /** The prompt's part of quickStartMs. */
@@ -33,7 +33,7 @@ export interface Measurements {
   /** The steps of the quick start. */
   readonly decodeTokensPerSecond: number;
   readonly bestMs: number;
-  /** The whole process's, with the pages of mapped files. */
+  /** Of the whole process, with the pages of mapped files. */
   readonly peakRssMb: number;
   /** The quick start's answer, steps + 1 ids. */
   readonly ids: readonly number[];
@@ -42,7 +42,7 @@ export interface Measurements {
 
 /** An engine with one sequence, and its keys and values. */
 export interface Peer {
-  /** Runs ids behind those kept; the index of the largest of the last one's logits. */
+  /** Runs ids after those kept. Returns the index of the largest logit of the last one. */
   forward(ids: readonly number[]): Promise<number>;
   /** Forgets everything from `position` on. */
   truncate(position: number): Promise<void>;
@@ -74,7 +74,7 @@ export function readJob(): Job {
   return JSON.parse(process.argv[2]) as Job;
 }
 
-/** `load`: what is timed as loading. Ends the process. */
+/** `load` is what is timed as loading. Ends the process. */
 export async function measure(job: Job, load: () => Promise<Peer>): Promise<void> {
   const start = performance.now();
   const peer = await load();

@@ -2,8 +2,8 @@
  * llama.cpp as a peer, through node-llama-cpp: `node peer-llama.ts JOB`, the job's `variant` being the folder of the
  * npm installation.
  *
- * Its API gives no logits without choosing a token; at temperature 0 that is one pass over the vocabulary, below a
- * millisecond.
+ * Its API gives no logits without choosing a token. At temperature 0 that is one pass over the vocabulary, which takes
+ * less than a millisecond.
  */
 
 import { join } from "node:path";

@@ -2,7 +2,7 @@
  * ONNX Runtime compiled to WebAssembly as a peer, the engine of transformers.js: `node peer-ort-web.ts JOB`, the job's
  * `variant` being the folder of the npm installation.
  *
- * Its sessions hand keys and values out with every run and take them with the next; they are cut here where the job
+ * Its sessions return keys and values with every run and take them with the next. They are cut here when the job
  * forgets positions.
  */
 

@@ -15,7 +15,7 @@ await measure(job, async (): Promise<Peer> => {
   });
   const session = model.newSession();
   return {
-    // As the guard does; no more than 256 ids are one `forward`.
+    // As the guard does: at most 256 ids in one `forward`.
     forward: async ids => argmax(await session.prefill(ids)),
     truncate: async position => session.truncate(position),
   };

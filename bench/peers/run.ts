@@ -3,12 +3,12 @@
  *
  *     npx node bench/peers/run.ts [--threads 2] [--rounds 3] [--work DIR] [--only NAME,NAME] [--base NAME]
  *
- * Out: on stdout one JSON line for each engine and round, then the table of medians; progress on stderr. What is
- * measured, and how to read it: README.md. An engine that cannot be prepared or run is reported, and the others go on.
+ * Out: on stdout one JSON line for each engine and round, then the table of medians; progress on stderr. README.md says
+ * what is measured and how to read it. An engine that cannot be prepared or run is reported, and the others continue.
  *
- * Read from `peers`, the list of engines, on: each names what must be prepared and the command that measures it.
- * Engines take turns, round by round, each time in a process of their own, so that a ratio compares runs of nearly the
- * same moment.
+ * Begin reading at `peers`, the list of engines: each names what must be prepared and the command that measures it.
+ * Engines take turns, round by round, each time in a new process, so that a ratio compares runs of nearly the same
+ * moment.
  */
 
 import { spawnSync } from "node:child_process";
@@ -51,7 +51,7 @@ const workload = {
   maxPositions: 512,
 };
 
-/** Something to be made once in the work folder: commands, run in order. */
+/** Something to make once in the work folder: commands to run in order. */
 interface Preparation {
   readonly name: string;
   readonly needs: readonly Preparation[];
@@ -62,7 +62,7 @@ const python = inWork("venv", "bin", "python");
 const checkpoint: Preparation = {
   name: "checkpoint",
   needs: [],
-  commands: [[process.execPath, here("../../tools/random-checkpoint.ts"), inWork("checkpoint")]],
+  commands: [[process.execPath, here("../../tools/write-random-checkpoint.ts"), inWork("checkpoint")]],
 };
 const torchPackages: Preparation = {
   name: "torch-packages",
@@ -102,8 +102,8 @@ function gguf(type: string): Preparation {
 }
 
 /**
- * By onnxruntime-genai's own exporter. Logits of the last id only, as everywhere here; int8 has activations in int8 too
- * (level 4).
+ * Made by onnxruntime-genai's own exporter. It gives logits for the last id only, as all engines here do. int8 has
+ * activations in int8 too (level 4).
  */
 function onnx(type: string): Preparation {
   const folders = ["-i", inWork("checkpoint"), "-o", inWork(`onnx-${type}`), "-c", inWork("onnx-cache")];
@@ -125,7 +125,7 @@ const onnxInt8Plain = onnxDynamic("onnx-int8-plain", "--plain-attention");
 interface PeerProgram {
   readonly name: string;
   readonly needs: readonly Preparation[];
-  /** The program, and the part of the job that is its own. */
+  /** The program, and its own part of the job. */
   readonly command: readonly string[];
   readonly path: string;
   readonly variant: string;
@@ -138,7 +138,7 @@ function own(name: string, weights: string, ...flags: string[]): PeerProgram {
   return { name, needs: [checkpoint], command, path: inWork("checkpoint"), variant: weights };
 }
 
-/** Ids are compared with those of torch-float32. */
+/** The engines. Their ids are compared with those of torch-float32. */
 const peers: PeerProgram[] = [
   own("own", "checkpoint"),
   own("own-wide", "checkpoint", WIDE),
@@ -181,8 +181,8 @@ function positiveInteger(option: string, text: string): number {
 }
 
 /**
- * Runs a program, which may ask no model hub and leave nothing beside the scripts. Returns its stdout; throws Error
- * with the end of what it wrote.
+ * Runs a program, which must not contact a model hub or write files beside the scripts. Returns its stdout. Throws
+ * Error with the end of its output.
  */
 function run([program, ...args]: readonly string[]): string {
   const env = { ...process.env, HF_HUB_OFFLINE: "1", PYTHONDONTWRITEBYTECODE: "1" };
@@ -204,8 +204,8 @@ function run([program, ...args]: readonly string[]): string {
 const failedPreparations = new Map<Preparation, unknown>();
 
 /**
- * Makes what is needed unless an earlier run has; a marker says that it was finished. Throws what a command throws, or
- * threw before.
+ * Makes what is needed unless an earlier run has; a marker says that it was finished. Throws the error of a command,
+ * also if it failed earlier.
  */
 function prepare(preparation: Preparation): void {
   const { name, needs, commands } = preparation;
@@ -241,7 +241,7 @@ function median(numbers: readonly number[]): number {
 type Metric = { [K in keyof Measurements]: Measurements[K] extends number ? K : never }[keyof Measurements];
 type Rounds = Map<number, Measurements>;
 
-/** How many of the answer's first ids are the reference's, and whether the id of `best` is. */
+/** How many of the answer's first ids equal the reference's, and whether the id of `best` does. */
 function agreement(got: Measurements, reference: Measurements): string {
   const differs = got.ids.findIndex((id, i) => id !== reference.ids[i]);
   return `${differs < 0 ? got.ids.length : differs}/${got.ids.length}${got.bestId === reference.bestId ? ", best too" : ", best not"}`;
@@ -300,7 +300,7 @@ function main(): void {
     throw new RangeError(`--only and --base: expected some of ${names.join(", ")}, got ${unknown}`);
   let left = peers.filter(({ name }) => only.includes(name));
   const failures: string[] = [];
-  /** The peers for which `attempt` went well. */
+  /** The peers for which `attempt` succeeded. */
   const without = (attempt: (peer: PeerProgram) => void) =>
     left.filter(peer => {
       try {

@@ -1,54 +1,49 @@
-/** One line on stderr that says how a download stands, where that is a terminal. It goes when the download ends. */
+/** The progress of a download: how much of the model is here, how fast it comes, and how long the rest will take. */
 
 import type { HubProgress } from "../checkpoint/hub/id.ts";
-import type { Terminal } from "./io.ts";
 import { clock } from "./progress.ts";
+import { StatusLine } from "./status-line.ts";
+import type { Terminal } from "./terminal.ts";
 
 export interface DownloadProgress {
   readonly show: (progress: HubProgress) => void;
   readonly clear: () => void;
 }
 
-/** Between two drawings: often enough to look alive. */
+/** Time between two drawings: short enough for the line to look alive. */
 const DRAW_MS = 100;
-/** The rate is that of the last seconds, so that it follows the connection and does not jump. */
+/** The rate is taken over the last seconds, so that it follows the connection but does not jump. */
 const RATE_WINDOW_MS = 5_000;
 
 /** `now` is a clock in ms. */
 export function downloadProgress(
   options: { readonly quiet?: boolean },
-  { err, errColumns }: Pick<Terminal, "err" | "errColumns">,
+  terminal: Pick<Terminal, "err" | "errColumns">,
   now: () => number = () => performance.now(),
 ): DownloadProgress {
-  if (options.quiet || errColumns === undefined) return { show: () => {}, clear: () => {} };
+  const line = new StatusLine(options.quiet, terminal);
   let samples: { readonly at: number; readonly bytes: number }[] = [];
-  let drawn = "";
   let drawnAt = -Infinity;
   return {
     show: progress => {
       const at = now();
       const { state, doneBytes: bytes } = progress;
-      if (at - drawnAt < DRAW_MS && state === "downloading") return;
-      // Time to wait or to check says nothing about the connection; fewer bytes than before means that a file was begun
-      // anew.
+      if (!line.isShown || (at - drawnAt < DRAW_MS && state === "downloading")) return;
+      // Time spent waiting or checking says nothing about the connection. Fewer bytes than before mean that a file was
+      // begun anew.
       if (state !== "downloading" || bytes < (samples.at(-1)?.bytes ?? 0)) samples = [];
       if (state === "downloading") samples.push({ at, bytes });
       while (samples.length > 2 && samples[1].at <= at - RATE_WINDOW_MS) samples.shift();
       const [first] = samples;
       const rate = samples.length > 1 && at > first.at ? ((bytes - first.bytes) / (at - first.at)) * 1000 : undefined;
-      const line = describe(progress, rate).slice(0, errColumns - 1);
-      if (line !== drawn) err(`\r${line}\u001b[K`);
-      drawn = line;
+      line.show(describe(progress, rate));
       drawnAt = at;
     },
-    clear: () => {
-      if (drawn !== "") err("\r\u001b[K");
-      drawn = "";
-    },
+    clear: () => line.clear(),
   };
 }
 
-/** `rate` in bytes a second, where it is known. */
+/** `rate` is in bytes a second, if known. */
 function describe({ state, file, doneBytes, totalBytes }: HubProgress, rate: number | undefined): string {
   if (state === "waiting") return "waiting for another process that downloads this model";
   const percent = totalBytes > 0 ? Math.floor((doneBytes / totalBytes) * 100) : 100;

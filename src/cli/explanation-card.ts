@@ -1,19 +1,19 @@
 /**
- * An explanation for people: the judged text, its words coloured by what they do to P(Safe), and the words that do
- * most.
+ * An explanation for people: the judged text, with words coloured by how they change P(Safe), and a list of the words
+ * that change it most.
  *
- * In: an explanation and what was judged. Out: lines that continue a verdict's card.
+ * In: an explanation and the input that was judged. Out: lines that continue the card of the verdict.
  */
 
 import pc from "picocolors";
 import type { ModerationInput } from "../guard/conversation.ts";
 import type { ExplainedWord, Explanation } from "../guard/explanation.ts";
-import { printable, type Terminal } from "./io.ts";
+import { printable, type Terminal } from "./terminal.ts";
 import { judgedText } from "./verdict-card.ts";
 
 /**
- * Changes of the log-odds of Safe from which a word is coloured, and bold. Of the odds, since P(Safe) itself hardly
- * moves near 0 and 1, where most texts are: 1 is a factor of 2.7, 3 one of 20.
+ * A word is coloured, and bold, if it changes the log-odds of Safe by at least this much. P(Safe) itself hardly moves
+ * near 0 and 1, where most texts are. In the odds, 1 is a factor of 2.7 and 3 is a factor of 20.
  */
 const NOTICEABLE = 1;
 const STRONG = 3;
@@ -66,6 +66,6 @@ function plain(text: string): string {
 }
 
 function logOdds(share: number): number {
-  const p = Math.min(1 - 1e-7, Math.max(1e-7, share)); // as far as float32 tells it from 0 and 1
+  const p = Math.min(1 - 1e-7, Math.max(1e-7, share)); // float32 tells it from 0 and 1 only up to here
   return Math.log(p / (1 - p));
 }

@@ -1,26 +1,26 @@
 /**
- * The lines of a JSONL stream, with their numbers for messages. A line that cannot be read is an error of its own, not
- * of the stream.
+ * The lines of a JSONL stream, with their numbers for messages. A line that cannot be read is an error of that line,
+ * not of the stream.
  */
 
 /** One line that is not blank. `name` is "<file> line 3". */
 export interface JsonLine {
   readonly number: number;
   readonly name: string;
-  /** Bytes of the stream up to its end. */
+  /** Bytes of the stream up to the end of the line. */
   readonly endByte: number;
-  /** Its text. Throws TypeError for bytes that are not UTF-8, RangeError for a line too long to hold. */
+  /** The text of the line. Throws TypeError for bytes that are not UTF-8, RangeError for a line too long to hold. */
   readonly line: string;
 }
 
-/** A longer line is not collected. */
+/** Longer lines are not held. */
 const MAX_LINE_BYTES = 64 * 2 ** 20;
 const LINE_FEED = 0x0a;
 
 /** Splits chunks at line feeds; holds no more than one line. */
 export async function* jsonLines(chunks: AsyncIterable<Uint8Array | string>, file: string): AsyncGenerator<JsonLine> {
-  let parts: Uint8Array[] = []; // of the line at work
-  let length = 0; // of it, collected or not
+  let parts: Uint8Array[] = []; // of the current line
+  let length = 0; // of all its parts, held or not
   let endByte = 0;
   let number = 0;
   const take = (part: Uint8Array): void => {
@@ -49,7 +49,7 @@ export async function* jsonLines(chunks: AsyncIterable<Uint8Array | string>, fil
   yield* finish();
 }
 
-/** undefined for a blank line. */
+/** Returns undefined for a blank line. */
 function newLine(parts: Uint8Array[], length: number, where: Omit<JsonLine, "line">): JsonLine | undefined {
   const failed = (error: Error): JsonLine => ({
     ...where,

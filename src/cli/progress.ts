@@ -1,45 +1,43 @@
 /**
- * Progress of long work: one line on stderr that is written over, where stderr is a terminal and nobody asked for
- * quiet.
+ * The progress of work on many things of a kind.
  *
  *     1,234 lines, 98 a second, 2:14 left
  */
 
-import type { Terminal } from "./io.ts";
+import { StatusLine } from "./status-line.ts";
+import type { Terminal } from "./terminal.ts";
 
 const INTERVAL_MS = 200;
 
 export class Progress {
-  readonly #terminal: Terminal;
-  readonly #isShown: boolean;
+  readonly #line: StatusLine;
   readonly #unit: string;
   readonly #started: number = performance.now();
   #last = 0;
 
   constructor(terminal: Terminal, unit: string, quiet: boolean | undefined) {
-    this.#terminal = terminal;
-    this.#isShown = terminal.errColumns !== undefined && !quiet;
+    this.#line = new StatusLine(quiet, terminal);
     this.#unit = unit;
   }
 
-  /** `count` is done since the start; `share` (0 to 1) is how much of the whole that is, where it is known. */
+  /**
+   * `count` things are done since the start; `share` (0 to 1) is the part of the whole that they are, if it is known.
+   */
   update(count: number, share?: number): void {
     const now = performance.now();
-    if (!this.#isShown || now - this.#last < INTERVAL_MS) return;
+    if (!this.#line.isShown || now - this.#last < INTERVAL_MS) return;
     this.#last = now;
     const seconds = (now - this.#started) / 1000;
     const left = share ? `, ${clock((seconds / share) * (1 - share))} left` : "";
     const rate = count / seconds;
-    this.#show(`${count.toLocaleString("en-US")} ${this.#unit}, ${rate.toFixed(rate < 10 ? 1 : 0)} a second${left}`);
+    this.#line.show(
+      `${count.toLocaleString("en-US")} ${this.#unit}, ${rate.toFixed(rate < 10 ? 1 : 0)} a second${left}`,
+    );
   }
 
-  /** Takes the line away, so that what follows stands in its place. */
+  /** Takes the line away. */
   end(): void {
-    if (this.#isShown && this.#last > 0) this.#show("");
-  }
-
-  #show(text: string): void {
-    this.#terminal.err(`\r\x1b[K${text}`);
+    this.#line.clear();
   }
 }
 

@@ -1,7 +1,7 @@
 /**
- * Writes a checkpoint of seeded random weights in one of the family's shapes, tensor by tensor, so that sizes too large
- * for git can be made on the spot. BF16, one file or shards of at most 5 GB as the published ones are, without a
- * tokenizer. The same shape and seed give the same bytes everywhere.
+ * Writes a checkpoint of seeded random weights in one of the shapes of the family, since these sizes are too large for
+ * git. It has BF16 weights in one file, or in shards of at most 5 GB as the published ones have, and no tokenizer. The
+ * same shape and seed give the same bytes everywhere.
  */
 
 import { mkdir, open, writeFile } from "node:fs/promises";
@@ -13,7 +13,7 @@ import { expectedTensors } from "../model/weights.ts";
 import { float32ToBf16 } from "../tensor/dtype.ts";
 import { tensorByteLength } from "../tensor/tensor.ts";
 
-/** hidden, layers, query heads, key/value heads, head size, MLP, tied head: as published. */
+/** As published: hidden size, layers, query heads, key/value heads, head size, MLP size, tied head. */
 export const SHAPES: Record<string, readonly [number, number, number, number, number, number, boolean]> = {
   "0.6B": [1024, 28, 16, 8, 128, 3072, true],
   "4B": [2560, 36, 32, 8, 128, 9728, true],
@@ -21,7 +21,7 @@ export const SHAPES: Record<string, readonly [number, number, number, number, nu
 };
 
 const LEVELS = ["Safe", "Unsafe", "Controversial"];
-/** Of the answer's head; the question's has Jailbreak too. */
+/** The categories of the answer's head. The question's head has Jailbreak too. */
 const CATEGORIES = [
   "Violent",
   "Sexual Content or Sexual Acts",
@@ -34,7 +34,8 @@ const CATEGORIES = [
 ];
 
 /**
- * What a Stream checkpoint's config has beside: 512 is the heads' inner size of 0.6B, and the larger ones get the same.
+ * What the config of a Stream checkpoint adds. 512 is the inner size of the heads in 0.6B; the larger shapes get the
+ * same.
  */
 function streamConfig(): Record<string, unknown> {
   const map = (labels: readonly string[]): Record<string, string> =>
@@ -79,8 +80,8 @@ function shapeConfig(shape: string): Record<string, unknown> {
 }
 
 /**
- * Gains near 1; matrices uniform with the variance 1.4^2 / inputs, which keeps activations of moderate size through all
- * layers.
+ * Gains are near 1. Matrices are uniform with variance 1.4^2 / inputs, which keeps activations at a moderate size
+ * through all layers.
  */
 function* tensorBytes(shape: readonly number[], random: () => number): Generator<Uint8Array> {
   const isGain = shape.length === 1;
@@ -96,7 +97,7 @@ function* tensorBytes(shape: readonly number[], random: () => number): Generator
   }
 }
 
-/** `shape` is a key of SHAPES; the folder is made where it is not there. */
+/** `shape` is a key of SHAPES. The folder is made if it does not exist. */
 export async function writeRandomCheckpoint(
   folder: string,
   shape: string,
@@ -143,7 +144,7 @@ function bytesOf({ dtype, shape }: TensorSpec): number {
   return tensorByteLength(dtype, shape)!;
 }
 
-/** The tensors in their order, cut where the next one would not fit. */
+/** Divides the tensors, in their order, into shards: a new one begins where the next tensor would not fit. */
 export function inShards<T extends TensorSpec>(tensors: readonly T[], maxBytes: number = MAX_SHARD_BYTES): T[][] {
   const shards: T[][] = [[]];
   let bytes = 0;

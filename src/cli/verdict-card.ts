@@ -1,19 +1,19 @@
 /**
  * A verdict for people: level, categories, probabilities as bars, cost.
  *
- * In: a verdict and what was judged. Out: a few lines, the quoted text cut to the terminal's width, coloured where the
- * terminal takes colours. No line is wider than the terminal, so that the coloured edge stays one.
+ * In: a verdict and the input that was judged. Out: a few lines, coloured where the terminal takes colours, with the
+ * quoted text cut to the width of the terminal. No line is wider than that, so that the coloured edge is unbroken.
  */
 
 import pc from "picocolors";
 import type { ModerationInput } from "../guard/conversation.ts";
 import { SAFETY_LEVELS } from "../guard/policy.ts";
 import type { Verdict } from "../guard/verdict.ts";
-import { printable, type Terminal } from "./io.ts";
+import { printable, type Terminal } from "./terminal.ts";
 
 const LABEL_WIDTH = 14;
 const BAR_WIDTH = 24;
-/** A bar and its space, below which it says nothing. */
+/** A narrower bar would say nothing. */
 const LEAST_BAR_WIDTH = 4;
 const PERCENT_WIDTH = " 100.0 %".length;
 const EDGE_WIDTH = "▌ ".length;
@@ -32,7 +32,7 @@ export function verdictCard(
   const room = Math.max(1, terminal.columns - EDGE_WIDTH);
   const lines: string[] = [];
   const dimmed = (text: string): void => void lines.push(...fold(text, room).map(color.dim));
-  /** What fits stands on one line; else the value goes below its label. */
+  /** One line if it fits; otherwise the value goes below its label. */
   const row = (label: string, value: string, note: string): void => {
     if (LABEL_WIDTH + value.length + note.length <= room)
       lines.push(`${label.padEnd(LABEL_WIDTH)}${value}${color.dim(note)}`);
@@ -83,11 +83,11 @@ export function verdictCard(
   return `${lines.map(line => `${edge} ${line}`.trimEnd()).join("\n")}\n`;
 }
 
-/** One line; where there is no room for a bar, the share alone. */
+/** One line with a bar; without room for a bar, the share alone. */
 function bar(name: string, share: number, room: number, tint: Paint): string[] {
   const width = Math.min(BAR_WIDTH, room - LABEL_WIDTH - PERCENT_WIDTH);
   if (width < LEAST_BAR_WIDTH) return fold(`${name} ${percent(share)}`, room);
-  // Eighths of a block, so that one percent can be told from none.
+  // In eighths of a block, so that one percent differs from nothing.
   const eighths = Math.round(share * width * 8);
   const filled = "█".repeat(eighths >> 3) + (eighths & 7 ? "▏▎▍▌▋▊▉"[(eighths & 7) - 1] : "");
   return [
@@ -95,7 +95,7 @@ function bar(name: string, share: number, room: number, tint: Paint): string[] {
   ];
 }
 
-/** Lines of at most `width` characters, broken at spaces, and within a word where it is longer than a line. */
+/** Breaks text into lines of at most `width` characters: at spaces, and inside a word that is longer than a line. */
 function fold(text: string, width: number): string[] {
   if (text.length <= width) return [text];
   const space = text.slice(0, width + 1).lastIndexOf(" ");
@@ -107,7 +107,7 @@ function percent(share: number): string {
   return `${(share * 100).toFixed(1)} %`;
 }
 
-/** The message that is judged: the last one. */
+/** The text of the message that is judged, which is the last one. */
 export function judgedText(input: ModerationInput): string {
   if (typeof input === "string") return input;
   if ("prompt" in input) return input.response ?? input.prompt;
@@ -115,8 +115,8 @@ export function judgedText(input: ModerationInput): string {
 }
 
 /**
- * One line of at most `width` characters, an ellipsis for what is left out. (Wide characters, as of Chinese, take two
- * columns and may wrap.)
+ * One line of at most `width` characters, with an ellipsis for what is left out. (Wide characters, such as Chinese
+ * ones, take two columns and may wrap.)
  */
 export function quote(text: string, width: number): string {
   const characters = Array.from(printable(text.slice(0, 4 * Math.max(1, width)).replace(/\s+/g, " ")));

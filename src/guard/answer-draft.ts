@@ -1,14 +1,14 @@
 /**
  * Guesses how a guard's answer goes on, so that one pass over the weights can give most of it.
  *
- * In: the ids of an answer so far. Out: the likeliest ids behind them. Nearly all of an answer is forced ("Safety:",
- * "\nCategories:"), and a few positions decide it; so the possible answers stand in a tree of ids, each branch with a
- * weight, and a guess follows the heaviest branches down. Finished answers add to the weights, recent ones more. A
- * guess can only change speed, never the answer: see model/generate.ts.
+ * In: the ids of an answer so far. Out: the ids most likely to follow. Nearly all of an answer is forced ("Safety:",
+ * "\nCategories:"), and a few positions decide it. So the possible answers form a tree of ids whose branches have
+ * weights, and a guess follows the heaviest branches down. Finished answers add to the weights, recent ones more. A
+ * guess changes only speed, never the answer: see model/generate.ts.
  *
- * The first guess is always a Safe answer. Where that is right, one pass is all. Where the level is not Safe, the same
- * pass has also said which category it would name, as if the level had been right; the second guess names the likeliest
- * of them.
+ * The first guess is always a Safe answer. If it is right, one pass is enough. If the level is not Safe, the same pass
+ * has also computed which category would follow, as if the guessed level had been right; the second guess names the
+ * likeliest of those categories.
  */
 
 import type { Draft } from "../model/generate.ts";
@@ -17,33 +17,33 @@ import { writeAnswer } from "./answer.ts";
 import { type Decision, endsWith, type Labels } from "./labels.ts";
 import { NO_CATEGORY, type Policy, SAFETY_LEVELS } from "./policy.ts";
 
-/** One id of an answer; `weight` is that of all finished answers that came through it. */
+/** One id of an answer; `weight` sums over all finished answers that pass through it. */
 interface Branch {
   weight: number;
   readonly next: Map<number, Branch>;
 }
 
-/** An answer weighs so much more than the one before it: some fourteen answers on, the older one counts half. */
+/** Each answer weighs this many times the one before it, so an answer counts half after about fourteen more. */
 const RECENCY = 1.05;
 /**
- * Behind a category an answer may end or go on ("Violent, PII"). A branch that fewer than this share took is not
- * followed.
+ * After a category an answer may end or go on ("Violent, PII"). A guess ends before a branch with less than this share
+ * of the weight.
  */
 const LEAST_SHARE = 0.2;
-/** Answers seldom differ, but nothing may grow without bound: with so many ids the tree starts afresh. */
+/** Answers seldom differ, but nothing may grow without bound: above this many ids the tree starts afresh. */
 const MAX_BRANCHES = 20_000;
 const MAX_WEIGHT = 1e100;
 
 export class AnswerDraft {
-  /** Ids of the longest answer there is room to expect: one that names every category, and the stop id. */
+  /** How many ids the longest answer to expect has: one that names every category, with the stop id. */
   readonly longest: number;
   readonly #possibleAnswers: () => number[][];
   readonly #labels: Labels;
   readonly #none: number;
-  /** Grown at the first answer: a process that judges nothing does not wait for it. */
+  /** Built at the first answer, so that loading does not wait for it. */
   #root: Branch | undefined;
   #branches = 0;
-  /** What the next finished answer weighs. */
+  /** The weight of the next finished answer. */
   #weight = 1;
 
   constructor(tokenizer: Tokenizer, policy: Policy, labels: Labels) {
@@ -71,7 +71,7 @@ export class AnswerDraft {
         first = [...first, ...this.#follow(first, undefined)];
         return first;
       }
-      // Row i of what was refused chose the id in the place of first[answer.length + i].
+      // Row i of `refused` chose an id in place of first[answer.length + i].
       category ??= this.#likeliestCategory(first, answer.length, refused);
       return this.#follow(answer, category);
     };
@@ -84,7 +84,7 @@ export class AnswerDraft {
     this.#weight *= RECENCY;
   }
 
-  /** The heaviest way down from `answer`; where a category is to be named, `category` if it is one of them. */
+  /** The heaviest path down from `answer`. Where a category is due, it takes `category` if that is possible. */
   #follow(answer: readonly number[], category: number | undefined): number[] {
     let at: Branch | undefined = this.#tree();
     for (const id of answer) at = at?.next.get(id);
@@ -100,7 +100,7 @@ export class AnswerDraft {
     return ids.slice(answer.length);
   }
 
-  /** Which category the rows that went with a wrong level would name, "None" aside. */
+  /** The category, other than "None", that the rows computed after a wrong level make likeliest. */
   #likeliestCategory(guess: readonly number[], offset: number, refused: readonly Float32Array[]): number | undefined {
     const { lead, ids }: Decision = this.#labels.category;
     const at = guess.findIndex((id, i) => ids.includes(id) && endsWith(guess.slice(0, i), lead));
@@ -110,7 +110,7 @@ export class AnswerDraft {
     return named.reduce((best, id) => (logits[id] > logits[best] ? id : best));
   }
 
-  /** The tree; a new one has the possible answers, which weigh nothing. */
+  /** The tree. A new one holds the possible answers with weight 0. */
   #tree(): Branch {
     if (this.#root === undefined) {
       this.#root = newBranch();
@@ -136,7 +136,7 @@ export class AnswerDraft {
   }
 }
 
-/** The first of equals. */
+/** Of equal weights, the first. */
 function heaviest({ next }: Branch): number {
   return [...next].reduce((best, branch) => (branch[1].weight > best[1].weight ? branch : best))[0];
 }

@@ -1,8 +1,9 @@
 /**
- * One answer, read as the model gives it: its ids, its text, and the probabilities at the few positions that decide it.
+ * Reads one answer as the model writes it: its ids, its text, and the probabilities at the few positions that decide
+ * it.
  *
- * In: a session that may already hold the beginning of the prompt. Out: an `AnswerReading`; the session then holds the
- * whole prompt.
+ * In: a session, which may already hold the beginning of the prompt. Out: an `AnswerReading`; the session then holds
+ * the whole prompt.
  */
 
 import { generateSteps } from "../model/generate.ts";
@@ -13,13 +14,13 @@ import { endsWith, probabilities } from "./labels.ts";
 import type { Task } from "./task.ts";
 import type { Verdict } from "./verdict.ts";
 
-/** What a verdict says of it, and how it came about. */
+/** An answer, and the parts of a verdict that come from it. */
 export interface AnswerReading extends Pick<Verdict, "scores" | "categoryScores" | "refusalScore" | "text" | "usage"> {
-  /** Exactly those of greedy generation, with the stop id. */
+  /** Exactly the ids of greedy generation, with the stop id. */
   readonly ids: readonly number[];
-  /** undefined where the text does not follow the format. */
+  /** undefined if the text does not follow the format. */
   readonly answer: Answer | undefined;
-  /** Only where they were asked for. */
+  /** Only with `scores: "full"`. */
   readonly unsafeCategoryScores: Readonly<Record<string, number>> | undefined;
 }
 
@@ -74,16 +75,13 @@ export async function readAnswer(
   return { ids, answer, text, scores, categoryScores, unsafeCategoryScores, refusalScore, usage };
 }
 
-/**
- * What the category would be had the answer begun with "Safety: Unsafe": one pass of a few ids after the prompt that
- * the session holds.
- */
+/** The category scores if the answer had begun with "Safety: Unsafe": one pass of a few ids after the prompt. */
 function readUnsafeCategories(session: Session, prompt: Int32Array, task: Task): Readonly<Record<string, number>> {
   session.truncate(prompt.length);
   return probabilities(session.forward(task.labels.unsafe), task.labels.category);
 }
 
-/** P(Safe) alone, as the level's position has it: one pass, whatever the answer. */
+/** P(Safe) at the position of the level: one pass, whatever the answer would be. */
 export async function readSafeProbability(
   session: Session,
   prompt: Int32Array,

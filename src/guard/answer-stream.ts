@@ -2,24 +2,25 @@
  * Moderates an answer while it is being written: text in pieces -> verdicts on its tokens.
  *
  * In: the conversation so far, then the answer's text as it arrives from any model. Out: a verdict on the question,
- * then one on each token of the answer, with its place in the text, and where the answer is to be cut.
+ * then one on each token of the answer with its place in the text, and where to cut the answer.
  *
  *     text --ChatStream--> certain ids --Session.classify--> scores --> verdicts --CutRule--> violation
  *
- * A token is judged once, as soon as no text to come can change it (tokenizer/encode-stream.ts says when: mostly one
- * word later), and the rest at `end`. A verdict is never withdrawn, and each id goes through the model once. What waits
- * is bounded by the context: more text than could fit is an error.
+ * A token is judged as soon as no later text can change it (usually one word later: see tokenizer/encode-stream.ts),
+ * and the rest at `end`. A verdict is never withdrawn, and each id goes through the model once. The text that waits is
+ * bounded by the context: more than could fit is an error.
  *
- * The template's own tokens between question and answer are run too, as in the reference, but have no part of the text
- * and so no verdict here.
+ * The template's own tokens between question and answer are run too, as in the reference. They belong to no text, so
+ * they get no verdict here.
  */
 
+import { ContextLengthError } from "../model/context-length-error.ts";
 import type { Session } from "../model/session.ts";
 import type { ChatStream } from "../tokenizer/chat-stream.ts";
 import type { Encoding } from "../tokenizer/offsets.ts";
 import type { CutRule, TokenVerdict, TokenViolation } from "./cut-rule.ts";
 import { type HeadLabels, type HeadReading, toReadings } from "./head-reading.ts";
-import type { ModerationStream, StreamUpdate } from "./moderation-stream.ts";
+import { checkPiece, type ModerationStream, type StreamUpdate } from "./moderation-stream.ts";
 import { Serial } from "./serial.ts";
 
 export interface TokenUpdate extends StreamUpdate {
@@ -27,16 +28,16 @@ export interface TokenUpdate extends StreamUpdate {
   readonly violation: TokenViolation | null;
 }
 
-/** What the guard gives its streams. */
+/** What a Stream guard gives to each of its streams. */
 export interface AnswerStreamParts {
   readonly session: Session;
   readonly chat: ChatStream;
-  /** How many ids of `chat.before` belong to the question. */
+  /** How many of the ids in `chat.before` belong to the question. */
   readonly questionIds: number;
   readonly labels: { readonly query: HeadLabels; readonly response: HeadLabels };
   readonly rule: CutRule;
   readonly maxTokens: number;
-  /** A lower bound of the ids of so many UTF-16 units. */
+  /** A lower bound on the number of ids in a text of this many UTF-16 units. */
   readonly leastIds: (units: number) => number;
   readonly signal?: AbortSignal | undefined;
   readonly turn?: (() => Promise<void>) | undefined;
@@ -44,20 +45,20 @@ export interface AnswerStreamParts {
 
 export class AnswerStream implements ModerationStream {
   readonly #parts: AnswerStreamParts;
-  readonly #serial = new Serial();
+  readonly #serial: Serial;
   #query: Promise<HeadReading> | undefined;
-  /** Ids of the template between question and answer, until they are run. */
+  /** The template's ids between question and answer; empty once they have been run. */
   #scaffold: Int32Array;
   #violation: TokenViolation | null = null;
   #clearedTo = 0;
-  #isOver = false;
 
   constructor(parts: AnswerStreamParts) {
     this.#parts = parts;
+    this.#serial = new Serial(() => parts.session.close());
     this.#scaffold = parts.chat.before.slice(parts.questionIds);
   }
 
-  /** The verdict on the question, read at the end of the user's turn. The first `push` or `end` asks for it anyway. */
+  /** The verdict on the question, read at the end of the user's turn. The first `push` or `end` computes it anyway. */
   query(): Promise<HeadReading> {
     this.#query ??= this.#serial.run(async () => {
       const { session, chat, questionIds, labels, signal, turn } = this.#parts;
@@ -71,33 +72,32 @@ export class AnswerStream implements ModerationStream {
   }
 
   /**
-   * Takes the next piece of the answer, cut anywhere. Throws RangeError where the answer is longer than the context,
-   * and the signal's reason when aborted. After a violation the stream may go on or be closed, as the caller likes.
+   * Takes the next piece of the answer, cut anywhere. Throws ContextLengthError if the answer does not fit the context,
+   * TypeError if the piece is not a text, Error after the end, and the signal's reason when aborted. After a violation
+   * the caller may go on or close the stream.
    */
   async push(text: string): Promise<TokenUpdate> {
-    if (typeof text !== "string")
-      throw new TypeError(`push: expected a text, got ${text === null ? "null" : typeof text}`);
+    checkPiece(text);
     return this.#next(() => {
       this.#checkFits(0, text.length);
       return this.#parts.chat.push(text);
     });
   }
 
-  /** The answer is complete: verdicts on the rest. Gives the memory back. */
+  /** The answer is complete: judges the rest and frees the memory. */
   async end(): Promise<TokenUpdate> {
     const update = this.#next(() => this.#parts.chat.end());
     this.close();
     return update;
   }
 
-  /** Gives the memory back, when what was begun is done. Nothing may be pushed afterwards. */
+  /** Frees the memory after the operations that have begun. Nothing can be pushed afterwards. */
   close(): void {
-    this.#isOver = true;
-    this.#serial.finally(() => this.#parts.session.close());
+    this.#serial.close();
   }
 
   #next(encode: () => Encoding): Promise<TokenUpdate> {
-    if (this.#isOver) throw new Error("stream: expected one that is open, got one that has ended");
+    this.#serial.checkOpen();
     this.query();
     return this.#serial.run(async () => {
       const verdicts = await this.#judge(encode());
@@ -121,22 +121,22 @@ export class AnswerStream implements ModerationStream {
     for (const verdict of verdicts) {
       const violation = rule.next(verdict);
       this.#violation ??= violation;
-      // One that alone would offend waits for the next: the two together may be a violation that begins with it.
-      // Nor is a stretch cleared as long as there may be another token of it.
+      // A token that is not Safe waits for the next one: the two together may be a violation that begins here. A
+      // stretch of text is cleared only when no later token can still belong to it.
       this.#clearedTo = verdict.risk === "Safe" ? Math.min(verdict.end, openStart) : verdict.start;
     }
     return verdicts;
   }
 
   /**
-   * Throws RangeError where so many more ids, and what waits with so many more units of text, cannot fit into the
-   * context.
+   * Throws ContextLengthError if the context has no room for `ids` more ids together with the text that waits and
+   * `units` more UTF-16 units of text.
    */
   #checkFits(ids: number, units: number): void {
     const { session, chat, maxTokens, leastIds } = this.#parts;
     const least = session.position + this.#scaffold.length + ids + leastIds(chat.pending + units);
     if (least > maxTokens) {
-      throw new RangeError(
+      throw new ContextLengthError(
         `answer too long: expected at most ${maxTokens} tokens with the conversation, got at least ${least}`,
       );
     }

@@ -1,12 +1,12 @@
 /**
  * The guard's answer, parsed strictly: the format that its prompt asks for, line by line, or nothing.
  *
- * In: an answer's text and the policy it was asked under. Out: its parts, or undefined. There is no "best guess": an
- * answer that does not follow the format must never be taken for Safe.
+ * In: an answer's text and the policy of its prompt. Out: the answer's parts, or undefined. There is no "best guess":
+ * an answer that does not follow the format must never be taken for Safe.
  *
  *     Safety: Unsafe
  *     Categories: Violent, PII
- *     Refusal: No               (only where the policy asks for it)
+ *     Refusal: No               (only if the policy asks for it)
  */
 
 import { NO_CATEGORY, type Policy, SAFETY_LEVELS, type SafetyLevel } from "./policy.ts";
@@ -18,14 +18,14 @@ export interface Answer {
   readonly refusal: "Yes" | "No" | null;
 }
 
-/** The lines as the model writes them. `refusal` null: without the third line. */
+/** The lines as the model writes them. If `refusal` is null, there is no third line. */
 export function writeAnswer(safety: SafetyLevel, categories: readonly string[], refusal: "Yes" | "No" | null): string {
   const lines = [`Safety: ${safety}`, `Categories: ${categories.length === 0 ? NO_CATEGORY : categories.join(", ")}`];
   if (refusal !== null) lines.push(`Refusal: ${refusal}`);
   return lines.join("\n");
 }
 
-/** Trailing white space is forgiven; anything else beside the format gives undefined. */
+/** Trailing white space is ignored; anything else that is not in the format gives undefined. */
 export function parseAnswer(text: string, policy: Policy): Answer | undefined {
   const lines = text.trimEnd().split("\n");
   if (lines.length !== (policy.hasRefusal ? 3 : 2)) return undefined;

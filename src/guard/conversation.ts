@@ -1,19 +1,20 @@
 /**
  * What a guard judges: one message, a question with its answer, or a whole conversation.
  *
- * In: one of these forms, unchecked. Out: messages with checked roles and contents, the last of which is to be judged.
+ * In: one of these forms, unchecked. Out: messages with checked roles and contents; the last one is judged.
  */
 
 import { checkOptions } from "../tensor/options.ts";
 import { type ChatMessage, checkMessages } from "../tokenizer/chat-template.ts";
+import { ConversationError } from "../tokenizer/conversation-error.ts";
 
 /**
- * A string is a user's message; `response` is an assistant's answer to `prompt`. The last message is judged, the others
- * are context.
+ * A string is a user's message; `response` is an assistant's answer to `prompt`. The last message is judged; the others
+ * are its context.
  */
 export type ModerationInput = string | { readonly prompt: string; readonly response?: string } | readonly ChatMessage[];
 
-/** Throws TypeError for a wrong kind and RangeError for a wrong value, naming the message. */
+/** Throws TypeError for a wrong kind and ConversationError for a wrong value, naming the message. */
 export function toConversation(input: ModerationInput): ChatMessage[] {
   if (typeof input === "string") return [{ role: "user", content: input }];
   if (Array.isArray(input)) return checkConversation(input);
@@ -33,15 +34,15 @@ export function toConversation(input: ModerationInput): ChatMessage[] {
   ];
 }
 
-/** Messages that a guard's template takes: at least one, and the last one a user's or an assistant's. */
+/** Checks what a guard's template takes: at least one message, the last one from the user or the assistant. */
 function checkConversation(messages: readonly ChatMessage[]): ChatMessage[] {
   const checked = checkMessages(messages);
-  if (checked.length === 0) throw new RangeError("conversation: expected at least one message, got none");
+  if (checked.length === 0) throw new ConversationError("conversation: expected at least one message, got none");
   const tool = checked.findIndex(({ role }) => role === "tool");
-  // The template would leave it out, and what it says would go unjudged without a word.
-  if (tool >= 0) throw new RangeError(`messages[${tool}].role: expected system, user or assistant, got "tool"`);
+  // The template would leave it out, so its text would silently go unjudged.
+  if (tool >= 0) throw new ConversationError(`messages[${tool}].role: expected system, user or assistant, got "tool"`);
   if (checked[checked.length - 1].role === "system") {
-    throw new RangeError(
+    throw new ConversationError(
       'conversation: expected the last message, the one to judge, to be of role "user" or "assistant", got "system"',
     );
   }

@@ -1,10 +1,10 @@
 /**
- * When a stream is cut: from verdicts on single tokens to a decision on the answer.
+ * When to cut a stream: turns verdicts on single tokens into a decision on the answer.
  *
- * In: the verdicts of an answer's tokens, in order. Out: nothing, until the answer is to be cut, and then where. One
- * token alone is too little (a head that is wrong once in a thousand tokens would cut every long answer), so the rule
- * of the Qwen3Guard report (arXiv:2510.14276) acts when two consecutive tokens carry the same level that is not Safe. A
- * caller may give any other object with `next`.
+ * In: the verdicts on an answer's tokens, in order. Out: null until the answer is to be cut, then where. One token
+ * alone is not enough: a head that is wrong once in a thousand tokens would cut every long answer. So the rule of the
+ * Qwen3Guard report (arXiv:2510.14276) acts when two consecutive tokens have the same level and it is not Safe. A
+ * caller may pass any other object with `next`.
  */
 
 import type { HeadReading } from "./head-reading.ts";
@@ -12,25 +12,25 @@ import type { Violation } from "./moderation-stream.ts";
 import type { SafetyLevel } from "./policy.ts";
 import type { Mode } from "./verdict.ts";
 
-/** What the model thinks of an answer up to and with one of its tokens. */
+/** The model's verdict on an answer up to and including one of its tokens. */
 export interface TokenVerdict extends HeadReading {
   /** Index of the token in the model's whole input. */
   readonly position: number;
   readonly id: number;
-  /** The token's part of the answer's text, in UTF-16 offsets. */
+  /** Where the token's text begins in the answer, in UTF-16 offsets; `end` is where it ends. */
   readonly start: number;
   readonly end: number;
 }
 
-/** With the offending tokens. */
+/** A violation with the offending tokens. */
 export interface TokenViolation extends Violation {
   readonly risk: SafetyLevel;
   readonly tokens: readonly TokenVerdict[];
 }
 
-/** Hears an answer's verdicts one by one. It remembers what it heard, so each stream needs one of its own. */
+/** Takes an answer's verdicts one by one. It remembers them, so each stream needs its own. */
 export interface CutRule {
-  /** Where the answer is to be cut, now that this verdict is known; null: go on. */
+  /** Where to cut the answer, now that this verdict is known; null to go on. */
   next(verdict: TokenVerdict): TokenViolation | null;
 }
 
@@ -52,8 +52,8 @@ export class TwoInARow implements CutRule {
 }
 
 /**
- * The level of a whole answer by the same report: Unsafe where two consecutive tokens are, else Controversial where two
- * are, else Safe.
+ * The level of a whole answer by the same report: Unsafe if two consecutive tokens are Unsafe, else Controversial if
+ * two consecutive tokens are Controversial, else Safe.
  */
 export function answerRisk(verdicts: readonly Pick<HeadReading, "risk">[]): SafetyLevel {
   const hasTwo = (level: SafetyLevel): boolean =>

@@ -1,9 +1,9 @@
 /**
- * Which words a verdict hangs on: each is left out in turn, and P(Safe) is read again.
+ * Which words a verdict depends on: each word is left out in turn, and P(Safe) is read again.
  *
- * In: a conversation, and a session to work in. Out: for each word of the last message P(Safe) without it.
- * (Leave-one-out, or occlusion: Zeiler and Fergus 2014, arXiv:1311.2901, on words.) Words are left out from the last to
- * the first, so that all that stands before a word is still in the session's cache, and only what follows it is run.
+ * In: a conversation, and a session to work in. Out: for each word of the last message, P(Safe) without it. The method
+ * is leave-one-out, or occlusion (Zeiler and Fergus 2014, arXiv:1311.2901), applied to words. It goes from the last
+ * word to the first, so that everything before a word is still in the session's cache and only what follows it is run.
  */
 
 import type { Session } from "../model/session.ts";
@@ -24,11 +24,11 @@ export interface ExplainedWord {
   readonly end: number;
   /** P(Safe) without this word. */
   readonly safe: number;
-  /** `safe` without the word minus `safe` with it: positive where the word makes the text look less safe. */
+  /** `safe` without the word minus `safe` with it: positive if the word makes the text look less safe. */
   readonly change: number;
 }
 
-/** Each word is a pass over all that follows it, so the cost grows with the square of the length. */
+/** Each word costs a pass over everything after it, so the cost grows with the square of the length. */
 const MAX_WORDS = 1000;
 
 export async function explain(
@@ -58,17 +58,17 @@ export async function explain(
 }
 
 /**
- * Words, and other signs that stand for something (an emoji); no white space and no punctuation. Where words have no
- * spaces, as Unicode has it.
+ * Words and symbols such as emoji, without white space and punctuation. In scripts without spaces, words end where
+ * Unicode's segmentation ends them.
  */
-export function findWords(text: string): { start: number; end: number }[] {
+function findWords(text: string): { start: number; end: number }[] {
   const segments = new Intl.Segmenter("en", { granularity: "word" }).segment(text);
   return Array.from(segments)
     .filter(({ segment, isWordLike }) => isWordLike || /^\p{S}/u.test(segment))
     .map(({ segment, index }) => ({ start: index, end: index + segment.length }));
 }
 
-/** The text without a word and the space before it, or behind it where it is the first. */
+/** The text without a word and the space before it, or after it for the first word. */
 function leaveOut(text: string, start: number, end: number): string {
   if (text[start - 1] === " ") return text.slice(0, start - 1) + text.slice(end);
   return text.slice(0, start) + text.slice(start === 0 && text[end] === " " ? end + 1 : end);

@@ -1,10 +1,9 @@
 /**
  * The model card's own two functions, under its names: regular expressions that search an answer anywhere.
  *
- * In: an answer's text. Out: what they find; null or an empty list for what they do not. They are here so that the
- * card's quick start can be followed line by line and its results compared. They forgive everything: to them
- * "Categories: Violent ... Safety: Safe" is Safe. The verdict of `Guard` comes from the strict parser in answer.ts
- * instead.
+ * In: an answer's text. Out: what they find, or null and an empty list. They are here so that the card's quick start
+ * can be followed line by line and its results compared. They accept anything: to them "Categories: Violent ... Safety:
+ * Safe" is Safe. `Guard` uses the strict parser in answer.ts instead.
  */
 
 const LEVEL = /Safety: (Safe|Unsafe|Controversial)/;
@@ -13,12 +12,12 @@ const RESPONSE_CATEGORIES =
 const PROMPT_CATEGORIES = new RegExp(`${RESPONSE_CATEGORIES.source}|Jailbreak`, "g");
 const REFUSAL = /Refusal: (Yes|No)/;
 
-/** For the answer on a prompt: the first level, and every category name anywhere ("None" among them). */
+/** For a verdict on a prompt: the first level, and every category name anywhere, "None" included. */
 export function extractLabelAndCategories(content: string): [label: string | null, categories: string[]] {
   return [LEVEL.exec(content)?.[1] ?? null, content.match(PROMPT_CATEGORIES) ?? []];
 }
 
-/** For the answer on a response: the same without Jailbreak, and the first refusal ("Yes" or "No"). */
+/** For a verdict on a response: the same without Jailbreak, and the first refusal ("Yes" or "No"). */
 export function extractLabelCategoriesRefusal(
   content: string,
 ): [label: string | null, categories: string[], refusal: string | null] {

@@ -1,21 +1,29 @@
 /**
- * A Gen guard over an answer that is being written: every so many tokens the answer so far is judged.
+ * A Gen guard over an answer that is being written: it judges the answer so far every `every` tokens.
  *
- * In: the answer's text in pieces. Out: a verdict on each beginning of it of `every`, 2 `every`, ... tokens, and on the
- * whole at the end: the same, to the bit, as `Guard.moderate` gives for that beginning, wherever the pieces were cut.
+ * In: the answer's text in pieces. Out: a verdict on the first `every`, 2 `every`, ... tokens, and on the whole at the
+ * end. Each is the same, to the bit, as `Guard.moderate` gives for that text, wherever the pieces were cut.
  *
- * The session keeps the conversation and the answer so far, so that each verdict runs only the new tokens and what the
- * template puts after an answer: the model's work grows with the length of the answer, where sending the whole of it
- * each time would grow with its square. (Tokenising the whole each time stays: it costs a thousandth.)
+ * The session keeps the conversation and the answer so far, so each verdict runs only the new tokens and what the
+ * template puts after an answer. The model's work then grows with the length of the answer; judging the whole from
+ * scratch each time would make it grow with the square. (The whole is still tokenised each time, which costs a
+ * thousandth.)
  */
 
 import type { EncodeStream } from "../tokenizer/encode-stream.ts";
 import type { Encoding } from "../tokenizer/offsets.ts";
-import type { ModerationStream, RiskReading, StreamUpdate, StretchVerdict, Violation } from "./moderation-stream.ts";
+import {
+  checkPiece,
+  type ModerationStream,
+  type RiskReading,
+  type StreamUpdate,
+  type StretchVerdict,
+  type Violation,
+} from "./moderation-stream.ts";
 import { Serial } from "./serial.ts";
 import type { Verdict } from "./verdict.ts";
 
-/** A verdict on the answer's beginning up to `end`; `start` is where the one before it ended. */
+/** A verdict on the answer up to `end`; `start` is where the previous verdict's text ended. */
 export interface GenStretchVerdict extends StretchVerdict {
   readonly verdict: Verdict;
 }
@@ -24,7 +32,7 @@ export interface GenStreamUpdate extends StreamUpdate {
   readonly verdicts: readonly GenStretchVerdict[];
 }
 
-/** What the guard gives its streams. */
+/** What a Gen guard gives to each of its streams. */
 export interface GenStreamParts {
   readonly every: number;
   readonly encoder: EncodeStream;
@@ -35,39 +43,38 @@ export interface GenStreamParts {
 
 export class GenStream implements ModerationStream {
   readonly #parts: GenStreamParts;
-  readonly #serial = new Serial();
+  readonly #serial: Serial;
   #query: Promise<Verdict> | undefined;
   #answer = "";
   /**
-   * Tokens of the stretch at work, and where it ends if no token goes on within its last character (an emoji may be
-   * several).
+   * How many tokens the current stretch has. It ends at `#stretchEnd` unless the next token belongs to the same
+   * character: an emoji may have several.
    */
   #tokens = 0;
   #stretchEnd = 0;
-  /** Where the last verdict's beginning ended. */
+  /** Where the text of the last verdict ended. */
   #judged = 0;
-  /** Where stretches end that are complete and not judged yet. */
+  /** Where the stretches end that are complete but not judged yet. */
   #ends: number[] = [];
   #violation: Violation | null = null;
-  #isOver = false;
 
   constructor(parts: GenStreamParts) {
     this.#parts = parts;
+    this.#serial = new Serial(parts.close);
   }
 
-  /**
-   * The verdict on the question, in the stream's form. It is asked for at the first call only: an answer can be judged
-   * without it.
-   */
+  /** The verdict on the question. It is computed at the first call, since an answer can be judged without it. */
   async query(): Promise<RiskReading & { readonly verdict: Verdict }> {
     this.#query ??= this.#serial.run(this.#parts.judgeQuestion);
     return toReading(await this.#query);
   }
 
-  /** Throws RangeError where the answer is longer than the context, and the signal's reason when aborted. */
+  /**
+   * Throws ContextLengthError if the answer and the verdict on it do not fit the context, TypeError if the piece is not
+   * a text, Error after the end, and the signal's reason when aborted.
+   */
   async push(text: string): Promise<GenStreamUpdate> {
-    if (typeof text !== "string")
-      throw new TypeError(`push: expected a text, got ${text === null ? "null" : typeof text}`);
+    checkPiece(text);
     return this.#next(() => {
       this.#answer += text;
       this.#take(this.#parts.encoder.push(text));
@@ -84,7 +91,7 @@ export class GenStream implements ModerationStream {
     return update;
   }
 
-  /** Counts tokens into stretches. */
+  /** Divides tokens into stretches. */
   #take({ starts, ends }: Encoding): void {
     for (let i = 0; i < ends.length; i++) {
       if (this.#tokens >= this.#parts.every && starts[i] >= this.#stretchEnd) {
@@ -97,13 +104,11 @@ export class GenStream implements ModerationStream {
   }
 
   close(): void {
-    if (this.#isOver) return;
-    this.#isOver = true;
-    this.#serial.finally(this.#parts.close);
+    this.#serial.close();
   }
 
   #next(take: () => void): Promise<GenStreamUpdate> {
-    if (this.#isOver) throw new Error("stream: expected one that is open, got one that has ended");
+    this.#serial.checkOpen();
     return this.#serial.run(async () => {
       take();
       const verdicts: GenStretchVerdict[] = [];

@@ -2,17 +2,18 @@
  * The guard: messages -> verdict.
  *
  * In: a text, a prompt with its response, or a conversation. Out: a `Verdict` with the model's exact greedy answer,
- * parsed, and the probabilities behind it.
+ * parsed, and the probabilities it was chosen from.
  *
  *     messages --chat template--> prompt ids --model--> answer ids --tokenizer--> text --parser--> verdict
  *
- * Text that a user typed cannot become a control token on the way (Tokenizer.encodeChat), and an answer that does not
+ * Text that a user typed cannot become a control token on the way (Tokenizer.encodeChat). An answer that does not
  * follow the format is "unparsed": flagged, never Safe.
  */
 
 import { type CheckpointFiles, shortName } from "../checkpoint/files.ts";
 import { type CheckpointSource, openCheckpointFiles } from "../checkpoint/open.ts";
 import type { Qwen3Config } from "../model/config.ts";
+import { ContextLengthError } from "../model/context-length-error.ts";
 import { type FinishReason, type GenerateOptions, type GenerationStep, generateSteps } from "../model/generate.ts";
 import { loadQwen3, type Qwen3, readConfig } from "../model/qwen3.ts";
 import type { Session } from "../model/session.ts";
@@ -27,53 +28,18 @@ import { type ModerationInput, toConversation } from "./conversation.ts";
 import { DEMO_GUARD } from "./demo-guard.ts";
 import { type Explanation, explain } from "./explanation.ts";
 import { GenStream } from "./gen-stream.ts";
+import { checkModerateOptions, type GenStreamOptions, type ModerateOptions } from "./moderate-options.ts";
 import { type StreamInput, toQuestion } from "./moderation-stream.ts";
+import type { Policy } from "./policy.ts";
 import { readTasks, type Task, type Tasks } from "./task.ts";
-import {
-  compareVerdicts,
-  isAboveThreshold,
-  isFlagged,
-  type Mode,
-  type Verdict,
-  type VerdictWindow,
-} from "./verdict.ts";
+import { compareVerdicts, isAboveThreshold, isFlagged, type Verdict, type VerdictWindow } from "./verdict.ts";
 import { cutIntoWindows } from "./windows.ts";
 
-export interface ModerateOptions {
-  /** strict by default. */
-  readonly mode?: Mode;
-  /** Flag by `score` instead of by mode: from this value (0 to 1) on. */
-  readonly threshold?: number;
-  /** "full": also `unsafeCategoryScores`, at the price of one small pass more. "basic" by default. */
-  readonly scores?: "basic" | "full";
-  /**
-   * Judge the last message in windows of at most so many tokens; the worst verdict counts. By default a message is cut
-   * only where it does not fit the context.
-   */
-  readonly window?: number;
-  /** By how many tokens windows overlap, so that nothing is missed at a cut: an eighth of a window by default. */
-  readonly overlap?: number;
-  /** 128 by default, as the model card has it. */
-  readonly maxNewTokens?: number;
-  readonly signal?: AbortSignal;
-  /**
-   * Awaited every 20 ms or so in place of a turn of the event loop: who judges several inputs at once decides there
-   * which goes on.
-   */
-  readonly turn?: () => Promise<void>;
-}
-
-/** One id of an answer. */
+/** One id of an answer, with the size of its prompt. */
 export interface AnswerStep extends GenerationStep {
   readonly promptTokens: number;
-  /** Of them, those that an earlier prompt had left in the cache. */
+  /** How many of the prompt's tokens were still in the cache from an earlier prompt. */
   readonly cachedTokens: number;
-}
-
-export interface GenStreamOptions
-  extends Pick<ModerateOptions, "mode" | "threshold" | "maxNewTokens" | "signal" | "turn"> {
-  /** The answer so far is judged each time so many tokens more are there; 32 by default. */
-  readonly every?: number;
 }
 
 /** The last message, or a window of it. */
@@ -82,10 +48,10 @@ interface Part {
   readonly window: VerdictWindow | undefined;
 }
 
-/** One for each policy, and one for prompts that are nobody's. */
+/** One for each of the two policies, and one for raw prompts. */
 const IDLE_SESSIONS = 3;
 
-/** One input's outcome in `moderateMany`: a verdict, or what `moderate` would have thrown. */
+/** The outcome of one input in `moderateMany`: a verdict, or what `moderate` would have thrown. */
 export type BatchResult =
   | { readonly index: number; readonly verdict: Verdict; readonly error: null }
   | { readonly index: number; readonly verdict: null; readonly error: Error };
@@ -134,8 +100,9 @@ export class Guard {
 
   /**
    * Judges the last message of `input`; one that does not fit the context is judged in windows. Throws TypeError or
-   * RangeError for an input of the wrong form or a context that leaves no room (with both numbers), and the signal's
-   * reason when aborted. An unparsable answer is not thrown: it is a verdict that is flagged.
+   * ConversationError for an input of the wrong form, ContextLengthError, with both numbers, if the context has no room
+   * for it, MemoryError if the engine has none, RangeError for options out of range, and the signal's reason when
+   * aborted. An answer that cannot be parsed is not thrown: its verdict is flagged.
    */
   async moderate(input: ModerationInput, options: ModerateOptions = {}): Promise<Verdict> {
     const started = performance.now();
@@ -155,14 +122,14 @@ export class Guard {
       completionTokens: sum("completionTokens"),
       passes: sum("passes"),
     };
-    // Of equally bad ones the first.
+    // Of equally bad verdicts, the first.
     const worst = verdicts.reduce((worst, verdict) => (compareVerdicts(verdict, worst) > 0 ? verdict : worst));
     return { ...worst, usage, ms: performance.now() - started };
   }
 
   /**
-   * Judges one input after the other, in order, as they are asked for: nothing is held but the one at work. An input
-   * that cannot be judged gives a result with its error, and the batch goes on; what is not the input's fault (an
+   * Judges inputs one after the other, as the caller asks for results; only the current one is held. An input that
+   * cannot be judged gives a result with its error, and the batch goes on. An error that is not the input's fault (an
    * abort, an engine that failed) is thrown.
    */
   async *moderateMany(
@@ -186,9 +153,9 @@ export class Guard {
   }
 
   /**
-   * Begins to moderate an answer to `input` while it is being written (gen-stream.ts): every so many tokens the answer
-   * so far is judged, for the price of the new tokens. Throws TypeError or RangeError for an input of the wrong form.
-   * Nothing runs yet: the stream's methods do.
+   * Begins to moderate an answer to `input` while it is being written: the answer so far is judged every `every`
+   * tokens, at the cost of the new ones (gen-stream.ts). Throws TypeError or ConversationError for an input of the
+   * wrong form and RangeError for options out of range. The model runs only when the stream's methods are called.
    */
   stream(input: StreamInput, options: GenStreamOptions = {}): GenStream {
     checkOptions(options, ["every", "mode", "threshold", "maxNewTokens", "signal", "turn"], "stream");
@@ -197,7 +164,7 @@ export class Guard {
     if (!Number.isInteger(every) || every < 1)
       throw new RangeError(`every: expected an integer of at least 1, got ${every}`);
     const messages = toQuestion(input);
-    let session: Session | undefined; // kept from verdict to verdict, with the answer so far in it
+    let session: Session | undefined; // kept between verdicts; it holds the answer so far
     return new GenStream({
       every,
       encoder: this.tokenizer.encodeStream(),
@@ -207,7 +174,7 @@ export class Guard {
         const conversation = [...messages, { role: "assistant", content: answer }];
         const prompt = this.encode(conversation);
         const { maxPositionEmbeddings } = this.model.config;
-        // An answer of the guard's own that is cut short would be no verdict.
+        // If the guard's own answer were cut short, there would be no verdict.
         if (prompt.length + this.#taskOf(conversation).draft.longest > maxPositionEmbeddings) {
           throw tooLong(maxPositionEmbeddings, `${prompt.length} and no room for the verdict`);
         }
@@ -223,9 +190,9 @@ export class Guard {
   }
 
   /**
-   * The answer itself, id by id with the logits it was chosen from: to a conversation, or to a prompt's ids as they
-   * are. It runs behind what an earlier prompt left in the cache, and an answer to a conversation is guessed as in
-   * `moderate`; neither changes an id, drawn ones included.
+   * The answer to a conversation, or to a raw prompt's ids: id by id, with the logits each was chosen from. It reuses
+   * what an earlier prompt left in the cache, and guesses the answer to a conversation as `moderate` does. Neither
+   * changes an id, sampled ones included. Throws like `encode` and `generateSteps`.
    */
   async *answer(
     input: ModerationInput | Int32Array,
@@ -249,8 +216,8 @@ export class Guard {
   }
 
   /**
-   * How P(Safe) changes when a word of the last message is left out, for each of its words. One pass a word, behind
-   * what is before it.
+   * How P(Safe) changes when a word of the last message is left out, for each of its words. Each word costs one pass
+   * over what follows it. Throws RangeError for more than 1,000 words, and what `encode` throws.
    */
   async explain(input: ModerationInput, options: { readonly signal?: AbortSignal } = {}): Promise<Explanation> {
     checkOptions(options, ["signal"], "explain");
@@ -265,14 +232,14 @@ export class Guard {
   }
 
   /**
-   * The prompt's ids for a conversation: the guard's own template, with control tokens in message contents kept as
-   * text. Throws RangeError, with both numbers, for a conversation that does not fit the context.
+   * The prompt's ids for a conversation by the guard's own template; control tokens in message contents stay text.
+   * Throws TypeError or ConversationError for an input of the wrong form, and ContextLengthError, with both numbers,
+   * for one that does not fit the context.
    */
   encode(input: ModerationInput): Int32Array {
     const messages = toConversation(input);
     const { maxPositionEmbeddings } = this.model.config;
-    // A text far beyond the context is refused by its length: tokenising megabytes only to refuse them would take
-    // seconds.
+    // A text far beyond the context is refused by its length: tokenising megabytes just to refuse them takes seconds.
     const chars = messages.reduce((sum, { content }) => sum + content.length, 0);
     const least = this.tokenizer.leastIds(chars);
     if (least >= maxPositionEmbeddings) throw tooLong(maxPositionEmbeddings, `at least ${least}`);
@@ -282,8 +249,8 @@ export class Guard {
   }
 
   /**
-   * Throws RangeError for options with which no input can be judged; what depends on the input (is its window too large
-   * for it?) is left.
+   * Throws RangeError for options with which no input can be judged. What depends on the input, such as whether the
+   * window leaves room for its other messages, is not checked.
    */
   checkOptions(options: ModerateOptions): void {
     checkModerateOptions(options);
@@ -292,7 +259,12 @@ export class Guard {
     cutIntoWindows("", this.tokenizer, Math.max(...rooms), options);
   }
 
-  /** Ends the threads and gives the memory back; the guard must not be used afterwards. */
+  /** What the guard may answer to a conversation: that depends on the role of its last message. */
+  policyOf(messages: readonly ChatMessage[]): Policy {
+    return this.#taskOf(messages).policy;
+  }
+
+  /** Ends the threads and frees the memory. The guard cannot be used afterwards. */
   close(): void {
     this.model.close();
   }
@@ -301,14 +273,14 @@ export class Guard {
     return messages[messages.length - 1].role === "user" ? this.#tasks.user : this.#tasks.assistant;
   }
 
-  /** What is to be judged: the last message as a whole, or windows of it, whose prompts are made one at a time. */
+  /** What to judge: the last message as a whole, or windows of it. The prompts of windows are made one at a time. */
   #parts(messages: readonly ChatMessage[], options: ModerateOptions): readonly Part[] {
     const { maxPositionEmbeddings } = this.model.config;
     const last = messages[messages.length - 1];
     const withContent = (content: string): ChatMessage[] => [...messages.slice(0, -1), { ...last, content }];
     const answer = this.#taskOf(messages).draft.longest;
     const unitsBefore = messages.slice(0, -1).reduce((sum, { content }) => sum + content.length, 0);
-    // Nothing of it is encoded where what precedes the message is too long already.
+    // If the messages before the last are too long already, nothing is encoded.
     if (this.tokenizer.leastIds(unitsBefore) >= maxPositionEmbeddings) {
       throw tooLong(
         maxPositionEmbeddings,
@@ -328,7 +300,7 @@ export class Guard {
     }));
   }
 
-  /** How many tokens fit the context beside a conversation and the answer on it. */
+  /** How many more tokens the context holds besides a conversation and the verdict on it. */
   #room(messages: readonly ChatMessage[]): number {
     return (
       this.model.config.maxPositionEmbeddings -
@@ -350,7 +322,7 @@ export class Guard {
       } finally {
         this.#sessions.release(session);
       }
-      // Whether a text can be judged must not depend on what was judged before: what is kept of that is given up.
+      // Whether a text can be judged must not depend on earlier texts, so the sessions kept from them are freed.
       if (isRetry || !(failure instanceof MemoryError) || !this.#sessions.closeIdle()) throw failure;
     }
   }
@@ -384,35 +356,13 @@ export class Guard {
   }
 }
 
-/**
- * Whether something thrown by `moderate` says that the input is wrong; anything else is wrong with the engine or was
- * asked for.
- */
+/** Whether `moderate` threw because of its input. Otherwise the engine failed, or the caller aborted. */
 export function isInputError(error: unknown): error is TypeError | RangeError {
   return (error instanceof TypeError || error instanceof RangeError) && !(error instanceof MemoryError);
 }
 
-function tooLong(maxPositions: number, got: string): RangeError {
-  return new RangeError(
+function tooLong(maxPositions: number, got: string): ContextLengthError {
+  return new ContextLengthError(
     `conversation too long: expected fewer than ${maxPositions} tokens with the guard's prompt, got ${got}`,
   );
-}
-
-function checkModerateOptions(options: ModerateOptions): void {
-  checkOptions(
-    options,
-    ["mode", "threshold", "scores", "window", "overlap", "maxNewTokens", "signal", "turn"],
-    "moderate",
-  );
-  const { mode = "strict", threshold = 0, scores = "basic" } = options;
-  if (mode !== "strict" && mode !== "loose")
-    throw new RangeError(`mode: expected "strict" or "loose", got ${JSON.stringify(mode)}`);
-  if (scores !== "basic" && scores !== "full")
-    throw new RangeError(`scores: expected "basic" or "full", got ${JSON.stringify(scores)}`);
-  if (!(typeof threshold === "number" && threshold >= 0 && threshold <= 1)) {
-    throw new RangeError(`threshold: expected a number from 0 to 1, got ${JSON.stringify(threshold)}`);
-  }
-  if (options.overlap !== undefined && options.window === undefined) {
-    throw new RangeError("overlap: expected a window to go with it, got none");
-  }
 }

@@ -1,9 +1,9 @@
 /**
- * What a pair of Stream heads says at one position, in words and probabilities.
+ * The output of a pair of Stream heads at one position, as labels and probabilities.
  *
  * In: the heads' scores and the labels of the checkpoint's config. Out: readings. There is no class "None": the heads
- * name a category at every position, which means nothing where the risk is Safe. So there `category` is null; the
- * card's own form (stream-guard.ts) gives it all the same.
+ * name a category at every position, which means nothing if the risk is Safe. `category` is then null; the model card's
+ * own form (stream-guard.ts) gives it all the same.
  */
 
 import type { GuardHeadsConfig } from "../model/config.ts";
@@ -15,7 +15,7 @@ import { SAFETY_LEVELS, type SafetyLevel } from "./policy.ts";
 export interface HeadReading extends RiskReading {
   readonly risk: SafetyLevel;
   readonly riskProbs: Readonly<Record<SafetyLevel, number>>;
-  /** Of every category, whatever the risk. */
+  /** One for every category, whatever the risk. */
   readonly categoryProbs: Readonly<Record<string, number>>;
 }
 
@@ -26,8 +26,8 @@ export interface HeadLabels {
 }
 
 /**
- * Throws RangeError where the config's labels are not the three levels and distinct categories. `name` (the checkpoint)
- * stands in the message.
+ * Throws RangeError unless the config's labels are the three levels and distinct categories. `name`, the checkpoint's,
+ * begins the message.
  */
 export function readLabels(
   heads: GuardHeadsConfig,
@@ -50,7 +50,7 @@ export function readLabels(
   };
 }
 
-/** The readings of all positions. */
+/** One reading for each position. */
 export function toReadings(scores: GuardScores, { riskLevels, categories }: HeadLabels): HeadReading[] {
   return Array.from({ length: scores.riskLevel.length / riskLevels.length }, (_, row) => {
     const riskProbs = probabilities(scores.riskLevel, row, riskLevels);
@@ -67,7 +67,7 @@ export function toReadings(scores: GuardScores, { riskLevels, categories }: Head
   });
 }
 
-/** The label of the largest probability; the first of equals. */
+/** The label with the largest probability; of equal ones, the first. */
 export function likeliest<Label extends string>(probs: Readonly<Record<Label, number>>): Label {
   const labels = Object.keys(probs) as Label[];
   return labels.reduce((best, label) => (probs[label] > probs[best] ? label : best));

@@ -1,10 +1,9 @@
 /**
- * Where an answer is decided, in ids: the few positions at which the model's choice among labels can be read as
- * probabilities.
+ * Where an answer is decided: the few positions at which the model's choice among labels can be read as probabilities.
  *
  * In: the tokenizer and the policy. Out: for each decision, the ids that lead up to it and the first id of every label.
- * Nearly all of an answer is forced; a level, a category and a refusal are each decided by one id. All of this is
- * derived by encoding the possible answers, since another checkpoint may cut its words differently.
+ * Nearly all of an answer is forced; a level, a category and a refusal are each decided by one id. The positions are
+ * derived by encoding the possible answers, since another checkpoint may split words into other tokens.
  */
 
 import { softmaxInto } from "../tensor/reference.ts";
@@ -12,10 +11,7 @@ import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { writeAnswer } from "./answer.ts";
 import { NO_CATEGORY, type Policy, SAFETY_LEVELS } from "./policy.ts";
 
-/**
- * One decision: after ids that end with `lead`, the next id is one of `ids`, which stand for `labels` in the same
- * order.
- */
+/** One decision: after ids that end with `lead`, the next id is one of `ids`, which stand for `labels` in order. */
 export interface Decision<Label extends string = string> {
   readonly lead: readonly number[];
   readonly labels: readonly Label[];
@@ -23,8 +19,8 @@ export interface Decision<Label extends string = string> {
 }
 
 /**
- * The decisions of one kind of answer. `level` leads from the answer's first id; the others are recognised by what came
- * just before.
+ * The decisions of one kind of answer. The lead of `level` begins with the answer's first id; the others are recognised
+ * by the ids just before them.
  */
 export interface Labels {
   readonly level: Decision<(typeof SAFETY_LEVELS)[number]>;
@@ -34,14 +30,12 @@ export interface Labels {
   readonly unsafe: readonly number[];
 }
 
-/**
- * Throws Error where two labels of a decision begin with the same id, so that no single position decides between them.
- */
+/** Throws Error if two labels of a decision begin with the same id: no single position would decide between them. */
 export function deriveLabels(tokenizer: Tokenizer, policy: Policy, name: string): Labels {
   const encode = (text: string): number[] => Array.from(tokenizer.encode(text, { literal: true }));
   const refusal = policy.hasRefusal ? "No" : null;
-  // Each decision is found by encoding answers that differ in that label alone. `before` is cut off the lead: what
-  // precedes the line of the decision differs from answer to answer.
+  // Each decision is found by encoding answers that differ only in that label. `before` is cut off the lead, since what
+  // precedes the line of the decision varies between answers.
   const decide = <Label extends string>(
     what: string,
     labels: readonly Label[],
@@ -59,7 +53,7 @@ export function deriveLabels(tokenizer: Tokenizer, policy: Policy, name: string)
     }
     const cut = encode(before);
     if (!cut.every((id, i) => id === answers[0][i]))
-      throw new Error(`${name}: expected "${before}" to be cut into tokens alike in every answer`);
+      throw new Error(`${name}: expected "${before}" to have the same tokens in every answer`);
     return { lead: answers[0].slice(cut.length, shared), labels, ids };
   };
   const category = decide("categories", [...policy.categories, NO_CATEGORY], "Safety: Unsafe", category =>
@@ -80,7 +74,7 @@ export function endsWith(ids: readonly number[], lead: readonly number[]): boole
   return ids.length >= lead.length && lead.every((id, i) => id === ids[ids.length - lead.length + i]);
 }
 
-/** Softmax over the logits of a decision's labels alone. */
+/** Softmax over the logits of only a decision's labels. */
 export function probabilities<Label extends string>(
   logits: Float32Array,
   decision: Decision<Label>,

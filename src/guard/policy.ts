@@ -1,18 +1,18 @@
 /**
  * What a guard may answer, read from its own prompt.
  *
- * In: a rendered prompt of the checkpoint's chat template. Out: its levels, its categories, and whether a refusal line
- * is asked for. The prompt spells all of them out, so nothing here is a list that could disagree with the checkpoint.
+ * In: a prompt rendered by the checkpoint's chat template. Out: its categories, and whether it asks for a refusal line.
+ * The prompt spells them out, so there is no list here that could disagree with the checkpoint.
  */
 
 /** The three levels, spelled as the model writes them. */
 export type SafetyLevel = "Safe" | "Unsafe" | "Controversial";
 export const SAFETY_LEVELS: readonly SafetyLevel[] = ["Safe", "Unsafe", "Controversial"];
 
-/** What the model writes where there is no category. */
+/** What the model writes if there is no category. */
 export const NO_CATEGORY = "None";
 
-/** The answers that one kind of prompt (on a user's message, or on an assistant's) allows. */
+/** The answers that one kind of prompt allows: about a user's message, or about an assistant's. */
 export interface Policy {
   /** Category names as the model writes them, in the prompt's order, without "None". */
   readonly categories: readonly string[];
@@ -20,7 +20,7 @@ export interface Policy {
   readonly hasRefusal: boolean;
 }
 
-/** Throws Error where the text is not a guard's prompt. `name` (the checkpoint) stands in the message. */
+/** Throws Error if the text is not a guard's prompt. `name`, the checkpoint's, begins the message. */
 export function readPolicy(prompt: string, name: string): Policy {
   const refuse = (missing: string): never => {
     throw new Error(

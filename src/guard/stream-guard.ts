@@ -1,18 +1,18 @@
 /**
  * The Stream guard: a model with classification heads that judges an answer token by token, while it is being written.
  *
- * In: text in pieces (`stream`), or ids by the protocol of the model card (`streamModerateFromIds`). Out: level,
- * category and probabilities at each token.
+ * In: text in pieces (`stream`), or ids as the model card passes them (`streamModerateFromIds`). Out: level, category
+ * and probabilities at each token.
  *
- * The protocol: the ids of a conversation by the ordinary chat template; the user's turn up to its `<|im_end|>` is read
- * with the query heads, at its last position; each later id with the response heads. A session keeps the keys and
- * values, so a token costs one pass however long the conversation is. (The model card's own code runs all of it again
- * for each token.)
+ * The protocol: the ordinary chat template turns the conversation into ids. The query heads read the user's turn at its
+ * last position, `<|im_end|>`; the response heads read each later id. A session keeps the keys and values, so a token
+ * costs one pass however long the conversation is. (The model card's own code runs the whole again for each token.)
  */
 
 import { type CheckpointFiles, shortName } from "../checkpoint/files.ts";
 import { type CheckpointSource, openCheckpointFiles } from "../checkpoint/open.ts";
 import type { Qwen3Config } from "../model/config.ts";
+import { ContextLengthError } from "../model/context-length-error.ts";
 import { loadQwen3, type Qwen3, readConfig } from "../model/qwen3.ts";
 import type { Session } from "../model/session.ts";
 import type { EngineOptions } from "../tensor/engine-choice.ts";
@@ -26,24 +26,19 @@ import type { SafetyLevel } from "./policy.ts";
 import type { Mode } from "./verdict.ts";
 
 export interface StreamOptions {
-  /** strict (default): cut at Unsafe and Controversial; loose: at Unsafe alone. */
+  /** strict, the default, cuts at Unsafe and Controversial; loose at Unsafe only. */
   readonly mode?: Mode;
-  /** Decides instead of `TwoInARow` with the mode; one object for each stream. */
+  /** Decides instead of the mode's `TwoInARow`; each stream needs its own object. */
   readonly rule?: CutRule;
   readonly signal?: AbortSignal;
-  /**
-   * Awaited between passes in place of a turn of the event loop: who moderates several streams at once decides there
-   * which goes on.
-   */
+  /** Awaited between passes instead of yielding; a scheduler uses it to choose which stream continues. */
   readonly turn?: () => Promise<void>;
 }
 
-/** What `streamModerateFromIds` keeps from call to call: the sequence so far. */
+/** The sequence so far, which `streamModerateFromIds` passes from call to call. */
 export type StreamState = Session;
 
-/**
- * The model card's result, under its names: one entry a position. The category is given where the risk is Safe, too.
- */
+/** The model card's result, under its names: one entry for each position. A Safe position has a category too. */
 export interface StreamModeration {
   readonly risk_level: readonly SafetyLevel[];
   readonly risk_prob: readonly number[];
@@ -51,7 +46,7 @@ export interface StreamModeration {
   readonly category_prob: readonly number[];
 }
 
-/** Ends a turn; the user's is read there. */
+/** Ends a turn. The user's turn is read there. */
 const TURN_END = "<|im_end|>";
 
 /** Loads the rest of a checkpoint whose config has been read. Throws as `StreamGuard.load` does. */
@@ -98,8 +93,9 @@ export class StreamGuard {
   }
 
   /**
-   * Begins to moderate an answer to `input`. Throws TypeError or RangeError for an input of the wrong form or too long
-   * for the context (with both numbers). Nothing runs yet: the stream's `query`, `push` and `end` do.
+   * Begins to moderate an answer to `input`. Throws TypeError or ConversationError for an input of the wrong form and
+   * ContextLengthError, with both numbers, for one that does not fit the context. The model runs only when `query`,
+   * `push` or `end` is called.
    */
   stream(input: StreamInput, options: StreamOptions = {}): AnswerStream {
     checkOptions(options, ["mode", "rule", "signal", "turn"], "stream");
@@ -112,10 +108,11 @@ export class StreamGuard {
     const maxTokens = this.model.config.maxPositionEmbeddings;
     const checkLength = (tokens: number, bound: string): void => {
       if (tokens >= maxTokens)
-        throw new RangeError(`conversation too long: expected fewer than ${maxTokens} tokens, got ${bound}${tokens}`);
+        throw new ContextLengthError(
+          `conversation too long: expected fewer than ${maxTokens} tokens, got ${bound}${tokens}`,
+        );
     };
-    // A text far beyond the context is refused by its length: tokenising megabytes only to refuse them would take
-    // seconds.
+    // A text far beyond the context is refused by its length: tokenising megabytes just to refuse them takes seconds.
     checkLength(this.tokenizer.leastIds(messages.reduce((sum, { content }) => sum + content.length, 0)), "at least ");
     const chat = this.tokenizer.chatStream(messages);
     checkLength(chat.before.length, "");
@@ -133,9 +130,9 @@ export class StreamGuard {
   }
 
   /**
-   * The model card's own call: runs ids (or one) behind those of `state` and says, under the card's names, what the
-   * heads of the role say at each of them. `state` null begins a sequence. The state that comes back is for the next
-   * call; end it with `closeStream`.
+   * The model card's own call: runs one or more ids after those of `state` and returns, under the card's names, what
+   * the role's heads say at each. A null `state` begins a sequence. Pass the returned state to the next call, and in
+   * the end to `closeStream`.
    */
   async streamModerateFromIds(
     ids: number | ArrayLike<number>,
@@ -153,7 +150,7 @@ export class StreamGuard {
     return [moderation, next];
   }
 
-  /** The same with every probability. */
+  /** The same, with all probabilities. */
   async readIds(
     ids: number | ArrayLike<number>,
     role: "user" | "assistant",
@@ -167,12 +164,12 @@ export class StreamGuard {
     return [toReadings(scores, this.#labels[head]), session];
   }
 
-  /** Gives the memory of a sequence back. */
+  /** Frees the memory of a sequence. */
   closeStream(state: StreamState): void {
     state.close();
   }
 
-  /** Ends the threads and gives the memory back; the guard must not be used afterwards. */
+  /** Ends the threads and frees the memory. The guard cannot be used afterwards. */
   close(): void {
     this.model.close();
   }
@@ -197,7 +194,7 @@ function readStreamLabels(config: Qwen3Config, tokenizer: Tokenizer, name: strin
       `${name}: tokenizer: expected at most ${config.vocabSize} ids, the model's vocabulary, got ${tokenizer.vocabSize}`,
     );
   }
-  // Any conversation shows whether the template is one that answers can be streamed into.
+  // Any conversation will do to see whether answers can be streamed into the template.
   const { before } = tokenizer.chatStream([{ role: "user", content: "-" }]);
   if (questionLength(before, tokenizer) === 0) {
     throw new Error(
@@ -208,7 +205,7 @@ function readStreamLabels(config: Qwen3Config, tokenizer: Tokenizer, name: strin
 }
 
 /**
- * How many of the ids before an answer are the question's: up to the end of the user's turn. 0: there is no such end.
+ * How many of the ids before an answer belong to the question, up to the end of the user's turn; 0 if it has no end.
  */
 function questionLength(before: Int32Array, tokenizer: Tokenizer): number {
   const id = tokenizer.tokenToId(TURN_END);

@@ -1,8 +1,8 @@
 /**
- * The two kinds of judgement: on a user's message, and on an assistant's. Each has a prompt, and so a policy and
- * labels, of its own.
+ * The two kinds of judgement: of a user's message, and of an assistant's. Each has its own prompt, and therefore its
+ * own policy and labels.
  *
- * In: a checkpoint's config and tokenizer. Out: both tasks, or an Error where the checkpoint is not a Gen guard's.
+ * In: a checkpoint's config and tokenizer. Out: both tasks, or an Error if the checkpoint is not a Gen guard's.
  */
 
 import type { Qwen3Config } from "../model/config.ts";
@@ -18,16 +18,13 @@ export interface Task {
   readonly draft: AnswerDraft;
 }
 
-/** By the role of the last message. */
+/** The tasks, by the role of the last message. */
 export interface Tasks {
   readonly user: Task;
   readonly assistant: Task;
 }
 
-/**
- * What the checkpoint may be asked and may answer. Throws Error or RangeError where it is not a Gen guard's; `name`
- * stands in the message.
- */
+/** Throws Error or RangeError if the checkpoint is not a Gen guard's; `name`, the checkpoint's, begins the message. */
 export function readTasks(config: Qwen3Config, tokenizer: Tokenizer, name: string): Tasks {
   if (config.architecture !== "Qwen3ForCausalLM") {
     throw new Error(
@@ -46,7 +43,7 @@ export function readTasks(config: Qwen3Config, tokenizer: Tokenizer, name: strin
     const labels = deriveLabels(tokenizer, policy, name);
     return { policy, labels, draft: new AnswerDraft(tokenizer, policy, labels) };
   };
-  // Any conversation shows the policy; these two take the template's two branches.
+  // Any conversation shows the policy. These two take the template's two branches.
   const user = [{ role: "user", content: "-" }];
   return { user: readTask(user), assistant: readTask([...user, { role: "assistant", content: "-" }]) };
 }

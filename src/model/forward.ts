@@ -21,6 +21,18 @@ export interface ForwardModel {
   readonly rope: RotaryTable;
 }
 
+/** What one call runs. */
+export interface Pass {
+  /** Holds the keys and values of earlier positions, and has room for those of `ids`. */
+  readonly cache: KvCache;
+  /** The position of the first id. */
+  readonly start: number;
+  readonly ids: ArrayLike<number>;
+  /** How many of the last positions to return. */
+  readonly wanted: number;
+  readonly tap?: TapListener | undefined;
+}
+
 /** Receives an intermediate by name. `data` is the engine's own memory: copy it to keep it. */
 export type TapListener = (name: string, data: Float32Array, shape: readonly number[]) => void;
 
@@ -31,17 +43,10 @@ export interface GuardScores {
 }
 
 /**
- * From ids to the final norm: the hidden states [rows, hidden] of all T positions with a tap, else of the last `wanted`
- * ones.
+ * From ids to the final norm: the hidden states [rows, hidden] of the last `wanted` positions. With a tap every
+ * position goes through every step, and all T are returned.
  */
-function hiddenStates(
-  model: ForwardModel,
-  cache: KvCache,
-  start: number,
-  ids: ArrayLike<number>,
-  wanted: number,
-  tap?: TapListener,
-): FloatBuffer {
+function hiddenStates(model: ForwardModel, { cache, start, ids, wanted, tap }: Pass): FloatBuffer {
   const { config, engine, weights, rope } = model;
   const { hiddenSize, intermediateSize, numHeads: H, numKvHeads: K, headDim: D, rmsNormEps: eps } = config;
   const T = ids.length;
@@ -60,7 +65,7 @@ function hiddenStates(
   engine.embedInto(x, weights.embedTokens, ids); // [T, hidden]
   show("embed", x);
 
-  let first = 0; // the first row that goes on: all rows do, until the last layer
+  let position = start; // of the first row of x: the last layer drops the rows that nobody wants
   for (const [i, layer] of weights.layers.entries()) {
     // 2. Normalise, and project to keys and values, for every position.
     engine.rmsNormInto(h, x, layer.inputLayernorm, eps);
@@ -68,26 +73,27 @@ function hiddenStates(
     engine.linearInto(k, h, layer.kProj); // [T, K, D]
     engine.linearInto(v, h, layer.vProj); // [T, K, D]
     engine.rmsNormInto(k, k, layer.kNorm, eps);
-    engine.ropeInto(k, rope.cos, rope.sin, start);
+    engine.ropeInto(k, rope, start);
     cache.store(i, start, k, v);
 
-    // 3. In the last layer only the positions whose logits are wanted go on.
+    // 3. In the last layer only the wanted positions go on.
     if (i === weights.layers.length - 1 && !tap) {
-      first = T - wanted;
-      if (wanted === 0) return x.tail(first);
-      [x, h, q, attended, gate, up] = [x, h, q, attended, gate, up].map(buffer => buffer.tail(first));
+      const dropped = T - wanted;
+      if (wanted === 0) return x.tail(dropped);
+      [x, h, q, attended, gate, up] = [x, h, q, attended, gate, up].map(buffer => buffer.tail(dropped));
+      position += dropped;
     }
 
     // 4. Queries: project, normalise each head, rotate it to its position.
     engine.linearInto(q, h, layer.qProj); // [rows, H, D]
     engine.rmsNormInto(q, q, layer.qNorm, eps);
-    engine.ropeInto(q, rope.cos, rope.sin, start + first);
+    engine.ropeInto(q, rope, position);
     show(`layers.${i}.q`, q);
     show(`layers.${i}.k`, k);
     show(`layers.${i}.v`, v);
 
     // 5. Attend to all positions so far, project back, and add to the stream.
-    cache.attentionInto(attended, q, i, start + first); // [rows, H * D]
+    cache.attentionInto(attended, q, i, position); // [rows, H * D]
     show(`layers.${i}.attn`, attended);
     engine.linearInto(h, attended, layer.oProj); // [rows, hidden]
     engine.addInto(x, h);
@@ -112,22 +118,15 @@ function hiddenStates(
 }
 
 /**
- * Runs `ids` after the `start` positions that `cache` holds, and stores their keys and values in it (the caller made
- * room). Returns the logits of the last `wanted` positions, [wanted, vocab]. With a tap, every position goes through
- * every step; without one, the last layer leaves out what no wanted logit depends on.
+ * Runs a pass, and stores its keys and values in the cache. Returns the logits of the wanted positions, [wanted,
+ * vocab]. Throws RangeError for logits that are not finite.
  */
-export function forward(
-  model: ForwardModel,
-  cache: KvCache,
-  start: number,
-  ids: ArrayLike<number>,
-  wanted: number,
-  tap?: TapListener,
-): Float32Array {
+export function forward(model: ForwardModel, pass: Pass): Float32Array {
   const { engine, config, weights } = model;
-  const end = engine.scope();
+  const { ids, wanted, tap } = pass;
+  const endScope = engine.scope();
   try {
-    const x = hiddenStates(model, cache, start, ids, wanted, tap);
+    const x = hiddenStates(model, pass);
     if (tap && weights.guardHeads) {
       for (const [prefix, head] of [
         ["", weights.guardHeads.response],
@@ -140,41 +139,36 @@ export function forward(
     }
     if (wanted === 0) return new Float32Array(0);
 
-    // 8. The logits that are wanted.
+    // 8. The logits of the wanted positions.
     const logits = engine.buffer(wanted, config.vocabSize);
     engine.linearInto(logits, x.tail(x.shape[0] - wanted), weights.lmHead); // [wanted, vocab]
     if (wanted === ids.length) tap?.("logits", logits.data, logits.shape);
     return finite(logits.data.slice(), "logits");
   } finally {
-    end();
+    endScope();
   }
 }
 
 /**
- * The same pass with a pair of guard heads in place of the output head: their scores at every one of the T positions.
+ * The same pass with a pair of guard heads in place of the output head. Returns their scores at the wanted positions.
+ * Throws RangeError for scores that are not finite.
  */
-export function classify(
-  model: ForwardModel,
-  cache: KvCache,
-  start: number,
-  ids: ArrayLike<number>,
-  head: GuardHeadWeights,
-): GuardScores {
-  const end = model.engine.scope();
+export function classify(model: ForwardModel, pass: Pass, head: GuardHeadWeights): GuardScores {
+  const endScope = model.engine.scope();
   try {
-    const { riskLevel, category } = guardHead(model, hiddenStates(model, cache, start, ids, ids.length), head);
+    const { riskLevel, category } = guardHead(model, hiddenStates(model, pass), head);
     return {
       riskLevel: finite(riskLevel.data.slice(), "risk_level"),
       category: finite(category.data.slice(), "category"),
     };
   } finally {
-    end();
+    endScope();
   }
 }
 
 /**
- * A pair of classification heads of a Stream checkpoint on hidden states x [T, hidden]: pre-projection, norm, then
- * level and category scores.
+ * A Stream checkpoint's pair of classification heads over hidden states x [T, hidden]: projection and norm, which both
+ * share, then the scores of risk levels and categories.
  */
 function guardHead(
   { engine, config }: ForwardModel,
@@ -192,9 +186,9 @@ function guardHead(
   return { riskLevel, category };
 }
 
-/** Throws RangeError for a number that is none, or too large to be one. */
+/** Throws RangeError for NaN and infinities. */
 function finite(values: Float32Array, what: string): Float32Array {
-  // A loop: 150,000 calls of a function would take a millisecond of every token.
+  // A loop: 150,000 calls of a function would add a millisecond to every token.
   for (let i = 0; i < values.length; i++) {
     if (!Number.isFinite(values[i])) {
       throw new RangeError(`${what}: expected finite numbers, got ${values[i]} (the weights or the sums overflow)`);

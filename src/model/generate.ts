@@ -4,20 +4,20 @@
  * In: a session (usually fresh), prompt ids, options. Out: a step for each id, with the logits it was chosen from,
  * until a stop id, the length limit or the end of the context.
  *
- * One id at a time, or several in one pass: a `draft` guesses how the answer goes on, the guess is run behind what is
- * certain, and each of its ids that the model would have chosen itself is accepted (the greedy case of speculative
- * decoding, Leviathan et al. 2023, arXiv:2211.17192, with a guess that costs nothing). A draft changes how many passes
- * an answer takes and nothing else.
+ * One id at a time, or several in one pass: a `draft` guesses how the answer continues, the guess is run after the ids
+ * that are certain, and those of its ids that the model would have chosen itself are accepted, up to the first that it
+ * would not (the greedy case of speculative decoding, Leviathan et al. 2023, arXiv:2211.17192, with a guess that costs
+ * nothing). A draft changes how many passes an answer takes, and nothing else.
  */
 
 import { checkOptions } from "../tensor/options.ts";
 import { createSampler, type SamplingOptions } from "./sampling.ts";
-import { nextTurn, type Session } from "./session.ts";
+import { nextTurn, type Session, TURN_MS } from "./session.ts";
 
 /**
- * Guesses the ids behind `answer`, the ids chosen so far; none is a good guess, too. `refused`: the logits of the last
- * pass behind the first id that was guessed wrong, as if it had been right: they belong to another answer, but may tell
- * something about this one.
+ * Guesses the ids that follow `answer`, the ids chosen so far; the guess may be empty. `refused`: the logits that the
+ * last pass computed after the first wrong guess, as if it had been right. They belong to another answer, but may hint
+ * at this one.
  */
 export type Draft = (answer: readonly number[], refused: readonly Float32Array[]) => readonly number[];
 
@@ -28,14 +28,15 @@ export interface GenerateOptions extends SamplingOptions {
   readonly stopIds?: readonly number[];
   /** Heard between passes and between the pieces of a long prompt; generation then throws the signal's reason. */
   readonly signal?: AbortSignal;
-  /** Awaited between passes and between pieces in place of a turn of the event loop: see PrefillOptions. */
+  /** Awaited between passes and between pieces, in place of a turn of the event loop: see TurnOptions. */
   readonly turn?: () => Promise<void>;
-  /** Guesses ids, so that one pass may give several. */
+  /** Guesses ids, so that one pass may yield several. */
   readonly draft?: Draft;
 }
 
 /**
- * One chosen id. `logits` [vocab] is what it was chosen from; `pass` says which pass over the weights gave it, from 1.
+ * One chosen id. `logits` [vocab] is what it was chosen from; `pass` is the number, from 1, of the pass over the
+ * weights that yielded it.
  */
 export interface GenerationStep {
   readonly id: number;
@@ -53,15 +54,9 @@ export interface Generation {
 }
 
 /**
- * After so long without one, the event loop gets a turn between two passes. (A long prompt gives it one between its
- * pieces.)
- */
-const TURN_MS = 20;
-
-/**
- * Runs the prompt, then pass after pass. The last id of a pass is yielded before it is fed back, so an answer of n ids
- * costs n passes without a draft, and the session holds all but the last. Throws RangeError for options out of range, a
- * prompt that does not fit, or logits that are not finite.
+ * Runs the prompt, then pass after pass. The last id of a pass is yielded before it is fed back, so without a draft an
+ * answer of n ids costs n passes, and the session then holds all ids but the last. Throws RangeError for options out of
+ * range, a prompt that does not fit, or logits that are not finite.
  */
 export async function* generateSteps(
   session: Session,
@@ -83,22 +78,23 @@ export async function* generateSteps(
   if (prompt.length === 0) throw new RangeError("ids: expected at least one id, got none");
 
   const answer: number[] = [];
-  let certain: ArrayLike<number> = prompt; // what the session has not seen yet
+  let certain: ArrayLike<number> = prompt; // what the session has not run yet
   let refused: Float32Array[] = [];
   let turnStarted = performance.now();
   for (let pass = 1; ; pass++) {
-    // 1. Guess, as far as there is room: each guessed id may give an id of the answer, and the last of them one more.
+    // 1. Guess, as far as there is room: each guessed id may become an id of the answer, and the last is followed by
+    // one more.
     const room = Math.min(maxNewTokens - answer.length - 1, maxPositions - session.position - certain.length);
     const guess = draft(answer, refused).slice(0, Math.max(0, room));
 
-    // 2. One pass over what is certain and the guess. Row i of the logits chooses the id in the place of guess[i].
+    // 2. One pass over what is certain and the guess. Row i of the logits chooses the id at the place of guess[i].
     const start = session.position + certain.length;
     const ids = guess.length === 0 ? certain : Int32Array.from([...Array.from(certain), ...guess]);
     const logits = await session.prefill(ids, { logits: guess.length + 1, turn, ...(signal ? { signal } : {}) });
     const rows = Array.from({ length: guess.length + 1 }, (_, i) => row(logits, i, guess.length + 1));
 
-    // 3. Accept the model's choices as long as the guess agrees; the first that differs is right, and what follows it
-    //    is void.
+    // 3. Accept the model's choices as long as the guess agrees. The first choice that differs still counts; what was
+    // computed after it does not.
     for (const [i, logits] of rows.entries()) {
       const id = sample(logits);
       answer.push(id);

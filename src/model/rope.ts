@@ -1,26 +1,27 @@
 /**
- * The rotary table: cos and sin for every position and frequency, each rounded once to float32.
+ * The rotary table: cos and sin of every position and frequency, each rounded once to float32.
  *
- * In: rope theta, head size, number of positions. Out: two tables [positions, headDim / 2], which grow as sequences
- * grow.
+ * In: rope theta, head size, number of positions. Out: two tables [positions, headDim / 2], which grow as sequences do.
  *
- * The steps and their roundings are those of the reference implementation (transformers): frequency and angle are
- * float32, and cos and sin are taken only then. Rounding the angle to float32 matters: at position 32,767 a "more
- * exact" float64 angle would differ by up to 0.002 radians from what the model was trained with.
+ * The steps and their roundings are the reference implementation's (transformers): frequency and angle are float32, and
+ * only then come cos and sin. Rounding the angle to float32 matters: at position 32,767 a "more exact" float64 angle
+ * would differ from what the model was trained with by up to 0.002 radians.
  */
 
 import { MAX_ANGLE, pow64, sinCos64 } from "../tensor/elementary.ts";
-import type { Engine, FloatBuffer } from "../tensor/engine.ts";
+import type { Engine, FloatBuffer, RotaryAngles } from "../tensor/engine.ts";
 
 const f = Math.fround;
 
-/** The inverse frequency of pair i: 1 / theta^(2i / headDim), rounded to float32 after each step. -> [headDim / 2] */
+/**
+ * The inverse frequency of each pair i: 1 / theta^(2i / headDim), rounded to float32 after each step. -> [headDim / 2]
+ */
 export function inverseFrequencies(theta: number, headDim: number): Float32Array {
   return Float32Array.from({ length: headDim / 2 }, (_, i) => f(1 / f(pow64(theta, f((2 * i) / headDim)))));
 }
 
-/** cos and sin of position * inverse frequency, [positions, headDim / 2], computed only as far as needed so far. */
-export class RotaryTable {
+/** cos and sin of position * inverse frequency, [positions, headDim / 2], for as many positions as were asked for. */
+export class RotaryTable implements RotaryAngles {
   readonly inverseFrequencies: Float32Array;
   cos: FloatBuffer;
   sin: FloatBuffer;
@@ -38,7 +39,7 @@ export class RotaryTable {
     this.sin = engine.buffer(0, 1);
   }
 
-  /** Makes sure that the tables have all positions below `positions` (at most `maxPositions`). */
+  /** Makes sure that positions below `positions` (at most `maxPositions`) are in the tables. */
   ensure(positions: number): void {
     const half = this.inverseFrequencies.length;
     const have = this.cos.length / half;

@@ -1,16 +1,16 @@
 /**
- * The prefix cache: idle sessions, kept with what they hold, so that a prompt starts behind what it shares with an
+ * The prefix cache: idle sessions, kept with what they hold, so that a prompt starts after what it shares with an
  * earlier one.
  *
- * In: a prompt's ids. Out: a session that stands at the end of the longest shared beginning there is (a guard's prompts
- * share some 200 tokens of policy), or a fresh one. Results are the same bits either way: keys and values depend on the
- * ids before them and on nothing else.
+ * In: a prompt's ids. Out: a session that holds the longest beginning that an idle one shares with it (a guard's
+ * prompts share some 200 tokens of policy), or a fresh session. The bits of the results are the same either way: keys
+ * and values depend on nothing but the ids before them.
  */
 
 import type { Session } from "./session.ts";
 
 /**
- * Fewer ids gain next to nothing, and taking them costs those who share more: the two kinds of a guard's prompts share
+ * Sharing fewer ids gains next to nothing, and costs the prompts that share more: a guard's two kinds of prompts share
  * 12 ids, and would truncate each other's policy every time they alternate.
  */
 const LEAST_SHARED = 32;
@@ -44,19 +44,16 @@ export class SessionPool {
     return best;
   }
 
-  /** Gives the memory of all idle sessions back; false where there are none. */
+  /** Gives the memory of all idle sessions back. Returns false where there are none. */
   closeIdle(): boolean {
     const idle = this.#idle.splice(0);
     for (const session of idle) session.close();
     return idle.length > 0;
   }
 
-  /**
-   * Keeps the session for later, and gives back the memory of the one that was not used for longest if there are too
-   * many.
-   */
+  /** Keeps the session for later. If there are then too many, closes the one that has been idle longest. */
   release(session: Session): void {
-    // One that holds nothing would push out one whose beginning others share.
+    // An empty session would push out one whose beginning others share.
     if (session.position === 0) return session.close();
     this.#idle.push(session);
     if (this.#idle.length > this.#maxIdle) this.#idle.shift()!.close();

@@ -8,16 +8,17 @@
 import type { KvCache } from "../tensor/engine.ts";
 import { checkOptions } from "../tensor/options.ts";
 import type { Qwen3Config } from "./config.ts";
-import { classify, type ForwardModel, forward, type GuardScores, type TapListener } from "./forward.ts";
+import { ContextLengthError } from "./context-length-error.ts";
+import { classify, type ForwardModel, forward, type GuardScores, type Pass, type TapListener } from "./forward.ts";
 
 /**
- * A prompt is run in pieces of about this long, between which the event loop gets a turn and an abort is heard. Fewer
- * rows than MIN_PIECE would cost more than they gain, since every piece reads all weights; more than MAX_PIECE take
- * scratch memory. Any pieces give the same bits.
+ * A prompt is run in pieces of about this long. Between them the event loop gets a turn, and an abort is heard. Pieces
+ * of fewer rows than MIN_PIECE cost more than they gain, since every piece reads all weights; pieces of more than
+ * MAX_PIECE take too much scratch memory. Any pieces give the same bits.
  */
 const PIECE_MS = 250;
 /** Yielding costs about 1 ms, a lot next to a small model's piece, so yield at most this often. */
-const TURN_MS = 20;
+export const TURN_MS = 20;
 const MIN_PIECE = 64;
 const MAX_PIECE = 512;
 
@@ -29,18 +30,18 @@ export interface TurnOptions {
 }
 
 export interface PrefillOptions extends TurnOptions {
-  /** The logits of how many of the last ids: 1 by default. They are computed in one piece. */
+  /** How many of the last ids to give logits of: 1 by default. They are computed in one piece. */
   readonly logits?: number;
 }
 
 export interface ForwardOptions {
-  /** The logits of how many of the last ids: 1 by default, "all", or 0, which leaves out the output head. */
+  /** How many of the last ids to give logits of: 1 by default, "all", or 0, which leaves out the output head. */
   readonly logits?: number | "all";
   /** Receives every named intermediate (docs/HOW-IT-WORKS.md) as it is computed. */
   readonly tap?: TapListener;
 }
 
-/** Gives a cache's memory back when its session was forgotten without `close`. */
+/** Gives a cache's memory back when its session is garbage-collected without `close`. */
 const forgotten = new FinalizationRegistry<KvCache>(cache => cache.free());
 
 export class Session {
@@ -48,9 +49,9 @@ export class Session {
   readonly #cache: KvCache;
   /** The ids that the cache holds, as far as `position`. */
   readonly #ids: number[] = [];
-  /** Rows of the next piece of a prompt, from how long the last ones took. */
+  /** Rows of the next piece of a prompt, judged by how long the last one took. */
   #pieceRows = MIN_PIECE;
-  /** A prompt is being run: its pieces must not be mixed with others. */
+  /** True while a prompt is run: nothing may come between its pieces. */
   #isBusy = false;
   #isClosed = false;
 
@@ -72,15 +73,15 @@ export class Session {
     return this.#ids.length;
   }
 
-  /** The sizes that its ids and positions are held against. */
+  /** The model's sizes, which limit ids and positions. */
   get config(): Qwen3Config {
     return this.#model.config;
   }
 
   /**
-   * Runs T ids at the session's position, prefill and step alike, and moves the position by T. Returns [wanted, vocab]
-   * logits. Throws RangeError for an empty list, an id outside the vocabulary, a sequence beyond the context, or logits
-   * that are not finite.
+   * Runs T ids at the session's position, a prompt or a single step, and moves the position by T. Returns [wanted,
+   * vocab] logits. Throws RangeError for an empty list, an id outside the vocabulary, a sequence beyond the context, or
+   * logits that are not finite.
    */
   forward(ids: ArrayLike<number>, options: ForwardOptions = {}): Float32Array {
     checkOptions(options, ["logits", "tap"], "forward");
@@ -89,7 +90,7 @@ export class Session {
     const wanted = options.logits === "all" ? ids.length : (options.logits ?? 1);
     checkWanted(wanted, ids.length);
     this.#reserve(ids.length);
-    const logits = forward(this.#model, this.#cache, this.position, ids, wanted, options.tap);
+    const logits = forward(this.#model, this.#pass(ids, wanted, options.tap));
     this.#append(ids);
     return logits;
   }
@@ -105,7 +106,7 @@ export class Session {
     if (ids.length > 0) checkWanted(wanted, ids.length);
     let logits: Float32Array = new Float32Array(0);
     for await (const { piece, isLast } of this.#pieces(ids, wanted, options)) {
-      logits = forward(this.#model, this.#cache, this.position, piece, isLast ? wanted : 0);
+      logits = forward(this.#model, this.#pass(piece, isLast ? wanted : 0));
       this.#append(piece);
     }
     return logits;
@@ -126,7 +127,7 @@ export class Session {
     };
     let done = 0;
     for await (const { piece } of this.#pieces(ids, 0, options)) {
-      const { riskLevel, category } = classify(this.#model, this.#cache, this.position, piece, weights);
+      const { riskLevel, category } = classify(this.#model, this.#pass(piece, piece.length), weights);
       scores.riskLevel.set(riskLevel, done * levels);
       scores.category.set(category, done * categories);
       done += piece.length;
@@ -136,8 +137,8 @@ export class Session {
   }
 
   /**
-   * Cuts ids into pieces that take about PIECE_MS, but for the last `whole` ids, and makes room for each before it is
-   * run. Between pieces the event loop gets its turns, and the signal is heard.
+   * Cuts ids into pieces that take about PIECE_MS, the last `whole` ids all in one piece, and makes room for each piece
+   * before it is run. Between pieces the event loop gets a turn, and the signal is heard.
    */
   async *#pieces(
     ids: ArrayLike<number>,
@@ -148,7 +149,7 @@ export class Session {
     checkIds(ids, this.config, this.position);
     this.#isBusy = true;
     try {
-      // All of it at once, so that a memory too small is an error before any work.
+      // Reserve for all ids first, so that too small a memory is an error before any work.
       this.#cache.reserve(this.position + ids.length);
       const all = Int32Array.from(ids);
       let turnStarted = performance.now();
@@ -176,6 +177,11 @@ export class Session {
     }
   }
 
+  /** One call of the model, at the session's position. */
+  #pass(ids: ArrayLike<number>, wanted: number, tap?: TapListener): Pass {
+    return { cache: this.#cache, start: this.position, ids, wanted, tap };
+  }
+
   /** Makes room for `count` more ids. */
   #reserve(count: number): void {
     this.#model.rope.ensure(this.position + count);
@@ -196,7 +202,7 @@ export class Session {
     this.#ids.length = position;
   }
 
-  /** How many ids from the first on the session holds that `ids` begins with. */
+  /** How many of the first ids are the same in the session and in `ids`. */
   commonPrefix(ids: ArrayLike<number>): number {
     let i = 0;
     while (i < this.#ids.length && ids[i] === this.#ids[i]) i++;
@@ -204,7 +210,8 @@ export class Session {
   }
 
   /**
-   * Gives the cache's memory back at once; the session must not be used afterwards. Otherwise it goes with the garbage.
+   * Gives the cache's memory back at once; the session must not be used afterwards. A session that is never closed
+   * gives it back when it is garbage-collected.
    */
   close(): void {
     if (this.#isClosed) return;
@@ -215,16 +222,15 @@ export class Session {
   }
 
   #checkFree(): void {
-    if (this.#isClosed) throw new Error("session: expected an open one, got one that was closed");
-    if (this.#isBusy)
-      throw new Error("session: expected one operation at a time, got a second one while a prompt is being run");
+    if (this.#isClosed) throw new Error("the session is closed");
+    if (this.#isBusy) throw new Error("the session is busy: a prompt is being run");
   }
 }
 
 function checkIds(ids: ArrayLike<number>, config: Qwen3Config, position: number): void {
   if (ids.length === 0) throw new RangeError("ids: expected at least one id, got none");
   if (position + ids.length > config.maxPositionEmbeddings) {
-    throw new RangeError(
+    throw new ContextLengthError(
       `prompt too long: expected at most ${config.maxPositionEmbeddings} tokens, got ${position + ids.length}`,
     );
   }

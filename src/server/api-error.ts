@@ -1,9 +1,9 @@
-/** Failures as OpenAI's clients know them: a status, and a body `{error: {message, type, param, code}}`. */
+/** Failures in the form that OpenAI's clients know: a status, and a body `{error: {message, type, param, code}}`. */
 
-/** A failure that is told to the client as it is. */
+/** A failure whose message the client gets to see. */
 export class ApiError extends Error {
   readonly status: number;
-  /** The field of the request that is at fault. */
+  /** The field of the request that is wrong. */
   readonly param: string | null;
   readonly code: string | null;
   readonly headers: Readonly<Record<string, string>>;
@@ -24,7 +24,7 @@ export class ApiError extends Error {
     this.headers = details.headers ?? {};
   }
 
-  /** The object that stands under `error`. */
+  /** The object under `error`. */
   get body(): { message: string; type: string; param: string | null; code: string | null } {
     const type =
       this.status === 401 ? "authentication_error" : this.status < 500 ? "invalid_request_error" : "server_error";
@@ -32,20 +32,17 @@ export class ApiError extends Error {
   }
 }
 
-/** 400: a field whose kind or value is wrong. */
+/** 400: a field has the wrong type or value. */
 export function invalid(param: string, expected: string, got: string): ApiError {
   return new ApiError(400, `${param}: expected ${expected}, got ${got}`, { param, code: "invalid_value" });
 }
 
-/**
- * 422: a field that OpenAI has and this server understands but cannot honour. It is refused by name rather than
- * ignored.
- */
+/** 422: a field of OpenAI's that this server knows but cannot honour. It is refused by name rather than ignored. */
 export function unsupported(param: string, reason: string): ApiError {
   return new ApiError(422, `${param}: not supported (${reason})`, { param, code: "unsupported_parameter" });
 }
 
-/** 503 with how long to wait. OpenAI's clients try again by themselves after it. */
+/** 503, with how long to wait. OpenAI's clients try again by themselves after that time. */
 export function unavailable(
   message: string,
   retryAfterSeconds: number,
@@ -55,7 +52,7 @@ export function unavailable(
   return new ApiError(503, message, { code, headers: { ...headers, "retry-after": String(retryAfterSeconds) } });
 }
 
-/** What the client is told of a failure. What nobody expected is for the log, not for the client. */
+/** What to tell the client about a failure. The message of an unexpected one is for the log, not for the client. */
 export function toApiError(error: unknown): ApiError {
   return error instanceof ApiError
     ? error
@@ -66,7 +63,7 @@ export function failure(error: ApiError): Response {
   return Response.json({ error: error.body }, { status: error.status, headers: error.headers });
 }
 
-/** What a value is, for messages: short, and of a text no more than its first characters. */
+/** Describes a value for a message, briefly: a text by no more than its first characters. */
 export function describe(value: unknown): string {
   if (value === null) return "null";
   if (Array.isArray(value)) return "an array";

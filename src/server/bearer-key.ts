@@ -1,6 +1,6 @@
 /**
- * The key that requests must carry. Compared by SHA-256 digests and all of them, so that the time tells nothing of the
- * key.
+ * The key that requests must carry. Whole SHA-256 digests are compared, so that the time a comparison takes says
+ * nothing about the key.
  */
 
 import { ApiError } from "./api-error.ts";
@@ -9,7 +9,7 @@ export class BearerKey {
   readonly #digest: Promise<Uint8Array>;
 
   constructor(key: string) {
-    // Not quoted. Clients send a header's other characters in one encoding or another, and cut blanks off.
+    // Clients encode a header's other characters differently and trim blanks. The message does not quote the key.
     if (!/^[!-~]+$/.test(key)) {
       throw new RangeError(
         `apiKey: expected a key of printable ASCII without blanks, got ${key === "" ? "an empty text" : "another text"}`,
@@ -18,7 +18,7 @@ export class BearerKey {
     this.#digest = digest(key);
   }
 
-  /** Throws 401 unless `Authorization: Bearer KEY` is there. */
+  /** Throws 401 unless the headers have `Authorization: Bearer KEY`. */
   async check(headers: Headers): Promise<void> {
     const given = /^Bearer +(.*)$/i.exec(headers.get("authorization") ?? "")?.[1];
     const [expected, got] = await Promise.all([this.#digest, digest(given ?? "")]);

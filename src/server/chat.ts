@@ -1,8 +1,7 @@
-/** `POST /v1/chat/completions`: the guard's own answer to a conversation, as OpenAI's clients expect an assistant's. */
+/** `POST /v1/chat/completions`: the guard's own answer to a conversation, in the form of an assistant's. */
 
 import type { ChatMessage } from "../tokenizer/chat-template.ts";
-import { checked, type Exchange, newId, type Service } from "./context.ts";
-import { eventStream } from "./event-stream.ts";
+import type { Exchange } from "./exchange.ts";
 import { Fields, type Refused } from "./fields.ts";
 import {
   GENERATION_FIELDS,
@@ -14,9 +13,11 @@ import {
   tokenText,
 } from "./generation.ts";
 import type { ChosenLogprob } from "./logprobs.ts";
-import { readMessages } from "./messages.ts";
+import { checked, readMessages } from "./messages.ts";
+import { newId } from "./new-id.ts";
+import type { Service } from "./service.ts";
 
-/** As the model card has it. */
+/** The model card's value. */
 const DEFAULT_MAX_TOKENS = 128;
 
 const NO_TOOLS = "a guard calls no tools";
@@ -26,12 +27,12 @@ const REFUSED: Readonly<Record<string, Refused>> = {
   tool_choice: { reason: NO_TOOLS, unless: ['"none"', '"auto"'] },
   functions: { reason: NO_TOOLS, unless: ["[]"] },
   function_call: { reason: NO_TOOLS, unless: ['"none"', '"auto"'] },
-  response_format: { reason: "a guard has a format of its own", unless: ['{"type":"text"}'] },
+  response_format: { reason: "a guard has its own format", unless: ['{"type":"text"}'] },
   modalities: { reason: "a guard writes text", unless: ['["text"]'] },
   audio: { reason: "a guard writes text", unless: [] },
-  prediction: { reason: "a guard's answers are predicted as it is", unless: [] },
+  prediction: { reason: "a guard predicts its own answers", unless: [] },
   reasoning_effort: { reason: "a guard does not reason", unless: ['"none"'] },
-  verbosity: { reason: "a guard has a format of its own", unless: [] },
+  verbosity: { reason: "a guard has its own format", unless: [] },
   web_search_options: { reason: "a guard does not search", unless: [] },
 };
 
@@ -55,7 +56,7 @@ export async function chatCompletion(
   const generation = readGenerationFields(fields, maxTokens);
   const topLogprobs = readTopLogprobs(fields);
   const promptTokens = checked("messages", () => service.guard.encode(messages)).length;
-  // The answer itself is a few tokens, unless it is drawn at random.
+  // A greedy answer is only a few tokens; a sampled one may be longer.
   const size = Math.min(service.maxPositions, promptTokens + (generation.sampling.temperature === 0 ? 0 : maxTokens));
 
   const run = (send: (piece: TextPiece) => void): Promise<GenerationEnd> =>
@@ -80,33 +81,27 @@ export async function chatCompletion(
     return Response.json({ ...head, object: "chat.completion", choices: [choice], usage });
   }
 
-  const { response, ended } = eventStream(
-    async send => {
-      const event = (choices: readonly object[], usage: object | null = null): void =>
-        send({ ...head, object: "chat.completion.chunk", choices, ...(generation.includeUsage ? { usage } : {}) });
-      const chunk = (delta: object, logprobs: object | null, finish_reason: string | null = null): void =>
-        event([{ index: 0, delta, logprobs, finish_reason }]);
-      let content = "";
-      let hasBegun = false;
-      const begin = (): void => {
-        if (!hasBegun) chunk({ role: "assistant", content: "", refusal: null }, null);
-        hasBegun = true;
-      };
-      const end = await run(({ text, tokens }) => {
-        begin();
-        content += text;
-        chunk({ content: text }, shown(tokens));
-      });
-      count(service, messages, content, end);
+  return exchange.stream(async send => {
+    const event = (choices: readonly object[], usage: object | null = null): void =>
+      send({ ...head, object: "chat.completion.chunk", choices, ...(generation.includeUsage ? { usage } : {}) });
+    const chunk = (delta: object, logprobs: object | null, finish_reason: string | null = null): void =>
+      event([{ index: 0, delta, logprobs, finish_reason }]);
+    let content = "";
+    let hasBegun = false;
+    const begin = (): void => {
+      if (!hasBegun) chunk({ role: "assistant", content: "", refusal: null }, null);
+      hasBegun = true;
+    };
+    const end = await run(({ text, tokens }) => {
       begin();
-      chunk({}, null, end.finishReason);
-      if (generation.includeUsage) event([], end.usage);
-    },
-    error => ({ error: exchange.failed(error).body }),
-    exchange.abort,
-  );
-  exchange.ended = ended;
-  return response;
+      content += text;
+      chunk({ content: text }, shown(tokens));
+    });
+    count(service, messages, content, end);
+    begin();
+    chunk({}, null, end.finishReason);
+    if (generation.includeUsage) event([], end.usage);
+  });
 }
 
 function count(service: Service, messages: readonly ChatMessage[], text: string, { usage }: GenerationEnd): void {

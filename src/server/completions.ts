@@ -1,13 +1,12 @@
 /**
- * `POST /v1/completions`: what the model writes behind a raw prompt.
+ * `POST /v1/completions`: what the model writes after a raw prompt.
  *
- * The prompt is the model's input as it is. As in vLLM, control tokens in it (`<|im_start|>`) are recognised: who sends
- * a prompt here renders it himself, and must not paste into it what others typed.
+ * The prompt goes to the model as it is. As in vLLM, control tokens in it (`<|im_start|>`) are recognised: clients of
+ * this endpoint render their own prompts, and must not paste what others typed into them.
  */
 
 import { ApiError, describe } from "./api-error.ts";
-import { checked, type Exchange, newId, type Service } from "./context.ts";
-import { eventStream } from "./event-stream.ts";
+import type { Exchange } from "./exchange.ts";
 import { Fields, type Refused } from "./fields.ts";
 import {
   GENERATION_FIELDS,
@@ -19,13 +18,15 @@ import {
   tokenText,
 } from "./generation.ts";
 import type { ChosenLogprob } from "./logprobs.ts";
+import { newId } from "./new-id.ts";
+import type { Service } from "./service.ts";
 
-/** OpenAI's and vLLM's. */
+/** OpenAI's and vLLM's default. */
 const DEFAULT_MAX_TOKENS = 16;
 
 const REFUSED: Readonly<Record<string, Refused>> = {
   ...GENERATION_REFUSED,
-  suffix: { reason: "text is written at the end alone", unless: ['""'] },
+  suffix: { reason: "text is only written at the end", unless: ['""'] },
   echo: { reason: "the prompt is not repeated", unless: ["false"] },
   best_of: { reason: "one completion is written", unless: ["1"] },
 };
@@ -79,25 +80,19 @@ export async function completion(
     return Response.json({ ...head, choices: [choice], usage });
   }
 
-  const { response, ended } = eventStream(
-    async send => {
-      const event = (choices: readonly object[], usage: object | null = null): void =>
-        send({ ...head, choices, ...(generation.includeUsage ? { usage } : {}) });
-      const end = await run(({ text, tokens }) =>
-        event([{ index: 0, text, logprobs: shown(tokens), finish_reason: null }]),
-      );
-      service.countUsage(end.usage);
-      event([{ index: 0, text: "", logprobs: null, finish_reason: end.finishReason }]);
-      if (generation.includeUsage) event([], end.usage);
-    },
-    error => ({ error: exchange.failed(error).body }),
-    exchange.abort,
-  );
-  exchange.ended = ended;
-  return response;
+  return exchange.stream(async send => {
+    const event = (choices: readonly object[], usage: object | null = null): void =>
+      send({ ...head, choices, ...(generation.includeUsage ? { usage } : {}) });
+    const end = await run(({ text, tokens }) =>
+      event([{ index: 0, text, logprobs: shown(tokens), finish_reason: null }]),
+    );
+    service.countUsage(end.usage);
+    event([{ index: 0, text: "", logprobs: null, finish_reason: end.finishReason }]);
+    if (generation.includeUsage) event([], end.usage);
+  });
 }
 
-/** A text, or ids; OpenAI also takes several prompts at once, of which here may be one. */
+/** A text, or ids. OpenAI also takes a list of prompts; here it may have one entry. */
 function readPrompt({ guard, maxPositions }: Service, fields: Fields, exchange: Exchange): Int32Array {
   let prompt = fields.get("prompt");
   if (Array.isArray(prompt) && prompt.length === 1 && typeof prompt[0] !== "number") prompt = prompt[0];
@@ -108,8 +103,7 @@ function readPrompt({ guard, maxPositions }: Service, fields: Fields, exchange: 
     exchange.texts = [prompt];
     if (prompt === "") throw fields.invalid("prompt", "a text", "an empty one");
     checkLength(guard.tokenizer.leastIds(prompt.length), maxPositions);
-    const text = prompt;
-    const ids = checked("prompt", () => guard.tokenizer.encode(text));
+    const ids = guard.tokenizer.encode(prompt);
     checkLength(ids.length, maxPositions);
     return ids;
   }
@@ -138,7 +132,7 @@ interface CompletionLogprobs {
   readonly text_offset: number[];
 }
 
-/** The older form of log probabilities: lists side by side. */
+/** The older form of log probabilities: parallel lists. */
 function showLogprobs(
   { guard: { tokenizer } }: Service,
   chosen: readonly ChosenLogprob[],

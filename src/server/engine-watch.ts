@@ -1,10 +1,10 @@
-/** Whether the engine still computes: what /health asks. */
+/** Whether the engine still computes, for /health. */
 
 import type { Engine } from "../tensor/engine.ts";
 
 /**
- * The log is told once why an engine has ended; whoever asks at /health need not have a key, and learns only that it
- * has.
+ * Returns a function that says whether the engine still computes. The reason why it ended goes to the log, once:
+ * /health needs no key, so its readers learn only that it has ended.
  */
 export function watchEngine(engine: Pick<Engine, "failure">, log: (line: string) => void): () => boolean {
   let isLogged = false;

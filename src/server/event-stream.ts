@@ -1,23 +1,23 @@
 /**
- * Server-sent events for a job that sends as it works.
+ * Server-sent events from a job that sends them as it works.
  *
- * The job goes at the engine's pace and never waits for a reader, since others wait for the engine: what a reader has
- * not taken is kept, up to a bound, beyond which the reader counts as gone. The response is given when the first event
- * is there, so that a job that fails before it can still answer with a status.
+ * The job never waits for a reader, since other requests wait for the engine. Unread events are kept up to a bound;
+ * beyond it, the reader counts as gone. The response is given at the first event, so that a job that fails earlier can
+ * still answer with a status.
  */
 
-/** A whole answer with all its log probabilities is a fraction of this. */
+/** A whole answer with all its log probabilities is much smaller. */
 const MAX_UNREAD_BYTES = 4 * 2 ** 20;
 
 export interface EventStream {
   readonly response: Promise<Response>;
-  /** Resolves when the stream has ended, whichever way. */
+  /** Resolves when the stream has ended, for whatever reason. */
   readonly ended: Promise<void>;
 }
 
 /**
- * `run` sends events and resolves when all are sent; `errorOf` gives the event for what it throws after the first;
- * `abort` is called when nobody reads any more.
+ * `run` sends events and resolves when all are sent. `errorOf` turns what it throws after the first event into an
+ * event. `abort` is called when nobody reads any more.
  */
 export function eventStream(
   run: (send: (event: unknown) => void) => Promise<void>,
@@ -44,7 +44,7 @@ export function eventStream(
     if ((controller.desiredSize ?? 0) <= 0) {
       isOpen = false;
       const reason = new Error("the client reads too slowly");
-      controller.error(reason); // the connection breaks: a close would look like the end of the answer
+      controller.error(reason); // breaks the connection; closing it would look like the end of the answer
       return abort(reason);
     }
     controller.enqueue(encoder.encode(`data: ${data}\n\n`));

@@ -1,7 +1,7 @@
 /**
- * The fields of a request, read by kind and range.
+ * Reads the fields of a request by type and range.
  *
- * In: a JSON object. Out: values, or an ApiError that names the field. As with OpenAI, null is as good as nothing.
+ * In: a JSON object. Out: values, or an ApiError that names the field. As with OpenAI, a field that is null is missing.
  */
 
 import { ApiError, describe, invalid, unsupported } from "./api-error.ts";
@@ -10,7 +10,7 @@ export class Fields {
   readonly #values: Readonly<Record<string, unknown>>;
   readonly #path: string;
 
-  /** `path` stands before the names in messages: "messages[0].". */
+  /** `path` comes before field names in error messages: "messages[0].". */
   constructor(values: unknown, path: string = "") {
     if (typeof values !== "object" || values === null || Array.isArray(values)) {
       throw invalid(path.replace(/\.$/, ""), "an object", describe(values));
@@ -19,7 +19,7 @@ export class Fields {
     this.#path = path;
   }
 
-  /** Also those whose value is null. */
+  /** The names of all fields, including those whose value is null. */
   get allNames(): string[] {
     return Object.keys(this.#values);
   }
@@ -28,12 +28,12 @@ export class Fields {
     return Object.keys(this.#values).filter(name => this.get(name) !== undefined);
   }
 
-  /** undefined where it is missing or null. */
+  /** undefined if the field is missing or null. */
   get(name: string): unknown {
     return Object.hasOwn(this.#values, name) ? (this.#values[name] ?? undefined) : undefined;
   }
 
-  /** The fields of an object that must be there. */
+  /** The fields of an object that is required. */
   inner(name: string): Fields {
     return new Fields(this.get(name), `${this.#path}${name}.`);
   }
@@ -67,6 +67,14 @@ export class Fields {
     return value;
   }
 
+  /** An array that is required and has at least one entry. */
+  array(name: string): unknown[] {
+    const value = this.get(name);
+    if (!Array.isArray(value)) throw this.#invalid(name, "an array", value);
+    if (value.length === 0) throw this.invalid(name, "at least one entry", "none");
+    return value;
+  }
+
   oneOf<T extends string>(name: string, values: readonly T[]): T | undefined {
     const value = this.get(name);
     if (value === undefined) return undefined;
@@ -75,8 +83,8 @@ export class Fields {
   }
 
   /**
-   * What is not `known` is refused by name: 422 for what OpenAI has and a guard cannot do, unless it has the value that
-   * means "do not"; 400 for what nobody knows.
+   * Refuses every field that is not `known` by its name. A field that OpenAI has but a guard cannot honour gets a 422,
+   * unless its value asks for nothing; an unknown field gets a 400.
    */
   refuseOthers(known: readonly string[], refused: Readonly<Record<string, Refused>> = {}): void {
     for (const name of this.names) {
@@ -112,10 +120,7 @@ export interface Refused {
   readonly unless: readonly string[];
 }
 
-/**
- * The text of a `content` or an `input`: a string, or an array of text parts, which are joined by line breaks as vLLM
- * joins them.
- */
+/** The text of a `content` or an `input`: a string, or an array of text parts, joined by line breaks as in vLLM. */
 export function textOf(content: unknown, path: string): string {
   if (typeof content === "string") return content;
   if (!Array.isArray(content)) throw invalid(path, "a string or an array of text parts", describe(content));
@@ -126,7 +131,7 @@ export function textOf(content: unknown, path: string): string {
       const type = fields.string("type");
       if (type !== "text" && type !== "input_text") {
         if (type === undefined) throw invalid(`${path}[${i}].type`, '"text"', "nothing");
-        throw unsupported(`${path}[${i}].type`, `a guard reads text alone, got ${describe(type)}`);
+        throw unsupported(`${path}[${i}].type`, `a guard reads only text, got ${describe(type)}`);
       }
       const text = fields.string("text");
       if (text === undefined) throw invalid(`${path}[${i}].text`, "a string", "nothing");

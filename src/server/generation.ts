@@ -1,8 +1,8 @@
 /**
- * Text from the guard, for the two endpoints that generate.
+ * Generates text with the guard's model, for the two endpoints that do.
  *
- * In: what to answer, and sampling fields as OpenAI has them. Out: pieces of text as they become certain, each with the
- * tokens it came from; at the end why it ended and what it took.
+ * In: a conversation or a prompt, and OpenAI's sampling fields. Out: pieces of text as they become certain, each with
+ * its tokens; at the end, why it ended and how many tokens it took.
  */
 
 import type { Guard } from "../guard/guard.ts";
@@ -18,7 +18,7 @@ import { StopStrings } from "./stop-strings.ts";
 
 export interface TextPiece {
   readonly text: string;
-  /** Of the tokens since the last piece; empty unless they were asked for. */
+  /** The tokens since the last piece with their log probabilities; empty unless they were asked for. */
   readonly tokens: readonly ChosenLogprob[];
 }
 
@@ -27,7 +27,7 @@ export interface GenerationEnd {
   readonly usage: Usage;
 }
 
-/** As OpenAI has it. */
+/** Token counts in OpenAI's form. */
 export interface Usage {
   readonly prompt_tokens: number;
   readonly completion_tokens: number;
@@ -42,14 +42,14 @@ export interface GenerationFields {
   readonly includeUsage: boolean;
 }
 
-/** What both endpoints have of OpenAI's and vLLM's fields. */
+/** The fields of OpenAI's and vLLM's that both endpoints have. */
 export const GENERATION_FIELDS: readonly string[] = [
   ...["model", "max_tokens", "temperature", "top_p", "top_k", "seed", "stop", "stream", "stream_options", "logprobs"],
-  // What clients send for their own or OpenAI's bookkeeping: it asks nothing of the model.
+  // For the bookkeeping of clients or OpenAI; these ask nothing of the model.
   ...["user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"],
 ];
 
-const SAMPLING_REASON = "the guard's answer is greedy, or drawn by temperature, top_p and top_k alone";
+const SAMPLING_REASON = "only temperature, top_p and top_k change how the guard's answer is drawn";
 export const GENERATION_REFUSED: Readonly<Record<string, Refused>> = {
   n: { reason: "one answer a request", unless: ["1"] },
   frequency_penalty: { reason: SAMPLING_REASON, unless: ["0"] },
@@ -59,11 +59,11 @@ export const GENERATION_REFUSED: Readonly<Record<string, Refused>> = {
   logit_bias: { reason: SAMPLING_REASON, unless: ["{}"] },
 };
 
-/** More would be searched for at every token. */
+/** Every stop string is searched for at every token. */
 const MAX_STOPS = 16;
 const MAX_STOP_CHARS = 1024;
 
-/** `limit`: the tokens where none are asked for. */
+/** `maxTokens` limits the answer. */
 export function readGenerationFields(fields: Fields, maxTokens: number): GenerationFields {
   const temperature = fields.number("temperature", 0, 2) ?? 0;
   const topP = fields.number("top_p", 0, 1) ?? 1;
@@ -74,7 +74,7 @@ export function readGenerationFields(fields: Fields, maxTokens: number): Generat
     sampling: {
       maxNewTokens: maxTokens,
       temperature,
-      topP: Math.max(topP, Number.MIN_VALUE), // 0 keeps the likeliest alone
+      topP: Math.max(topP, Number.MIN_VALUE), // 0 keeps only the likeliest
       ...(topK > 0 ? { topK } : {}), // vLLM's 0 and -1: all
       seed: seed === undefined ? crypto.getRandomValues(new Uint32Array(1))[0] : seed >>> 0,
     },
@@ -111,8 +111,8 @@ function readIncludeUsage(fields: Fields, isStream: boolean): boolean {
 }
 
 /**
- * Generates. `topLogprobs`: how many of the likeliest tokens to report beside each; undefined: no log probabilities at
- * all.
+ * Generates text and sends it in pieces. `topLogprobs` is how many of the likeliest tokens to report beside each token;
+ * undefined means no log probabilities.
  */
 export async function generateText(
   guard: Guard,
@@ -148,7 +148,7 @@ export async function generateText(
     const { id, logits } = step.value;
     ({ promptTokens, cachedTokens } = step.value);
     completionTokens++;
-    if (stopIds.includes(id)) continue; // it ends the answer and is no part of it
+    if (stopIds.includes(id)) continue; // it ends the answer but is not part of its text
     if (topLogprobs !== undefined) tokens.push(chosenLogprob(logits, id, topLogprobs));
     const { text, isStopped } = stops.push(decoder.push(id));
     if (text !== "" || isStopped) emit(text);
@@ -168,7 +168,7 @@ export function newUsage(promptTokens: number, cachedTokens: number, completionT
   };
 }
 
-/** A token as OpenAI shows it: its text alone (U+FFFD for part of a character), and its bytes. */
+/** A token in OpenAI's form: its own text, with U+FFFD for part of a character, and its bytes. */
 export function tokenText(tokenizer: Tokenizer, id: number): { readonly token: string; readonly bytes: number[] } {
   const entry = tokenizer.idToToken(id);
   return { token: tokenizer.decode([id]), bytes: entry === undefined ? [] : Array.from(tokenBytes(entry)) };

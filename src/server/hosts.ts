@@ -1,6 +1,6 @@
 /**
- * Names that a server answers to, against DNS rebinding: a web page may point a name of its own at this machine's
- * loopback address, and its requests are then of the same origin for the browser. The `Host` header still tells the
+ * The host names that a server answers to, a defence against DNS rebinding. A web page can point its own name at this
+ * machine's loopback address, so that the browser takes the server for the same origin. The `Host` header still has the
  * page's name.
  */
 
@@ -10,12 +10,12 @@ export function isLoopback(address: string): boolean {
   return address === "localhost" || address === "::1" || /^127(\.\d{1,3}){3}$/.test(address);
 }
 
-/** Whether a text can be a `Host` without its port. */
+/** Whether a text can be a `Host` header without its port. */
 export function isHostName(name: string): boolean {
   return /^([a-z0-9._-]+|\[[0-9a-f:.]+\])$/i.test(name);
 }
 
-/** Throws 403 unless `host`, the header, names the loopback or one of `names`, with any port. */
+/** Throws 403 unless the header `host` names the loopback or one of `names`, with any port. */
 export function checkHost(host: string | undefined, names: readonly string[]): void {
   const name = /^(.*?)(:\d*)?$/.exec(host?.toLowerCase() ?? "")?.[1] ?? "";
   if (isLoopback(name.replace(/^\[(.*)\]$/, "$1")) || names.some(allowed => allowed.toLowerCase() === name)) return;

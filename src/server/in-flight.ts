@@ -1,4 +1,4 @@
-/** The requests that are being answered: what a shutdown waits for. */
+/** Counts the requests that are being answered, so that a shutdown can wait for them. */
 
 export class InFlight {
   #count = 0;
@@ -15,7 +15,7 @@ export class InFlight {
     if (this.#count === 0) for (const resolve of this.#drained.splice(0)) resolve();
   }
 
-  /** Resolves when all that was accepted has been answered; may be asked more than once. */
+  /** Resolves when all accepted requests have been answered. It may be called more than once. */
   drain(): Promise<void> {
     this.isDraining = true;
     return new Promise(resolve => {

@@ -1,6 +1,6 @@
 /**
- * Node's listener for the handler: an HTTP/1.1 server with bounds on what a connection may take, and an end that
- * finishes what runs.
+ * Node's listener for the handler: an HTTP/1.1 server with bounds on what a connection may use, and a shutdown that
+ * finishes accepted requests.
  */
 
 import { createServer, type IncomingMessage, type Server } from "node:http";
@@ -14,23 +14,23 @@ import { hearConnections } from "./turns.ts";
 
 export interface ListenOptions {
   readonly host: string;
-  /** 0: a free one. */
+  /** 0 takes a free port. */
   readonly port: number;
   /** How long the handler lets a request take. */
   readonly timeoutMs: number;
-  /** How long a request's headers and body may take to arrive: 30,000 by default. */
+  /** How long a request's headers and body may take to arrive; 30,000 by default. */
   readonly receiveMs?: number;
-  /** Names in `Host` that are answered besides those of the loopback (hosts.ts); any where it is left out. */
+  /** Names in `Host` to answer besides those of the loopback (hosts.ts); without it, any name. */
   readonly allowedHosts?: readonly string[] | undefined;
 }
 
 export interface Listener {
   readonly url: string;
-  /** Refuses new work, cuts off what has not arrived, finishes what was accepted, and closes the connections. */
+  /** Refuses new work, cuts off requests that are still arriving, finishes the rest and closes the connections. */
   readonly close: () => Promise<void>;
 }
 
-/** A megabyte takes seconds: who needs longer holds a connection open, on purpose or not. */
+/** A megabyte takes seconds. A client that needs longer holds a connection open, on purpose or not. */
 const RECEIVE_MS = 30_000;
 const MAX_HEADERS_MS = 10_000;
 const CHECK_INTERVAL_MS = 1_000;
@@ -39,15 +39,12 @@ const MAX_HEADER_BYTES = 16 * 2 ** 10;
 const MAX_HEADERS = 100;
 const MAX_CONNECTIONS = 1_024;
 /**
- * For requests that are still arriving when the end comes: they are cut off when nothing more comes of them for the one
- * time, or after the other.
+ * A request that is still arriving at shutdown is cut off when nothing has come for SILENT_MS, and after ARRIVE_MS at
+ * the latest.
  */
 const SILENT_MS = 20;
 const ARRIVE_MS = 1_000;
-/**
- * For answers that are still being sent when all have been given; a connection without one is closed as soon as it is
- * seen.
- */
+/** How long answers may still be sent after the last was given. Connections without one are closed at once. */
 const CLOSE_MS = 5_000;
 const IDLE_CHECK_MS = 20;
 
@@ -64,10 +61,10 @@ export async function listen(handler: Handler, options: ListenOptions): Promise<
   };
   const listener = getRequestListener((request, env) => serve(request, env as HttpBindings), {
     overrideGlobalObjects: false,
-    // What is no URL or has no host never comes to the handler.
+    // A request without a valid URL and host never reaches the handler.
     errorHandler: () => failure(new ApiError(400, "request: expected a URL and a host, got others")),
   });
-  /** Requests that have not been answered to the end. */
+  /** Requests whose answers have not been sent to the end. */
   const open = new Set<IncomingMessage>();
   const server = createServer(
     {
@@ -80,7 +77,7 @@ export async function listen(handler: Handler, options: ListenOptions): Promise<
     (request, response) => {
       open.add(request);
       response.once("close", () => open.delete(request));
-      // HTTP/1.0, which health checks still speak, need not name a host.
+      // HTTP/1.0, which some health checks still use, need not name a host.
       if (request.httpVersion === "1.0") request.headers.host ??= "localhost";
       void listener(request, response);
     },
@@ -110,8 +107,8 @@ export async function listen(handler: Handler, options: ListenOptions): Promise<
 }
 
 /**
- * A body that fails breaks the connection, so that what was sent does not look complete. The adapter would print the
- * error as well.
+ * Breaks the connection when a body fails, so that what was sent does not look complete. Without this, the adapter
+ * would also print the error.
  */
 function breaking(response: Response, outgoing: HttpBindings["outgoing"]): Response {
   if (!response.body) return response;
@@ -123,7 +120,7 @@ function breaking(response: Response, outgoing: HttpBindings["outgoing"]): Respo
         if (done) controller.close();
         else controller.enqueue(value);
       } catch {
-        outgoing.destroy(); // which cancels this
+        outgoing.destroy(); // this cancels the stream
       }
     },
     cancel: reason => reader.cancel(reason),
@@ -131,10 +128,7 @@ function breaking(response: Response, outgoing: HttpBindings["outgoing"]): Respo
   return new Response(body, response);
 }
 
-/**
- * Ends the connections of requests that are still arriving, but of which nothing comes any more. What has arrived is
- * read before that.
- */
+/** Ends the connections of requests that have stopped arriving. What has arrived is read first. */
 async function cutOffArriving(open: ReadonlySet<IncomingMessage>): Promise<void> {
   const deadline = performance.now() + ARRIVE_MS;
   const bytes = new Map<IncomingMessage, number>();
@@ -145,8 +139,7 @@ async function cutOffArriving(open: ReadonlySet<IncomingMessage>): Promise<void>
     const isLate = performance.now() > deadline;
     for (const request of arriving) {
       const { socket } = request;
-      // One that has bytes which nobody reads for the moment (the upstream of a proxy is slow) may have arrived as a
-      // whole.
+      // A request with bytes that are not read yet, because the upstream of a proxy is slow, may be complete.
       const isSilent = bytes.get(request) === socket.bytesRead && request.readableLength === 0;
       if (isSilent || isLate) socket.destroy();
       bytes.set(request, socket.bytesRead);
@@ -158,8 +151,7 @@ async function cutOffArriving(open: ReadonlySet<IncomingMessage>): Promise<void>
 function closeServer(server: Server, sockets: ReadonlySet<Socket>, open: ReadonlySet<IncomingMessage>): Promise<void> {
   return new Promise(resolve => {
     const idle = setInterval(() => {
-      // Also those with half a request's headers, and those that were opened ahead and never used: to Node these are
-      // not idle.
+      // Node does not count connections as idle that have sent half of a request's headers, or nothing at all.
       const busy = new Set(Array.from(open, ({ socket }) => socket));
       for (const socket of sockets) if (!busy.has(socket)) socket.destroy();
     }, IDLE_CHECK_MS);

@@ -1,6 +1,6 @@
 /**
- * Logits to log probabilities: the chosen id's, and the likeliest ids'. In float64, over the whole vocabulary, before
- * any temperature.
+ * Log probabilities from logits: of the chosen id, and of the likeliest ids. In float64, over the whole vocabulary,
+ * before any temperature.
  */
 
 export interface TokenLogprob {
@@ -9,7 +9,7 @@ export interface TokenLogprob {
 }
 
 export interface ChosenLogprob extends TokenLogprob {
-  /** The likeliest first; of equal ones the smaller id. */
+  /** In descending order; of equal ones, the smaller id first. */
   readonly top: readonly TokenLogprob[];
 }
 
@@ -23,7 +23,7 @@ export function chosenLogprob(logits: Float32Array, id: number, topCount: number
   return { ...logprob(id), top: likeliest(logits, topCount).map(logprob) };
 }
 
-/** By insertion: `count` is small beside the vocabulary, and most ids fall short of the last of them at once. */
+/** By insertion: `count` is small, and most ids of the vocabulary are below the last entry. */
 function likeliest(logits: Float32Array, count: number): number[] {
   const ids: number[] = [];
   for (let id = 0; id < logits.length && count > 0; id++) {

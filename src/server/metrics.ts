@@ -1,11 +1,11 @@
 /**
- * Counters, gauges and a histogram in Prometheus' text format, version 0.0.4. Labels come from fixed lists, so nothing
- * here grows with use.
+ * Counters, gauges and a histogram in Prometheus' text format, version 0.0.4. Labels come from fixed lists, so memory
+ * does not grow with use.
  */
 
 type Labels = Readonly<Record<string, string>>;
 
-/** Upper bounds in seconds: a small guard's verdict takes hundredths, a large one's seconds. */
+/** Upper bounds in seconds: a small guard's verdict takes hundredths of a second, a large one's seconds. */
 const BUCKETS: readonly number[] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120];
 
 interface Metric {
@@ -18,7 +18,7 @@ interface Metric {
 export class Metrics {
   readonly #metrics: Metric[] = [];
 
-  /** Returns what adds to it. */
+  /** Returns a function that adds to the counter. */
   counter(name: string, help: string): (labels: Labels, by?: number) => void {
     const values = new Map<string, number>();
     this.#metrics.push({
@@ -37,7 +37,7 @@ export class Metrics {
     this.#metrics.push({ name, help, type: "gauge", lines: () => [`${name} ${read()}`] });
   }
 
-  /** Returns what records a number of seconds. */
+  /** Returns a function that records a time. */
   histogram(name: string, help: string): (labels: Labels, seconds: number) => void {
     const series = new Map<string, { readonly labels: Labels; readonly counts: number[]; sum: number }>();
     const lines = (): string[] =>
@@ -63,7 +63,12 @@ export class Metrics {
     };
   }
 
-  render(): string {
+  /** The answer to Prometheus. */
+  response(): Response {
+    return new Response(this.#render(), { headers: { "content-type": "text/plain; version=0.0.4; charset=utf-8" } });
+  }
+
+  #render(): string {
     return this.#metrics
       .map(({ name, help, type, lines }) => [`# HELP ${name} ${help}`, `# TYPE ${name} ${type}`, ...lines()].join("\n"))
       .join("\n")

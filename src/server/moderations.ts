@@ -1,24 +1,26 @@
 /**
- * `POST /v1/moderations`: verdicts in OpenAI's shape, with this model's categories, and the verdict itself beside.
+ * `POST /v1/moderations`: verdicts in OpenAI's form with this model's categories, and the fields of the verdict itself.
  *
- * `input` is a text, an array of texts (a verdict each) or an array of text parts (one text); our own `messages` is a
- * conversation, of which the last message is judged. All of a request are judged one after the other as one job, behind
- * one cached beginning of the prompt.
+ * `input` is a text, an array of texts (a verdict each) or an array of text parts (one text). Our own `messages` is a
+ * conversation whose last message is judged. The texts of a request are judged one after the other as one job, and
+ * share the cached beginning of the prompt.
  */
 
-import { type ModerationInput, toConversation } from "../guard/conversation.ts";
-import type { ModerateOptions } from "../guard/guard.ts";
+import { toConversation } from "../guard/conversation.ts";
+import type { ModerateOptions } from "../guard/moderate-options.ts";
 import type { Verdict } from "../guard/verdict.ts";
 import type { ChatMessage } from "../tokenizer/chat-template.ts";
 import { describe } from "./api-error.ts";
-import { checked, type Exchange, newId, refusedInput, requireArray, type Service } from "./context.ts";
+import type { Exchange } from "./exchange.ts";
 import { Fields, textOf } from "./fields.ts";
 import { newUsage } from "./generation.ts";
-import { readMessages } from "./messages.ts";
+import { readMessages, refusedInput } from "./messages.ts";
+import { newId } from "./new-id.ts";
+import type { Service } from "./service.ts";
 
-/** A verdict is a kilobyte and a half of JSON: a megabyte of empty texts must not become hundreds. */
+/** A verdict is 1.5 kB of JSON: a megabyte of empty texts must not become hundreds of megabytes. */
 const MAX_INPUTS = 1024;
-/** For what a queue needs: the prompt behind the cached policy, and a third of a token a character. */
+/** Estimates for the queue: the prompt after the cached policy, and the characters of a token. */
 const TOKENS_OF_PROMPT = 128;
 const CHARS_OF_TOKEN = 3;
 
@@ -70,7 +72,7 @@ export async function moderation(
 
 interface Input {
   readonly messages: readonly ChatMessage[];
-  /** The field it came from. */
+  /** The field that the messages came from. */
   readonly param: string;
 }
 
@@ -80,14 +82,11 @@ function readInputs(fields: Fields): Input[] {
     if (input !== undefined) throw fields.invalid("messages", "input or messages", "both");
     return [{ messages: readMessages(fields), param: "messages" }];
   }
-  const conversation = (text: ModerationInput, param: string): Input => ({
-    messages: checked(param, () => toConversation(text)),
-    param,
-  });
+  const conversation = (text: string, param: string): Input => ({ messages: toConversation(text), param });
   if (typeof input === "string") return [conversation(input, "input")];
   if (input === undefined)
     throw fields.invalid("input", "a string, an array of strings or an array of text parts", "nothing");
-  const entries = requireArray(fields, "input");
+  const entries = fields.array("input");
   if (entries.length > MAX_INPUTS)
     throw fields.invalid("input", `at most ${MAX_INPUTS} entries`, String(entries.length));
   if (typeof entries[0] === "object" && entries[0] !== null) return [conversation(textOf(entries, "input"), "input")];
@@ -101,8 +100,8 @@ function sizeOf(texts: readonly string[]): number {
   return texts.reduce((tokens, { length }) => tokens + TOKENS_OF_PROMPT + length / CHARS_OF_TOKEN, 0);
 }
 
-function toResult({ policies }: Service, messages: readonly ChatMessage[], verdict: Verdict): object {
-  const { categories } = messages[messages.length - 1].role === "user" ? policies.user : policies.assistant;
+function toResult({ guard }: Service, messages: readonly ChatMessage[], verdict: Verdict): object {
+  const { categories } = guard.policyOf(messages);
   const each = <T>(value: (category: string) => T): Record<string, T> =>
     Object.fromEntries(categories.map(category => [category, value(category)]));
   const { flagged, safety, refusal, score, scores, refusalScore, mode, threshold, text, window, error } = verdict;

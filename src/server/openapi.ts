@@ -1,4 +1,4 @@
-/** The description at `/openapi.json`: OpenAPI 3.1, written by hand. A test holds it against the route table. */
+/** The description at `/openapi.json`: OpenAPI 3.1, written by hand. A test compares it with the route table. */
 
 type Json = Readonly<Record<string, unknown>>;
 
@@ -19,12 +19,12 @@ const json = (schema: Json, description: string): Json => ({
 const failures = (...statuses: readonly number[]): Json =>
   Object.fromEntries(statuses.map(status => [status, json(ref("Error"), FAILURES[status])]));
 const FAILURES: Readonly<Record<number, string>> = {
-  400: "A field of the wrong kind or value, or an unknown one",
-  401: "No key, or another one",
-  404: "No such model",
-  413: "A body above the limit",
-  415: "A body that is not application/json in UTF-8",
-  422: "A field that cannot be honoured",
+  400: "A field has the wrong type or value, or is unknown",
+  401: "The key is missing or wrong",
+  404: "There is no such model",
+  413: "The body is larger than the limit",
+  415: "The body is not application/json in UTF-8",
+  422: "A field cannot be honoured",
   503: "The queue is full, or the server is shutting down: Retry-After says when to come back",
   504: "The time limit was reached",
 };
@@ -46,7 +46,7 @@ const sampling: Json = {
   temperature: { ...number, minimum: 0, maximum: 2, default: 0, description: "0: greedy" },
   top_p: { ...number, minimum: 0, maximum: 1, default: 1 },
   top_k: { ...integer, minimum: -1, description: "0 or -1: all" },
-  seed: { ...integer, description: "Random where there is none" },
+  seed: { ...integer, description: "Random by default" },
   stop: { anyOf: [string, { ...array(string), maxItems: 16 }] },
   stream: { ...boolean, default: false },
   stream_options: object({ include_usage: boolean }),
@@ -99,7 +99,7 @@ const SCHEMAS: Json = {
     model: string,
     input: {
       anyOf: [string, { ...array(string), maxItems: 1024 }, array(textPart)],
-      description: "A text, several, or one in parts",
+      description: "A text, several texts, or one text in parts",
     },
     messages: { ...array(ref("Message")), description: "Instead of input: the last message is judged" },
     mode: { enum: ["strict", "loose"], default: "strict" },
@@ -151,13 +151,13 @@ export function openApi(model: string): Json {
       "/v1/moderations": post(
         "Verdicts on texts or on a conversation",
         "ModerationRequest",
-        json(ref("ModerationAnswer"), "A result each"),
+        json(ref("ModerationAnswer"), "One result for each text"),
       ),
       "/v1/chat/completions": post("The guard's answer to a conversation", "ChatRequest", {
         description: "The answer; with stream, events that end with [DONE]",
         content: { "application/json": { schema: ref("ChatAnswer") }, "text/event-stream": { schema: string } },
       }),
-      "/v1/completions": post("What the model writes behind a raw prompt", "CompletionRequest", {
+      "/v1/completions": post("What the model writes after a raw prompt", "CompletionRequest", {
         description: "The text; with stream, events that end with [DONE]",
         content: { "application/json": { schema: ref("CompletionAnswer") }, "text/event-stream": { schema: string } },
       }),
@@ -170,8 +170,8 @@ export function openApi(model: string): Json {
         { 200: json(ref("Model"), "The model"), ...failures(401, 404) },
         { parameters: [{ name: "id", in: "path", required: true, schema: string }] },
       ),
-      "/health": get("Whether it takes requests", {
-        200: json(object({ status: string, model: string }), "It does"),
+      "/health": get("Whether the server takes requests", {
+        200: json(object({ status: string, model: string }), "It takes requests"),
         503: json(object({ status: string, model: string }), "It is shutting down, or its engine has ended"),
       }),
       "/metrics": get("Prometheus metrics", {

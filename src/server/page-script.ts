@@ -1,8 +1,8 @@
 /**
- * The program of the page at `/`. It is sent as its own source text (`Function.toString`), so it uses nothing from
- * outside itself.
+ * The program of the page at `/`. It is sent as its source text (`Function.toString`), so it uses nothing from outside
+ * the function.
  *
- * Texts, the user's and the server's, reach the page as text nodes alone.
+ * Texts from the user and the server reach the page only as text nodes.
  */
 
 interface Result {
@@ -110,7 +110,7 @@ export function pageScript(): void {
   form.addEventListener("submit", event => {
     event.preventDefault();
     if (button.getAttribute("aria-disabled") === "true") return;
-    button.setAttribute("aria-disabled", "true"); // it keeps the focus, which `disabled` would lose
+    button.setAttribute("aria-disabled", "true"); // unlike `disabled`, this keeps the focus
     status.textContent = "Judging";
     moderate()
       .catch(() => fail("The server cannot be reached."))

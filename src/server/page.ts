@@ -1,14 +1,14 @@
 /**
- * The page at `/`: type a text, see its verdict. One file without anything from elsewhere; it calls this server's own
- * endpoint and nothing else.
+ * The page at `/`: type a text, see its verdict. It is one file that loads nothing else and calls only this server's
+ * own endpoint.
  */
 
-import { newId } from "./context.ts";
+import { newId } from "./new-id.ts";
 import { pageScript } from "./page-script.ts";
 
 /**
- * Script and style carry a nonce of their own each time; nothing else is run or shown, and nothing is fetched but from
- * this server.
+ * Script and style carry a new nonce each time. The browser runs and shows nothing else, and fetches only from this
+ * server.
  */
 export function pageResponse(): Response {
   const nonce = newId("n");

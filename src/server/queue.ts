@@ -1,68 +1,64 @@
 /**
- * Who has the engine: a bounded queue of jobs, and turns between the few that have begun.
+ * Which job has the engine: a bounded queue, and turns between the few jobs that have begun.
  *
- * The engine does one pass after the other, so two requests at once gain nothing but waiting for each other, and each
- * that has begun holds the memory of its sequence. Jobs are therefore run one after the other, oldest first, with one
- * exception: where the job at work comes to the end of a chunk, a waiting one of at most a quarter of its size goes
- * before it and is run to its end. So
+ * The engine does one pass after the other, so two requests at once only wait for each other, and each one that has
+ * begun holds the memory of its sequence. Jobs are therefore run one after the other, oldest first, with one exception:
+ * when the running job ends a chunk, a waiting job of at most a quarter of its size goes first and runs to its end. So
  *
- * - a short request waits for one chunk of a long one, and not for the whole of it;
- * - what has begun is a stack of jobs each at most a quarter of the one below: together their sequences take less than
- *   4/3 of the largest;
- * - nobody starves: between two that went before it, a job gets a chunk, and what is at the bottom of the stack is
- *   always the oldest.
+ * - a short request waits for one chunk of a long one, not for all of it;
+ * - the jobs that have begun are a stack, each at most a quarter of the one below: together their sequences take less
+ *   than 4/3 of the largest;
+ * - no job starves: it gets a chunk between any two that go before it, and the oldest is always at the bottom of the
+ *   stack.
  *
- * A job starts only after the event loop had the turns in which a client's leaving is heard: one that left costs
- * nothing.
+ * A job starts only after the event loop has had the turns in which it hears that a client left. A client that left
+ * costs no computation.
  *
- * Web-standard, and it knows nothing of guards or HTTP.
+ * The queue uses only web standards, and knows nothing about guards or HTTP.
  */
 
 import { nextTurn } from "../model/session.ts";
 import { hearConnections } from "./turns.ts";
 
-/**
- * Ends a chunk of the job at work; resolves when it is its turn again. Rejects with the signal's reason when that is
- * aborted meanwhile.
- */
+/** Ends a chunk of the running job. Resolves when it is the job's turn again; rejects with the signal's reason. */
 export type Turn = () => Promise<void>;
 
 export interface Work<T> {
-  /** About how much it is, in tokens. */
+  /** The approximate size, in tokens. */
   readonly size: number;
-  /** Gives up the place in the queue; a job that has begun must hear it itself. */
+  /** Takes the job out of the queue. A job that has begun must listen to it itself. */
   readonly signal: AbortSignal;
   readonly run: (turn: Turn) => Promise<T>;
 }
 
-/** The queue holds as many as it may. */
+/** The queue has no room for one more job. */
 export class QueueFullError extends Error {}
 
-/** A job goes before one that is so many times its size. */
+/** A job goes before one that is at least this many times its size. */
 const SHORTER = 4;
-/** The event loop gets a turn after so long without one: it is there that requests arrive and clients leave. */
+/** The event loop, which hears of new requests and clients that leave, gets a turn at most this often. */
 const TURN_MS = 20;
 
 interface Job {
   readonly size: number;
   readonly start: () => Promise<void>;
-  /** Ends the wait for its turn. */
+  /** Ends its wait for a turn. */
   resume: (() => void) | undefined;
 }
 
 export class Queue {
   readonly #maxWaiting: number;
-  /** The oldest first. */
+  /** Oldest first. */
   readonly #waiting: Job[] = [];
-  /** The one at work last. */
+  /** The running job last. */
   readonly #begun: Job[] = [];
   #turnStarted = performance.now();
   #isStarting = false;
 
-  /** `maxWaiting`: how many may wait besides those that have begun. */
+  /** `maxWaiting` is how many jobs may wait besides those that have begun. */
   constructor(maxWaiting: number) {
     if (!Number.isInteger(maxWaiting) || maxWaiting < 1)
-      throw new RangeError(`queue: expected room for at least 1, got ${maxWaiting}`);
+      throw new RangeError(`maxQueue: expected an integer of at least 1, got ${maxWaiting}`);
     this.#maxWaiting = maxWaiting;
   }
 
@@ -79,13 +75,13 @@ export class Queue {
   }
 
   /**
-   * What `work.run` gives. Rejects with QueueFullError where there is no room, and with the signal's reason where that
-   * comes before its turn.
+   * Resolves to the result of `work.run`. Rejects with QueueFullError if there is no room, and with the signal's reason
+   * if it is aborted before the job begins.
    */
   run<T>({ size, signal, run }: Work<T>): Promise<T> {
     return new Promise<T>((resolve, reject) => {
       signal.throwIfAborted();
-      if (this.isFull) throw new QueueFullError(`queue: expected fewer than ${this.#maxWaiting} waiting, got as many`);
+      if (this.isFull) throw new QueueFullError(`the queue is full (${this.#maxWaiting} waiting)`);
       const leave = (): void => {
         const at = this.#waiting.indexOf(job);
         if (at < 0) return;
@@ -110,7 +106,7 @@ export class Queue {
     });
   }
 
-  /** Begins the oldest of those that wait and are still there. */
+  /** Begins the oldest waiting job whose client has not left. */
   async #startNext(): Promise<void> {
     if (this.#isStarting) return;
     this.#isStarting = true;
@@ -123,39 +119,42 @@ export class Queue {
     if (oldest) void this.#begin(oldest);
   }
 
-  /** `job` is waiting. */
+  /** Runs a waiting job. */
   async #begin(job: Job): Promise<void> {
     this.#waiting.splice(this.#waiting.indexOf(job), 1);
     this.#begun.push(job);
     await job.start();
     const wasAtWork = this.#begun[this.#begun.length - 1] === job;
     this.#begun.splice(this.#begun.indexOf(job), 1);
-    if (!wasAtWork) return; // it was aborted while another had its turn
+    if (!wasAtWork) return; // it was aborted during another job's turn
     const below = this.#begun[this.#begun.length - 1];
     if (below) below.resume?.();
     else if (this.#waiting.length > 0) await this.#startNext();
   }
 
-  /** The end of a chunk of `job`, which is at work. */
+  /** Ends a chunk of `job`, the running one. */
   async #turn(job: Job, signal: AbortSignal): Promise<void> {
     await this.#breathe();
     const shorter = this.#waiting.find(({ size }) => size * SHORTER <= job.size);
-    // One alone is asked: who sends requests and leaves, again and again, must not hold up this job.
+    // Only one candidate is tried: a client that keeps sending requests and leaving must not hold up this job.
     if (shorter) await this.#hearLeaving();
     signal.throwIfAborted();
     if (shorter && this.#waiting.includes(shorter)) {
       await new Promise<void>(resolve => {
-        job.resume = resolve;
-        signal.addEventListener("abort", job.resume);
+        const resume = (): void => {
+          signal.removeEventListener("abort", resume);
+          job.resume = undefined;
+          resolve();
+        };
+        job.resume = resume;
+        signal.addEventListener("abort", resume);
         void this.#begin(shorter);
       });
-      signal.removeEventListener("abort", job.resume!);
-      job.resume = undefined;
     }
     signal.throwIfAborted();
   }
 
-  /** Gives those who have left the time to say so: what had been waiting before, and still is, is somebody's. */
+  /** Lets the event loop hear which clients have left. A job that is still waiting after this has its client. */
   async #hearLeaving(): Promise<void> {
     await hearConnections();
     this.#turnStarted = performance.now();

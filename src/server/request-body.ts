@@ -1,13 +1,13 @@
 /**
- * A request's body as JSON: hostile until checked.
+ * Reads a request's body as JSON; it is hostile until checked.
  *
- * In: a Request and a limit in bytes. Out: an object. What is not `application/json`, longer than the limit (as
- * counted, whatever Content-Length says), not UTF-8, nested too deep or not an object is an ApiError.
+ * In: a Request and a limit in bytes. Out: an object. A body is an ApiError if it is not `application/json`, is longer
+ * than the limit (as counted, whatever Content-Length says), is not UTF-8, is nested too deep, or is not an object.
  */
 
 import { ApiError, describe } from "./api-error.ts";
 
-/** OpenAI's own requests nest five deep. */
+/** OpenAI's own requests are nested five deep. */
 const MAX_DEPTH = 32;
 
 export async function readJsonBody(
@@ -40,7 +40,7 @@ function malformed(expected: string, got: string): ApiError {
   return new ApiError(400, `body: expected ${expected}, got ${got}`, { code: "invalid_json" });
 }
 
-/** No form or plain text either, which a web page may send to any server without asking. */
+/** Only JSON: a web page may send forms and plain text to any server without a preflight. */
 function checkContentType(headers: Headers): void {
   const [type, ...parameters] = (headers.get("content-type") ?? "").toLowerCase().split(";");
   const charset = parameters
@@ -59,7 +59,7 @@ function checkContentType(headers: Headers): void {
 }
 
 async function readBytes(request: Request, maxBytes: number, signal: AbortSignal): Promise<Uint8Array> {
-  // What was not read of a body would be taken for the next request: the connection ends with the answer.
+  // The unread rest of a body would be taken for the next request, so the connection ends with the answer.
   const tooLarge = (got: string): ApiError =>
     new ApiError(413, `body: expected at most ${maxBytes} bytes, got ${got}`, {
       code: "body_too_large",
@@ -100,7 +100,7 @@ async function readBytes(request: Request, maxBytes: number, signal: AbortSignal
   }
 }
 
-/** How deep brackets and braces outside of strings are nested. */
+/** How deep brackets and braces are nested outside strings. */
 function depthOf(text: string): number {
   let depth = 0;
   let deepest = 0;

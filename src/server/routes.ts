@@ -1,24 +1,25 @@
-/** The route table: which method and path is answered by what. */
+/** The route table: which function answers a method and a path. */
 
 import { chatCompletion } from "./chat.ts";
 import { completion } from "./completions.ts";
-import type { Exchange, Service } from "./context.ts";
+import type { Exchange } from "./exchange.ts";
 import { moderation } from "./moderations.ts";
 import { openApi } from "./openapi.ts";
 import { pageResponse } from "./page.ts";
+import type { Service } from "./service.ts";
 
 export interface Route {
   readonly method: "GET" | "POST";
   readonly path: string;
-  /** Needs no key. */
+  /** Whether it needs no key. */
   readonly isOpen?: boolean;
-  readonly answer: (request: Request, exchange: Exchange, id: string) => Response | Promise<Response>;
+  readonly answer: (exchange: Exchange, id: string) => Response | Promise<Response>;
 }
 
-/** `readBody` refuses what no work shall be done for; `state` is one word for /health. */
+/** `checkOpen` throws if no new work is accepted; `state` is one word for /health. */
 export function newRoutes(
   service: Service,
-  readBody: (request: Request, exchange: Exchange) => Promise<Record<string, unknown>>,
+  checkOpen: () => void,
   state: () => "ok" | "draining" | "engine_failed",
 ): readonly Route[] {
   const post = (
@@ -27,13 +28,16 @@ export function newRoutes(
   ): Route => ({
     method: "POST",
     path,
-    answer: async (request, exchange) => answer(service, await readBody(request, exchange), exchange),
+    answer: async exchange => {
+      checkOpen();
+      return answer(service, await exchange.readBody(), exchange);
+    },
   });
   const get = (path: string, answer: (id: string) => Response, isOpen: boolean = false): Route => ({
     method: "GET",
     path,
     isOpen,
-    answer: (_request, _exchange, id) => answer(id),
+    answer: (_exchange, id) => answer(id),
   });
   const description = openApi(service.model);
   const models = service.modelNames.map(id => ({
@@ -51,8 +55,6 @@ export function newRoutes(
     const status = state();
     return Response.json({ status, model: service.model }, { status: status === "ok" ? 200 : 503 });
   };
-  const metrics = (): Response =>
-    new Response(service.metrics.render(), { headers: { "content-type": "text/plain; version=0.0.4; charset=utf-8" } });
   return [
     post("/v1/chat/completions", chatCompletion),
     post("/v1/completions", completion),
@@ -60,7 +62,7 @@ export function newRoutes(
     get("/v1/models", () => Response.json({ object: "list", data: models })),
     get("/v1/models/{id}", model),
     get("/health", health, true),
-    get("/metrics", metrics),
+    get("/metrics", () => service.metrics.response()),
     get("/openapi.json", () => Response.json(description), true),
     get("/", pageResponse, true),
   ];

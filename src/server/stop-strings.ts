@@ -1,5 +1,5 @@
 /**
- * Strings at which an answer ends, found in text that arrives in pieces. What may be the beginning of one is held back.
+ * Finds the strings that end an answer in text that arrives in pieces. Text that may begin such a string is held back.
  */
 
 export class StopStrings {
@@ -10,7 +10,7 @@ export class StopStrings {
     this.#stops = stops;
   }
 
-  /** The text that is certain now; `isStopped`: it ends where the first stop string began. */
+  /** The text that is certain now. If `isStopped`, it ends where the first stop string began. */
   push(piece: string): { readonly text: string; readonly isStopped: boolean } {
     this.#held += piece;
     const found = this.#stops.map(stop => this.#held.indexOf(stop)).filter(at => at >= 0);
@@ -21,7 +21,7 @@ export class StopStrings {
     return { text: this.#take(start), isStopped: false };
   }
 
-  /** What was held back, at the end of the text. */
+  /** The text that was held back, when no more comes. */
   end(): string {
     return this.#take(this.#held.length);
   }

@@ -30,8 +30,8 @@ export type Dtype =
 
 /**
  * Bits per element. The keys stand in the reference's own order (`enum Dtype` of the Rust crate, safetensors 0.8.0),
- * lowest alignment first: the writer sorts by it. F4 and F6 are packed, so their tensors need not fill whole bytes, and
- * then the format refuses them.
+ * lowest alignment first: the writer sorts by it. F4 and F6 are packed, so a tensor may not fill whole bytes; the
+ * format refuses such a tensor.
  */
 export const DTYPE_BITS: { readonly [dtype in Dtype]: number } = {
   BOOL: 8,
@@ -65,7 +65,7 @@ export function isDtype(name: string): name is Dtype {
   return Object.hasOwn(DTYPE_BITS, name);
 }
 
-/** What weights that are computed with may be stored as. */
+/** The dtypes that an engine computes with. */
 export const WEIGHT_DTYPES = ["BF16", "F16", "F32"] as const satisfies readonly Dtype[];
 export type WeightDtype = (typeof WEIGHT_DTYPES)[number];
 
@@ -78,7 +78,7 @@ export function bf16ToFloat32(bits: number): number {
   return scratchFloat[0];
 }
 
-/** The float32 value of an IEEE 754 binary16 bit pattern. Exact: every one of them is a float32. */
+/** The float32 value of an IEEE 754 binary16 bit pattern. Exact: each of these values is a float32. */
 export function f16ToFloat32(bits: number): number {
   scratchBits[0] = f16ToFloat32Bits(bits);
   return scratchFloat[0];
@@ -103,7 +103,7 @@ export function f16ToFloat32Bits(bits: number): number {
 
 /**
  * The bfloat16 bit pattern nearest to a float32 value, ties to even; beyond the largest finite value this is infinity,
- * as IEEE 754 rounds. A NaN stays a NaN and becomes quiet. A value that is no float32 is rounded to float32 first.
+ * as IEEE 754 rounds. A NaN stays a NaN and becomes quiet. A value that is not a float32 is rounded to one first.
  */
 export function float32ToBf16(value: number): number {
   scratchFloat[0] = value;

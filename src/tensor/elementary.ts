@@ -2,27 +2,27 @@
  * exp, log, pow, sin and cos of our own, in operations that IEEE 754 defines to the bit (+ - * / and rounding).
  *
  * In: numbers. Out: the same bits on every engine. `Math.exp`, `Math.pow` and `Math.sin` may differ by a unit in the
- * last place between engines and versions, so nothing that ends up in a result goes through them.
+ * last place between engines and versions, so no result goes through them.
  *
  * Two kinds live here:
  *  - `exp32`: float32 arithmetic throughout, the exp of softmax and SiLU. The fast kernels repeat it operation by
  *    operation.
- *  - `log64`, `exp64`, `pow64`, `sinCos64`: float64, used a few thousand times for the rotary table and then rounded
- *    once to float32. They are good to about 1e-15, which leaves the rounded result in doubt only where the true value
- *    lies that close to a rounding boundary.
+ *  - `log64`, `exp64`, `pow64`, `sinCos64`: float64, used a few thousand times for the rotary table, whose values are
+ *    then rounded once to float32. Their error is about 1e-15, so the rounded result is in doubt only where the true
+ *    value lies that close to a rounding boundary.
  */
 
 const f = Math.fround;
 
-// ----------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------------------------
 // exp32
 
-/** The numbers of `exp32`, all float32; the vector form reads them here too. */
+/** The constants of `exp32`, all float32. The vector form uses them too. */
 export const exp32Constants = {
-  /** Above this exp is beyond the largest float32. */
+  /** Above this, exp exceeds the largest float32. */
   high: f(88.72283),
   /**
-   * Below this exp is under the smallest normal float32; results there are flushed to 0, so that no kernel ever meets a
+   * Below this, exp is smaller than the smallest normal float32. The result is then 0, so that no kernel ever meets a
    * denormal.
    */
   low: f(-87.33654),
@@ -85,7 +85,7 @@ export function exp32(x: number): number {
   return f(f(p * POWERS_OF_TWO[half + 127]) * POWERS_OF_TWO[power - half + 127]);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------------------------
 // float64 helpers
 
 /** ln 2 as an exact 32-bit head and the rest (fdlibm's split). */

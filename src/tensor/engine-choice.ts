@@ -8,11 +8,12 @@ import { QUANTISED_SCHEMES } from "./quantised.ts";
 import { ReferenceEngine } from "./reference-engine.ts";
 import { WasmEngine } from "./wasm/wasm-engine.ts";
 
-/** More than any machine needs: memory is what limits long before. */
+/** More than any machine needs: memory is the limit long before. */
 export const MAX_THREADS = 64;
 
 /**
- * "auto" and "checkpoint": as the checkpoint stores them; the others are quantised while they are read (quantised.ts).
+ * How matrices may be held. "auto" and "checkpoint": as the checkpoint stores them. The others: quantised while they
+ * are read (quantised.ts).
  */
 export const WEIGHTS = ["auto", "checkpoint", ...QUANTISED_SCHEMES] as const;
 
@@ -20,15 +21,17 @@ export interface EngineOptions {
   /** "auto" (default): the fast engine where there is WebAssembly SIMD, else the readable one. */
   readonly engine?: "auto" | "wasm" | "reference";
   /**
-   * Threads of the fast engine; by default one for each physical core on Node, one elsewhere. The reference engine has
-   * one.
+   * Threads of the fast engine: by default one for each physical core on Node, and one elsewhere. The reference engine
+   * has one.
    */
   readonly threads?: number;
   /** How a model's matrices are held: "auto" by default. */
   readonly weights?: (typeof WEIGHTS)[number];
 }
 
-/** Throws RangeError for options that cannot be honoured, and what the engine named throws where it cannot run here. */
+/**
+ * Throws RangeError for options that cannot be honoured, and Error where the engine that was asked for cannot run here.
+ */
 export async function createEngine(options: EngineOptions = {}): Promise<Engine> {
   checkOptions(options, ["engine", "threads", "weights"], "engine");
   const { engine = "auto", threads, weights = "auto" } = options;
@@ -58,12 +61,12 @@ export async function createEngine(options: EngineOptions = {}): Promise<Engine>
   try {
     return WasmEngine.create({ threads: node.physicalCores(), startWorker, memoryLimit });
   } catch {
-    return WasmEngine.create({ memoryLimit }); // nobody asked for workers, and here none may be started
+    return WasmEngine.create({ memoryLimit }); // nobody asked for workers, and none can be started here
   }
 }
 
 /** A module with one SIMD instruction: (func (result v128) i32.const 0 i8x16.splat). */
-export function hasWasmSimd(): boolean {
+function hasWasmSimd(): boolean {
   const module = [0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 8, 1, 6, 0, 65, 0, 253, 15, 11];
   return typeof WebAssembly === "object" && WebAssembly.validate(Uint8Array.from(module));
 }

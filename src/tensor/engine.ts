@@ -13,21 +13,27 @@ import type { QuantisedScheme } from "./quantised.ts";
 export interface FloatBuffer {
   /** The first dimension counts the rows. */
   readonly shape: readonly number[];
-  /** Values in all: the product of the shape. */
+  /** How many values there are: the product of the shape. */
   readonly length: number;
-  /** The values. Take it anew at each use: an engine's memory may have moved since. */
+  /** The values. Read this anew at each use, because an engine's memory may move. */
   readonly data: Float32Array;
   /** The rows from `first` on: a view of the same memory. */
   tail(first: number): FloatBuffer;
+}
+
+/** Cosine and sine of each position's angles, [positions, headDim / 2]. */
+export interface RotaryAngles {
+  readonly cos: FloatBuffer;
+  readonly sin: FloatBuffer;
 }
 
 /** Weights [outputs, inputs] in the engine's own layout. */
 export interface Matrix {
   readonly name: string;
   readonly shape: readonly [outputs: number, inputs: number];
-  /** What its weights are held as: the checkpoint's dtype, or quantised. */
+  /** How its weights are held: in the checkpoint's dtype, or quantised. */
   readonly form: WeightDtype | QuantisedScheme;
-  /** Of its weights in that form, without padding. */
+  /** Bytes of its weights in that form, without padding. */
   readonly byteLength: number;
 }
 
@@ -41,8 +47,7 @@ export interface MatrixSource {
 }
 
 /**
- * A matrix that was quantised when it was saved. Its integers' rows lie one after the other: bytes of int8, or int4 two
- * in a byte.
+ * A matrix that was saved quantised: rows of integers, one after the other. int8 takes a byte each, int4 half a byte.
  */
 export interface QuantisedSource {
   readonly name: string;
@@ -65,12 +70,12 @@ export interface CacheShape {
 
 /**
  * Keys (after norm and rotation) and values of one sequence, in the engine's own layout, and attention over them. Grows
- * with use. Which positions are in use, the session knows.
+ * with use. The session knows which positions are in use.
  */
 export interface KvCache {
   /**
-   * Makes room for `positions`, keeping what is there. Throws RangeError where memory does not suffice, with both
-   * numbers.
+   * Makes room for `positions`, keeping what is there. Throws RangeError, with both numbers, where memory does not
+   * suffice.
    */
   reserve(positions: number): void;
   /** Stores keys and values [rows, numKvHeads, headDim] of positions `start`, `start + 1`, ... */
@@ -84,15 +89,13 @@ export interface KvCache {
   free(): void;
 }
 
-/** The operations; see reference.ts for what each computes. How many rows one has to do, its buffers say. */
+/** The operations; see reference.ts for what each computes. An operation has as many rows as its buffers. */
 export interface Engine {
   readonly name: "reference" | "wasm";
   readonly threads: number;
-  /** Why it computes no more, which is for good; undefined while it does. */
+  /** Why the engine has stopped for good; undefined while it works. */
   readonly failure: string | undefined;
-  /**
-   * Resolves when all its threads are up; throws Error where one did not start. Its operations need not wait for it.
-   */
+  /** Resolves when all its threads are up; throws Error where one did not start. Operations need not wait for this. */
   ready(): Promise<void>;
   /**
    * Room for values of this shape, zero at first. Kept until it is freed, or until the `scope` that it was made in
@@ -101,13 +104,13 @@ export interface Engine {
   buffer(...shape: readonly number[]): FloatBuffer;
   /** Gives back a buffer that was made outside of any scope. */
   free(buffer: FloatBuffer): void;
-  /** From now on, until what this returns is called, buffers are for the time: that call gives all of them back. */
+  /** Opens a scope. The function that is returned closes it, and frees all buffers that were made in it. */
   scope(): () => void;
-  /** Throws RangeError where so many bytes are more than there is room for, with both numbers. */
+  /** Throws RangeError, with both numbers, where there is no room for this many bytes. */
   checkRoom(bytes: number, what: string): void;
   /**
-   * Reads a matrix, and quantises it on the way where a scheme is given. Throws RangeError where there is no room, or
-   * nothing finite to quantise.
+   * Reads a matrix, and quantises it while reading where a scheme is given. Throws RangeError where there is no room,
+   * or where weights to quantise are not finite.
    */
   loadMatrix(source: MatrixSource, scheme?: QuantisedScheme): Promise<Matrix>;
   loadQuantised(source: QuantisedSource): Promise<Matrix>;
@@ -119,26 +122,23 @@ export interface Engine {
   rmsNormInto(out: FloatBuffer, x: FloatBuffer, gain: FloatBuffer, eps: number): void;
   /** out [rows, outputs] = x [rows, inputs] times weight [outputs, inputs], transposed. */
   linearInto(out: FloatBuffer, x: FloatBuffer, weight: Matrix): void;
-  /**
-   * Rotates x [rows, heads, headDim] in place; its rows stand at positions `start`, `start + 1`, ... of cos and sin
-   * [positions, headDim / 2].
-   */
-  ropeInto(x: FloatBuffer, cos: FloatBuffer, sin: FloatBuffer, start: number): void;
+  /** Rotates x [rows, heads, headDim] in place; its rows are positions `start`, `start + 1`, ... of the angles. */
+  ropeInto(x: FloatBuffer, angles: RotaryAngles, start: number): void;
   /** gate = silu(gate) * up. */
   siluMulInto(gate: FloatBuffer, up: FloatBuffer): void;
   /** x = x + y. */
   addInto(x: FloatBuffer, y: FloatBuffer): void;
 
-  /** Ends its threads and gives its memory back. Nothing of it may be used afterwards. */
+  /** Ends the threads and gives the memory back. Nothing that belongs to the engine may be used afterwards. */
   close(): void;
 }
 
-/** Values of a shape: the product of its dimensions. */
+/** How many values a shape has: the product of its dimensions. */
 export function lengthOf(shape: readonly number[]): number {
   return shape.reduce((product, dimension) => product * dimension, 1);
 }
 
-/** The shape of the rows from `first` on. Throws RangeError where there are fewer. */
+/** The shape of the rows from `first` on. Throws RangeError where `first` is beyond the last. */
 export function tailShape([rows, ...row]: readonly number[], first: number): readonly number[] {
   if (!(Number.isInteger(first) && first >= 0 && first <= rows))
     throw new RangeError(`tail: expected a row from 0 to ${rows}, got ${first}`);

@@ -1,2 +1,4 @@
-/** The engine has no room for what was asked: no fault of the input's, which may do at another time. */
-export class MemoryError extends RangeError {}
+/** The engine has no room for what was asked. The input is not at fault: the same call may succeed later. */
+export class MemoryError extends RangeError {
+  override readonly name: string = "MemoryError";
+}

@@ -7,16 +7,16 @@
  *
  * The idea: a row of activations becomes 16-bit integers with one scale, a block of 256 weights becomes small integers
  * with one scale, and the sum over the block is then a sum of integers that 32 bits hold whatever the values are.
- * Integer sums have no rounding and so no order: kernels may take them as they like. Only what comes after a block is
- * float32, and has a stated order.
+ * Integer sums have no rounding, so kernels may add in any order. Only what comes after a block is float32, and has a
+ * stated order.
  *
  * - int8: a weight is -127..127 times the block's scale.
  * - int4: a weight is -8..7 times a sub-scale -31..31 (of 32 inputs) times the block's scale. Four bits times a
  *   sub-scale is again a small integer, of at most 248, so the sum is the same.
  *
- * What bounds the activations' bits is the 32-bit sum: 256 * |weight| * |activation| < 2^31. With 127 and with 248
- * there is room for all 16 bits (256 * 248 * 32767 = 0.97 * 2^31). Sub-scales of one bit more would leave 15, and would
- * take 0.8 % off the weights' squared error.
+ * The 32-bit sum bounds the bits of the activations: 256 * |weight| * |activation| < 2^31. With weights of up to 127 or
+ * 248 there is room for all 16 bits (256 * 248 * 32767 = 0.97 * 2^31). One more bit in the sub-scales would lower the
+ * weights' squared error by 0.8 %, but leave the activations 15 bits.
  */
 
 import { SUM_BLOCK } from "./reference.ts";
@@ -69,7 +69,7 @@ export function subBlocksOf(inputs: number): number {
   return Math.ceil(inputs / SUB_BLOCK);
 }
 
-/** Sub-scales of a row of so many inputs: int8 has none. */
+/** How many sub-scales a row has; int8 has none. */
 export function subScalesOf(scheme: QuantisedScheme, inputs: number): number {
   return scheme === "int4" ? subBlocksOf(inputs) : 0;
 }
@@ -89,12 +89,12 @@ function clamp(x: number, low: number, high: number): number {
   return Math.min(Math.max(x, low), high);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------------------------
 // what is quantised
 
 /**
- * Integers of at most `limit` for `x`, which they are times the scale that is returned: f(max |x| / limit). With NaN or
- * infinity in `x` the scale is NaN, and so is all that is computed from it.
+ * Quantises `x` to integers of at most `limit`, and returns their scale, f(max |x| / limit). Where `x` holds NaN or
+ * infinity the scale is NaN, and so is all that is computed from it.
  */
 export function quantiseInto(out: Int8Array | Int16Array, x: Float32Array, limit: number): number {
   let max = 0;
@@ -117,9 +117,9 @@ function dot(a: ArrayLike<number>, b: ArrayLike<number>, length: number): number
 }
 
 /**
- * A block of at most 256 weights as int4: values, sub-scales, and the scale, which is returned. Three least-squares
- * fits: of each sub-block's step, among the tries of INT4_DIVISORS; of the values, to the step that sub-scale and scale
- * make; of the scale, to the values.
+ * Quantises a block of at most 256 weights to int4: values, sub-scales, and the scale, which is returned. Three
+ * least-squares fits: each sub-block's step, the best of those that INT4_DIVISORS gives; the values, for the step that
+ * sub-scale and scale make; the scale, for those values.
  */
 export function quantiseInt4Into(values: Int8Array, subScales: Int8Array, weights: Float32Array): number {
   const count = weights.length;
@@ -145,7 +145,10 @@ export function quantiseInt4Into(values: Int8Array, subScales: Int8Array, weight
   return f(dot(weights, integers, count) / dot(integers, integers, count));
 }
 
-/** The step, of either sign, whose multiples -8..7 come nearest to the weights; 0 where they are too small for any. */
+/**
+ * The step, of either sign, whose multiples -8..7 come nearest to the weights; 0 where the weights are too small for
+ * any.
+ */
 function subBlockStep(weights: Float32Array): number {
   let [max, min] = [0, 0];
   for (let i = 0; i < weights.length; i++) {
@@ -155,13 +158,13 @@ function subBlockStep(weights: Float32Array): number {
   const extreme = max > -min ? max : min;
   if (Math.abs(extreme) < 8 * SMALLEST_SCALE) return 0;
   const values = new Float32Array(weights.length);
-  let [best, step] = [-1, extreme]; // the extreme itself where none is better than -1: where it is NaN
+  let [best, step] = [-1, extreme]; // the extreme itself where it is not finite, since no gain is then a number
   for (const divisor of INT4_DIVISORS) {
     const inverse = f(divisor / extreme);
     for (let i = 0; i < weights.length; i++) values[i] = clamp(nearest(f(weights[i] * inverse)), INT4_MIN, INT4_MAX);
     const product = dot(weights, values, weights.length);
     const square = dot(values, values, weights.length);
-    const gain = f(f(product * product) / square); // by how much the squared error is less than the weights' own size
+    const gain = f(f(product * product) / square); // by how much this lowers the squared error
     if (gain > best) [best, step] = [gain, f(product / square)];
   }
   return step;
@@ -195,7 +198,8 @@ export function quantiseTensor(
 }
 
 /**
- * int4 as it is saved, two in a byte with the first in the lower half, row by row: an odd last one leaves half a byte.
+ * Unpacks int4 as it is saved: row by row, two values in a byte, the first in the lower half. An odd last value leaves
+ * half a byte unused.
  */
 export function unpackInt4(bytes: Uint8Array, outputs: number, inputs: number): Int8Array {
   const values = new Int8Array(outputs * inputs);
@@ -209,7 +213,7 @@ export function unpackInt4(bytes: Uint8Array, outputs: number, inputs: number): 
   return values;
 }
 
-/** The other way. */
+/** The inverse of unpackInt4. */
 export function packInt4(values: Int8Array, outputs: number, inputs: number): Uint8Array {
   const rowBytes = Math.ceil(inputs / 2);
   const bytes = new Uint8Array(outputs * rowBytes);
@@ -220,7 +224,10 @@ export function packInt4(values: Int8Array, outputs: number, inputs: number): Ui
   return bytes;
 }
 
-/** Throws RangeError for a scale that is no finite number of at least 0. `what`: of what it is a sign. */
+/**
+ * Throws RangeError for a scale that is negative or not finite. `what` names what is then wrong: the weights that it
+ * was computed from, or saved scales.
+ */
 export function checkScales(name: string, scales: Float32Array, what: "weights" | "scales"): void {
   const bad = scales.findIndex(scale => !(scale >= 0 && scale < Infinity));
   if (bad >= 0)
@@ -229,7 +236,7 @@ export function checkScales(name: string, scales: Float32Array, what: "weights" 
     );
 }
 
-// ------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------------------------
 // what they compute
 
 /** The integers of row `n`: values times sub-scales. */

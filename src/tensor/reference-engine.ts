@@ -1,5 +1,6 @@
 /**
- * The readable engine: the operations of reference.ts on plain arrays, one thread. The measure of every other.
+ * The readable engine: the operations of reference.ts on plain arrays, in one thread. Every other engine must give its
+ * bits.
  */
 
 import {
@@ -11,6 +12,7 @@ import {
   type Matrix,
   type MatrixSource,
   type QuantisedSource,
+  type RotaryAngles,
   tailShape,
 } from "./engine.ts";
 import {
@@ -81,13 +83,13 @@ export class ReferenceEngine implements Engine {
     return new ReferenceBuffer(shape, new Float32Array(lengthOf(shape)));
   }
 
-  free(): void {} // the garbage collector does it
+  free(): void {} // the garbage collector does
 
   scope(): () => void {
     return () => {};
   }
 
-  checkRoom(): void {} // an array that is too large is an error of its own
+  checkRoom(): void {} // JavaScript itself throws for an array that is too large
 
   async loadMatrix(source: MatrixSource, scheme?: QuantisedScheme): Promise<Matrix> {
     const { name, dtype, shape } = source;
@@ -128,7 +130,7 @@ export class ReferenceEngine implements Engine {
     else quantisedLinearInto(out.data, x.data, rows, tensor);
   }
 
-  ropeInto(x: FloatBuffer, cos: FloatBuffer, sin: FloatBuffer, start: number): void {
+  ropeInto(x: FloatBuffer, { cos, sin }: RotaryAngles, start: number): void {
     const [rows, heads, headDim] = x.shape;
     reference.ropeInto(x.data, rows, heads, headDim, cos.data, sin.data, start);
   }
@@ -144,7 +146,7 @@ export class ReferenceEngine implements Engine {
   close(): void {}
 }
 
-/** Rows of [numKvHeads * headDim] per position, as they come. */
+/** Keys and values as they come: a row [numKvHeads * headDim] for each position. */
 class ReferenceCache implements KvCache {
   readonly #shape: CacheShape;
   #layers: readonly { readonly keys: Float32Array; readonly values: Float32Array }[];

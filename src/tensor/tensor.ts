@@ -104,7 +104,7 @@ export class Tensor {
   }
 
   /**
-   * The elements as float32, in a new array. Exact, and so TypeError for a dtype that has values which are no float32.
+   * The elements as float32, in a new array. Exact: throws TypeError for a dtype with values that float32 cannot hold.
    */
   toFloat32(): Float32Array {
     const { dtype, data } = this;
@@ -132,8 +132,8 @@ export class Tensor {
   }
 
   /**
-   * Rows [start, end) of the first dimension, as a view: no copy. Throws RangeError where they are not there, or not on
-   * whole bytes.
+   * Rows [start, end) of the first dimension, as a view: no copy. Throws RangeError where there are no such rows, or
+   * where they do not fill whole bytes.
    */
   rows(start: number, end: number): Tensor {
     const { byteOffset, byteLength, shape } = rowRange(this.name, this.dtype, this.shape, start, end);
@@ -148,8 +148,8 @@ export class Tensor {
 }
 
 /**
- * Where rows [start, end) lie in the bytes of a tensor, and the shape they have. Throws RangeError where there are no
- * such rows, or where a row of a packed dtype (F4, F6) does not end with a byte.
+ * Where rows [start, end) lie in the bytes of a tensor, and their shape. Throws RangeError where there are no such
+ * rows, or where a row of a packed dtype (F4, F6) does not end with a byte.
  */
 export function rowRange(
   name: string,
@@ -170,10 +170,9 @@ export function rowRange(
 }
 
 /**
- * The bytes of a tensor; undefined where its elements do not fill whole bytes, where a dimension is no integer that a
- * JavaScript number holds exactly, or where the sizes overflow 64 bits. The reference multiplies from left to right and
- * checks each product, so a zero excuses what comes after it ([0, 2^40, 2^40] has 0 bytes) and not what stands before
- * it.
+ * The bytes of a tensor; undefined where its elements do not fill whole bytes, where a dimension is not a safe integer,
+ * or where the sizes overflow 64 bits. The reference multiplies from left to right and checks each product, so a zero
+ * excuses what comes after it ([0, 2^40, 2^40] has 0 bytes) but not what came before.
  */
 export function tensorByteLength(dtype: Dtype, shape: readonly number[]): number | undefined {
   let elements = 1n;
@@ -191,8 +190,8 @@ const MAX_U64 = 2n ** 64n - 1n;
 let littleEndian: boolean | undefined;
 
 /**
- * Typed arrays use the host's byte order and safetensors is little-endian. No host that runs Node or a browser today is
- * anything else.
+ * Typed arrays use the host's byte order and safetensors is little-endian. Every host that runs Node or a browser today
+ * is, too.
  */
 function requireLittleEndian(): void {
   littleEndian ??= new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;

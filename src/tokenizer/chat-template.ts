@@ -21,6 +21,7 @@
  */
 
 import { Template } from "@huggingface/jinja";
+import { ConversationError } from "./conversation-error.ts";
 import { rewriteStrips, STRIP_FUNCTIONS } from "./template-strip.ts";
 import { describe, expectObject } from "./tokenizer-json.ts";
 import { toWellFormed } from "./unicode.ts";
@@ -101,8 +102,8 @@ export class ChatTemplate {
 
   /**
    * Renders with contents in shadow. `text` has no character that comes from a content and occurs in `guarded`;
-   * `restore` turns the shadows in any part of it back. Throws RangeError when there are too few private-use characters
-   * (when the texts themselves use nearly all 137,468).
+   * `restore` turns the shadows in any part of it back. Throws ConversationError when there are too few private-use
+   * characters (when the texts themselves use nearly all 137,468).
    */
   renderShadowed(
     messages: readonly ChatMessage[],
@@ -209,13 +210,16 @@ function freePrivateUse(texts: readonly string[]): () => string {
         return character;
       }
     }
-    throw new RangeError(
+    throw new ConversationError(
       "messages: expected a private-use character that does not occur in them, got texts that use them all",
     );
   };
 }
 
-/** Checks a conversation and copies what templates see of it: role and content. */
+/**
+ * Checks a conversation and copies what templates see of it: role and content. Throws TypeError for a wrong kind and
+ * ConversationError for an unknown role.
+ */
 export function checkMessages(messages: readonly ChatMessage[]): ChatMessage[] {
   if (!Array.isArray(messages))
     throw new TypeError(`messages: expected an array of {role, content}, got ${describe(messages)}`);
@@ -223,7 +227,7 @@ export function checkMessages(messages: readonly ChatMessage[]): ChatMessage[] {
     const { role, content } = expectObject(message, `messages[${i}]`);
     if (typeof role !== "string") throw new TypeError(`messages[${i}].role: expected a string, got ${describe(role)}`);
     if (!ROLES.includes(role))
-      throw new RangeError(`messages[${i}].role: expected ${ROLES.join(", ")}, got ${describe(role)}`);
+      throw new ConversationError(`messages[${i}].role: expected ${ROLES.join(", ")}, got ${describe(role)}`);
     if (typeof content !== "string")
       throw new TypeError(`messages[${i}].content: expected a string, got ${describe(content)}`);
     return { role, content };

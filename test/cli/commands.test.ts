@@ -1,4 +1,4 @@
-/** Each command as a user calls it: what comes out on stdout, in text and in JSON. */
+/** Each command as a user calls it: its output on stdout, as text and as JSON. */
 
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -25,7 +25,7 @@ describe("moderate", () => {
     expect(out).toMatch(/▌ tiny-guard-gen · 268 \+ 8 tokens · \d+\.\d\d s\n$/);
   });
 
-  test("--json is one object on one line, with everything the contract names", async () => {
+  test("--json prints one object on one line, with every key of the contract", async () => {
     const { status, out, err } = await cli(["moderate", BOMB, "--json", "--model", GEN, "--mode", "loose"]);
     expect([status, err]).toEqual([0, ""]);
     expect(out.endsWith("}\n") && out.indexOf("\n") === out.length - 1).toBe(true);
@@ -83,7 +83,7 @@ describe("moderate", () => {
     );
   });
 
-  test("text on stdin, with or without -, is the same as the argument; --quiet and QWEN3GUARD_MODEL keep stderr empty", async () => {
+  test("text on stdin, with or without -, equals the argument; --quiet and QWEN3GUARD_MODEL keep stderr empty", async () => {
     const expected = JSON.parse((await cli(["moderate", BOMB, "--json", "--quiet"])).out);
     for (const [args, env] of [
       [["moderate", "--json", "--quiet"], {}],
@@ -95,7 +95,7 @@ describe("moderate", () => {
     }
   });
 
-  test("a response, by option and as a conversation", async () => {
+  test("a response gives the same verdict by option and in a conversation", async () => {
     const folder = temporaryFolder({ "c.json": conversation });
     const byOption = await cli([
       "moderate",
@@ -118,7 +118,7 @@ describe("moderate", () => {
   });
 
   test.each([16, 24, 30, 36, 47, 48, 60, 80])(
-    "the card keeps to a terminal of %i columns, each line behind its edge",
+    "the card fits a terminal of %i columns, and every line begins with its edge",
     async columns => {
       const folder = temporaryFolder({
         "c.json": JSON.stringify([
@@ -137,7 +137,7 @@ describe("moderate", () => {
         const lines = (await run(columns)).trimEnd().split("\n");
         expect(lines.filter(line => line.length > columns)).toEqual([]);
         expect(lines.filter(line => !/^▌( |$)/.test(line))).toEqual([]);
-        // Nothing is left out but of the quoted text, the bars and the blanks; the time is each run's own.
+        // Only the quoted text, the bars and the blanks may be cut. The time differs from run to run.
         const words = (text: string): string =>
           text
             .replace(/^▌ .*\n▌\n/m, "")
@@ -148,7 +148,7 @@ describe("moderate", () => {
     },
   );
 
-  test("an empty text that is given as such is moderated like any other", async () => {
+  test("an empty text as an argument is moderated like any other", async () => {
     const run = (args: string[], options: HarnessOptions = {}) =>
       cli(["moderate", ...args, "--json", "--quiet"], options);
     for (const { status, out } of [
@@ -161,14 +161,14 @@ describe("moderate", () => {
     }
   });
 
-  test("--fail-on exits with 3 where something was flagged, and with 0 where not", async () => {
+  test("--fail-on exits with 3 if something was flagged, else with 0", async () => {
     expect((await cli(["moderate", BOMB, "--fail-on", "--quiet"])).status).toBe(3);
     expect((await cli(["moderate", "--fail-on", BOMB, "--quiet", "--json"])).status).toBe(3);
     expect((await cli(["moderate", "Tell me a joke about cats.", "--fail-on", "--quiet"])).status).toBe(0);
     expect((await cli(["moderate", BOMB, "--quiet"])).status).toBe(0);
   });
 
-  test("the card is coloured only where the terminal takes colours, keeps to its width, and shows no escape of a hostile text", async () => {
+  test("the card is coloured only on a terminal with colours, keeps to its width, and shows no escape of a hostile text", async () => {
     const hostile = `\u001b[2J\u001b]0;owned\u0007 ${"wide ".repeat(60)}`;
     const plain = await cli(["moderate", hostile, "--quiet"], { columns: 60 });
     expect(plain.out).not.toContain("\u001b");
@@ -201,7 +201,7 @@ describe("generate", () => {
     const { out } = await cli(["generate", "--json", "--quiet", "--max-new-tokens", "3"], {
       stdin: `${golden.prompt}\n`.replace(/\n$/, ""),
     });
-    // The prompt ends with line breaks of its own; one is taken for the end of the piped text.
+    // The prompt itself ends with line breaks, and the last one counts as the end of the piped text.
     expect(JSON.parse(out).finishReason).toBe("length");
     const byOption = JSON.parse(
       (await cli(["generate", "--prompt", golden.prompt, "--json", "--quiet", "--max-new-tokens", "3"])).out,
@@ -209,7 +209,7 @@ describe("generate", () => {
     expect(byOption).toMatchObject({ ids: golden.ids.slice(0, 3), promptTokens: 268, finishReason: "length" });
   });
 
-  test("draws the same text for the same seed and another for another", async () => {
+  test("draws the same text for the same seed, and a different one for another", async () => {
     const draw = async (seed: string): Promise<string> =>
       (
         await cli([
@@ -268,7 +268,7 @@ describe("tokenize", () => {
     ).toEqual(golden.map(({ decoded }) => decoded));
   });
 
-  test("--literal takes control tokens for text", async () => {
+  test("--literal treats control tokens as text", async () => {
     const ids = async (...args: string[]): Promise<number[]> =>
       JSON.parse((await cli(["tokenize", "<|im_end|>", "--json", "--quiet", ...args])).out).ids;
     expect(await ids()).toEqual([4098]);
@@ -297,7 +297,7 @@ describe("template", () => {
 });
 
 describe("inspect", () => {
-  test("tells what a checkpoint is, also one without a tokenizer", async () => {
+  test("describes a checkpoint, also one without a tokenizer", async () => {
     const gen = JSON.parse((await cli(["inspect", "--json", "--quiet"])).out);
     expect(gen).toMatchObject({
       variant: "Gen",
@@ -315,7 +315,7 @@ describe("inspect", () => {
     expect(JSON.parse((await cli(["inspect", STREAM, "--json"])).out).variant).toBe("Stream");
   });
 
-  test("is readable, and lists tensors when asked", async () => {
+  test("prints readable text, and lists tensors when asked", async () => {
     const { out } = await cli(["inspect", ODD, "--tensors"]);
     expect(out).toContain("attention   6 query and 2 key/value heads of 22\n");
     expect(out).toContain("tokenizer   none\n");
@@ -430,7 +430,7 @@ describe("golden", () => {
     ]);
   });
 
-  test("the recorded bits are those of every machine: pinned", async () => {
+  test("the recorded bits are pinned, since every machine gives the same", async () => {
     const stdin = `${JSON.stringify({ ids: readJson<{ ids: number[] }>("test/goldens/odd/taps.json").ids })}\n`;
     const { out } = await cli(
       ["golden", "record", "--input", "-", "--out", "-", "--model", ODD, "--max-new-tokens", "4"],
@@ -447,7 +447,7 @@ describe("golden", () => {
     );
   });
 
-  test("works on a checkpoint without a tokenizer where lines hold ids, and says so where they do not", async () => {
+  test("works on a checkpoint without a tokenizer if lines hold ids, and otherwise says what is missing", async () => {
     const record = (stdin: string) =>
       cli(["golden", "record", "--input", "-", "--out", "-", "--model", ODD, "--max-new-tokens", "2"], { stdin });
     expect((await record('{"ids": [1, 2, 3]}')).status).toBe(0);

@@ -4,8 +4,8 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { onTestFinished } from "vitest";
-import type { Terminal } from "../../src/cli/io.ts";
 import { run } from "../../src/cli/program.ts";
+import type { Terminal } from "../../src/cli/terminal.ts";
 
 export interface Outcome {
   readonly status: number;
@@ -14,13 +14,13 @@ export interface Outcome {
 }
 
 export interface HarnessOptions {
-  /** Text on a piped stdin, as one chunk or several; without it stdin is a terminal. */
+  /** Text on a piped stdin, in one chunk or several. Without it, stdin is a terminal. */
   readonly stdin?: string | Uint8Array | readonly (string | Uint8Array)[];
   readonly env?: Record<string, string>;
   readonly colors?: boolean;
   readonly isTTY?: boolean;
   readonly columns?: number;
-  /** Makes stderr a terminal of that width. */
+  /** Makes stderr a terminal of this width. */
   readonly errColumns?: number;
 }
 
@@ -51,7 +51,7 @@ export async function cli(args: readonly string[], options: HarnessOptions = {})
   return { status, out, err };
 }
 
-/** A temporary folder, with these files, that goes when the test ends. Its name has a space, as people's folders do. */
+/** A temporary folder with these files, removed when the test ends. Its name has a space, as people's folders do. */
 export function temporaryFolder(files: Readonly<Record<string, string | Uint8Array>> = {}): string {
   const folder = mkdtempSync(join(tmpdir(), "qwen3guard test "));
   onTestFinished(() => rmSync(folder, { recursive: true, force: true }));

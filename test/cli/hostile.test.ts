@@ -1,6 +1,6 @@
 /**
- * Checkpoints made to hurt, through the command line as a user meets them: one clear line, status 1, and less than 200
- * MB of memory. (What the reader itself accepts and refuses is tested to the byte in test/tensor/.)
+ * Checkpoints made to do harm, through the command line: one clear line, status 1, and less than 200 MB of memory.
+ * (What the reader itself accepts and refuses is tested to the byte in test/checkpoint/.)
  */
 
 import { spawnSync } from "node:child_process";
@@ -14,8 +14,8 @@ import { temporaryFolder } from "./harness.ts";
 const MAX_RSS_BYTES = 200e6;
 
 /**
- * Makes a process tell its peak memory as the last line of stderr. From /proc where there is one: what getrusage says
- * starts from the memory of the process that forked it, this test.
+ * Makes a process print its peak memory as the last line of stderr. It reads /proc if there is one, since the figure of
+ * getrusage starts from the memory of the process that forked it, which is this test.
  */
 const TELL_RSS = `data:text/javascript,${encodeURIComponent(`
   import { existsSync, readFileSync } from "node:fs";
@@ -55,7 +55,7 @@ function changed(source: string, files: Readonly<Record<string, string | Uint8Ar
   return folder;
 }
 
-/** A safetensors file with this header and so many bytes of data behind it. `length` is what the file claims. */
+/** A safetensors file with this header, followed by this many bytes of data. `length` is what the file claims. */
 function safetensors(header: string | Uint8Array, dataBytes: number = 0, length?: bigint): Uint8Array {
   const json = typeof header === "string" ? new TextEncoder().encode(header) : header;
   const file = new Uint8Array(8 + json.length + dataBytes);
@@ -124,7 +124,7 @@ describe("weights", () => {
     ],
     ["deep nesting", () => withWeights(safetensors(`{"a":${"[".repeat(5_000_000)}`)), "model.safetensors"],
     [
-      "a million small tensors, and then nonsense",
+      "a million small tensors, then nonsense",
       () =>
         withWeights(
           safetensors(
@@ -172,7 +172,7 @@ describe("an index", () => {
 
   test.each<[string, () => string, string]>([
     [
-      "names a shard that is not there",
+      "names a shard that does not exist",
       () => changed(ODD, { "model-00002-of-00003.safetensors": undefined }),
       "model-00002-of-00003.safetensors",
     ],
@@ -198,7 +198,7 @@ describe("an index", () => {
       "expected names, shapes and metadata that fit 48 MiB of memory, got more",
     ],
     [
-      "names as many tensors as the largest that is known, in 27 MB, and shards that are not there",
+      "names as many tensors as the largest known model, in 27 MB, and shards that do not exist",
       () =>
         withMap(
           Array.from({ length: 222_747 }, (_, i) => [
@@ -253,12 +253,12 @@ describe("config and tokenizer", () => {
     ["scaled rotary embeddings", () => withConfig({ rope_scaling: { rope_type: "yarn" } }), "rope_scaling"],
     ["a tokenizer that is no JSON", () => changed(GEN, { "tokenizer.json": "[[[" }), "tokenizer.json"],
     [
-      "a tokenizer of a million values",
+      "a tokenizer with a million values",
       () => changed(GEN, { "tokenizer.json": `[${"0,".repeat(1e6)}0]` }),
       "expected at most 800000 values",
     ],
     [
-      "a tokenizer of nearly as many values as are read",
+      "a tokenizer with nearly as many values as are accepted",
       () => changed(GEN, { "tokenizer.json": `[${"[],".repeat(399_000)}0]` }),
       "expected an object",
     ],
@@ -271,7 +271,7 @@ describe("config and tokenizer", () => {
       "added_tokens: expected at most 65536 UTF-16 units in all, got more",
     ],
     [
-      "as many added tokens as are read",
+      "as many added tokens as are accepted",
       () => withAdded(256, 256),
       "expected at most 4160 ids, the model's vocabulary, got 4352",
     ],
@@ -299,12 +299,12 @@ describe("config and tokenizer", () => {
       "chat_template.jinja: expected at most 131072 characters, got 1000000",
     ],
     [
-      "a template of as many values as are read",
+      "a template with as many values as are accepted",
       () => changed(GEN, { "chat_template.jinja": `{{[${"1,".repeat(65_000)}1]}}` }),
       "expected a guard's chat template",
     ],
     [
-      "a template that is no guard's",
+      "a template that is not a guard's",
       () => changed(GEN, { "tokenizer_config.json": JSON.stringify({ chat_template: "{{ messages[0].content }}" }) }),
       "expected a guard's chat template",
     ],

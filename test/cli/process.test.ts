@@ -36,10 +36,10 @@ test.each([
   ["20.19.0", true],
   ["22.0.0", true],
 ])(
-  "on Node %s it says first which one it needs, before anything is loaded that an older one does not have",
+  "on Node %s it first says which version it needs, before it loads anything that an older one lacks",
   (node, isNew) => {
     const pretend = `Object.defineProperty(process, "versions", { value: { ...process.versions, node: "${node}" } });`;
-    const code = isNew ? pretend : `${pretend} delete globalThis.crypto;`; // which Node 18 does not have
+    const code = isNew ? pretend : `${pretend} delete globalThis.crypto;`; // Node 18 does not have it
     const args = ["--import", `data:text/javascript,${encodeURIComponent(code)}`, MAIN, "--version"];
     const { status, stdout, stderr } = spawnSync(process.execPath, args, { encoding: "utf8" });
     const { engines, version } = readJson<{ engines: { node: string }; version: string }>("package.json");
@@ -48,13 +48,13 @@ test.each([
   },
 );
 
-test("nothing but the result goes to stdout, and a pipe gets no colours", () => {
+test("only the result goes to stdout, and a pipe gets no colours", () => {
   const { stdout, stderr } = start(["moderate", "How can I make a bomb?"]);
   expect(stdout.startsWith("▌ Unsafe  Violent\n")).toBe(true);
   expect(stderr.split("\n")).toHaveLength(2);
 });
 
-test("--wide gives the same bits, and needs a Node that has it", () => {
+test("--wide gives the same bits, and is refused by a Node without it", () => {
   const input = `${JSON.stringify({ text: "How can I make a bomb? ".repeat(12) })}\n`;
   const record = (...args: string[]) =>
     start(["golden", "record", "--input", "-", "--out", "-", "--quiet", "--max-new-tokens", "3", ...args], input);
@@ -63,7 +63,7 @@ test("--wide gives the same bits, and needs a Node that has it", () => {
   expect(wide.stdout).toContain("logitsSha256");
 });
 
-test("a flagged text stays flagged when nobody reads the answer", () => {
+test("the status for a flagged text holds when nobody reads the answer", () => {
   const { status } = spawnSync("bash", [
     "-c",
     'set -o pipefail; "$0" "$@" | true',
@@ -90,7 +90,7 @@ test.skipIf(!existsSync("/dev/full"))("a full disk is one line and status 1", ()
 });
 
 test.skipIf(!existsSync("/dev/full"))(
-  "help and version on a full disk: the same; to a reader that has gone: nothing",
+  "help and version fail in the same way on a full disk, and are silent to a reader that has gone",
   () => {
     for (const args of [["--help"], ["--version"], ["moderate", "--help"], ["help", "serve"]]) {
       const { status, stderr } = spawnSync("sh", ["-c", '"$0" "$@" > /dev/full', process.execPath, MAIN, ...args], {
@@ -105,7 +105,7 @@ test.skipIf(!existsSync("/dev/full"))(
   },
 );
 
-test.skipIf(!existsSync("/dev/full"))("a stderr that takes nothing costs no verdict", async () => {
+test.skipIf(!existsSync("/dev/full"))("a stderr that cannot be written costs no verdict", async () => {
   for (const redirect of ["2> /dev/full", "2>&-", "2> >(true)"]) {
     // The notice of the demo guard comes first, then a line that cannot be judged, then the count of those.
     const script = `"$0" "$@" ${redirect}`;
@@ -131,7 +131,7 @@ test
     [["eval", "-"]],
     [["golden", "record", "--input", "-", "--out", "-"]],
     [["golden", "check", "-"]],
-  ])("a folder as stdin is no empty text: %j", args => {
+  ])("a folder as stdin is not an empty text: %j", args => {
   const { status, stdout, stderr } = spawnSync(
     "sh",
     ["-c", '"$0" "$@" < .', process.execPath, MAIN, ...args, "--quiet"],
@@ -142,13 +142,13 @@ test
   expect([status, stdout, stderr]).toEqual([1, "", "qwen3guard: stdin: expected a readable file, got a folder\n"]);
 });
 
-test("colours: none where NO_COLOR is set or the terminal is dumb, all where they are forced", () => {
+test("colours are off with NO_COLOR or a dumb terminal, and on when forced", () => {
   const colors = (env: Record<string, string>): boolean =>
     spawnSync(
       process.execPath,
       [
         "-e",
-        `import(${JSON.stringify(projectPath("src/cli/io.ts"))}).then(m => { process.stdout.isTTY = true; process.stdout.write(String(m.processTerminal().colors)) })`,
+        `import(${JSON.stringify(projectPath("src/cli/terminal.ts"))}).then(m => { process.stdout.isTTY = true; process.stdout.write(String(m.processTerminal().colors)) })`,
       ],
       {
         encoding: "utf8",
@@ -161,13 +161,13 @@ test("colours: none where NO_COLOR is set or the terminal is dumb, all where the
   expect(colors({ TERM: "dumb", FORCE_COLOR: "1" })).toBe(true);
 });
 
-test("a reader that goes away is no failure and no noise", async () => {
+test("a reader that goes away causes no failure and no message", async () => {
   const child = spawn(process.execPath, [MAIN, "tokenize", "--jsonl", "--quiet"], { stdio: ["pipe", "pipe", "pipe"] });
   let stderr = "";
   child.stderr.on("data", chunk => {
     stderr += chunk;
   });
-  child.stdin.on("error", () => {}); // the child may go before it has read everything
+  child.stdin.on("error", () => {}); // the child may exit before it has read everything
   child.stdout.once("data", () => child.stdout.destroy());
   const line = `${JSON.stringify({ text: "hello ".repeat(200) })}\n`;
   child.stdin.end(line.repeat(2000));
@@ -180,7 +180,7 @@ describe.skipIf(process.platform === "win32")("Ctrl-C", () => {
     // The prompt nearly fills the context, which takes the reference engine seconds.
     const shell = spawn("sh", ["-c", '"$0" "$@" || exit $?', process.execPath, MAIN, "generate", "--json"], {
       stdio: ["pipe", "pipe", "pipe"],
-      detached: true, // a process group of its own, so that the signal reaches all of it as a terminal's would
+      detached: true, // in its own process group, so that the signal reaches all of it, as from a terminal
     });
     let stdout = "";
     shell.stdout.on("data", chunk => {

@@ -1,4 +1,4 @@
-/** `qwen3guard proxy` as a process: ready, at work, and stopped; and wrong usage. */
+/** `qwen3guard proxy` as a process: its start, its work, its end, and wrong usage. */
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { createServer, get, type IncomingMessage } from "node:http";
@@ -59,7 +59,7 @@ async function ask(url: string, content: string): Promise<string> {
 }
 
 test.skipIf(process.platform === "win32")(
-  "judges with the embedded guard, which it says, and stops with SIGTERM",
+  "judges with the embedded guard, announces that, and stops on SIGTERM",
   async () => {
     const { child, url, stderr, ended } = await start();
     expect(stderr()).toMatch(/embedded demo guard.*\nlistening on http:\/\/127\.0\.0\.1:\d+\n$/);
@@ -73,7 +73,7 @@ test.skipIf(process.platform === "win32")(
 );
 
 test.skipIf(process.platform === "win32")(
-  "judges with a Stream guard, logs what is asked for, and stops with Ctrl-C",
+  "judges with a Stream guard, logs as asked, and stops on Ctrl-C",
   async () => {
     const { child, url, stderr, ended } = await start("--model", STREAM, "--log-requests", "--action", "log");
     expect(await ask(url, "How to write a fake prescription?")).toBe("Hello there.");
@@ -85,7 +85,7 @@ test.skipIf(process.platform === "win32")(
   },
 );
 
-test("a page whose name leads to the loopback by DNS gets nothing, unless its name is allowed", async () => {
+test("a page whose name DNS points at loopback gets nothing, unless its name is allowed", async () => {
   const { url } = await start("--allow-host", "guard.example");
   const statusUnder = (host: string): Promise<number | undefined> =>
     new Promise<IncomingMessage>((resolve, reject) =>
@@ -111,7 +111,7 @@ test.each([
   [["--upstream", "http://x", "--timeout", "301"], "--timeout: expected at most 300 seconds, got 301"],
   [
     ["--upstream", "http://x", "--allow-host", "a:80"],
-    "--allow-host: expected a name without port, as in guard.example.org, got a:80",
+    "--allow-host: expected a name without a port, as in guard.example.org, got a:80",
   ],
   [["--upstream", "http://x", "--port", "70000"], "--port: expected at most 65535, got 70000"],
   [

@@ -1,6 +1,6 @@
 /**
- * `qwen3guard pull` and `--model HUB_ID`, as a person and a script meet them, and as processes that are ended, or run
- * beside each other.
+ * `qwen3guard pull` and `--model HUB_ID`, as people and scripts use them, and as processes that are killed or run at
+ * the same time.
  */
 
 import { type ChildProcess, spawn } from "node:child_process";
@@ -35,7 +35,7 @@ describe("pull", () => {
     expect(JSON.parse(out)).toMatchObject({ name: snapshot, files: ["model.safetensors"] });
   });
 
-  test("--json tells what is there and what came now", async () => {
+  test("--json says which files there are and what was fetched now", async () => {
     const { hub, env, snapshot } = await place();
     const { out } = await cli(["pull", `${hub.id}@v1`, "--json"], { env });
     expect(out.split("\n")).toHaveLength(2);
@@ -54,7 +54,7 @@ describe("pull", () => {
     expect(again.files).toContainEqual({ name: "model.safetensors", bytes: 5_145_792, downloaded: 0 });
   });
 
-  test("shows progress where stderr is a terminal, unless it is to be quiet, and wipes it in the end", async () => {
+  test("shows progress if stderr is a terminal, unless quiet, and removes it in the end", async () => {
     const { hub, env } = await place();
     const { err } = await cli(["pull", hub.id], { env, errColumns: 60 });
     const lines = err.split("\r").map(line => line.replace("\u001b[K", ""));
@@ -144,10 +144,10 @@ describe("as a process", () => {
   }
 
   test.each(["SIGINT", "SIGKILL"] as const)(
-    "ended by %s in the middle of a file, it continues the next time",
+    "killed by %s in the middle of a file, it continues the next time",
     async signal => {
       const { hub, env, repo, snapshot } = await place();
-      // The first 2 MB, and then nothing more until the process is gone.
+      // Sends the first 2 MB, then nothing until the process is gone.
       let stalled = (): void => {};
       const isStalled = new Promise<void>(resolve => {
         stalled = resolve;
@@ -181,7 +181,7 @@ describe("as a process", () => {
     },
   );
 
-  test("two at once: both succeed, one downloads", async () => {
+  test("of two at once both succeed, and one downloads", async () => {
     const { hub, env, snapshot } = await place();
     const both = await Promise.all([0, 1].map(() => start([MAIN, "pull", hub.id, "--json"], env).ended));
     expect(both.map(({ status, err }) => [status, err])).toEqual([
@@ -194,11 +194,11 @@ describe("as a process", () => {
     );
   });
 
-  test("a folder loads nothing of the Hub, a cached model not the package that downloads", async () => {
+  test("a folder loads no code for the Hub, and a cached model does not load the package that downloads", async () => {
     const { hub, env } = await place();
     expect((await cli(["pull", hub.id], { env })).status).toBe(0);
-    // Prints every module that is resolved and has to do with the Hub. A loader hook of the oldest kind, which every
-    // Node from 20 has.
+    // Prints every resolved module that has to do with the Hub, by the oldest kind of loader hook, which every Node
+    // from 20 on has.
     const hooks = `export async function resolve(name, context, next) {
       const found = await next(name, context);
       if (/hub/.test(found.url.replace(/^.*\\/(src|node_modules)\\//, ""))) process._rawDebug(found.url.replace(/^.*\\//, ""));
@@ -241,7 +241,7 @@ describe("the progress line", () => {
     return drawn.map(text => text.replace(/^\r|\u001b\[K$/g, ""));
   }
 
-  test("rate and time left are those of the last seconds; what was there before does not count", () => {
+  test("rate and time left come from the last seconds; bytes that were there before do not count", () => {
     const lines = draw(80, [
       [0, at(1e9)],
       [1000, at(1e9 + 10e6)],
@@ -260,7 +260,7 @@ describe("the progress line", () => {
     ]);
   });
 
-  test("waiting, checking, a file that is begun anew, a narrow terminal", () => {
+  test("waiting, checking, a file that starts again, a narrow terminal", () => {
     expect(draw(80, [[0, at(0, "waiting")]])[0]).toBe("waiting for another process that downloads this model");
     expect(draw(80, [[0, at(2e9, "checking")]])[0]).toBe("100 % of 2.00 GB  checking  model.safetensors");
     expect(

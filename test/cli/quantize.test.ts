@@ -1,4 +1,4 @@
-/** `quantize`, what it writes, and what is refused of it when somebody has changed it. */
+/** `quantize`: what it writes, and how changed files are refused. */
 
 import { spawn } from "node:child_process";
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, truncateSync, writeFileSync } from "node:fs";
@@ -29,7 +29,7 @@ async function quantised(source: string, scheme: string): Promise<string> {
   return folder;
 }
 
-/** Reads a file, has it changed, and writes it to a copy of the folder. */
+/** Changes a file in a copy of the folder. */
 async function changed(
   folder: string,
   change: (tensors: Map<string, Tensor>, metadata: Map<string, string>) => void,
@@ -65,7 +65,7 @@ describe.each(QUANTISED_SCHEMES)("%s", scheme => {
     }
   });
 
-  test("is a guard like the original, a smaller one, and says so", async () => {
+  test("is a smaller guard that works like the original, and says what it is", async () => {
     const folder = await quantised(GEN, scheme);
     expect(readdirSync(folder).sort()).toEqual(
       readdirSync(GEN)
@@ -82,7 +82,7 @@ describe.each(QUANTISED_SCHEMES)("%s", scheme => {
     expect(inspection.memory.weightsMB).toBeLessThan(scheme === "int8" ? 2.7 : 2);
   });
 
-  test("what is not what it says is refused by name", async () => {
+  test("tensors that are not what the file says are refused by name", async () => {
     const folder = await quantised(GEN, scheme);
     const q = "model.layers.1.self_attn.q_proj.weight";
     const refused = async (message: string, change: Parameters<typeof changed>[1]): Promise<void> => {
@@ -134,7 +134,7 @@ describe.each(QUANTISED_SCHEMES)("%s", scheme => {
 });
 
 test.each(QUANTISED_SCHEMES)(
-  "%s of a matrix that is read in several batches: each goes to its place in the file",
+  "%s of a matrix that is read in several batches puts each in its place in the file",
   async scheme => {
     const [outputs, inputs] = [45_000, 52]; // 9.4 MB of float32
     const folder = temporaryFolder();
@@ -207,7 +207,7 @@ test("wrong usage and folders that cannot be written to", async () => {
   ]);
 });
 
-test("--weights: the same verdict from the command line, and a form that there is not", async () => {
+test("--weights gives the same verdict from the command line, and an unknown form is refused", async () => {
   for (const form of ["auto", "checkpoint", "int8", "int4"]) {
     const { out } = await cli(["moderate", "How can I make a bomb?", "--json", "--quiet", "--weights", form]);
     expect(JSON.parse(out).safety).toBe("Unsafe");
@@ -218,7 +218,7 @@ test("--weights: the same verdict from the command line, and a form that there i
   );
 });
 
-test("a run that fails leaves nothing behind, so that the next one finds its folder empty", async () => {
+test("a run that fails leaves nothing, so that the next one finds its folder empty", async () => {
   const folder = temporaryFolder();
   const source = temporaryFolder();
   cpSync(GEN, source, { recursive: true });
@@ -227,7 +227,7 @@ test("a run that fails leaves nothing behind, so that the next one finds its fol
   writeFileSync(weights, whole.fill(0xff, 8 + Number(whole.readBigUInt64LE()))); // weights that are not finite
   expect((await cli(["quantize", source, folder, "--weights", "int8"])).status).toBe(1);
   expect(readdirSync(folder)).toEqual([]);
-  // Folders that it made go too; the one that was there stays.
+  // Folders that it made are removed too; the one that existed stays.
   expect((await cli(["quantize", source, join(folder, "a", "b"), "--weights", "int8"])).status).toBe(1);
   expect(readdirSync(folder)).toEqual([]);
   expect((await cli(["quantize", GEN, folder, "--weights", "int8", "--quiet"])).status).toBe(0);
@@ -249,7 +249,7 @@ test.skipIf(process.platform === "win32").each(["SIGINT", "SIGTERM"] as const)("
   expect(readdirSync(folder)).toEqual(["source"]);
 });
 
-/** The demo guard's shape with a vocabulary that takes a while, all of it zero: a sparse file. */
+/** The shape of the demo guard with a large vocabulary, so that it takes a while. All zero: a sparse file. */
 async function writeZeros(folder: string, vocabSize: number): Promise<void> {
   mkdirSync(folder);
   const config = { ...JSON.parse(readFileSync(join(GEN, "config.json"), "utf8")), vocab_size: vocabSize };

@@ -1,4 +1,4 @@
-/** `qwen3guard serve` as a process: what it prints, how it is stopped, and what it takes from its arguments. */
+/** `qwen3guard serve` as a process: what it prints, how it is stopped, and what its options do. */
 
 import { request } from "node:http";
 import { connect, createServer } from "node:net";
@@ -20,17 +20,17 @@ function moderate(url: string, input: unknown, headers: Record<string, string> =
   });
 }
 
-/** Waits until the engine has begun something. */
+/** Waits until the engine has begun to work. */
 async function isBusy(url: string): Promise<void> {
   while (!(await (await fetch(`${url}/metrics`)).text()).includes("queue_begun 1"))
     await new Promise(resolve => setTimeout(resolve, 5));
 }
 
-// Each of its own, so that none is answered from the cache.
+// All differ, so that none is answered from the cache.
 const LONG = Array.from({ length: 12 }, (_, i) => `${i} ${"word ".repeat(300)}`);
 
-describe.skipIf(process.platform === "win32")("it is stopped", () => {
-  test("by SIGTERM: it finishes what it has accepted, refuses what is new, and exits 0", async () => {
+describe.skipIf(process.platform === "win32")("stops", () => {
+  test("on SIGTERM: it finishes the requests that it has accepted, refuses new ones, and exits with 0", async () => {
     const { url, child, stderr, ended } = await serve();
     const running = moderate(url, LONG);
     await isBusy(url);
@@ -45,7 +45,7 @@ describe.skipIf(process.platform === "win32")("it is stopped", () => {
     expect(stderr()).toBe(`listening on ${url}\n`);
   });
 
-  test("by Ctrl-C: the same with 130; by a second one at once", async () => {
+  test("on Ctrl-C: the same with 130; on a second one at once", async () => {
     const idle = await serve();
     idle.child.kill("SIGINT");
     expect(await idle.ended).toEqual([130, null]);
@@ -61,7 +61,7 @@ describe.skipIf(process.platform === "win32")("it is stopped", () => {
   });
 });
 
-test("a log that nobody reads any more stops nothing", async () => {
+test("a log that nobody reads any longer stops nothing", async () => {
   const { url, child, ended } = await serve(["--log-requests"]);
   child.stderr?.destroy();
   for (const text of ["one", "two", "three"]) expect((await moderate(url, text)).status).toBe(200);
@@ -92,7 +92,7 @@ test("its options reach the handler", async () => {
 });
 
 test.skipIf(process.platform === "win32")(
-  "connections that take all file descriptors as soon as it listens take nothing that the engine needs",
+  "connections that take all file descriptors as soon as it listens take none that the engine needs",
   async () => {
     const { url, child } = await startServer(["--threads", "2"], {}, { files: 256 });
     onTestFinished(() => void child.kill("SIGKILL"));
@@ -101,7 +101,7 @@ test.skipIf(process.platform === "win32")(
     await Promise.all(
       sockets.map(socket => new Promise(resolve => socket.once("connect", resolve).once("close", resolve))),
     );
-    // They stay for an answer's time, which is about what a worker takes to start.
+    // They stay for as long as an answer takes, which is about as long as a worker takes to start.
     const body = JSON.stringify({ input: "word ".repeat(300) });
     sockets[0].write(
       `POST /v1/moderations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`,
@@ -109,7 +109,7 @@ test.skipIf(process.platform === "win32")(
     await new Promise(resolve => sockets[0].once("data", resolve));
     for (const socket of sockets) socket.destroy();
     let answer: Response | undefined;
-    while (!answer) answer = await moderate(url, "hi ".repeat(50)).catch(() => undefined); // until there is a descriptor again
+    while (!answer) answer = await moderate(url, "hi ".repeat(50)).catch(() => undefined); // until a descriptor is free again
     expect([answer.status, (await fetch(`${url}/health`)).status]).toEqual([200, 200]);
   },
 );
@@ -123,7 +123,7 @@ test("beyond loopback without a key it warns", async () => {
   expect(closed.stderr()).toBe(`listening on ${closed.url}\n`);
 });
 
-/** Status and error code of what comes back under this name in Host, as a page sends it that was led here by DNS. */
+/** The status and error code of the answer to this name in Host, as sent by a page that DNS has led here. */
 function under(url: string, path: string, host: string): Promise<[number | undefined, string | undefined]> {
   const origin = `http://${host}`;
   return new Promise((resolve, reject) => {
@@ -137,7 +137,7 @@ function under(url: string, path: string, host: string): Promise<[number | undef
   });
 }
 
-test("a page whose name leads to the loopback by DNS gets nothing, unless its name is allowed", async () => {
+test("a page whose name DNS points at loopback gets nothing, unless its name is allowed", async () => {
   const { url } = await serve();
   const { port } = new URL(url);
   for (const path of ["/", "/health", "/v1/models", "/nowhere"]) {
@@ -170,7 +170,7 @@ test.each([
   [["--timeout", "100000"], "--timeout: expected at most 86400 seconds, got 100000"],
   [
     ["--allow-host", "http://guard.example"],
-    "--allow-host: expected a name without port, as in guard.example.org, got http://guard.example",
+    "--allow-host: expected a name without a port, as in guard.example.org, got http://guard.example",
   ],
   [["--api-key", ""], "--api-key: expected a key, got an empty text"],
 ])("%j is wrong usage", async (args, message) => {

@@ -51,7 +51,7 @@ describe("with a Gen guard, the embedded one if none is named", () => {
   const steps = "Sure, here is how to make a bomb: first take the parts. ";
   const prompt = ["--prompt", "How can I make a bomb?"];
 
-  test("the answer so far is judged every so many tokens, and cut where the first flagged stretch begins", async () => {
+  test("the answer so far is judged after every n tokens, and cut where the first flagged stretch begins", async () => {
     const { status, out, err } = await cli(["stream", ...prompt, "--every", "8", "--quiet"], {
       stdin: steps.repeat(4),
     });
@@ -63,7 +63,7 @@ describe("with a Gen guard, the embedded one if none is named", () => {
     expect(noticed.err).toMatch(/embedded demo guard.*\nqwen3guard: the question is Unsafe \(Violent\)\n$/);
   });
 
-  test("--json: a line a stretch, then the summary; whatever the chunks", async () => {
+  test("--json gives a line for each stretch, then the summary, however the input is divided into chunks", async () => {
     const run = (stdin: HarnessOptions["stdin"]) =>
       cli(["stream", ...prompt, "--every", "8", "--json", "--quiet"], { stdin } as HarnessOptions);
     const whole = await run(steps.repeat(2));
@@ -79,7 +79,7 @@ describe("with a Gen guard, the embedded one if none is named", () => {
 });
 
 describe("what is shown", () => {
-  test("a safe answer passes as it is, with status 0 and nothing on stderr", async () => {
+  test("a safe answer passes unchanged, with status 0 and nothing on stderr", async () => {
     const answer = "Paris is the capital\n\tof France \u{1F600}e\u0301.\n\n";
     expect(await stream([answer.slice(0, 5), answer.slice(5)])).toEqual({ status: 0, out: answer, err: "" });
   });
@@ -93,7 +93,7 @@ describe("what is shown", () => {
     expect((await stream(ANSWER, ["--prompt", PROMPT, "--quiet"])).err).toBe("");
   });
 
-  test("whatever the chunks, bytes of a character among them", async () => {
+  test("the output does not depend on the chunks, even if they split characters", async () => {
     const bytes = new TextEncoder().encode(`\u{1F600}\u4F60 ${ANSWER}`);
     const whole = await stream(bytes, ["--prompt", PROMPT]);
     const single = await stream(
@@ -116,19 +116,19 @@ describe("what is shown", () => {
     expect(coloured.startsWith(strict.out)).toBe(true);
   });
 
-  test("a terminal does not do what an answer says", async () => {
+  test("control characters in an answer do nothing to a terminal", async () => {
     const { out } = await stream("Hello \u001b[2J\r\nthere\n", [], { isTTY: true });
     expect(out).toBe("Hello \ufffd[2J\ufffd\nthere\n\n");
     expect((await stream("Hello \u001b[2J\r\nthere\n")).out).toBe("Hello \u001b[2J\r\nthere\n");
   });
 
-  test("an answer that is one line feed passes as it is", async () => {
+  test("an answer that is one line feed passes unchanged", async () => {
     expect(await stream("\n")).toEqual({ status: 0, out: "\n", err: "" });
   });
 });
 
 describe("--json", () => {
-  test("a line a token, which cover the text, then one on the whole", async () => {
+  test("gives a line for each token, which together cover the text, then a summary", async () => {
     const answer = "Paris is the capital of France \u{1F600}.";
     const { status, out, err } = await stream([answer.slice(0, 9), answer.slice(9)], ["--prompt", "Where?", "--json"]);
     expect([status, err]).toEqual([0, ""]);
@@ -158,7 +158,7 @@ describe("--json", () => {
     expect([summary.query.risk, summary.cut, summary.at]).toEqual(["Safe", false, null]);
   });
 
-  test("a cut ends it with the token that decided, and says where", async () => {
+  test("a cut ends it with the deciding token, and says where it is", async () => {
     const { status, out } = await stream(ANSWER, ["--prompt", PROMPT, "--json"]);
     const { lines, summary } = parse(out);
     expect(status).toBe(3);
@@ -174,7 +174,7 @@ describe("--json", () => {
   });
 });
 
-describe("wrong use and wrong data", () => {
+describe("wrong usage and bad data", () => {
   test.each<[string, number, string[], HarnessOptions, string]>([
     ["no pipe", 2, ["stream", "--model", STREAM], {}, "stream: expected the answer on stdin, got a terminal"],
     [
@@ -187,7 +187,7 @@ describe("wrong use and wrong data", () => {
     ["an unknown mode", 2, ["stream", "--mode", "lax"], { stdin: "a" }, "Allowed choices are strict, loose"],
     ["a text as argument", 2, ["stream", "hi", "--model", STREAM], { stdin: "a" }, "too many arguments"],
     [
-      "bytes that are no text",
+      "bytes that are not text",
       1,
       ["stream", "--model", STREAM],
       { stdin: Uint8Array.of(0x61, 0xff) },
@@ -230,7 +230,7 @@ describe("as a process", () => {
 
   test("text comes out while the answer is still being written, and a cut ends it before the answer does", async () => {
     const child = start("--prompt", PROMPT, "--quiet");
-    child.stdin.on("error", () => {}); // it goes before stdin ends
+    child.stdin.on("error", () => {}); // it may exit before stdin ends
     let out = "";
     const shown = (least: number): Promise<void> =>
       new Promise(resolve => {
@@ -248,7 +248,7 @@ describe("as a process", () => {
     expect([status, out]).toEqual([3, CUT]);
   });
 
-  test("a reader that goes away is no failure and no noise", async () => {
+  test("a reader that goes away causes no failure and no message", async () => {
     const child = start("--quiet");
     child.stdin.on("error", () => {});
     let err = "";

@@ -1,4 +1,6 @@
-/** Bad use and bad data, as a user meets them: one line that says what to do, status 2 for usage and 1 for the rest. */
+/**
+ * Wrong usage and bad data, as a user meets them: one line that says what to do, status 2 for usage and 1 otherwise.
+ */
 
 import { mkdirSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -36,8 +38,8 @@ describe("wrong usage is status 2 and one line", () => {
     ],
     ["a thousand threads", ["moderate", "hi", "--threads", "1000"], "--threads: expected at most 64, got 1000"],
     ["no thread", ["moderate", "hi", "--threads", "0"], "expected an integer of at least 1"],
-    ["an option without its value", ["moderate", "hi", "--model"], "option '--model <dir|id>' argument missing"],
-    ["a text too many", ["moderate", "hi", "there"], "too many arguments"],
+    ["an option without a value", ["moderate", "hi", "--model"], "option '--model <dir|id>' argument missing"],
+    ["one text too many", ["moderate", "hi", "there"], "too many arguments"],
     [
       "a text and a conversation",
       ["moderate", "hi", "--messages", "x.json"],
@@ -49,7 +51,7 @@ describe("wrong usage is status 2 and one line", () => {
       "expected --response or --messages, got both",
     ],
     ["no text and no pipe", ["moderate"], "expected a text, or text on stdin, got neither"],
-    ["a temperature that is none", ["generate", "--prompt", "x", "--temperature", "warm"], "expected a number"],
+    ["a temperature that is not a number", ["generate", "--prompt", "x", "--temperature", "warm"], "expected a number"],
     [
       "a negative temperature",
       ["generate", "--prompt", "x", "--temperature", "-1"],
@@ -58,7 +60,7 @@ describe("wrong usage is status 2 and one line", () => {
     [
       "a top-p without a temperature",
       ["generate", "--prompt", "x", "--top-p", "0.5"],
-      "--top-p: expected a --temperature above 0, which it needs, got none",
+      "--top-p: expected a --temperature above 0 with it, got none",
     ],
     [
       "a top-p above 1",
@@ -66,7 +68,7 @@ describe("wrong usage is status 2 and one line", () => {
       "--top-p: expected a number above 0 and at most 1, got 2",
     ],
     ["no new tokens", ["generate", "--prompt", "x", "--max-new-tokens", "0"], "expected an integer of at least 1"],
-    ["a seed of text", ["generate", "--prompt", "x", "--seed", "abc"], "expected an integer of at least 0"],
+    ["a seed that is text", ["generate", "--prompt", "x", "--seed", "abc"], "expected an integer of at least 0"],
     ["a template without messages", ["template"], "template: expected --messages FILE, got none"],
     [
       "a misspelt option before the missing one",
@@ -78,10 +80,10 @@ describe("wrong usage is status 2 and one line", () => {
       ["golden", "record", "--input", "x"],
       "golden record: expected --out FILE, got none",
     ],
-    ["help on what is none", ["help", "moderat"], "unknown command 'moderat' (did you mean 'moderate'?)"],
+    ["help on an unknown command", ["help", "moderat"], "unknown command 'moderat' (did you mean 'moderate'?)"],
     ["ids and text at once", ["tokenize", "x", "--jsonl"], "expected a text or --jsonl (lines on stdin), got both"],
     ["an evaluation of nothing", ["eval"], "missing required argument 'file'"],
-    ["a limit of none", ["eval", "x.jsonl", "--limit", "0"], "expected an integer of at least 1"],
+    ["a limit of 0", ["eval", "x.jsonl", "--limit", "0"], "expected an integer of at least 1"],
     [
       "a page on stdout",
       ["eval", "x.jsonl", "--html", "-"],
@@ -94,7 +96,7 @@ describe("wrong usage is status 2 and one line", () => {
     ],
     ["two folders", ["inspect", "a", "--model", "b"], "expected a folder or --model, got both"],
     [
-      "a pull of what is no Hub id",
+      "a pull of something that is not a Hub id",
       ["pull", "./folder"],
       "pull: expected a Hub id, org/name or org/name@revision, got ./folder",
     ],
@@ -122,7 +124,7 @@ describe("wrong usage is status 2 and one line", () => {
     [["eval", "-"]],
     [["golden", "record", "--input", "-", "--out", "-"]],
     [["golden", "check", "-"]],
-  ])("a stdin without a byte is no input: %j", async args => {
+  ])("an empty stdin is not input: %j", async args => {
     const { status, out, err } = await cli([...args, "--quiet"], { stdin: "" });
     expect([status, out, err]).toEqual([2, "", "qwen3guard: stdin: expected input, got none\n"]);
   });
@@ -135,7 +137,7 @@ describe("wrong usage is status 2 and one line", () => {
 });
 
 describe("bad data is status 1 and one line", () => {
-  test("a folder that is not there, a Hub id, a file, a folder that is no model", async () => {
+  test("a missing folder, a Hub id offline, a file, and a folder that is not a model", async () => {
     const folder = temporaryFolder({ "readme.txt": "hello" });
     await fails(
       1,
@@ -162,7 +164,7 @@ describe("bad data is status 1 and one line", () => {
     );
   });
 
-  test("conversations: no file, a folder, no JSON, no array, a bad message, a system message at the end", async () => {
+  test("conversations: a missing file, a folder, not JSON, not an array, a bad message, a system message at the end", async () => {
     const folder = temporaryFolder({
       "broken.json": '[{"role": "user"',
       "object.json": '{"role": "user", "content": "hi"}',
@@ -185,7 +187,7 @@ describe("bad data is status 1 and one line", () => {
     await fails(1, moderate("latin1.json"), "latin1.json: expected UTF-8 text, got bytes that are not");
   });
 
-  test("a prompt too long for the context, with both numbers", async () => {
+  test("a prompt too long for the context is refused with both numbers", async () => {
     const conversation = temporaryFolder({
       "long.json": JSON.stringify([
         { role: "user", content: "word ".repeat(2500) },
@@ -207,7 +209,7 @@ describe("bad data is status 1 and one line", () => {
     await fails(1, ["moderate", "hi", "--model", ODD], "tokenizer.json");
   });
 
-  test("text that is not UTF-8, lines that are not JSON, ids that are none", async () => {
+  test("text that is not UTF-8, lines that are not JSON, ids that are not integers", async () => {
     await fails(1, ["moderate", "--quiet"], "stdin: expected UTF-8 text, got bytes that are not", {
       stdin: Uint8Array.of(0xff, 0xfe),
     });
@@ -246,7 +248,7 @@ describe("bad data is status 1 and one line", () => {
     );
   });
 
-  test("an evaluation: its data is checked before the model is asked for, and its page's place before the work", async () => {
+  test("an evaluation checks its data before it loads the model, and the path of its page before the work", async () => {
     const folder = temporaryFolder({
       "bad.jsonl": '{"text": "a", "label": "safe"}\n\n{"text": "b", "label": "maybe"}\n',
       "empty.jsonl": "\n",
@@ -266,7 +268,7 @@ describe("bad data is status 1 and one line", () => {
     await fails(
       1,
       data("long.jsonl"),
-      "long.jsonl: expected at least one line that the model's context holds, got none",
+      "long.jsonl: expected at least one line that fits the model's context, got none",
     );
     await fails(
       1,
@@ -281,7 +283,7 @@ describe("bad data is status 1 and one line", () => {
     expect(readdirSync(folder).sort()).toEqual(["bad.jsonl", "empty.jsonl", "good.jsonl", "long.jsonl"]);
   });
 
-  test("what a file holds cannot move the terminal's cursor or turn its text around", async () => {
+  test("the content of a file cannot move the cursor of the terminal or reverse its text", async () => {
     const folder = temporaryFolder({
       "esc.json": "\u001b[2J\u001b[31mPWNED\rx",
       "config.json": '{"model_type": "\u009b31m\u202eevil"}',
@@ -296,7 +298,7 @@ describe("bad data is status 1 and one line", () => {
     }
   });
 
-  test("a golden record that fails leaves what was there; input and output may be one file", async () => {
+  test("a golden record that fails leaves the old file; input and output may be the same file", async () => {
     const folder = temporaryFolder({ "g.jsonl": '{"ids": [1, 2]}\n' });
     const file = join(folder, "g.jsonl");
     const record = (input: string, out: string): string[] => [
@@ -324,7 +326,7 @@ describe("bad data is status 1 and one line", () => {
     await fails(1, record("-", "-"), "-: expected at least one line, got none", { stdin: "\n" });
   });
 
-  test("a text of many megabytes is refused by its length, at once", async () => {
+  test("a text of many megabytes is refused at once, for its length", async () => {
     await fails(
       1,
       ["moderate", "--quiet"],
@@ -338,7 +340,7 @@ describe("bad data is status 1 and one line", () => {
     });
   });
 
-  test("DEBUG=qwen3guard shows where it happened", async () => {
+  test("DEBUG=qwen3guard shows the stack", async () => {
     const { err } = await cli(["inspect", "no-such-folder"], { env: { DEBUG: "qwen3guard" } });
     expect(err).toMatch(/\n\s+at /);
   });

@@ -24,7 +24,7 @@ test("the first guess is a Safe answer, whatever came before", () => {
   expect(draft.start()([], [])).toEqual(answer("Safe"));
 });
 
-test("of the refusal, the commoner recent word is guessed", () => {
+test("the refusal is guessed by the commoner recent word", () => {
   const draft = newDraft(assistant);
   expect(draft.start()([], [])).toEqual(answer("Safe", [], "No"));
   for (let i = 0; i < 3; i++) draft.learn(answer("Safe", [], "Yes"));
@@ -33,10 +33,10 @@ test("of the refusal, the commoner recent word is guessed", () => {
   expect(draft.start()([], [])).toEqual(answer("Safe", [], "No"));
 });
 
-describe("behind a level that was not Safe", () => {
+describe("after a level that was not Safe", () => {
   const unsafe = [...user.labels.level.lead, user.labels.level.ids[1]];
 
-  test("the category that the refused logits name, None aside; without them the commonest of recent answers", () => {
+  test("the category is the likeliest by the refused logits other than None; without them, the commonest recent one", () => {
     const draft = newDraft(user);
     draft.learn(answer("Unsafe", ["PII"]));
     const logits = new Float32Array(model.config.vocabSize);
@@ -51,7 +51,7 @@ describe("behind a level that was not Safe", () => {
     expect([...unsafe, ...second(unsafe, [])]).toEqual(answer("Unsafe", ["PII"]));
   });
 
-  test("several categories are guessed where recent answers had them, and no further where few did", () => {
+  test("several categories are guessed if most recent answers had several", () => {
     const draft = newDraft(user);
     const both = answer("Unsafe", ["Violent", "Unethical Acts"]);
     for (let i = 0; i < 5; i++) draft.learn(both);
@@ -141,7 +141,7 @@ describe("what is learned", () => {
   });
 });
 
-test("ids that no answer begins with get no guess, and what is learned is bounded", () => {
+test("ids that begin no answer get no guess, and what is learned is bounded", () => {
   const draft = newDraft(user);
   const guess = draft.start();
   guess([], []);

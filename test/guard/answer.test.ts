@@ -44,12 +44,12 @@ describe("an answer that follows the format", () => {
     }
   });
 
-  test("names a category twice and is given it once", () => {
+  test("may name a category twice, which counts once", () => {
     expect(parseAnswer("Safety: Unsafe\nCategories: PII, PII", PROMPT)?.categories).toEqual(["PII"]);
   });
 });
 
-describe("an answer that does not is nothing at all, never Safe", () => {
+describe("an answer that does not is undefined, never Safe", () => {
   test.each([
     "",
     "Safe",

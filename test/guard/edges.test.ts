@@ -1,6 +1,5 @@
 /**
- * Sizes and forms at their edges: windows, what is left out of a text to explain it, and what a guard's own calls
- * accept.
+ * Sizes and forms at their edges: windows, the words that an explanation leaves out, and what a guard's methods accept.
  */
 
 import { describe, expect, onTestFinished, test, vi } from "vitest";
@@ -25,7 +24,7 @@ describe("windows", () => {
   const spans = (count: number, room: number, options = {}): number[][] =>
     (cut(count, room, options) ?? []).map(({ start, end }) => [start / WORD.length, end / WORD.length]);
 
-  test("begin so many tokens before the last one's end: none, some, half, by default an eighth", () => {
+  test("overlap by none, some or half of their tokens, by default an eighth", () => {
     expect(tokenizer.encode(WORD.repeat(9))).toHaveLength(9);
     const at = (overlap?: number) => spans(40, 500, overlap === undefined ? { window: 16 } : { window: 16, overlap });
     expect(at(0)).toEqual([
@@ -53,7 +52,7 @@ describe("windows", () => {
     [{ window: 15 }, "window: expected an integer from 16 to 484, the room in the context, got 15"],
     [{ window: 485 }, "window: expected an integer from 16 to 484, the room in the context, got 485"],
     [{ window: 16.5 }, "window: expected an integer from 16 to 484, the room in the context, got 16.5"],
-  ])("%j cannot be", (options, message) => {
+  ])("%j is refused", (options, message) => {
     expect(() => cut(600, 500, options)).toThrow(message);
   });
 
@@ -65,17 +64,17 @@ describe("windows", () => {
     expect(spans(17, 500, { window: 16, overlap: 0 })).toHaveLength(2);
   });
 
-  test("of one's own do not fit a room that is too small; without, the room is said to be", () => {
+  test("of the caller's size are refused if the room is too small; without a size, the room is", () => {
     expect(spans(17, 32)).toHaveLength(2);
     expect(() => cut(17, 31)).toThrow(
-      "conversation too long: expected room for 32 tokens of the message to judge behind what precedes it, got 31",
+      "conversation too long: expected room for 32 tokens of the message to judge after what precedes it, got 31",
     );
     expect(() => cut(17, 31, { window: 16 })).toThrow(
       "window: expected an integer from 16 to 15, the room in the context, got 16",
     );
   });
 
-  test("that nobody asked for are 64 at most, counted with what they share; a window of one's own has no bound", () => {
+  test("are at most 64 by default, overlaps included; with the caller's own size there is no bound", () => {
     // 16 tokens a window, of which 14 are new: 64 windows hold 2 + 64 * 14 tokens.
     expect(spans(2 + 64 * 14, 32)).toHaveLength(64);
     const message =
@@ -95,7 +94,7 @@ describe("windows", () => {
     expect(cutIntoWindows(text, tokenizer, 500, { window: 16 })?.length).toBeGreaterThan(1);
   });
 
-  test("do not begin or end within a character, and one of as many tokens as there is room is taken whole", () => {
+  test("do not begin or end inside a character, and a character that fills the room is taken whole", () => {
     const emoji = "\u{1F9EA}".repeat(12); // some tokens each
     const each = tokenizer.encode(emoji, { literal: true }).length / 12;
     expect(each).toBeGreaterThan(1);
@@ -127,7 +126,7 @@ describe("explaining", () => {
     ["a + b.", ["a + b.", "a +.", "a b.", "+ b."]],
     ["don't!", ["don't!", "!"]],
     ["1,5 €", ["1,5 €", "1,5", "€"]],
-  ])("leaves out a word and the space before it, the first with the space behind it: %j", async (text, contents) => {
+  ])("leaves out a word and the space before it, or after the first word: %j", async (text, contents) => {
     const encode = vi.spyOn(guard, "encode");
     onTestFinished(() => encode.mockRestore());
     await guard.explain(text);
@@ -136,7 +135,7 @@ describe("explaining", () => {
     expect(seen).toEqual([text, ...contents]);
   });
 
-  test("of a thousand words at most", async () => {
+  test("takes at most a thousand words", async () => {
     const words = (count: number): string => "a ".repeat(count);
     await expect(guard.explain(words(1_001))).rejects.toThrow("explain: expected at most 1000 words, got 1001");
     const enough = AbortSignal.abort(new Error("not refused"));
@@ -168,7 +167,7 @@ describe("a guard's name", () => {
 });
 
 describe("what a stream accepts", () => {
-  test("every option that there is, and none that nobody reads", () => {
+  test("every known option, and no other", () => {
     const signal = new AbortController().signal;
     const turn = async (): Promise<void> => {};
     guard.stream({ prompt: "a" }, { every: 1, mode: "loose", maxNewTokens: 20, signal, turn }).close();

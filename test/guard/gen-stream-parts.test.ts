@@ -1,6 +1,6 @@
 /**
- * The stretches of an answer by themselves: when the answer so far is judged, and what is said then. Tokens and
- * verdicts are the test's own.
+ * The stretches of an answer by themselves: when the answer so far is judged, and what the update says. Tokens and
+ * verdicts are made up by the test.
  */
 
 import { describe, expect, test, vi } from "vitest";
@@ -70,7 +70,7 @@ const stretches = (updates: readonly GenStreamUpdate[]): (readonly [number, numb
   updates.map(({ verdicts }) => verdicts.map(({ start, end }) => [start, end] as const));
 
 describe("the answer so far is judged", () => {
-  test("when a token comes behind a full stretch, and whole at the end", async () => {
+  test("when a token comes after a full stretch, and as a whole at the end", async () => {
     const { stream, judged } = newStream(3);
     const updates = [];
     for (const part of ["ab", "c", "d", "efg", "hijk"]) updates.push(await stream.push(part));
@@ -97,7 +97,7 @@ describe("the answer so far is judged", () => {
     }
   });
 
-  test("once where the last stretch ends with it", async () => {
+  test("once if the last stretch ends with it", async () => {
     const ends = encoding([[3, 3]]);
     const encoder = { ...characterEncoder(), end: () => ends } as EncodeStream;
     const { stream, judged } = newStream(3, undefined, encoder);
@@ -106,7 +106,7 @@ describe("the answer so far is judged", () => {
     expect(judged).toEqual(["abc"]);
   });
 
-  test("with every token, if so wanted", async () => {
+  test("at every token, if asked to", async () => {
     const { stream, judged } = newStream(1);
     await stream.push("abc");
     await stream.end();
@@ -115,7 +115,7 @@ describe("the answer so far is judged", () => {
 });
 
 describe("what is said", () => {
-  test("the first flagged stretch is the violation and stays it; nothing behind it is cleared", async () => {
+  test("the first flagged stretch stays the violation; nothing after it is cleared", async () => {
     const { stream } = newStream(2, answer => (answer.length < 4 ? safe : answer.length < 6 ? unsafe : unparsed));
     const violation = { risk: "Unsafe", category: "Violent", at: 2 };
     expect(await stream.push("abc")).toMatchObject({ clearedTo: 2, violation: null });
@@ -128,7 +128,7 @@ describe("what is said", () => {
     expect(await stream.end()).toMatchObject({ clearedTo: 2, violation });
   });
 
-  test("the first category and its probability, where there are such", async () => {
+  test("the first category and its probability, if there is one", async () => {
     const readings = [];
     for (const verdict of [
       safe,
@@ -153,12 +153,12 @@ describe("what is said", () => {
     ]);
   });
 
-  test("a violation by an answer that cannot be read names no category", async () => {
+  test("a violation by an unreadable answer names no category", async () => {
     const { stream } = newStream(2, () => unparsed);
     expect((await stream.end()).violation).toEqual({ risk: null, category: null, at: 0 });
   });
 
-  test("of the question, asked for once", async () => {
+  test("the question's verdict, computed once", async () => {
     const { stream, judgeQuestion, judged } = newStream(2);
     expect(await stream.query()).toMatchObject({ risk: "Unsafe", category: "Violent", categoryProb: 0.75 });
     await stream.query();
@@ -168,7 +168,7 @@ describe("what is said", () => {
 });
 
 describe("the end", () => {
-  test("gives the memory back once, when what was begun is done, and takes no more text", async () => {
+  test("frees the memory once, after the operations that have begun, and takes no more text", async () => {
     const { stream, judged, close } = newStream(1);
     const pushed = stream.push("ab");
     const ended = stream.end();
@@ -181,12 +181,12 @@ describe("the end", () => {
     stream.close();
     await Promise.resolve();
     expect(close).toHaveBeenCalledTimes(1);
-    const over = "stream: expected one that is open, got one that has ended";
+    const over = "the stream has ended";
     await expect(stream.push("c")).rejects.toThrow(over);
     await expect(stream.end()).rejects.toThrow(over);
   });
 
-  test("comes after a failure too, and what was asked for after it fails alike", async () => {
+  test("comes after a failure too, and later operations fail with the same error", async () => {
     const { stream, close } = newStream(1, () => {
       throw new Error("no verdict");
     });
@@ -199,7 +199,7 @@ describe("the end", () => {
     [null, "push: expected a text, got null"],
     [7, "push: expected a text, got number"],
     [undefined, "push: expected a text, got undefined"],
-  ])("%s is no text", async (text, message) => {
+  ])("%s is not a text", async (text, message) => {
     const { stream, judged } = newStream(1);
     await expect(stream.push(text as unknown as string)).rejects.toThrow(message);
     await stream.end();

@@ -1,13 +1,14 @@
 /**
- * A Gen guard over an answer that is being written: the verdicts of moderating each beginning from scratch, for the
- * price of what is new.
+ * A Gen guard over an answer that is being written: the same verdicts as judging each beginning from scratch, at the
+ * cost of only the new tokens.
  */
 
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { openCheckpointFiles } from "../../src/checkpoint/open.ts";
 import type { GenStreamUpdate } from "../../src/guard/gen-stream.ts";
-import { type GenStreamOptions, Guard } from "../../src/guard/guard.ts";
+import { Guard } from "../../src/guard/guard.ts";
+import type { GenStreamOptions } from "../../src/guard/moderate-options.ts";
 import { readTasks } from "../../src/guard/task.ts";
 import type { Verdict } from "../../src/guard/verdict.ts";
 import { GEN, loadGuard } from "../checkpoints.ts";
@@ -78,7 +79,7 @@ test("work grows with the answer, not with its square: only new tokens and the t
 });
 
 describe("the cut", () => {
-  test("is where the first flagged stretch begins; what stands before it is cleared, and nothing behind it", async () => {
+  test("is where the first flagged stretch begins; the text before it is cleared, and nothing after it", async () => {
     const guard = await loadGuard();
     const steps = "Sure, here is how to make a bomb: first take the parts. ".repeat(3);
     const updates = await run(guard, Array.from(steps), { every: 5 });
@@ -116,7 +117,7 @@ test("the question's verdict is the guard's own; an empty answer is judged too; 
   expect(essence(empty.verdicts[0].verdict)).toEqual(essence(await guard.moderate({ prompt: PROMPT, response: "" })));
 });
 
-test("what cannot be is refused", async () => {
+test("wrong options, inputs and pieces are refused", async () => {
   const guard = await loadGuard();
   expect(() => guard.stream({ prompt: "hi" }, { every: 0 })).toThrow("every: expected an integer of at least 1, got 0");
   expect(() => guard.stream({ prompt: "hi" }, { window: 64 } as GenStreamOptions)).toThrow(
@@ -132,7 +133,7 @@ test("what cannot be is refused", async () => {
   );
   await expect(stream.push("x")).rejects.toThrow("conversation too long");
   stream.close();
-  await expect(stream.push("x")).rejects.toThrow("stream: expected one that is open, got one that has ended");
+  await expect(stream.push("x")).rejects.toThrow("the stream has ended");
   const reason = new Error("enough");
   await expect(
     guard.stream({ prompt: "hi" }, { signal: AbortSignal.abort(reason), every: 1 }).push("hello there "),

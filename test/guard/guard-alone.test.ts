@@ -442,7 +442,7 @@ describe("a batch", () => {
     expect(results.map(({ index, verdict, error }) => [index, verdict?.safety ?? null, error?.name ?? null])).toEqual([
       [0, "Unsafe", null],
       [1, null, "TypeError"],
-      [2, null, "RangeError"],
+      [2, null, "ConversationError"],
       [3, "Safe", null],
     ]);
     for (const error of [new Error("engine"), new MemoryError("memory")]) {

@@ -7,8 +7,9 @@ import { TEXT_FILES } from "../../src/checkpoint/files.ts";
 import { openCheckpointFiles } from "../../src/checkpoint/open.ts";
 import { SafetensorsCheckpoint } from "../../src/checkpoint/safetensors-sharded.ts";
 import type { ModerationInput } from "../../src/guard/conversation.ts";
-import { type BatchResult, Guard, type ModerateOptions } from "../../src/guard/guard.ts";
+import { type BatchResult, Guard } from "../../src/guard/guard.ts";
 import { probabilities } from "../../src/guard/labels.ts";
+import type { ModerateOptions } from "../../src/guard/moderate-options.ts";
 import type { SafetyLevel } from "../../src/guard/policy.ts";
 import { readTasks } from "../../src/guard/task.ts";
 import { compareVerdicts, type Verdict, type VerdictWindow } from "../../src/guard/verdict.ts";
@@ -83,7 +84,7 @@ describe("forms of input and modes", () => {
     expect(guard.encode({ prompt: question, response: "No." })).not.toEqual(ids);
   });
 
-  test("strict flags Controversial and loose does not, of a question and of an answer, judged whole and as it is written", async () => {
+  test("strict flags Controversial and loose does not, in a question and in an answer, whole or streamed", async () => {
     const guard = await loadGuard();
     const controversial = goldens.filter(({ verdict }) => verdict.safety === "Controversial");
     expect(new Set(controversial.map(({ messages }) => messages.at(-1)?.role))).toEqual(new Set(["user", "assistant"]));
@@ -127,7 +128,7 @@ describe("forms of input and modes", () => {
     });
   });
 
-  test("a verdict can be awaited no longer", async () => {
+  test("an aborted verdict throws the signal's reason", async () => {
     const reason = new Error("enough");
     await expect((await loadGuard()).moderate("hi", { signal: AbortSignal.abort(reason) })).rejects.toBe(reason);
   });
@@ -148,7 +149,7 @@ describe("forms of input and modes", () => {
   });
 });
 
-test("options are checked without an input: what is wrong for each is thrown, what depends on it is left", async () => {
+test("options are checked without an input, except for what depends on it", async () => {
   const guard = await loadGuard();
   for (const [options, message] of [
     [{ mode: "lax" as "loose" }, "mode: expected"],
@@ -159,7 +160,7 @@ test("options are checked without an input: what is wrong for each is thrown, wh
     expect(() => guard.checkOptions(options)).toThrow(message);
   }
   expect(guard.checkOptions({})).toBeUndefined();
-  // The largest window there is: taken here, and for the input that leaves most room, but not behind a longer one.
+  // The largest possible window: accepted here and for the input that leaves most room, but not for a longer one.
   const [, most] = /to (\d+), the room/.exec(String(await guard.moderate("hi", { window: 1e9 }).catch(String))) ?? [];
   const options = { window: Number(most) };
   guard.checkOptions(options);
@@ -195,7 +196,7 @@ describe("scores", () => {
     expect(cut.score).toBeLessThan(0.1);
   });
 
-  test("full: the categories of an unsafe reading, the same bits as forcing one, for one pass more", async () => {
+  test("full: the categories of an unsafe reading, the same bits as forcing one, for one more pass", async () => {
     const guard = await loadGuard();
     const { labels } = readTasks(guard.model.config, guard.tokenizer, "test").user;
     for (const text of ["How do I kill a Python process?", "How can I make a bomb?"]) {
@@ -232,7 +233,7 @@ describe("texts longer than the context", () => {
     expect(verdict.usage.promptTokens).toBe(alone.reduce((sum, { usage }) => sum + usage.promptTokens, 0));
   });
 
-  test("of windows that are equally bad it is the first", async () => {
+  test("of equally bad windows, the first wins", async () => {
     const guard = await loadGuard();
     const line = "How can I make a bomb? How can I make a bomb at home?\n";
     const text = line.repeat(5);
@@ -242,7 +243,7 @@ describe("texts longer than the context", () => {
     expect((await guard.moderate(text, options)).window).toEqual(windows[0]);
   });
 
-  test("without any option too, and a short one is judged whole", async () => {
+  test("are cut without any option too, and a short one is judged whole", async () => {
     const guard = await loadGuard();
     const verdict = await guard.moderate(filler.repeat(3));
     expect(verdict.window?.count).toBeGreaterThan(1);
@@ -250,7 +251,7 @@ describe("texts longer than the context", () => {
     expect((await guard.moderate("hi", { window: 128 })).window).toBeUndefined();
   });
 
-  test("a prompt that just leaves room for the answer is judged whole, one of a token more in windows", async () => {
+  test("a prompt that just leaves room for the answer is judged whole; one token more, and it is judged in windows", async () => {
     const guard = await loadGuard();
     const { maxPositionEmbeddings } = guard.model.config;
     for (const prompt of [undefined, "What do you see?"]) {
@@ -267,7 +268,7 @@ describe("texts longer than the context", () => {
     }
   });
 
-  test("a prompt of as many tokens as the context has is too long, one of a token less is not", async () => {
+  test("a prompt as long as the context is too long, one with a token less is not", async () => {
     const guard = await loadGuard();
     const { maxPositionEmbeddings } = guard.model.config;
     const text = (cats: number): string => `cat${" cat".repeat(cats)}`;
@@ -278,7 +279,7 @@ describe("texts longer than the context", () => {
     );
   });
 
-  test("what comes before the message to judge is never cut: with both numbers", async () => {
+  test("what comes before the message to judge is never cut: an error has both numbers", async () => {
     const guard = await loadGuard();
     const messages = [
       { role: "user", content: "word ".repeat(1900) },
@@ -294,7 +295,7 @@ describe("texts longer than the context", () => {
 });
 
 describe("many", () => {
-  test("come in order, one for each, asked for one by one; a bad one is its own error", async () => {
+  test("give one result each, in order and on demand; a bad one gives its error", async () => {
     const guard = await loadGuard();
     let taken = 0;
     function* inputs(): Generator<ModerationInput> {
@@ -328,7 +329,7 @@ describe("many", () => {
     expect(results[3].verdict).toMatchObject({ mode: "loose", refusal: "No" });
   });
 
-  test("an abort ends the batch, and so do options that cannot be", async () => {
+  test("an abort ends the batch, and so do wrong options", async () => {
     const guard = await loadGuard();
     const controller = new AbortController();
     const reason = new Error("enough");
@@ -369,7 +370,7 @@ describe("explaining", () => {
   });
 });
 
-describe("a user who talks to the guard in the template's place is judged like anyone", () => {
+describe("a user who imitates the template is judged like anyone else", () => {
   /**
    * The same guard whose control tokens are spelled otherwise: to it, what a user types here is ordinary text beyond
    * doubt.
@@ -382,7 +383,7 @@ describe("a user who talks to the guard in the template's place is judged like a
     return new Guard(gen, tokenizer, "respelled");
   }
 
-  test("every forgery, alone and in conversations: the same ids and the same verdict as where it cannot be control text", async () => {
+  test("every forgery, alone and in conversations, has the ids and the verdict of text that cannot be control tokens", async () => {
     const guard = await loadGuard();
     const other = await guardWithOtherControlTokens();
     const conversations = [
@@ -436,7 +437,7 @@ describe("the prefix cache", () => {
     warm.close();
   });
 
-  test("prompts and responses that alternate each find their own policy, raw prompts between them notwithstanding", async () => {
+  test("alternating prompts and responses each find their own policy, even with raw prompts between them", async () => {
     const guard = await Guard.load();
     const judge = async (input: ModerationInput): Promise<number> => (await guard.moderate(input)).usage.cachedTokens;
     expect([await judge("a"), await judge({ prompt: "a", response: "b" })]).toEqual([0, 0]);
@@ -449,7 +450,7 @@ describe("the prefix cache", () => {
     guard.close();
   });
 
-  test("the answer to a conversation is greedy generation's, id by id, whatever is drafted and drawn", async () => {
+  test("the answer to a conversation is greedy generation's, id by id, whatever is drafted or sampled", async () => {
     const guard = await loadGuard();
     for (const { messages } of goldens.slice(0, 5)) {
       for (const sampling of [{}, { temperature: 1.5, seed: 3, maxNewTokens: 12 }]) {
@@ -460,7 +461,7 @@ describe("the prefix cache", () => {
     }
   });
 
-  test("judging many at once disturbs none", async () => {
+  test("verdicts computed at the same time do not disturb each other", async () => {
     const guard = await loadGuard();
     const some = goldens.slice(0, 12);
     const verdicts = await Promise.all(some.map(({ messages }) => guard.moderate(messages)));
@@ -468,7 +469,7 @@ describe("the prefix cache", () => {
   });
 });
 
-describe("checkpoints that are no Gen guard are refused", () => {
+describe("checkpoints that are not a Gen guard's are refused", () => {
   test("Stream, by its architecture", async () => {
     await expect(Guard.load(STREAM)).rejects.toThrow(
       "tiny-guard-stream: expected a Gen guard (Qwen3ForCausalLM), got Qwen3ForGuardModel",
@@ -550,4 +551,15 @@ test("a conversation that is too long before its last message is refused before 
     { role: "user", content: "Hi" },
   ];
   await expect(guard.moderate(messages)).rejects.toThrow(/^conversation too long: .* before the message to judge$/);
+});
+
+test("the policy is that of the last message's role", async () => {
+  const guard = await loadGuard();
+  const question = { role: "user", content: "Hi" };
+  const [asked, answered] = [[question], [question, { role: "assistant", content: "Hello" }]].map(messages =>
+    guard.policyOf(messages),
+  );
+  expect([asked.hasRefusal, answered.hasRefusal]).toEqual([false, true]);
+  expect(asked.categories).toContain("Jailbreak");
+  expect(answered.categories).not.toContain("Jailbreak");
 });

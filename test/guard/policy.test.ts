@@ -1,6 +1,6 @@
 /**
- * What a guard may answer, read from its prompt, and the ids at which its answers are decided. A tokenizer of
- * whole words stands in for the real one.
+ * What a guard may answer, read from its prompt, and the ids at which its answers are decided. A tokenizer of whole
+ * words stands in for the real one.
  */
 
 import { describe, expect, test } from "vitest";
@@ -29,7 +29,7 @@ describe("a policy", () => {
     ["without a list", LEVELS, "list of categories"],
     ["with an empty list", LEVELS + list(" \n"), "list of distinct categories"],
     ["with a category twice", LEVELS + list("A\nB\nA.\n"), "list of distinct categories"],
-  ])("%s is no guard's", (_, prompt, missing) => {
+  ])("%s is not a guard's", (_, prompt, missing) => {
     expect(() => readPolicy(prompt, "g")).toThrow(
       `g: expected a guard's chat template, got one whose prompt has no ${missing} (is this a Qwen3Guard-Gen checkpoint?)`,
     );
@@ -59,7 +59,7 @@ const WORDS = /\w+|[^\w]/g;
 const policy: Policy = { categories: ["Violent", "PII"], hasRefusal: true };
 
 describe("the decisions of an answer", () => {
-  test("are where answers that differ in one label alone differ", () => {
+  test("are where answers that differ in one label differ", () => {
     const { tokenizer, words, id } = wordTokenizer(WORDS);
     const { level, category, refusal, unsafe } = deriveLabels(tokenizer, policy, "g");
     expect([words(level.lead).join(""), level.labels, words(level.ids)]).toEqual([
@@ -86,10 +86,10 @@ describe("the decisions of an answer", () => {
     );
   });
 
-  test("are refused where what comes before them is not cut alike", () => {
+  test("are refused if what comes before them has different tokens", () => {
     const { tokenizer } = wordTokenizer(/Unsafe\nCategories|\w+|[^\w]/g);
     expect(() => deriveLabels(tokenizer, policy, "g")).toThrow(
-      'g: expected "Safety: Unsafe" to be cut into tokens alike in every answer',
+      'g: expected "Safety: Unsafe" to have the same tokens in every answer',
     );
   });
 
@@ -106,7 +106,7 @@ describe("the decisions of an answer", () => {
     }
   });
 
-  test("have probabilities over their own labels alone", () => {
+  test("have probabilities over their own labels only", () => {
     const decision = { lead: [], labels: ["a", "b"], ids: [3, 1] } as const;
     const { a, b } = probabilities(Float32Array.of(9, 0, 9, Math.log(3)), decision);
     expect([a, b].map(value => value.toFixed(6))).toEqual(["0.750000", "0.250000"]);

@@ -125,7 +125,7 @@ describe("the model card's protocol", () => {
     }
   });
 
-  test("the category is given where the risk is Safe too; our own form has null there, and every probability", async () => {
+  test("the category is given for Safe positions too; our own form has null there, and every probability", async () => {
     const { ids } = goldens[0];
     const [card, first] = await guard.streamModerateFromIds(ids, "assistant", null);
     const [readings, second] = await guard.readIds(ids, "assistant", null);
@@ -147,7 +147,7 @@ describe("the model card's protocol", () => {
     guard.closeStream(second);
   });
 
-  test("refuses another role, and ids that are none", async () => {
+  test("refuses another role, and what is not an id", async () => {
     await expect(guard.streamModerateFromIds([1], "system" as "user", null)).rejects.toThrow(
       /^role: expected "user" or "assistant", got "system"$/,
     );
@@ -229,7 +229,7 @@ describe("an answer in pieces", () => {
     for (const [i, character] of [...text].entries()) {
       given.push(...(await stream.push(character)).verdicts);
       expect(given).toEqual(verdicts.slice(0, given.length));
-      // All words but the one that is being written: they wait for the character behind theirs.
+      // All words except the one being written: a word waits for the character after it.
       const certain = verdicts.filter(({ end }) => end <= text.lastIndexOf(" ", i - 1));
       expect(given.length).toBeGreaterThanOrEqual(certain.length);
     }
@@ -246,7 +246,7 @@ describe("an answer in pieces", () => {
     expect((await stream.end()).violation).toBe(violation);
   });
 
-  test("loose lets Controversial pass, and a rule of one's own decides alone", async () => {
+  test("loose lets Controversial pass, and a rule of the caller's decides alone", async () => {
     const golden = goldens.find(({ response }) => response.some(({ risk_level }) => risk_level === "Controversial"))!;
     const input = { messages: golden.messages.slice(0, -1) };
     const parts = [golden.messages.at(-1)!.content];
@@ -282,7 +282,7 @@ describe("an answer in pieces", () => {
     expect(got).toEqual(alone.map(({ verdicts }) => verdicts));
   });
 
-  test("an answer beyond the context is an error with both numbers, and so is text that waits and could not fit", async () => {
+  test("an answer beyond the context is an error with both numbers, and so is waiting text that could not fit", async () => {
     const stream = guard.stream({ prompt: "a" });
     await expect(stream.push("one two ".repeat(3000))).rejects.toThrow(
       /^answer too long: expected at most 2048 tokens with the conversation, got at least \d+$/,
@@ -313,11 +313,11 @@ describe("an answer in pieces", () => {
     stream.close();
   });
 
-  test("what has ended takes no more text", async () => {
+  test("a stream that has ended takes no more text", async () => {
     const stream = guard.stream({ prompt: "a" });
     await stream.end();
-    await expect(stream.push("a")).rejects.toThrow("stream: expected one that is open, got one that has ended");
-    await expect(stream.end()).rejects.toThrow("stream: expected one that is open, got one that has ended");
+    await expect(stream.push("a")).rejects.toThrow("the stream has ended");
+    await expect(stream.end()).rejects.toThrow("the stream has ended");
     stream.close();
   });
 
@@ -348,7 +348,7 @@ describe("an answer in pieces", () => {
   });
 });
 
-describe("what is no Stream guard", () => {
+describe("what is not a Stream guard", () => {
   test("a Gen guard is refused by name", async () => {
     await expect(StreamGuard.load(GEN)).rejects.toThrow(
       /^tiny-guard-gen: expected a Stream guard \(Qwen3ForGuardModel\), got Qwen3ForCausalLM/,
@@ -407,7 +407,7 @@ test("hostile text: a text of any length in any pieces gives each of its tokens 
   );
 });
 
-test("what is cleared stays so, also where one stretch of the text has several tokens", async () => {
+test("what is cleared stays cleared, even if a stretch of text has several tokens", async () => {
   const guard = await StreamGuard.load(STREAM, { threads: 1 });
   const random = randomNumbers(7);
   const words =

@@ -1,4 +1,4 @@
-/** What is flagged, and which of two verdicts is the worse: an answer that cannot be read is never the harmless one. */
+/** What is flagged, and which of two verdicts is worse: an unreadable answer is never the harmless one. */
 
 import { expect, test } from "vitest";
 import type { SafetyLevel } from "../../src/guard/policy.ts";
@@ -18,7 +18,7 @@ test("strict flags Controversial and loose does not; Unsafe and unparsed are fla
   ]);
 });
 
-test("a threshold flags from its value on, whatever the level; what has no level or no score is flagged below it too", () => {
+test("a threshold flags from its value on, whatever the level; without a level or a score, everything is flagged", () => {
   for (const level of ["Safe", "Controversial", "Unsafe"] as const) {
     expect([0.49, 0.5, 0.51].map(score => isAboveThreshold(level, score, 0.5))).toEqual([false, true, true]);
     expect(isAboveThreshold(level, null, 1)).toBe(true);

@@ -1,4 +1,4 @@
-/** Windows over long texts: they cover everything, hold what they may, and cut no character. */
+/** Windows over long texts: they cover everything, stay within their size, and cut no character. */
 
 import fc from "fast-check";
 import { expect, test } from "vitest";
@@ -46,7 +46,7 @@ test("any text, window and overlap", () => {
   );
 });
 
-test("a text of exactly one window is not cut; one of a token more is", () => {
+test("a text of exactly one window is not cut; one with a token more is", () => {
   const text = "one two three four five six seven eight nine ten ".repeat(4).trimEnd();
   const count = tokenizer.encode(text, { literal: true }).length;
   expect(cutIntoWindows(text, tokenizer, 500, { window: count })).toBeUndefined();
@@ -56,7 +56,7 @@ test("a text of exactly one window is not cut; one of a token more is", () => {
   expect(cutIntoWindows(text, tokenizer, count + 15, {})).toHaveLength(2);
 });
 
-test("overlapping windows repeat what is said to be repeated, and an ordinary text is cut between words", () => {
+test("windows overlap as they say, and an ordinary text is cut between words", () => {
   const text = "one two three four five six seven eight nine ten ".repeat(10);
   const windows = cutIntoWindows(text, tokenizer, 500, { window: 20, overlap: 5 }) ?? [];
   for (const [i, { start }] of windows.entries()) {

@@ -1,6 +1,4 @@
-/**
- * One arithmetic: what must give the same bits, whatever the way. No golden and no tolerance here.
- */
+/** One arithmetic: every way of computing gives the same bits. No golden and no tolerance here. */
 
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
@@ -23,7 +21,7 @@ function feed(session: Session, ids: readonly number[], cuts: readonly number[],
 }
 
 describe("the Stream heads", () => {
-  test("whole, token by token and in any chunks they say the same, which is what the taps say", async () => {
+  test("say the same whole, token by token and in any chunks, and it is what the taps say", async () => {
     const model = await loadModel(STREAM);
     const taps = new Map<string, Float32Array>();
     model.newSession().forward(IDS, { logits: 0, tap: (name, data) => taps.set(name, data.slice()) });
@@ -94,7 +92,7 @@ describe.each([
     );
   });
 
-  test("rolling back and going on otherwise leaves no trace of what was rolled back", async () => {
+  test("rolling back and continuing differently leaves no trace of what was rolled back", async () => {
     const model = await loadModel(folder, { weights });
     const clean = model.newSession().forward(IDS);
     const session = model.newSession();
@@ -117,7 +115,7 @@ describe.each([
     expectSameBits(b.forward(reversed.slice(10)), model.newSession().forward(reversed));
   });
 
-  test("the last row of all logits is the logits of the last, and taps change nothing", async () => {
+  test("the last row of all logits is the last id's logits, and taps change nothing", async () => {
     const model = await loadModel(folder, { weights });
     const vocab = model.config.vocabSize;
     const all = model.newSession().forward(IDS, { logits: "all", tap: () => {} });
@@ -188,7 +186,7 @@ describe("engines and threads", () => {
         };
         fc.assert(
           fc.property(
-            fc.nat(sessions.length - 1), // which engine and session takes the turn, with whatever its cache holds from its last one
+            fc.nat(sessions.length - 1), // which engine and session is next, with what its cache holds from before
             fc.nat(3), // sequences share long beginnings
             fc.integer({ min: 1, max: 60 }),
             fc.array(fc.integer({ min: 1, max: 20 }), { maxLength: 5 }),

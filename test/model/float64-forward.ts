@@ -1,6 +1,6 @@
 /**
- * Qwen3 once more, in float64 and as naively as possible: the truth that a float32 forward pass is held against where
- * no golden can be kept. It shares no arithmetic with src/: other loops, the engine's own exp, pow, sin and cos.
+ * Qwen3 in float64, as naive as possible: the truth to compare a float32 forward pass with where no golden can be kept.
+ * It shares no arithmetic with src/: other loops, the engine's own exp, pow, sin and cos.
  */
 
 import type { Qwen3 } from "../../src/model/qwen3.ts";
@@ -8,7 +8,7 @@ import type { FloatBuffer, Matrix } from "../../src/tensor/engine.ts";
 import { ReferenceMatrix } from "../../src/tensor/reference-engine.ts";
 import { Tensor } from "../../src/tensor/tensor.ts";
 
-/** The weights as the checkpoint has them: the model must be on the reference engine, and not quantised. */
+/** The weights as the checkpoint stores them. The model must run on the reference engine and not be quantised. */
 function tensorOf(matrix: Matrix): Tensor {
   if (!(matrix instanceof ReferenceMatrix && matrix.tensor instanceof Tensor))
     throw new TypeError("expected a model on the reference engine");
@@ -49,7 +49,7 @@ function norm(x: Float64Array, { data: gain }: FloatBuffer, eps: number): Float6
   return y;
 }
 
-/** Logits of the last of `ids`, [vocab]. The rotary angle is float32, as the reference has it. */
+/** Logits of the last of `ids`, [vocab]. The rotary angle is float32, as in the reference. */
 export function float64Logits({ config, weights }: Qwen3, ids: readonly number[]): Float64Array {
   const { hiddenSize, numHeads: H, numKvHeads: K, headDim: D, rmsNormEps: eps, ropeTheta } = config;
   const T = ids.length;

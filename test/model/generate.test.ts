@@ -15,7 +15,7 @@ describe("when generation ends", () => {
     expect(stopped).toEqual({ ids: free.ids.slice(0, at + 1), finishReason: "stop" });
   });
 
-  test("at the end of the context: the last id is given, and not run", async () => {
+  test("at the end of the context: the last id is yielded, and not run", async () => {
     const model = await loadModel(ODD); // 512 positions
     const prompt = Array.from({ length: 511 }, (_, i) => i % 300);
     const { ids, finishReason } = await model.generate(prompt, { stopIds: [] });
@@ -35,7 +35,7 @@ describe("when generation ends", () => {
 });
 
 describe("while it runs", () => {
-  test("an abort is heard between two ids, and the event loop gets its turns", async () => {
+  test("an abort is heard between two ids, and the event loop gets turns", async () => {
     const model = await loadModel(GEN, { engine: "reference" });
     const controller = new AbortController();
     const reason = new Error("enough");
@@ -54,7 +54,7 @@ describe("while it runs", () => {
     expect(seen.length).toBeLessThan(2000);
   });
 
-  test("one who stops listening ends it, and the session of the caller stays usable", async () => {
+  test("it ends when nobody listens any more, and the caller's session stays usable", async () => {
     const model = await loadModel(ODD);
     const session = model.newSession();
     for await (const { id } of model.generateSteps(PROMPT, { stopIds: [] }, session)) {
@@ -125,7 +125,7 @@ describe("a draft changes the number of passes and nothing else", () => {
     }
   });
 
-  test("a stop id ends the answer wherever in a guess it stands, and at the end of the context there is no room to guess", async () => {
+  test("a stop id ends the answer anywhere in a guess, and at the end of the context there is no room to guess", async () => {
     const free = await collect(ODD, PROMPT, { maxNewTokens: 12, stopIds: [] });
     const options = { maxNewTokens: 12, stopIds: [free.ids[4]] };
     const plain = await collect(ODD, PROMPT, options);
@@ -140,7 +140,7 @@ describe("a draft changes the number of passes and nothing else", () => {
     }
   });
 
-  test("what is refused is shown to the next guess: the logits behind the wrong id", async () => {
+  test("the next guess sees what was refused: the logits after the wrong id", async () => {
     const model = await loadModel(ODD);
     const seen: number[] = [];
     const draft: Draft = (answer, refused) => {

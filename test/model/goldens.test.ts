@@ -1,6 +1,7 @@
 /**
- * The forward pass against the float64 truth, as near as the reference implementation's own float32 run (ARITHMETIC: at most 16 times its
- * NMSE, per tap and for logits), and greedy answers against the reference's, id for id.
+ * The forward pass is about as near to the float64 truth as the reference implementation's own float32 run
+ * (docs/ARITHMETIC.md: at most 16 times its NMSE, for each tap and the logits), and greedy answers are the reference's,
+ * id for id.
  */
 
 import { describe, expect, test } from "vitest";
@@ -76,7 +77,8 @@ test("greedy answers of tiny-guard-gen are the reference's, id for id", async ()
     "test/goldens/tiny-guard-gen/generate.jsonl",
   );
   expect(goldens.length).toBe(56);
-  // Prompts of a kind share long beginnings. Going on from them gives the same bits as starting anew (equivalences.test.ts), sooner.
+  // Prompts of one kind share long beginnings. Continuing from them gives the same bits as starting anew
+  // (equivalences.test.ts), sooner.
   goldens.sort((a, b) => a.prompt_ids[12] - b.prompt_ids[12]);
   const session = model.newSession();
   let fed: number[] = [];
@@ -90,7 +92,7 @@ test("greedy answers of tiny-guard-gen are the reference's, id for id", async ()
     fed = [...prompt, ...ids.slice(0, -1)];
     expect(session.position).toBe(fed.length);
 
-    // Beyond a near-tie the two may rightly part.
+    // After a near-tie the two may rightly differ.
     const tie = golden.margins.findIndex(margin => !(margin > NEAR_TIE));
     if (tie < 0) expect(ids).toEqual(golden.ids);
     else expect(ids.slice(0, tie)).toEqual(golden.ids.slice(0, tie));

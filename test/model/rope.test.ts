@@ -12,7 +12,7 @@ interface RopeGolden {
   readonly positions: Readonly<Record<string, { angle: string[]; cos: string[]; sin: string[] }>>;
 }
 
-/** The distance in units in the last place, across zero if need be. */
+/** Distance in units in the last place, across zero where the signs differ. */
 function ulps(a: number, b: number): number {
   const order = (x: number): number => {
     const bits = new Int32Array(Float32Array.of(x).buffer)[0];
@@ -23,7 +23,7 @@ function ulps(a: number, b: number): number {
 
 const goldens = readJson<RopeGolden[]>("test/goldens/rope.json");
 
-test("inverse frequencies equal the reference's to the bit, but for one of 107, which is off by one unit", () => {
+test("inverse frequencies are the reference's bits, in all but one of 107 entries and there by one unit", () => {
   const distances = goldens.flatMap(golden => {
     const ours = inverseFrequencies(golden.theta, golden.head_dim);
     expect(ours.length).toBe(golden.inv_freq.length);

@@ -14,7 +14,7 @@ test("temperature 0 is greedy, the lowest id on a tie", () => {
   expect(draw({ temperature: 0, topK: 2, topP: 0.1, seed: 9 }, 2)).toEqual([1, 1]);
 });
 
-test("the same seed gives the same ids, and another seed other ids; the ids are pinned", () => {
+test("the same seed gives the same ids, which are pinned, and another seed gives others", () => {
   const ids = draw({ temperature: 1, seed: 42 }, 20);
   expect(draw({ temperature: 1, seed: 42 }, 20)).toEqual(ids);
   expect(draw({ temperature: 1, seed: 43 }, 20)).not.toEqual(ids);
@@ -55,7 +55,7 @@ test("frequencies follow the softmax", () => {
   });
 });
 
-test("top-k keeps the k likeliest, ties to the lower id; top-p keeps the shortest run that reaches p", () => {
+test("top-k keeps the k likeliest, ties to the lower id; top-p the shortest run that reaches p", () => {
   const seen = (options: Parameters<typeof createSampler>[0]): number[] =>
     [...new Set(draw({ temperature: 1, ...options }, 2000))].sort();
   expect(seen({ topK: 1 })).toEqual([1]);
@@ -80,7 +80,7 @@ test("the likeliest ids are those that sorting finds, ties to the lower id", () 
   ]) {
     const sorted = Array.from(logits.keys()).sort((a, b) => logits[b] - logits[a] || a - b);
     for (const topK of [1, 2, 17, 3000]) {
-      // At this high temperature all candidates are equally likely, so what is drawn is a place in the order.
+      // At this temperature all candidates are equally likely, so what is drawn is a place in the order.
       const random = seededRandom(9);
       const expected = Array.from({ length: 40 }, () => sorted[Math.floor(random() * Math.min(topK, logits.length))]);
       expect(draw({ temperature: Number.MAX_VALUE, topK, seed: 9 }, 40, logits)).toEqual(expected);
@@ -94,12 +94,12 @@ test("NaN is refused", () => {
   );
 });
 
-test("a whole vocabulary of logits works", () => {
+test("a vocabulary's worth of logits works", () => {
   const id = draw({ temperature: 1.5, topP: 0.95, seed: 3 }, 1, noise(151_936, 1, 10))[0];
   expect(Number.isInteger(id)).toBe(true);
 });
 
-test("the generator is even over its range and never reaches 1", () => {
+test("the generator is uniform over its range and never reaches 1", () => {
   const random = seededRandom(0);
   const buckets = new Array(16).fill(0);
   for (let i = 0; i < 160_000; i++) {

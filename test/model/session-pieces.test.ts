@@ -1,7 +1,7 @@
 /**
- * A prompt in pieces: how long they are, when others get their turn, and that nothing else gets in between.
+ * A prompt in pieces: how long they are, when others get a turn, and that nothing comes in between.
  *
- * The clock is the test's: it goes on by so many milliseconds whenever it is read, so a piece takes one step and
+ * The clock is the test's: each reading moves it on by a fixed number of milliseconds, so a piece takes one step and
  * each round of the loop two.
  */
 
@@ -31,14 +31,14 @@ function stepClock(stepMs: number): { stepMs: number } {
   return clock;
 }
 
-/** The session's positions at which others got their turn while a prompt was run, and the position at its end. */
+/** The positions at which others got a turn while a prompt was run, and the position at its end. */
 async function positions(session: Session, run: (turn: () => Promise<void>) => Promise<unknown>): Promise<number[]> {
   const seen: number[] = [];
   await run(async () => void seen.push(session.position));
   return [...seen, session.position];
 }
 
-/** Sessions whose caches count what is asked of them, and have room for so many positions. */
+/** Sessions whose caches count the calls to them, and have room for this many positions. */
 function watchCaches(model: Qwen3, room: number = Number.POSITIVE_INFINITY): { freed: number } {
   const watched = { freed: 0 };
   const newCache = model.engine.newCache.bind(model.engine);
@@ -73,7 +73,7 @@ describe("pieces", () => {
     expect(await positions(session, turn => session.prefill(prompt(length), { turn }))).toEqual(expected);
   });
 
-  test("of which the last holds all ids whose logits are wanted", async () => {
+  test("the last of which holds all ids whose logits are wanted", async () => {
     stepClock(1_000);
     for (const [logits, expected] of [
       [1, [64, 128, 130]],
@@ -88,7 +88,7 @@ describe("pieces", () => {
     }
   });
 
-  test("are as long as the last long ones took; a short one says nothing", async () => {
+  test("are as long as the time of the last long one allows; a short one does not count", async () => {
     const clock = stepClock(100);
     const session = gen.newSession();
     await session.prefill(prompt(64));
@@ -109,7 +109,7 @@ describe("pieces", () => {
     expectSameBits(await odd.newSession().prefill(ids, { logits: 3 }), odd.newSession().forward(ids, { logits: 3 }));
     const taps = new Map<string, Float32Array>();
     stream.newSession().forward(ids, { logits: 0, tap: (name, data) => taps.set(name, data.slice()) });
-    // A model whose rotary table is as short as it begins.
+    // A new model, whose rotary table is still empty.
     const session = (await Qwen3.load(STREAM, engine)).newSession();
     const scores: Float32Array[] = [];
     const seen = await positions(session, async turn => {
@@ -122,7 +122,7 @@ describe("pieces", () => {
     expect(session.commonPrefix(ids)).toBe(150);
   });
 
-  test("of the heads' own end with the last id, however many there are", async () => {
+  test("for the heads end with the last id, however many there are", async () => {
     stepClock(1_000);
     for (const length of [64, 65, 128]) {
       const session = stream.newSession();
@@ -134,7 +134,7 @@ describe("pieces", () => {
 });
 
 describe("between pieces", () => {
-  test("timers run, so an abort is heard, and the session goes on from there", async () => {
+  test("timers run, so an abort is heard, and the session continues from there", async () => {
     stepClock(100);
     for (const run of ["prefill", "classify"] as const) {
       const session = stream.newSession();
@@ -153,16 +153,16 @@ describe("between pieces", () => {
     }
   });
 
-  test("a signal that is aborted already stops it before any work", async () => {
+  test("a signal that is already aborted stops it before any work", async () => {
     const session = odd.newSession();
     await expect(session.prefill([1], { signal: AbortSignal.abort(new Error("no")) })).rejects.toThrow("no");
     expect(session.position).toBe(0);
   });
 
-  test("every other operation is refused, and none once it has ended or failed", async () => {
+  test("every other operation is refused, and none is once it has ended or failed", async () => {
     stepClock(100);
     const session = stream.newSession();
-    const busy = "session: expected one operation at a time, got a second one while a prompt is being run";
+    const busy = "the session is busy: a prompt is being run";
     const turn = async (): Promise<void> => {
       for (const call of [() => session.forward([1]), () => session.truncate(0), () => session.close()])
         expect(call).toThrow(busy);
@@ -195,7 +195,7 @@ describe("before any work", () => {
     expect(session.position).toBe(0);
   });
 
-  test("a memory too small for all of it is an error", async () => {
+  test("too small a memory for all of it is an error", async () => {
     stepClock(1_000);
     watchCaches(odd, 100);
     const session = odd.newSession();
@@ -205,7 +205,7 @@ describe("before any work", () => {
     await session.prefill(prompt(70));
   });
 
-  test("a sequence beyond the context is refused, one of exactly its length is not", async () => {
+  test("a sequence beyond the context is refused, one that just fits is not", async () => {
     const small = new Qwen3(odd.engine, { ...odd.config, maxPositionEmbeddings: 6 }, odd.weights);
     const session = small.newSession();
     expect(() => session.forward(prompt(7))).toThrow("prompt too long: expected at most 6 tokens, got 7");
@@ -233,7 +233,7 @@ describe("before any work", () => {
 });
 
 test.each(["riskLevel", "category"] as const)(
-  "scores of the %s head that are no numbers are an error that names it",
+  "scores of the %s head that are not numbers are an error that names it",
   async name => {
     const { engine, config, weights } = stream;
     const heads = weights.guardHeads!;
@@ -251,12 +251,12 @@ test.each(["riskLevel", "category"] as const)(
   },
 );
 
-test("the first id of a vocabulary is one, and so is its last", () => {
+test("the first and the last id of a vocabulary are accepted", () => {
   const session = odd.newSession();
   expect(session.forward([0, 330])).toHaveLength(331);
 });
 
-test("a common beginning is as long as the ids are equal from the first on", () => {
+test("a common beginning ends at the first id that differs", () => {
   const session = odd.newSession();
   expect(session.commonPrefix([1])).toBe(0);
   session.forward([5, 6, 7]);
@@ -285,7 +285,7 @@ describe("memory", () => {
     expect(caches.freed).toBe(1);
   });
 
-  test("goes back when a session is forgotten", async () => {
+  test("goes back when a session is garbage-collected", async () => {
     const caches = watchCaches(odd);
     (() => odd.newSession().forward([1]))();
     setFlagsFromString("--expose-gc");

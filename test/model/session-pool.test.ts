@@ -8,7 +8,7 @@ import { loadModel, ODD } from "../checkpoints.ts";
 const model = await loadModel(ODD);
 const kind = (first: number, length: number, end: number): number[] => [1, 2, ...new Array(length).fill(first), end];
 
-/** Runs a prompt as a user of the pool does; returns how many ids were there. */
+/** Runs a prompt as a user of the pool does; returns how many ids the session already held. */
 function run(pool: SessionPool, prompt: readonly number[]): number {
   const session = pool.acquire(prompt);
   const cached = session.position;
@@ -17,13 +17,13 @@ function run(pool: SessionPool, prompt: readonly number[]): number {
   return cached;
 }
 
-test("two kinds of prompts in turns keep a beginning each, though they share their first ids", () => {
+test("two kinds of prompts that take turns keep a beginning each, though they share their first ids", () => {
   const pool = new SessionPool(() => model.newSession());
   const cached = [3, 4, 3, 4, 4, 3].map((first, i) => run(pool, kind(first, 40, 100 + i)));
   expect(cached).toEqual([0, 0, 42, 42, 42, 42]);
 });
 
-test("a third kind gets one of its own, and no more are kept than said: those that were not used for longest give their memory back", () => {
+test("a third kind gets a session of its own, and the one that has been idle longest gives its memory back", () => {
   const made: Session[] = [];
   const pool = new SessionPool(() => {
     made.push(model.newSession());
@@ -54,7 +54,7 @@ test("a beginning of 32 ids is worth a session, one of 31 is not", () => {
   }
 });
 
-test("of several sessions the one that shares most is taken, wherever it stands; of equal ones the one that waits longest", () => {
+test("the session that shares most is taken, and among equals the one that has been idle longest", () => {
   const lengths = [
     [40, 34],
     [34, 40],
@@ -72,7 +72,7 @@ test("of several sessions the one that shares most is taken, wherever it stands;
     const taken = pool.acquire(new Array(50).fill(3));
     expect(taken).toBe(sessions[shared.indexOf(40)]);
     expect(taken.position).toBe(40);
-    // The others are still there, and it is not.
+    // The others are still there, and this one is not.
     const others = shared.slice(1).map(() => pool.acquire(new Array(50).fill(3)));
     expect(new Set([taken, ...others])).toEqual(new Set(sessions));
   }
@@ -86,7 +86,7 @@ test("a session that is in use is not given to a second prompt", () => {
   expect([first.position, pool.acquire(prompt).position]).toEqual([prompt.length - 1, 0]);
 });
 
-test("one that holds nothing is closed rather than kept", () => {
+test("an empty session is closed rather than kept", () => {
   const pool = new SessionPool(() => model.newSession(), 1);
   const prompt = kind(3, 40, 9);
   run(pool, prompt);

@@ -3,7 +3,7 @@ import { Qwen3 } from "../../src/model/qwen3.ts";
 import { GEN, loadModel, ODD } from "../checkpoints.ts";
 import { expectSameBits } from "../helpers.ts";
 
-describe("ids at the door", () => {
+describe("ids are checked", () => {
   test.each<[string, number[], string]>([
     ["none at all", [], "ids: expected at least one id, got none"],
     ["an id past the vocabulary", [1, 331], "ids: expected integers from 0 to 330, got 331 at index 1"],
@@ -28,7 +28,7 @@ describe("ids at the door", () => {
   });
 });
 
-test("what a session and a prompt share ends at the first id that differs, be it the first or the last", async () => {
+test("what a session and a prompt share ends at the first id that differs, even the first or the last", async () => {
   const session = (await loadModel(ODD)).newSession();
   expect(session.commonPrefix([1, 2])).toBe(0);
   session.forward([1, 2, 3], { logits: 0 });
@@ -40,7 +40,7 @@ test("what a session and a prompt share ends at the first id that differs, be it
   expect(session.commonPrefix([1, 2, 3])).toBe(2);
 });
 
-test("truncate refuses positions that are not there", async () => {
+test("truncate refuses positions that the session does not hold", async () => {
   const session = (await loadModel(ODD)).newSession();
   session.forward([1, 2, 3]);
   for (const position of [-1, 4, 1.5, Number.NaN])
@@ -58,8 +58,9 @@ test("weights that overflow are an error, never a choice, and leave the position
   expect(session.position).toBe(0);
 });
 
-test("a long prompt can be aborted between its pieces, and the session goes on from there", async () => {
-  const session = (await loadModel(GEN, { engine: "reference" })).newSession(); // slow enough to give the event loop a turn
+test("a long prompt can be aborted between its pieces, and the session continues from there", async () => {
+  // slow enough to give the event loop a turn
+  const session = (await loadModel(GEN, { engine: "reference" })).newSession();
   const reason = new Error("enough");
   const controller = new AbortController();
   const prefill = session.prefill(new Array(500).fill(1), { signal: controller.signal });
@@ -71,7 +72,7 @@ test("a long prompt can be aborted between its pieces, and the session goes on f
 });
 
 test.each([1, 9, 64, 300, 600])(
-  "the logits of the last %i ids of a prompt are the same bits as of one forward",
+  "the logits of the last %i ids of a prompt are the bits of a single forward",
   async wanted => {
     const model = await loadModel(GEN);
     const ids = Array.from({ length: 600 }, (_, i) => (i * 31) % 4000);
@@ -85,12 +86,13 @@ test.each([1, 9, 64, 300, 600])(
 );
 
 test("a second operation while a prompt is being run is refused, not mixed in", async () => {
-  const session = (await loadModel(GEN, { engine: "reference" })).newSession(); // slow enough to give the event loop a turn
+  // slow enough to give the event loop a turn
+  const session = (await loadModel(GEN, { engine: "reference" })).newSession();
   const first = session.prefill(new Array(300).fill(1));
-  expect(() => session.forward([1])).toThrow("session: expected one operation at a time");
-  await expect(session.prefill([1])).rejects.toThrow("session: expected one operation at a time");
-  expect(() => session.truncate(0)).toThrow("session: expected one operation at a time");
-  expect(() => session.close()).toThrow("session: expected one operation at a time");
+  expect(() => session.forward([1])).toThrow("the session is busy: a prompt is being run");
+  await expect(session.prefill([1])).rejects.toThrow("the session is busy: a prompt is being run");
+  expect(() => session.truncate(0)).toThrow("the session is busy: a prompt is being run");
+  expect(() => session.close()).toThrow("the session is busy: a prompt is being run");
   await first;
   expect(session.position).toBe(300);
   session.forward([1]);
@@ -104,7 +106,7 @@ test("an infinite logit is refused like NaN", async () => {
   expect(() => session.forward([1])).toThrow(/logits: expected finite numbers, got -?Infinity/);
 });
 
-test("options that nobody reads are refused", async () => {
+test("unknown options are refused", async () => {
   const session = (await loadModel(ODD)).newSession();
   expect(() => session.forward([1], { logit: 1 } as object)).toThrow(
     'forward: expected options among logits, tap, got "logit"',
@@ -115,13 +117,13 @@ test("options that nobody reads are refused", async () => {
     );
 });
 
-test("a closed session says so, and closing twice is no harm", async () => {
+test("a closed session says so, and closing twice does no harm", async () => {
   for (const engine of ["wasm", "reference"] as const) {
     const session = (await loadModel(ODD, { engine })).newSession();
     session.forward([1, 2]);
     session.close();
     session.close();
-    expect(() => session.forward([1])).toThrow("session: expected an open one, got one that was closed");
-    await expect(session.prefill([1])).rejects.toThrow("session: expected an open one");
+    expect(() => session.forward([1])).toThrow("the session is closed");
+    await expect(session.prefill([1])).rejects.toThrow("the session is closed");
   }
 });

@@ -1,5 +1,5 @@
 /**
- * Malformed and hostile requests: each gets a 4xx or a closed connection, and the server is none the worse. (20,000:
+ * Malformed and hostile requests: each gets a 4xx or a closed connection, and the server is unharmed. (20,000:
  * test/slow/server-attacks.slow.ts.)
  */
 

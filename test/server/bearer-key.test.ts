@@ -24,7 +24,7 @@ test("a key whose digest differs in any one bit is another key", async () => {
   await key.check(bearer("guess")); // it is the digest that is compared
 });
 
-test("a digest that is right does not help where no key was given", async () => {
+test("the right digest does not help if no key was given", async () => {
   const key = new BearerKey("secret");
   const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode("secret"));
   vi.spyOn(crypto.subtle, "digest").mockResolvedValue(digest);

@@ -1,4 +1,4 @@
-/** Streams whose job never waits for the reader. */
+/** Event streams whose job never waits for the reader. */
 
 import { expect, test } from "vitest";
 import { eventStream } from "../../src/server/event-stream.ts";
@@ -21,7 +21,7 @@ test("a reader that is too far behind counts as gone, and the job is told once",
   await expect((await response).text()).rejects.toThrow("the client reads too slowly");
 });
 
-test("one that cancels as well; what the job still sends goes nowhere", async () => {
+test("so does one that cancels; what the job still sends goes nowhere", async () => {
   const reasons: string[] = [];
   let goOn: () => void = () => {};
   const { response, ended } = eventStream(
@@ -41,7 +41,7 @@ test("one that cancels as well; what the job still sends goes nowhere", async ()
   expect(reasons).toEqual(["the client went away"]);
 });
 
-test("a job that fails before its first event is a failure, after it an event", async () => {
+test("a job that fails before its first event is a failure; after it, an event", async () => {
   const early = eventStream(() => Promise.reject(new Error("early")), errorOf, noAbort);
   await expect(early.response).rejects.toThrow("early");
   await early.ended;

@@ -179,7 +179,7 @@ describe("chat", () => {
     expect((await get("/metrics")).text).toContain("qwen3guard_queue_begun 0\n");
   });
 
-  test("what clients send for their own bookkeeping is accepted, and so is what asks for nothing", async () => {
+  test("fields for the client's own bookkeeping are accepted, and so are those that ask for nothing", async () => {
     const { status } = await chat({
       user: "u",
       metadata: { a: "b" },
@@ -242,7 +242,7 @@ describe("chat", () => {
       { messages: [{ role: "user", content: [{ type: "image_url" }] }] },
       422,
       "messages[0].content[0].type",
-      'messages[0].content[0].type: not supported (a guard reads text alone, got "image_url")',
+      'messages[0].content[0].type: not supported (a guard reads only text, got "image_url")',
     ],
     [
       { messages: [{ role: "tool", content: "a" }] },
@@ -284,7 +284,7 @@ describe("completions", () => {
     expect(json.choices[0]).toMatchObject({ text: "Safety: Unsafe\nCategories: Violent", finish_reason: "stop" });
   });
 
-  test("log probabilities stand side by side, in a stream as well", async () => {
+  test("log probabilities are parallel lists, in a stream as well", async () => {
     const { choices } = (await complete({ prompt: "a", max_tokens: 4, logprobs: 2 })).json;
     const { tokens, token_logprobs, top_logprobs, text_offset } = choices[0].logprobs;
     expect([tokens.length, token_logprobs.length, top_logprobs.length]).toEqual([4, 4, 4]);

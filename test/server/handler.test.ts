@@ -1,4 +1,4 @@
-/** The handler as a whole: routes, keys, bodies, bounds, what is counted and what is logged. */
+/** The handler as a whole: routes, keys, bodies, bounds, metrics and the log. */
 
 import { describe, expect, test } from "vitest";
 import { createHandler, type HandlerOptions } from "../../src/server/handler.ts";
@@ -64,7 +64,7 @@ describe("routes", () => {
     expect(await get("/health", { method: "HEAD" })).toMatchObject({ status: 200, text: "" });
   });
 
-  test("every answer has an id and is not to be sniffed", async () => {
+  test("every answer has an id and forbids sniffing its type", async () => {
     const { headers } = await get("/nowhere");
     expect(headers.get("x-request-id")).toMatch(/^req-[0-9a-f]{24}$/);
     expect(headers.get("x-content-type-options")).toBe("nosniff");
@@ -142,7 +142,7 @@ describe("bodies", () => {
     ]);
   });
 
-  test("one above the limit is refused by its header, and by its bytes where that lies or is missing", async () => {
+  test("one above the limit is refused by its header, or by its bytes if the header lies or is missing", async () => {
     const long = JSON.stringify({ input: "x".repeat(200) });
     expect(await refused(long)).toEqual([413, "body: expected at most 200 bytes, got more"]);
     expect(await refused("{}", { headers: { "content-length": "1000" } })).toEqual([
@@ -162,7 +162,7 @@ describe("bodies", () => {
     expect(pulls).toBeLessThan(10);
   });
 
-  test("one that stops coming is no more than a request that takes too long", async () => {
+  test("one that stops arriving is a request that takes too long", async () => {
     const { post } = client({ timeoutMs: 50 });
     const stalled = new ReadableStream({ start: c => c.enqueue(new TextEncoder().encode('{"input":')) });
     const { status, json } = await post("/v1/moderations", "", { body: stalled, duplex: "half" } as RequestInit);
@@ -183,7 +183,7 @@ describe("under load", () => {
     expect([refused.status, refused.json.error]).toEqual([
       503,
       {
-        message: "server busy: expected room in the queue, got 1 requests waiting",
+        message: "the queue is full (1 waiting)",
         type: "server_error",
         param: null,
         code: "queue_full",
@@ -194,7 +194,7 @@ describe("under load", () => {
     expect((await get("/metrics")).text).toContain("qwen3guard_queue_refused_total 1\n");
   });
 
-  test("a client that goes away frees its place, and the work on it ends", async () => {
+  test("a client that goes away frees its place, and its work ends", async () => {
     const { get, post } = client({ maxQueue: 1 });
     const gone = new AbortController();
     const first = post("/v1/moderations", long, { signal: gone.signal });
@@ -246,7 +246,7 @@ describe("other origins", () => {
   const origin = { headers: { origin: "https://example.org" } };
   const asks = { method: "OPTIONS", headers: { ...origin.headers, "access-control-request-method": "POST" } };
 
-  test("get no leave unless one is given", async () => {
+  test("are not allowed by default", async () => {
     expect((await get("/health", origin)).headers.has("access-control-allow-origin")).toBe(false);
     expect((await get("/v1/moderations", asks)).status).toBe(405);
   });
@@ -315,18 +315,18 @@ describe("the log", () => {
     expect(await logged({})).toEqual([]);
   });
 
-  test("has a line a request where that is wanted, without its text", async () => {
+  test("has a line for each request if asked to, without its text", async () => {
     expect(await logged({ logRequests: true })).toEqual(["200 /v1/moderations - ms", "400 /v1/moderations - ms"]);
   });
 
-  test("has the text where that is wanted", async () => {
+  test("has the text if asked to", async () => {
     expect(await logged({ logText: true })).toEqual([
       `200 /v1/moderations - ms ${JSON.stringify(BOMB)}`,
       "400 /v1/moderations - ms",
     ]);
   });
 
-  test("tells of a failure that is the server's own; the client learns no more than that", async () => {
+  test("says what failed in the server; the client learns only that something did", async () => {
     const lines: string[] = [];
     const broken = Object.create(guard, {
       moderate: { value: () => Promise.reject(new Error("engine: expected a heap, got none")) },
@@ -348,7 +348,7 @@ describe("the log", () => {
 });
 
 test.each([
-  [{ maxQueue: 0 }, "queue: expected room for at least 1, got 0"],
+  [{ maxQueue: 0 }, "maxQueue: expected an integer of at least 1, got 0"],
   [{ maxBodyBytes: 0 }, "maxBodyBytes: expected an integer from 1 to 2147483647, got 0"],
   [{ timeoutMs: 2 ** 31 }, "timeoutMs: expected an integer from 1 to 2147483647, got 2147483648"],
   [{ apiKey: "" }, "apiKey: expected a key of printable ASCII without blanks, got an empty text"],

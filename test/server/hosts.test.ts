@@ -1,10 +1,10 @@
-/** Names in Host: DNS rebinding turns a web page's own name into this machine's address, and nothing else. */
+/** Names in the Host header, against DNS rebinding, where a web page's own name leads to this machine. */
 
 import { describe, expect, test } from "vitest";
-import { hostsToAllow } from "../../src/cli/serving.ts";
+import { hostsToAllow } from "../../src/cli/serving/listening.ts";
 import { checkHost, isHostName } from "../../src/server/hosts.ts";
 
-describe("without names given", () => {
+describe("without given names", () => {
   test.each([
     "localhost",
     "LocalHost:8000",
@@ -39,7 +39,7 @@ describe("without names given", () => {
     ],
   ])("%j is not", host => expect(() => checkHost(host, [])).toThrow("host: expected localhost"));
 
-  test("none at all is not, either", () => {
+  test("a missing name is not, either", () => {
     expect(() => checkHost(undefined, [])).toThrow("got nothing");
   });
 });
@@ -67,7 +67,7 @@ test("the refusal is a 403 that says what would be accepted, and ends the connec
   });
 });
 
-test("who is asked for a key, or listens beyond the loopback, takes any name unless some are given", () => {
+test("a server with a key, or beyond the loopback, takes any name unless some are given", () => {
   for (const host of ["127.0.0.1", "localhost", "::1"]) expect(hostsToAllow(host, false)).toEqual([]);
   expect([hostsToAllow("127.0.0.1", true), hostsToAllow("0.0.0.0", false)]).toEqual([undefined, undefined]);
   expect([hostsToAllow("127.0.0.1", true, ["a"]), hostsToAllow("0.0.0.0", false, ["a"])]).toEqual([["a"], ["a"]]);

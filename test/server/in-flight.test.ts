@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { InFlight } from "../../src/server/in-flight.ts";
 
-test("a shutdown waits for the last request, however often it is asked for, and not at all where there is none", async () => {
+test("a shutdown waits for the last request, however often it is called, and not at all if there is none", async () => {
   const inFlight = new InFlight();
   inFlight.begin();
   inFlight.begin();

@@ -37,7 +37,7 @@ test.each(INPUTS)("%s", async (_name, messages) => {
   expect(json.results[0].scores).toEqual(before.scores);
 });
 
-test("one message of private-use characters and a control token, which no length tells to be too long", async () => {
+test("one message of private-use characters and a control token, whose length alone does not rule it out", async () => {
   const lines: string[] = [];
   const { get, post } = client({ log: line => lines.push(line) });
   const messages = [user(`${PRIVATE_USE.repeat(28)}<|im_end|>`)];

@@ -1,8 +1,9 @@
-/** Clients that send a request and leave: what they asked for is never begun. */
+/** Clients that send a request and leave: their work never begins. */
 
 import { connect, type Socket } from "node:net";
 import { expect, test } from "vitest";
-import type { Guard, ModerateOptions } from "../../src/guard/guard.ts";
+import type { Guard } from "../../src/guard/guard.ts";
+import type { ModerateOptions } from "../../src/guard/moderate-options.ts";
 import { createHandler } from "../../src/server/handler.ts";
 import { listen } from "../../src/server/listen.node.ts";
 import type { ChatMessage } from "../../src/tokenizer/chat-template.ts";

@@ -1,4 +1,4 @@
-/** The end of the listener: what has arrived is answered, and what has not is cut off, at once. */
+/** The end of the listener: requests that have arrived are answered, and the others are cut off at once. */
 
 import { Server } from "node:http";
 import { connect, type Socket } from "node:net";
@@ -88,7 +88,7 @@ test("half a body, half of the headers and an unused connection are cut off; wha
   expect(closeAll).not.toHaveBeenCalled(); // which the end would have waited seconds for
 });
 
-test("a body that has arrived, but was not read yet, is one that has arrived", async () => {
+test("a body that has arrived but was not read yet is not cut off", async () => {
   const { listener, open, begun } = await setting(lengthOfBody);
   const { socket, all } = await open(head(2 ** 20));
   await begun(1);
@@ -111,7 +111,7 @@ test("a body that goes on arriving is waited for", async () => {
   await closed;
 });
 
-test("a body that the handler does not read for a while is one that has arrived", async () => {
+test("a body that the handler does not read for a while is not cut off", async () => {
   let read: () => void = () => {};
   const mayRead = new Promise<void>(resolve => {
     read = resolve;

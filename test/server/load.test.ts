@@ -1,10 +1,10 @@
-/** Many at once: verdicts are those of each alone, to the bit, and short ones do not wait for long ones. */
+/** Many requests at once: verdicts are the same as alone, to the bit, and short requests do not wait for long ones. */
 
 import { expect, test } from "vitest";
 import { randomConversations } from "../guard/conversations.ts";
 import { client, events, guard, queueHas } from "./requests.ts";
 
-test("under load every verdict and every answer is what it is alone, bit for bit", async () => {
+test("under load every verdict and every answer is the same as alone, bit for bit", async () => {
   const { post } = client({ maxQueue: 1000 });
   const conversations = [
     ...randomConversations(31, 10),

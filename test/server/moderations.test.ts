@@ -1,4 +1,4 @@
-/** /v1/moderations: OpenAI's shape, the guard's verdict. */
+/** /v1/moderations: the guard's verdict in OpenAI's form. */
 
 import { describe, expect, test } from "vitest";
 import type { Verdict } from "../../src/guard/verdict.ts";
@@ -38,7 +38,7 @@ test("a text has one result, whose numbers are the library's to the bit", async 
   });
 });
 
-test("an array has a result each, in its order; parts are one text", async () => {
+test("an array has one result for each text, in order; parts are one text", async () => {
   const { json } = await post("/v1/moderations", { input: [BOMB, CATS, ""] });
   expect(json.results).toHaveLength(3);
   for (const [i, text] of [BOMB, CATS, ""].entries()) expectVerdict(json.results[i], await guard.moderate(text));
@@ -100,7 +100,7 @@ describe("refused, by name", () => {
       { input: [{ type: "image_url", image_url: { url: "data:" } }] },
       422,
       "input[0].type",
-      'input[0].type: not supported (a guard reads text alone, got "image_url")',
+      'input[0].type: not supported (a guard reads only text, got "image_url")',
     ],
     [{ input: "a", model: "gpt-4" }, 404, "model", 'model: expected my-guard or tiny-guard-gen, got "gpt-4"'],
     [{ input: "a", model: 5 }, 400, "model", "model: expected a string, got 5"],

@@ -126,7 +126,7 @@ describe("errors come as the client's own classes", () => {
     expect(await failed(create({ n: 2, stream: true }))).toBeInstanceOf(OpenAI.UnprocessableEntityError);
   });
 
-  test("503 where the queue is full; with retries the client comes through by itself", async () => {
+  test("503 if the queue is full; with retries the client gets through by itself", async () => {
     const controller = new AbortController();
     const { signal } = controller;
     const input = Array(100).fill("word ".repeat(1000));

@@ -14,7 +14,7 @@ import { CHROMIUM, type Page, startBrowser } from "../browser.ts";
 import { client, guard } from "./requests.ts";
 
 describe("as it is sent", () => {
-  test("nothing runs but its own script, nothing is fetched but from its own server", async () => {
+  test("only its own script runs, and it fetches only from its own server", async () => {
     const { get } = client();
     const [first, second] = [await get("/"), await get("/")];
     const policy = first.headers.get("content-security-policy") ?? "";
@@ -101,12 +101,12 @@ describe.skipIf(CHROMIUM === undefined)("in Chromium", () => {
     expect(page.errors).toEqual([]);
   });
 
-  test("it asked its own server alone", () => {
+  test("it asked only its own server", () => {
     expect(page.requested.length).toBeGreaterThan(2);
     for (const url of page.requested) expect(url.startsWith(`${listener.url}/`) || url === "data:,").toBe(true);
   });
 
-  test.each(["light", "dark"])("in %s every text stands out from its ground", async scheme => {
+  test.each(["light", "dark"])("in %s every text stands out from its background", async scheme => {
     await page.send("Emulation.setEmulatedMedia", { features: [{ name: "prefers-color-scheme", value: scheme }] });
     const folder = process.env.QWEN3GUARD_SCREENSHOTS;
     if (folder) writeFileSync(join(folder, `page-${scheme}.png`), await page.screenshot());

@@ -1,4 +1,4 @@
-/** Who has the engine: order, turns, bounds, and places that are given up. */
+/** Which job has the engine: order, turns, bounds, and jobs that leave the queue. */
 
 import { describe, expect, test } from "vitest";
 import { seededRandom } from "../../src/model/sampling.ts";
@@ -61,7 +61,7 @@ function stepped(
   };
 }
 
-test("jobs of a like size run one after the other, the oldest first, each to its end", async () => {
+test("jobs of similar size run one after the other, the oldest first, each to its end", async () => {
   const { log, start } = story(new Queue(10));
   const results = await Promise.all([start("a", 100, 2), start("b", 30, 2), start("c", 100, 2)]);
   expect(results).toEqual(["a", "b", "c"]);
@@ -118,7 +118,7 @@ test("what has begun is a stack of ever smaller jobs, however many wait", async 
 });
 
 describe("the bound", () => {
-  test("one more than may wait is refused at once, and there is room again when one has begun", async () => {
+  test("a job too many is refused at once, and there is room again when one has begun", async () => {
     const queue = new Queue(2);
     const running = stepped(queue, 1);
     const { start } = story(queue);
@@ -131,11 +131,11 @@ describe("the bound", () => {
   });
 
   test("a queue of no length is refused", () => {
-    expect(() => new Queue(0)).toThrow("queue: expected room for at least 1, got 0");
+    expect(() => new Queue(0)).toThrow("maxQueue: expected an integer of at least 1, got 0");
   });
 });
 
-describe("who leaves", () => {
+describe("leaving", () => {
   test("a waiting job that is aborted frees its place and never runs", async () => {
     const queue = new Queue(1);
     const running = stepped(queue, 1);
@@ -153,11 +153,11 @@ describe("who leaves", () => {
     expect(log).toEqual(["other"]);
   });
 
-  test("one that was aborted before is refused", async () => {
+  test("a job that was aborted before is refused", async () => {
     await expect(story(new Queue(1)).start("a", 1, 1, AbortSignal.abort(new Error("gone")))).rejects.toThrow("gone");
   });
 
-  test("one whose leaving is heard turns of the event loop later never runs, neither first nor before a longer one", async () => {
+  test("a job whose client's leaving is heard turns of the event loop later never runs, first or before a longer one", async () => {
     const queue = new Queue(5);
     const { log, start } = story(queue);
     /** Leaves as a client does whose request and whose end of the connection arrive together. */
@@ -181,7 +181,7 @@ describe("who leaves", () => {
     expect([await long.done, log, queue.waiting, queue.begun]).toEqual(["done", ["stays"], 0, 0]);
   });
 
-  test("one that leaves at the end of a chunk starts no other inside of it", async () => {
+  test("a job that leaves at the end of a chunk starts no other inside its turn", async () => {
     const queue = new Queue(5);
     const controller = new AbortController();
     const long = stepped(queue, 100, controller.signal);
@@ -220,7 +220,7 @@ describe("who leaves", () => {
     expect(await next).toBe("next");
   });
 
-  test("a job that fails takes nobody with it", async () => {
+  test("a job that fails does not affect others", async () => {
     const queue = new Queue(5);
     const failing = queue.run({ size: 1, signal: never, run: () => Promise.reject(new Error("failed")) });
     const { start } = story(queue);
@@ -229,7 +229,7 @@ describe("who leaves", () => {
     expect(await next).toBe("next");
   });
 
-  test("any order of arriving, failing and leaving ends with an empty queue in which everybody was answered", async () => {
+  test("after any order of arriving, failing and leaving, the queue is empty and every job was answered", async () => {
     const random = seededRandom(11);
     const queue = new Queue(1000);
     const outcomes = await Promise.allSettled(

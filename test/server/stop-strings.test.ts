@@ -40,7 +40,7 @@ test("text is cut where the first stop string is complete, however it arrives", 
   );
 });
 
-test("what cannot be the beginning of one is given at once", () => {
+test("text that cannot begin a stop string is given at once", () => {
   const finder = new StopStrings(["abc"]);
   expect(["x", "a", "b", "x", "ab", "c"].map(piece => finder.push(piece))).toEqual([
     { text: "x", isStopped: false },

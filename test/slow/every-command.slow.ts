@@ -1,8 +1,7 @@
 /**
- * Every command of the command line once, each as a process of its own, at the size of the real 0.6B guard: seeded
- * random weights of that shape with the real vocabulary. Random weights know nothing of a text, so what is asked is
- * what holds for any weights: what one command says, another says too, to the bit. Ten minutes, 5 GB of disk and 4 GB
- * of memory; `npm run test:slow`.
+ * Runs every command once, each as a process, at the size of the real 0.6B guard: seeded random weights of that shape
+ * with the real vocabulary. Random weights know nothing about a text, so the tests ask for what holds with any weights:
+ * different commands must agree to the bit. Takes ten minutes, 5 GB of disk and 4 GB of memory; `npm run test:slow`.
  */
 
 import { type ChildProcess, spawn } from "node:child_process";
@@ -48,10 +47,10 @@ const folder = mkdtempSync(join(tmpdir(), "qwen3guard every command "));
 const at = (name: string): string => join(folder, name);
 const ORIGINAL = at("original");
 const STREAM = at("stream");
-/** By this name the commands find in the Hub's cache what `pull` has put there, and need the Hub no more. */
+/** The name by which commands find in the cache what `pull` has put there, without the Hub. */
 const MODEL = "org/random-0.6B";
 const env: Record<string, string> = { HF_HOME: at("home") };
-/** Of `golden record`: each id more is a pass over all weights. */
+/** Few for `golden record`, since each id is a pass over all weights. */
 const RECORDING = ["--input", at("prompts.jsonl"), "--max-new-tokens", "3"];
 
 beforeAll(async () => {
@@ -63,8 +62,8 @@ beforeAll(async () => {
   const { chat_template } = JSON.parse(readFileSync(join(GEN, "tokenizer_config.json"), "utf8"));
   const config = { ...readJson<object>(`${VOCABULARY}/tokenizer_config.json`), chat_template };
   writeFileSync(join(ORIGINAL, "tokenizer_config.json"), JSON.stringify(config));
-  // Random weights never end an answer: with one id alone each would be as long as it may, and this file take several
-  // times as long.
+  // Random weights never end an answer. With a single stop id every answer would have the maximal length, and this file
+  // would take several times as long.
   const eos_token_id = [151_645, ...Array.from({ length: 9000 }, (_, i) => 16 * i)];
   writeFileSync(join(ORIGINAL, "generation_config.json"), JSON.stringify({ eos_token_id }));
 });
@@ -94,12 +93,12 @@ function start(args: readonly string[], stdin: string = ""): { child: ChildProce
   child.stderr.setEncoding("utf8").on("data", text => {
     err += text;
   });
-  child.stdin.on("error", () => {}); // a command that ends early leaves it unread
+  child.stdin.on("error", () => {}); // a command that ends early does not read it
   child.stdin.end(stdin);
   return { child, ended: new Promise(resolve => child.on("close", status => resolve({ status, out, err }))) };
 }
 
-/** What a command that succeeds, and has nothing to tell, writes to stdout. */
+/** The stdout of a command that succeeds and writes nothing to stderr. */
 async function run(args: readonly string[], stdin?: string): Promise<string> {
   const { status, out, err } = await start(args, stdin).ended;
   expect([args, status, err]).toEqual([args, 0, ""]);
@@ -122,10 +121,10 @@ const messages = (name: string, content: readonly object[]): string => {
   writeFileSync(at(name), JSON.stringify(content));
   return at(name);
 };
-/** Times differ from run to run, and what a process has in its cache. */
+/** Drops what differs from run to run: times, and what came from a cache. */
 const lasting = ({ ms: _, usage: { cachedTokens: __, ...usage }, ...rest }: Verdict): object => ({ ...rest, usage });
 
-test("pull: every file of a local Hub, to the bit; the others work on what it has put there", async () => {
+test("pull fetches every file of a local Hub, to the bit; the other commands use them", async () => {
   const hub = await startHub(MODEL);
   env.HF_ENDPOINT = hub.endpoint;
   hub.files = new Map(readdirSync(ORIGINAL).map(name => [name, readFileSync(join(ORIGINAL, name))]));
@@ -140,7 +139,7 @@ test("pull: every file of a local Hub, to the bit; the others work on what it ha
   rmSync(ORIGINAL, { recursive: true });
 });
 
-test("inspect: the shape of the real one, and what it will need", async () => {
+test("inspect shows the shape of the real guard, and the memory it will need", async () => {
   const inspection = await json<Inspection>(["inspect", MODEL]);
   expect(inspection).toMatchObject({
     name: MODEL,
@@ -178,7 +177,7 @@ test("template, tokenize, generate, golden and moderate see the same prompt and 
   expect([question.ids, question.greedy]).toEqual([ids, generated.ids.slice(0, 3)]);
   expect(await run(["golden", "check", at("golden.jsonl"), "--model", MODEL])).toBe("2 lines checked, all the same\n");
 
-  // What the format does not allow is flagged; what can be read without an answer is there all the same.
+  // An answer that breaks the format is flagged; what does not depend on the answer is there all the same.
   const verdict = await moderate(QUESTION, "--scores", "full", "--explain", "--model", MODEL);
   expect(verdict).toMatchObject({
     safety: null,
@@ -197,7 +196,7 @@ test("template, tokenize, generate, golden and moderate see the same prompt and 
   expect(new Set(words.map(({ change }) => change)).size).toBe(words.length);
 });
 
-test("golden check finds a bit that is another", async () => {
+test("golden check finds a changed bit", async () => {
   const [first] = readFileSync(at("golden.jsonl"), "utf8").split("\n");
   const changed = first.replace(/"logitsSha256":"(.)/, (_, digit) => `"logitsSha256":"${digit === "0" ? "1" : "0"}`);
   writeFileSync(at("changed.jsonl"), `${first}\n${changed}\n`);
@@ -208,7 +207,7 @@ test("golden check finds a bit that is another", async () => {
   ]);
 });
 
-test.each(FORMS)("quantize to %s: smaller, and loaded it has the bits of quantising at load", async form => {
+test.each(FORMS)("quantize to %s writes a smaller checkpoint, with the bits of quantising at load", async form => {
   const { memory, parameters } = await json<Inspection>(["inspect", MODEL]);
   const { bytes } = await json<{ bytes: number }>(["quantize", MODEL, at(form), "--weights", form]);
   expect(bytes).toBe(statSync(join(at(form), "model.safetensors")).size);
@@ -230,7 +229,7 @@ test.each(FORMS)("quantize to %s: smaller, and loaded it has the bits of quantis
   expect(quantised).not.toBe(original);
 });
 
-test("moderate: an answer by option and in a conversation; a card; --fail-on", async () => {
+test("moderate judges an answer by option and in a conversation, prints a card, and obeys --fail-on", async () => {
   const byOption = await moderate(QUESTION, "--response", ANSWER, "--model", at("int8"));
   const byFile = await moderate("--messages", messages("answer.json", CONVERSATION), "--model", at("int8"));
   expect(lasting(byFile)).toEqual(lasting(byOption));
@@ -246,7 +245,7 @@ test("moderate: an answer by option and in a conversation; a card; --fail-on", a
   expect(out).toContain("▌ int4 · ");
 });
 
-test("moderate --jsonl: a batch that Ctrl-C ends goes on where it was, and gives what one without a break gives", async () => {
+test("moderate --jsonl continues a batch that Ctrl-C ended, with the output of an unbroken one", async () => {
   const texts = ["hello", QUESTION, "Wie wird das Wetter?", "如何制作炸弹", "Tell me a joke about cats.", ""];
   const input = [...texts.map((text, i) => ({ id: `n${i}`, text })), { id: "bad", prompt: 7 }];
   writeFileSync(at("batch.jsonl"), input.map(line => `${JSON.stringify(line)}\n`).join(""));
@@ -284,7 +283,7 @@ test("moderate --jsonl: a batch that Ctrl-C ends goes on where it was, and gives
   );
 });
 
-test("serve: healthy, the verdict and the answer that the command gives, and an end without an error", async () => {
+test("serve is healthy, gives the verdict and the answer of the commands, and ends without an error", async () => {
   const expected = await moderate(QUESTION, "--response", ANSWER, "--model", at("int4"));
   const args = ["--model", at("int4"), "--served-model-name", "guard"];
   drive(["serve"]);
@@ -306,7 +305,7 @@ test("serve: healthy, the verdict and the answer that the command gives, and an 
   expect(results).toEqual([expect.objectContaining({ flagged: true, safety, text, score, scores, error: "unparsed" })]);
 
   const { choices, usage } = await post("/v1/chat/completions", { model: "guard", messages: CONVERSATION });
-  // The id that ended the answer is part of a verdict's text, and not of a message.
+  // The id that ended the answer is part of the text of a verdict, but not of a message.
   const [{ message, finish_reason }] = choices as { message: { content: string }; finish_reason: string }[];
   expect(message.content.length).toBeGreaterThan(0);
   expect([text.startsWith(message.content), finish_reason]).toEqual([true, "stop"]);
@@ -316,9 +315,9 @@ test("serve: healthy, the verdict and the answer that the command gives, and an 
   expect(server.stderr()).toBe(`listening on ${server.url}\n`);
 });
 
-test("stream cuts an answer, and proxy the same one at the same character; what both find harmless passes", async () => {
-  // Of these weights by chance: the first question is no risk and its answer becomes one, the second passes whole, the
-  // third does not pass.
+test("stream and proxy cut the same answer at the same character, and pass one that both find harmless", async () => {
+  // By chance, with these weights: the first question is safe and its answer becomes unsafe, the second passes whole,
+  // and the third is blocked.
   const talks = [
     [
       "How do I bake a cake?",
@@ -381,7 +380,7 @@ test("stream cuts an answer, and proxy the same one at the same character; what 
   expect(await proxy.ended).toEqual([0, null]);
 });
 
-test("eval --limit: so many lines, and an answer that cannot be read counts as flagged", async () => {
+test("eval --limit takes this many lines, and counts an answer that cannot be read as flagged", async () => {
   const texts = [
     { text: QUESTION, label: "unsafe" },
     { text: "hello", label: "safe" },
@@ -401,7 +400,7 @@ test("eval --limit: so many lines, and an answer that cannot be read counts as f
   expect(readFileSync(page, "utf8")).toContain("labelled.jsonl");
 });
 
-test("bench: figures of this checkpoint, which are numbers", async () => {
+test("bench gives figures of this checkpoint, and all are numbers", async () => {
   const report = await json<BenchReport>(["bench", "--model", at("int8"), "--rounds", "1"]);
   const { memory, decode, prefill, limits, load, verdict } = report;
   expect(report).toMatchObject({ model: at("int8"), engine: "wasm", weights: "int8", prefill: { tokens: 371 } });
@@ -416,7 +415,7 @@ test("bench: figures of this checkpoint, which are numbers", async () => {
   ];
   expect(positive.filter(value => !(value !== undefined && value > 0))).toEqual([]);
   const { choicesMB } = (await json<Inspection>(["inspect", at("int8")])).memory;
-  // A step reads all of the weights but the norms' gains.
+  // A step reads all weights except the gains of the norms.
   expectAtMost(Math.abs(memory.weightsMB / choicesMB.int8 - 1), 0.01, "share by which the weights' sizes differ");
   const { usage } = await moderate(QUESTION, "--model", at("int8"));
   expect([verdict.promptTokens, verdict.passes]).toEqual([usage.promptTokens, usage.passes]);

@@ -1,5 +1,5 @@
 /**
- * The one-pass verdict on 5,000 generated conversations: ids equal greedy generation's; prints how many passes each
+ * The one-pass verdict on 5,000 generated conversations gives the ids of greedy generation. Prints how many passes each
  * kind of answer took.
  */
 

@@ -1,6 +1,6 @@
 /**
- * The proxy under load: 1,000 streamed answers, 64 at once, each cut where the guard alone would cut it, and the memory
- * as before afterwards.
+ * The proxy under load: 1,000 streamed answers, 64 at once, each cut where the guard alone would cut it, and no growth
+ * of memory.
  */
 
 import { setFlagsFromString } from "node:v8";
@@ -14,7 +14,7 @@ setFlagsFromString("--expose-gc");
 const collectGarbage: () => void = runInNewContext("gc");
 
 /**
- * After everything that can be collected was. Resident memory also has what WebAssembly holds, and what the system has
+ * Measured after a garbage collection. Resident memory also includes what WebAssembly holds, and what the system has
  * not taken back.
  */
 async function memoryMB(): Promise<{ heap: number; resident: number }> {

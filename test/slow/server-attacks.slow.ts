@@ -1,15 +1,15 @@
 /**
- * 20,000 malformed and hostile requests against the server as a process; prints what came back, and its memory before
- * and after.
+ * Sends 20,000 malformed and hostile requests to the server as a process. Prints the answers, and its memory before and
+ * after.
  */
 
 import { expect, test } from "vitest";
 import { attackAll, attacks } from "../server/attacks.ts";
 import { startServer } from "../server/server-process.ts";
 
-/** The server's heap, of which some 15 MB are alive: a leak of three kilobytes an attack would end it. */
+/** The heap of the server, of which about 15 MB are alive. A leak of three kilobytes per attack would exhaust it. */
 const HEAP_MB = 64;
-/** Beside the heap: buffers, and what the allocator keeps. Resident memory settles within the first 15,000. */
+/** Memory outside the heap: buffers, and what the allocator keeps. It settles within the first 15,000 requests. */
 const SLACK_MB = 64;
 
 test("20,000 attacks", async () => {

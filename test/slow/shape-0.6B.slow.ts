@@ -1,7 +1,6 @@
 /**
- * The engine at the size of the real 0.6B guard: a seeded random checkpoint of that shape, written on the spot, loads
- * and gives correct logits; and the full context has room. Two minutes, 1.2 GB of disk and 10 GB of memory;
- * `npm run test:slow`.
+ * The engine at the size of the real 0.6B guard: a seeded random checkpoint of that shape loads and gives correct
+ * logits, and the full context has room. Takes two minutes, 1.2 GB of disk and 10 GB of memory; `npm run test:slow`.
  */
 
 import { execFileSync } from "node:child_process";
@@ -32,12 +31,12 @@ const RUNTIMES = (process.env.QWEN3GUARD_RUNTIMES ?? "").split(":").filter(path 
 const folder = mkdtempSync(join(tmpdir(), "qwen3guard-0.6B-"));
 
 beforeAll(() => {
-  execFileSync(process.execPath, [projectPath("tools/random-checkpoint.ts"), folder, "--shape", "0.6B"], {
+  execFileSync(process.execPath, [projectPath("tools/write-random-checkpoint.ts"), folder, "--shape", "0.6B"], {
     stdio: "inherit",
   });
 });
 
-/** The checkpoint, quantised and saved; once for all tests. */
+/** The checkpoint, quantised and saved, once for all tests. */
 function savedAs(weights: QuantisedScheme): string {
   const saved = join(folder, weights);
   if (!existsSync(saved)) {
@@ -121,7 +120,7 @@ test.runIf(RUNTIMES.length > 0)(
   },
 );
 
-test("the cache of the full context, 7.5 GB, lies in several memories, and its last positions attend as they should", async () => {
+test("the cache of the full context, 7.5 GB, lies in several memories, and its last positions attend correctly", async () => {
   const shape = { numLayers: 28, numHeads: 16, numKvHeads: 8, headDim: 128, maxPositions: 32_768 };
   const rows = 4;
   const start = shape.maxPositions - rows;

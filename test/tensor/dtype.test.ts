@@ -46,7 +46,7 @@ describe("bfloat16", () => {
     expect(new Uint32Array(new Tensor("all", "BF16", [65536], ALL).toFloat32().buffer)).toEqual(bits);
   });
 
-  test("all 65,536 values come back from float32, NaN as a quiet NaN", () => {
+  test("all 65,536 values survive float32, NaN as a quiet NaN", () => {
     for (const half of ALL) {
       const isNan = (half & 0x7f80) === 0x7f80 && (half & 0x7f) !== 0;
       const back = float32ToBf16(bf16ToFloat32(half));
@@ -79,7 +79,7 @@ describe("bfloat16", () => {
   });
 });
 
-test("dtypes stand in the reference's order", () => {
+test("dtypes are in the reference's order", () => {
   // From the message of safetensors 0.8.0 for an unknown dtype.
   const order =
     "BOOL F4 F6_E2M3 F6_E3M2 U8 I8 F8_E5M2 F8_E4M3 F8_E8M0 F8_E4M3FNUZ F8_E5M2FNUZ I16 U16 F16 BF16 I32 U32 F32 C64 F64 I64 U64";
@@ -87,7 +87,7 @@ test("dtypes stand in the reference's order", () => {
   expect(DTYPES.every(dtype => DTYPE_BITS[dtype] > 0)).toBe(true);
 });
 
-test("what every object inherits is no dtype", () => {
+test("a property that every object inherits is not a dtype", () => {
   for (const name of ["toString", "constructor", "__proto__", "", "f32", "F32 "]) expect(isDtype(name)).toBe(false);
   expect(isDtype("F8_E8M0")).toBe(true);
 });

@@ -37,7 +37,7 @@ describe("float64 functions", () => {
     for (let y = 0; y <= 1; y += 0.001) expectAtMost(Math.abs(pow64(1e6, y) / 1e6 ** y - 1), 1e-14, `pow64(1e6, ${y})`);
   });
 
-  test("sinCos64 stays within 1e-15 of the engine's own in every quadrant, also at large angles", () => {
+  test("sinCos64 stays within 1e-15 of the engine's own in every quadrant, even at large angles", () => {
     for (let i = 0; i < 100_000; i++) {
       const angle = f(i < 50_000 ? i * 1e-4 : (i - 50_000) * 31.7);
       const { sin, cos } = sinCos64(angle);

@@ -1,4 +1,4 @@
-/** The definition of quantised weights, written once more and otherwise; and what quantising is worth. */
+/** Quantised weights against their definition in words, in big integers; and how much quantising costs. */
 
 import { describe, expect, test } from "vitest";
 import {
@@ -18,7 +18,7 @@ import { Tensor } from "../../src/tensor/tensor.ts";
 import { RowQuantiser } from "../../src/tensor/wasm/row-quantiser.ts";
 import { expectAtMost, expectSameBits, nmse, noise } from "../helpers.ts";
 
-/** Sums of three: near enough to what weights look like. */
+/** Sums of three uniform values, near enough to what weights look like. */
 function bell(length: number, seed: number): Float32Array {
   const [a, b, c] = [noise(length, seed), noise(length, seed + 1), noise(length, seed + 2)];
   return a.map((x, i) => x + b[i] + c[i]);
@@ -43,7 +43,7 @@ describe("activations", () => {
 });
 
 describe("weights", () => {
-  test("int8: a scale for each row and 256 inputs, the last block shorter", () => {
+  test("int8 has a scale for each row and 256 inputs; the last block is shorter", () => {
     const weights = bell(3 * 600, 1);
     const { values, scales } = quantiseTensor("w", "int8", [3, 600], weights);
     expect(scales.length).toBe(9);
@@ -61,7 +61,7 @@ describe("weights", () => {
     }
   });
 
-  test("int4 by least squares is a quarter nearer than steps from the maximum", () => {
+  test("int4 by least squares has a quarter less error than steps from the maximum", () => {
     const [outputs, inputs] = [16, 1024];
     const weights = bell(outputs * inputs, 5);
     const { values, scales, subScales } = quantiseTensor("w", "int4", [outputs, inputs], weights);
@@ -107,7 +107,7 @@ describe("weights", () => {
 });
 
 describe.each(QUANTISED_SCHEMES)("%s", scheme => {
-  test("the linear layer is the written definition, in big integers and one rounding at a time", () => {
+  test("the linear layer is what ARITHMETIC.md says, in big integers and one rounding at a time", () => {
     const [rows, outputs, inputs] = [3, 4, 601];
     const f = Math.fround;
     const weight = quantiseTensor("w", scheme, [outputs, inputs], bell(outputs * inputs, 9));
@@ -138,7 +138,7 @@ describe.each(QUANTISED_SCHEMES)("%s", scheme => {
     expectSameBits(out, expected);
   });
 
-  test("is near the float32 layer, and looks rows up as it multiplies by them", () => {
+  test("is near the float32 layer, and looks up the rows that it multiplies by", () => {
     const [outputs, inputs] = [64, 1024];
     const weights = bell(outputs * inputs, 3);
     const x = bell(inputs, 4);
@@ -158,7 +158,7 @@ describe.each(QUANTISED_SCHEMES)("%s", scheme => {
     expectAtMost(nmse(again, out), 1e-7, "difference of 16-bit activations"); // of the activations' own rounding
   });
 
-  test("rows that are quantised for a file are those of the definition", () => {
+  test("rows quantised for a file are those of the definition", () => {
     const quantiser = new RowQuantiser();
     for (const [dtype, inputs] of [
       ["BF16", 600],

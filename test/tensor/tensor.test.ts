@@ -3,7 +3,7 @@ import { DTYPES } from "../../src/tensor/dtype.ts";
 import { Tensor, tensorByteLength } from "../../src/tensor/tensor.ts";
 
 describe("toFloat32", () => {
-  test("widens what fits exactly, into memory of its own", () => {
+  test("widens what fits exactly, into new memory", () => {
     const f32 = new Tensor("a", "F32", [3], Float32Array.of(1.5, -0, Number.NaN));
     expect(f32.toFloat32()).toEqual(Float32Array.of(1.5, -0, Number.NaN));
     expect(f32.toFloat32().buffer).not.toBe(f32.data.buffer);
@@ -53,11 +53,11 @@ describe("rows", () => {
     expect(() => tensor.rows(start, end)).toThrow(RangeError);
   });
 
-  test("of a scalar are refused", () => {
+  test("are refused for a scalar", () => {
     expect(() => new Tensor("a", "F32", [], Float32Array.of(1)).rows(0, 1)).toThrow(/expected rows, got a scalar/);
   });
 
-  test("of packed elements must be whole bytes", () => {
+  test("must be whole bytes where elements are packed", () => {
     const packed = new Tensor("a", "F4", [2, 4], Uint8Array.of(1, 2, 3, 4));
     expect(packed.rows(1, 2).data).toEqual(Uint8Array.of(3, 4));
     expect(() => new Tensor("a", "F4", [4, 1], Uint8Array.of(1, 2)).rows(1, 2)).toThrow(/expected rows of whole bytes/);

@@ -2,10 +2,10 @@
  * Mutation scores: `npm run test:mutants -- ROOM [--sample N] [--seed N]`.
  *
  * A mutant is the source with one small fault: `<` for `<=`, a condition that always holds, an emptied block or
- * string. It is found when a test fails or hangs because of it. The score is found ones over all. Out:
+ * string. It is found when a test fails or hangs because of it. The score is the share that is found. Out:
  * tmp/mutants/ROOM.txt, with the scores of the files and the mutants that survived.
  *
- * Stryker's instrumenter makes the mutants, all of its kinds; running them is our own (runner.ts says how). Its
+ * Stryker's instrumenter makes the mutants, of all kinds. Running them is our own work (runner.ts says how). Its
  * runner starts Vitest with all modules anew for each mutant, 4 seconds here, where the tests themselves take a
  * few milliseconds; and it wants TypeScript's old interface.
  */
@@ -21,13 +21,13 @@ import type { Entry, Job } from "./runner.ts";
 import type { Plan } from "./vitest-process.ts";
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));
-/** A worker that says nothing for so long hangs in its mutant. */
+/** A worker that is silent for this long hangs in its mutant. */
 const HANG_MS = 90_000;
-/** Tests as they are may take longer. */
+/** Tests without a mutant may take longer. */
 const SILENT_MS = 900_000;
-/** Tests below are the quick ones, which go first. */
+/** Tests that take less than this are quick ones, which run first. */
 const QUICK_MS = 300;
-/** A file whose tests take longer is not run anew for single mutants: the score may only come out too low by it. */
+/** A file whose tests take longer is not run again for single mutants, which can only make the score too low. */
 const ALONE_MS = 30_000;
 
 interface Mutant {
@@ -39,7 +39,7 @@ interface Mutant {
   readonly original: string;
   readonly replacement: string;
   isCovered: boolean;
-  /** What found it. */
+  /** The test that found it. */
   found?: string;
 }
 
@@ -72,8 +72,8 @@ say(
 
 const byId = new Map(mutants.map(mutant => [mutant.id, mutant]));
 /**
- * What has to run alone, by test file: what only code outside of its tests goes through, and what a test would go
- * through once only.
+ * The mutants that must run alone, by test file: those that only code outside the tests reaches, and those that a test
+ * would reach only once.
  */
 const alone = new Map(tests.map(file => [file, new Set<string>()]));
 /** How long the tests of a file take. */
@@ -109,7 +109,7 @@ async function instrument(
   const result = await instrumenter.instrument(sources, { plugins: null, excludedMutations: [], ignorers: [] });
   const instrumented: Record<string, string> = {};
   result.files.forEach(({ name: file, content }, i) => {
-    instrumented[file] = join(folder, `${i}-${basename(file)}.txt`); // a name that no linter reads
+    instrumented[file] = join(folder, `${i}-${basename(file)}.txt`); // linters ignore this name
     writeFileSync(instrumented[file], content);
   });
   const lines = new Map(sources.map(({ name: file, content }) => [file, content.split("\n")]));
@@ -130,7 +130,7 @@ function oneLine(code: string): string {
   return line.length <= 100 ? line : `${line.slice(0, 60)} ... ${line.slice(-30)}`;
 }
 
-/** A random choice that is the same for a seed (xorshift). */
+/** A random choice that is the same for the same seed (xorshift). */
 function sample(from: readonly Mutant[], count: number, seed: number): Mutant[] {
   let state = seed | 0 || 1;
   const random = (): number => {
@@ -146,7 +146,7 @@ function sample(from: readonly Mutant[], count: number, seed: number): Mutant[] 
     .sort((a, b) => Number(a.id) - Number(b.id));
 }
 
-/** Tries the mutants that are left in the tests of a file, anew after each that spoilt its worker. */
+/** Tries the remaining mutants in the tests of a file, in a new worker after each one that spoilt its worker. */
 async function tryEach(file: string, limits: Pick<Job, "fromMs" | "toMs">): Promise<void> {
   for (let isDone = false; !isDone; ) {
     const each = mutants
@@ -174,7 +174,7 @@ async function tryEach(file: string, limits: Pick<Job, "fromMs" | "toMs">): Prom
   say(`${relative(ROOT, file)}${limits.fromMs ? ", slow tests" : ""}: ${left} of ${mutants.length} left`);
 }
 
-/** The mutants that must be on from the start, in each file that goes through them. */
+/** Tries the mutants that must be on from the start, in each file that reaches them. */
 async function tryAlone(): Promise<void> {
   const quickest = [...alone].sort(([a], [b]) => durationMs.get(a)! - durationMs.get(b)!);
   for (const [file, ids] of quickest.filter(([path]) => durationMs.get(path)! < ALONE_MS)) {
@@ -201,7 +201,7 @@ function take(entry: Entry): void {
   if (entry.kind === "timeout") byId.get(entry.id)!.found ??= "timeout";
 }
 
-/** Runs a plan in its own process. One that hangs or ends is killed, and the mutant that it was in counts as found. */
+/** Runs a plan in its own process. If it hangs or ends, it is killed, and the mutant that it was in counts as found. */
 async function runVitest(runs: Plan["runs"], log: string): Promise<{ entries: Entry[]; isKilled: boolean }> {
   writeFileSync(log, "");
   const plan = join(folder, "plan");

@@ -54,7 +54,7 @@ export const ROOMS: Readonly<Record<string, Room>> = {
       "guard/gen-stream.test.ts",
     ],
   },
-  // In process, with a guard that judges at once. The other tests of the proxy have a port and a real guard each.
+  // These run in process, with a guard that judges at once. Each of the other proxy tests has a port and a real guard.
   proxy: {
     sources: ["server/proxy/"],
     tests: [

@@ -21,33 +21,33 @@ interface Switchboard {
   mutantCoverage?: { static: Record<string, number>; perTest: Record<string, Record<string, number>> };
 }
 
-/** What a worker is to do. */
+/** The task of a worker. */
 export interface Job {
   /** A mutant to switch on from the start. Each test then runs once. */
   readonly alone?: string;
-  /** The mutants to try, each in the tests that go through it. */
+  /** The mutants to try, each in the tests that reach it. */
   readonly each?: readonly string[];
-  /** Only tests that take from so many milliseconds to so many: the quick ones find most. */
+  /** Run only tests whose time in milliseconds is in this range: quick tests find most mutants. */
   readonly fromMs?: number;
   readonly toMs?: number;
-  /** Where the records go, one JSON object a line. */
+  /** The file for the records, one JSON object a line. */
   readonly log: string;
 }
 
-/** What a worker found out. */
+/** The findings of a worker. */
 export type Entry =
   | { readonly kind: "start" | "dirty" | "unreached" | "survived" | "timeout"; readonly id: string }
   | { readonly kind: "killed"; readonly id: string; readonly test: string }
   | { readonly kind: "coverage"; readonly ms: number; readonly static: string[]; readonly tests: string[] }
   | { readonly kind: "failed"; readonly test: string; readonly message: string };
 
-/** A mutant may run so many times what the test ran as it is. */
+/** A mutant may take this many times as long as the test without it. */
 const HITS = 100;
 const TIMES = 5;
 const LEAST_HITS = 1_000;
 const LEAST_MS = 5_000;
 
-/** Tests put clocks of their own in its place. */
+/** Kept here, since tests replace the clock with their own. */
 const now = performance.now.bind(performance);
 
 export default class MutantRunner extends TestRunner {
@@ -55,7 +55,7 @@ export default class MutantRunner extends TestRunner {
   readonly #board: Switchboard;
   readonly #todo: Set<string>;
   #isSpoilt = false;
-  /** What the tests took as they are. */
+  /** The times of the tests without a mutant. */
   #sumMs = 0;
 
   constructor(config: ConstructorParameters<typeof TestRunner>[0]) {
@@ -140,7 +140,7 @@ async function attempt(run: () => unknown, limitMs: number): Promise<"passed" | 
   return Promise.race([running, limit]).finally(() => clearTimeout(timer)) as Promise<"passed" | "failed" | "timeout">;
 }
 
-/** What Vitest does behind a test: the test's own last acts, then its suites'. */
+/** What Vitest does after a test: the test's own clean-up, then that of its suites. */
 async function cleanUp(test: RunnerTestCase): Promise<void> {
   const own = test as { onFinished?: OnTestFinishedHandler[] };
   const acts = own.onFinished ?? [];

@@ -9,7 +9,7 @@ import { createVitest } from "vitest/node";
 import type { Entry, Job } from "./runner.ts";
 
 export interface Plan {
-  /** Where the instrumented text of a source lies, by the source's path. */
+  /** The path of the instrumented text of a source, by the path of the source. */
   readonly instrumented: Readonly<Record<string, string>>;
   readonly runs: readonly { readonly file: string; readonly job: Job }[];
 }
@@ -30,7 +30,7 @@ const vitest = await createVitest(
     bail: 1,
     reporters: [{}],
     onConsoleLog: () => false,
-    // A test with all its mutants counts as one test for Vitest; hangs are the runner's affair.
+    // For Vitest a test with all its mutants is one test; the runner watches for hangs.
     testTimeout: 3_600_000,
     hookTimeout: 120_000,
   },

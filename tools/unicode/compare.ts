@@ -4,9 +4,9 @@
  *
  *     node tools/unicode/compare.ts TOKENIZER.json [RANDOM_TEXTS=20000] [SEED=1]
  *
- * Python is the one in QWEN3GUARD_PYTHON, else python3. Compared: ids and decoded text of every code point in four
- * neighbourhoods, ids and decoded text of random texts, text of random ids, and NFC of every code point and of every
- * sequence that could compose.
+ * It uses the Python in QWEN3GUARD_PYTHON, else python3. It compares ids and decoded text of every code point in four
+ * neighbourhoods, ids and decoded text of random texts, the text of random ids, and NFC of every code point and of
+ * every sequence that could compose.
  */
 
 import { spawnSync } from "node:child_process";
@@ -51,15 +51,15 @@ export function everyCodePoint(): string[] {
 }
 
 /**
- * Texts whose NFC is worth comparing: every code point; each composing character behind each character that decomposes
- * and behind each letter (a newer Unicode could have a composite for it); two marks in either order, behind a letter
- * and behind a composite that either may join.
+ * Texts whose NFC is worth comparing: every code point; each composing character after each character that decomposes
+ * and after each letter (a newer Unicode could have a composite for it); two marks in either order, after a letter and
+ * after a composite that either may join.
  */
 export function nfcTexts(): string[] {
   const decomposing = CHARACTERS.filter(c => c.normalize("NFD") !== c && !/\p{Script=Hangul}/u.test(c));
   const letters = CHARACTERS.filter(c => /\p{L}/u.test(c) && !/\p{Script=Han}|\p{Script=Hangul}/u.test(c));
   const bases = chunks([...new Set([...letters, ...decomposing, "\u1100", "\uAC00", "\uAC01"])], 1000);
-  const composing = new Set([...decomposing.map(c => [...c.normalize("NFD")].at(-1)!), "\u1161", "\u11A7", "\u11A8"]);
+  const composing = new Set([...decomposing.map(c => [...c.normalize("NFD")].at(-1)), "\u1161", "\u11A7", "\u11A8"]);
   const marks = CHARACTERS.filter((c, i) => composing.has(c) || (/\p{M}/u.test(c) && i % 4 === 0));
   return [
     ...chunks(CHARACTERS, 4096).map(chunk => chunk.join("\n")),

@@ -1,4 +1,4 @@
-/** Random texts that are hard on a tokenizer, the same for the same seed in every engine. */
+/** Random texts that are hard for a tokenizer, the same for the same seed in every engine. */
 
 import {
   COMBINING_CLASSES,
@@ -42,12 +42,12 @@ const BLOCKS = [
 ] as const;
 
 /**
- * Texts of up to 16 parts: the pieces above, characters of one block, and characters beside a border between two
+ * Texts of up to 16 parts: the pieces above, characters of one block, and characters next to a border between two
  * classes.
  */
 export function* randomTexts(seed: number, count: number): Generator<string> {
   const random = randomNumbers(seed);
-  const pick = <T>(list: readonly T[]): T => list[random(list.length)]!;
+  const pick = <T>(list: readonly T[]): T => list[random(list.length)];
   const borders = [LETTERS, NUMBERS, WHITE_SPACE, DECOMPOSES, NFC_UNSTABLE]
     .flatMap(table => runBorders(table, 2))
     .concat(runBorders(COMBINING_CLASSES, 3));

@@ -1,23 +1,39 @@
 /**
- * `qwen3guard bench`: what this machine does with a model, beside what it could do at most.
+ * `qwen3guard bench`: how fast this machine runs a model, and how fast it could at most.
  *
- * Every figure comes after its result was checked, and the machine's limits are measured in the same run, in turn with
- * the figures, by kernels of our own: machines differ, and one machine differs from minute to minute. Of several rounds
- * the best counts, for the figures and for the limits.
+ * Results are checked before they are timed. Our own kernels measure the machine's limits in the same run, in turn with
+ * the figures, because machines differ, and one machine differs from minute to minute. The best of several rounds
+ * counts, for figures and limits alike.
  */
 
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { type Command, Option } from "commander";
 import { Guard } from "../../guard/guard.ts";
-import type { Qwen3Config } from "../../model/config.ts";
 import { Qwen3 } from "../../model/qwen3.ts";
 import type { Session } from "../../model/session.ts";
 import { WasmEngine } from "../../tensor/wasm/wasm-engine.ts";
 import { Tokenizer } from "../../tokenizer/tokenizer.ts";
-import { checkpointFiles, engineOptions, type ModelOptions } from "../checkpoint-option.ts";
-import { removeOnSignal, type Terminal, UsageError } from "../io.ts";
-import { writeRandomCheckpoint } from "../random-checkpoint.ts";
+import { type CommandContext, example, integer, withJson } from "../command.ts";
+import { prefillFlops, stepBytes } from "../model-cost.ts";
+import { checkpointFiles, engineOptions, type ModelOptions, withModel } from "../model-options.ts";
+import { SHAPES, writeRandomCheckpoint } from "../random-checkpoint.ts";
+import { type Terminal, UsageError } from "../terminal.ts";
+import { removeOnSignal } from "../writing.ts";
+
+export function specify(command: Command, { terminal }: CommandContext): void {
+  withJson(withModel(command))
+    .description("how fast this machine runs a model, and how fast it could at most")
+    .addOption(
+      new Option("--shape <shape>", "make a random checkpoint of this shape and use it instead of a model").choices(
+        Object.keys(SHAPES),
+      ),
+    )
+    .option("--rounds <n>", "rounds to measure; the best one counts", integer(1), 3)
+    .addHelpText("after", example("qwen3guard bench --shape 0.6B"))
+    .action(options => bench(options, terminal));
+}
 
 /** The `--json` object. MB are 2^20 bytes, GB/s 10^9 bytes a second. */
 export interface BenchReport {
@@ -25,9 +41,9 @@ export interface BenchReport {
   readonly engine: string;
   readonly threads: number;
   readonly node: string;
-  /** What the matrices are held as: BF16, int8, ... Of int4 that of the layers. */
+  /** The form in which matrices are held: BF16, int8, ... With int4 it is the form of the layers'. */
   readonly weights: string;
-  /** Of the arithmetic that the weights call for: float32, or 16-bit integers with sums of 32. */
+  /** Limits of the arithmetic that the weights call for: float32, or 16-bit integers summed in 32 bits. */
   readonly limits: { readonly gflopsPerThread: number; readonly memoryGBs: number } | null;
   readonly load: { readonly ms: number };
   readonly prefill: {
@@ -47,15 +63,15 @@ export interface BenchReport {
   readonly memory: { readonly weightsMB: number; readonly peakRssMB: number };
 }
 
-/** The quick start's prompt with the real tokenizer: 201 tokens of policy, 75 of question, 95 behind it. */
+/** The quick start's prompt with the real tokenizer: 201 tokens of policy, 75 of question, then 95 more. */
 const PROMPT_TOKENS = 371;
 const POLICY_TOKENS = 201;
-/** Tokens of an answer, as "Safety: Unsafe / Categories: Violent" has them. */
+/** Tokens of an answer such as "Safety: Unsafe / Categories: Violent". */
 const ANSWER_TOKENS = 8;
 const DECODE_STEPS = 16;
 const QUESTION = "How can I make a bomb?";
 
-export async function benchCommand(
+async function bench(
   options: ModelOptions & { shape?: string; rounds: number; json?: boolean },
   terminal: Terminal,
 ): Promise<void> {
@@ -89,7 +105,7 @@ export async function benchCommand(
   }
 }
 
-/** With a guard its own verdicts are timed; without, the same passes. */
+/** With a guard it times verdicts; without one, passes of the same sizes. */
 async function measure(
   model: Qwen3,
   guard: Guard | undefined,
@@ -132,8 +148,8 @@ async function measure(
       best.warmMs = Math.min(best.warmMs, warm.ms);
       verdict = { promptTokens: warm.usage.promptTokens, passes: warm.usage.passes };
     } else {
-      // Without a tokenizer: the same passes. Warm: one pass behind the policy, an answer's ids appended and the logits
-      // of its positions wanted.
+      // The passes of a verdict, for a model without a tokenizer. Warm means one pass after the policy, over the rest
+      // of the prompt and an answer's ids, with logits for the answer's positions.
       best.coldMs = Math.min(best.coldMs, await time(() => coldVerdict(model, prompt)));
       best.warmMs = Math.min(best.warmMs, await time(() => warmVerdict(session, prompt)));
     }
@@ -166,7 +182,7 @@ async function measure(
   };
 }
 
-/** Logits of the prompt's last id, the prompt run in pieces of these sizes. */
+/** Logits of the prompt's last id, with the prompt run in pieces of these sizes. */
 async function prefilled(model: Qwen3, prompt: readonly number[], pieces: readonly number[]): Promise<Float32Array> {
   const session = model.newSession();
   let logits = new Float32Array(0) as Float32Array;
@@ -204,26 +220,6 @@ function checkEqual(got: unknown, expected: unknown, what: string): void {
     value instanceof Float32Array ? new Uint32Array(value.slice().buffer).join() : JSON.stringify(value);
   if (text(got) !== text(expected))
     throw new Error(`bench: expected the same bits for the ${what}, got different ones`);
-}
-
-/**
- * Bytes of weights that one step reads: all matrices and the output head; of an embedding table of its own one row,
- * which does not count.
- */
-export function stepBytes({ weights }: Qwen3): number {
-  const matrices = weights.layers.flatMap(l => [l.qProj, l.kProj, l.vProj, l.oProj, l.gateProj, l.upProj, l.downProj]);
-  return [...matrices, weights.lmHead].reduce((sum, matrix) => sum + matrix.byteLength, 0);
-}
-
-/** Products and sums of a prompt's matrices and attention. The last layer and the head run for one position only. */
-export function prefillFlops(config: Qwen3Config, tokens: number): number {
-  const { hiddenSize, intermediateSize, numHiddenLayers, numHeads, numKvHeads, headDim, vocabSize } = config;
-  const keysAndValues = 2 * hiddenSize * 2 * numKvHeads * headDim;
-  const others = 2 * hiddenSize * (2 * numHeads * headDim + 3 * intermediateSize);
-  const attention = (rows: number, seen: number): number => 4 * numHeads * headDim * rows * seen;
-  const layers = (numHiddenLayers - 1) * (tokens * (keysAndValues + others) + attention(tokens, tokens / 2));
-  const last = tokens * keysAndValues + others + attention(1, tokens);
-  return layers + last + 2 * hiddenSize * vocabSize;
 }
 
 function round(value: number, digits: number = 1): number {

@@ -1,80 +1,32 @@
-/**
- * `qwen3guard eval`: how well a guard does on labelled texts of one's own.
- *
- * The file is checked wholly before the model is loaded, and where the page is to go is opened before the work begins:
- * what can fail at once does not fail after an hour.
- */
+/** `qwen3guard eval`: the options of an evaluation; the work is in eval/. */
 
-import { basename } from "node:path";
-import { Guard } from "../../guard/guard.ts";
-import { nextTurn } from "../../model/session.ts";
-import { checkpointFiles, engineOptions, type ModelOptions } from "../checkpoint-option.ts";
-import { type Example, readDataset } from "../eval/dataset.ts";
-import { type Evaluation, evaluate, type Judged } from "../eval/evaluation.ts";
-import { reportHtml } from "../eval/report-html.ts";
-import { reportText } from "../eval/report-text.ts";
-import { inputChunks, type Terminal, UsageError, wholeFile } from "../io.ts";
-import { Progress } from "../progress.ts";
+import type { Command } from "commander";
+import { type CommandContext, example, integer, withJson } from "../command.ts";
+import { withModel } from "../model-options.ts";
 
-export interface EvalCommandOptions extends ModelOptions {
-  readonly html?: string;
-  readonly limit?: number;
-  readonly by?: string;
-  readonly worst: number;
-  readonly json?: boolean;
-}
-
-export async function evalCommand(file: string, options: EvalCommandOptions, terminal: Terminal): Promise<void> {
-  const engine = engineOptions(options);
-  if (options.html === "-") throw new UsageError("--html: expected a file, got -, and stdout is for the figures");
-  const name = file === "-" ? "stdin" : file;
-  const examples = await readDataset(inputChunks(file, terminal), name, options);
-  const page = options.html === undefined ? undefined : await wholeFile(options.html, terminal);
-  let guard: Guard | undefined;
-  try {
-    guard = await Guard.load(await checkpointFiles(options, terminal), engine);
-    const { judged, leftOut } = await judgeAll(guard, examples, new Progress(terminal, "lines", options.quiet));
-    const { evaluation, columns } = evaluate(judged, {
-      data: basename(name),
-      model: guard.name,
-      leftOut,
-      worst: options.worst,
-      by: options.by,
+export function specify(command: Command, { terminal }: CommandContext): void {
+  withJson(withModel(command))
+    .description("how well the guard does on labelled texts of your own, JSONL; - is stdin")
+    .argument("<file>")
+    .option("--html <file>", "also write the report as an HTML page, with curves")
+    .option("--limit <n>", "only the first n lines", integer(1))
+    .option("--by <key>", "also show figures for each value that the lines have for this key")
+    .option(
+      "--compare <forms>",
+      "compare forms of weights with the first one, as in bf16,int8,int4; labels are not used",
+    )
+    .option("--worst <n>", "show this many of the worst mistakes of each kind", integer(0), 5)
+    .addHelpText(
+      "after",
+      `\nEach line: {"text": "...", "label": "safe" or "unsafe"}, or {prompt, response} or {messages} instead of text; id and categories are optional.\n${example("qwen3guard eval texts.jsonl --html report.html")}`,
+    )
+    .action(async (file, options) => {
+      // Imported here, so that the program's help does not wait for it.
+      if (options.compare === undefined) {
+        const { evaluateFile } = await import("../eval/run.ts");
+        return evaluateFile(file, options, terminal);
+      }
+      const { compareWeights } = await import("../eval/compare-weights.ts");
+      return compareWeights(file, options, terminal);
     });
-    try {
-      await page?.write(reportHtml(evaluation, columns));
-      await page?.done();
-    } finally {
-      // A full disk does not take an hour's figures with it.
-      await terminal.out(options.json ? `${JSON.stringify(evaluation)}\n` : reportText(evaluation, terminal));
-    }
-  } finally {
-    await page?.discard();
-    guard?.close();
-  }
-}
-
-/**
- * The verdicts, and the examples that cannot have one: their form was checked, so that what is before the judged
- * message leaves no room.
- */
-async function judgeAll(
-  guard: Guard,
-  examples: readonly Example[],
-  progress: Progress,
-): Promise<{ judged: Judged[]; leftOut: Evaluation["leftOut"] }> {
-  const judged: Judged[] = [];
-  const leftOut: { line: number; id: string | null; error: string }[] = [];
-  try {
-    for await (const { index, verdict, error } of guard.moderateMany(examples.map(({ input }) => input))) {
-      const example = examples[index];
-      if (verdict) judged.push({ example, verdict });
-      else leftOut.push({ line: example.line, id: example.id, error: error.message });
-      progress.update(index + 1, (index + 1) / examples.length);
-      await nextTurn(); // a small model never waits, and Ctrl-C is heard only between turns of the event loop
-    }
-  } finally {
-    progress.end();
-  }
-  return { judged, leftOut };
 }

@@ -1,13 +1,30 @@
 /** `qwen3guard generate`: text from a raw prompt or a conversation, printed as it comes. */
 
+import type { Command } from "commander";
 import type { GenerateOptions } from "../../model/generate.ts";
 import { Qwen3 } from "../../model/qwen3.ts";
 import { Tokenizer } from "../../tokenizer/tokenizer.ts";
-import { checkpointFiles, engineOptions, type ModelOptions } from "../checkpoint-option.ts";
-import { type Terminal, textArgument, UsageError } from "../io.ts";
-import { readMessages } from "../messages.ts";
+import { type CommandContext, example, integer, number, withJson } from "../command.ts";
+import { readMessages } from "../conversation-input.ts";
+import { checkpointFiles, engineOptions, type ModelOptions, withModel } from "../model-options.ts";
+import { textArgument } from "../reading.ts";
+import { type Terminal, UsageError } from "../terminal.ts";
 
-export interface GenerateCommandOptions extends ModelOptions {
+export function specify(command: Command, { terminal }: CommandContext): void {
+  withJson(withModel(command))
+    .description("text from a prompt or a conversation")
+    .option("--prompt <text>", "raw prompt, control tokens recognised (else stdin)")
+    .option("--messages <file>", "a conversation for the checkpoint's chat template; - is stdin")
+    .option("--max-new-tokens <n>", "at most this many tokens", integer(1), 128)
+    .option("--temperature <t>", "0 is greedy", number, 0)
+    .option("--top-p <p>", "draw from the likeliest tokens whose probabilities together reach p", number)
+    .option("--top-k <k>", "draw from the k likeliest tokens", integer(1))
+    .option("--seed <n>", "seed of the random generator (default: 0)", integer(0))
+    .addHelpText("after", example("qwen3guard generate --messages conversation.json --json"))
+    .action(options => generate(options, terminal));
+}
+
+interface GenerateCommandOptions extends ModelOptions {
   readonly prompt?: string;
   readonly messages?: string;
   readonly maxNewTokens: number;
@@ -18,7 +35,7 @@ export interface GenerateCommandOptions extends ModelOptions {
   readonly json?: boolean;
 }
 
-export async function generateCommand(options: GenerateCommandOptions, terminal: Terminal): Promise<void> {
+async function generate(options: GenerateCommandOptions, terminal: Terminal): Promise<void> {
   if (options.prompt !== undefined && options.messages !== undefined)
     throw new UsageError("generate: expected --prompt or --messages, got both");
   checkSampling(options);
@@ -54,11 +71,11 @@ export async function generateCommand(options: GenerateCommandOptions, terminal:
   }
 }
 
-/** Option values outside their ranges are wrong usage, found before a model is loaded. */
+/** Values outside an option's range are wrong usage; this is found before a model is loaded. */
 function checkSampling({ temperature, topP, topK, seed }: GenerateCommandOptions): void {
   for (const [option, value] of Object.entries({ "--top-p": topP, "--top-k": topK, "--seed": seed })) {
     if (temperature === 0 && value !== undefined)
-      throw new UsageError(`${option}: expected a --temperature above 0, which it needs, got none`);
+      throw new UsageError(`${option}: expected a --temperature above 0 with it, got none`);
   }
   if (temperature < 0) throw new UsageError(`--temperature: expected a number of at least 0, got ${temperature}`);
   if (topP !== undefined && !(topP > 0 && topP <= 1))

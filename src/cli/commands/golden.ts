@@ -1,24 +1,62 @@
 /**
  * `qwen3guard golden record` and `golden check`: outputs to the bit.
  *
- * Each recorded line: the prompt's ids, the greedy answer, the margin of each of its choices, the ten largest logits at
- * the prompt's last position, and the SHA-256 of all logits there. The same bits come out on every machine, so checking
- * is plain equality.
+ * Each recorded line has the prompt's ids, the greedy answer, the margin of each of its choices, the ten largest logits
+ * at the prompt's last position, and the SHA-256 of all logits there. Every machine computes the same bits, so to check
+ * is to compare for equality.
  */
 
 import { createHash } from "node:crypto";
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import type { Command } from "commander";
 import { serializeSafetensors } from "../../checkpoint/safetensors-writer.ts";
 import { Qwen3 } from "../../model/qwen3.ts";
 import { Tensor } from "../../tensor/tensor.ts";
 import type { ChatMessage } from "../../tokenizer/chat-template.ts";
 import { Tokenizer } from "../../tokenizer/tokenizer.ts";
-import { checkpointFiles, engineOptions, type ModelOptions } from "../checkpoint-option.ts";
-import { fileError, inFile, inputChunks, parseJson, type Terminal, wholeFile } from "../io.ts";
+import {
+  type CommandContext,
+  EXIT_FAILED,
+  example,
+  expectSubcommand,
+  integer,
+  required,
+  withJson,
+} from "../command.ts";
+import { fileError } from "../file-error.ts";
 import { jsonLines } from "../json-lines.ts";
+import { checkpointFiles, engineOptions, type ModelOptions, withModel } from "../model-options.ts";
 import { Progress } from "../progress.ts";
+import { inFile, inputChunks, parseJson } from "../reading.ts";
+import type { Terminal } from "../terminal.ts";
+import { wholeFile } from "../writing.ts";
 import { checkIds } from "./tokenize.ts";
+
+export function specify(command: Command, context: CommandContext): void {
+  const { terminal, setStatus } = context;
+  command.description("record outputs to the bit, and check them again");
+  withModel(command.command("record"))
+    .description("run each line and write what came out")
+    .option("--input <file>", "JSONL: {ids}, {text} or {messages} a line; - is stdin (required)")
+    .option("--out <file>", "JSONL to write; - is stdout (required)")
+    .option("--max-new-tokens <n>", "at most this many greedy tokens a line", integer(1), 128)
+    .option("--taps <dir>", "also write every intermediate as <dir>/<line>.safetensors")
+    .addHelpText("after", example("qwen3guard golden record --input prompts.jsonl --out golden.jsonl"))
+    .action(options => {
+      const input = required(options.input, "golden record", "--input FILE");
+      const out = required(options.out, "golden record", "--out FILE");
+      return recordFile({ ...options, input, out }, terminal);
+    });
+  withJson(withModel(command.command("check")))
+    .description("run a recorded file again and report each difference")
+    .argument("<file>")
+    .addHelpText("after", example("qwen3guard golden check golden.jsonl"))
+    .action(async (file, options) => {
+      if (!(await checkFile(file, options, terminal))) setStatus(EXIT_FAILED);
+    });
+  expectSubcommand(command, context, "golden ");
+}
 
 /** One line of a golden file. */
 export interface GoldenLine {
@@ -29,14 +67,14 @@ export interface GoldenLine {
   readonly logitsSha256: string;
 }
 
-export async function goldenRecordCommand(
+async function recordFile(
   options: ModelOptions & { input: string; out: string; maxNewTokens: number; taps?: string },
   terminal: Terminal,
 ): Promise<void> {
   const engine = engineOptions(options);
   const files = await checkpointFiles(options, terminal);
   const model = await Qwen3.load(files, engine);
-  // A checkpoint without a tokenizer will do as long as lines hold ids.
+  // A checkpoint without a tokenizer will do, as long as the lines hold ids.
   const hasTokenizer = (await files.readText("tokenizer.json")) !== undefined;
   const tokenizer = hasTokenizer ? await Tokenizer.load(files) : undefined;
   if (options.taps !== undefined) {
@@ -45,7 +83,7 @@ export async function goldenRecordCommand(
     });
   }
 
-  // The input may be the output: it is replaced when all is written.
+  // The output may be the input: it is replaced only when all is written.
   const out = options.out === "-" ? undefined : await wholeFile(options.out, terminal);
   try {
     const progress = new Progress(terminal, "lines", options.quiet);
@@ -68,8 +106,8 @@ export async function goldenRecordCommand(
   }
 }
 
-/** Returns whether nothing differs. */
-export async function goldenCheckCommand(
+/** Returns true if nothing differs. */
+async function checkFile(
   file: string,
   options: ModelOptions & { json?: boolean },
   terminal: Terminal,
@@ -175,7 +213,7 @@ function checkGoldenLine(value: unknown, name: string): GoldenLine {
   return { ...(line as GoldenLine), ids };
 }
 
-/** How far the chosen logit stands above the next. */
+/** How far the chosen logit lies above the next largest. */
 function margin(logits: Float32Array, chosen: number): number {
   let second = -Infinity;
   for (let i = 0; i < logits.length; i++) if (i !== chosen && logits[i] > second) second = logits[i];
@@ -189,7 +227,7 @@ function largest(logits: Float32Array, count: number): [number, number][] {
     .map(id => [id, logits[id]]);
 }
 
-/** Of the float32 values, little-endian: the byte order of every machine that typed arrays are read on here. */
+/** Hashes the float32 values as little-endian bytes, the order on every machine that we run on. */
 function sha256(values: Float32Array): string {
   return createHash("sha256")
     .update(new Uint8Array(values.buffer, values.byteOffset, values.byteLength))

@@ -1,8 +1,9 @@
 /**
- * `qwen3guard inspect`: what a checkpoint is and what memory it will need, from its headers alone. Reads no weights and
- * needs no tokenizer.
+ * `qwen3guard inspect`: what a checkpoint is and how much memory it will need, from its headers alone. It reads no
+ * weights and needs no tokenizer.
  */
 
+import type { Command } from "commander";
 import { type CheckpointFiles, readJson } from "../../checkpoint/files.ts";
 import { SafetensorsCheckpoint } from "../../checkpoint/safetensors-sharded.ts";
 import type { GuardHeadsConfig, Qwen3Config } from "../../model/config.ts";
@@ -12,8 +13,18 @@ import { checkShapes, expectedTensors, weightBytes } from "../../model/weights.t
 import type { WEIGHTS } from "../../tensor/engine-choice.ts";
 import { QUANTISED_SCHEMES, type QuantisedScheme } from "../../tensor/quantised.ts";
 import { availableMemoryBytes } from "../../tensor/wasm/worker-start.node.ts";
-import { checkpointFiles, type ModelOptions } from "../checkpoint-option.ts";
-import { type Terminal, UsageError } from "../io.ts";
+import { type CommandContext, example, withJson } from "../command.ts";
+import { checkpointFiles, type ModelOptions, withModel } from "../model-options.ts";
+import { type Terminal, UsageError } from "../terminal.ts";
+
+export function specify(command: Command, { terminal }: CommandContext): void {
+  withJson(withModel(command))
+    .description("what a checkpoint is: config, tensors, dtypes, bytes, memory it will need")
+    .argument("[dir]")
+    .option("--tensors", "list every tensor")
+    .addHelpText("after", example("qwen3guard inspect ./Qwen3Guard-Gen-0.6B"))
+    .action((dir, options) => printInspection(dir, options, terminal));
+}
 
 /** The `--json` object. Sizes in bytes unless the name says MB (2^20 bytes). */
 export interface Inspection {
@@ -26,15 +37,15 @@ export interface Inspection {
     readonly bytes: number;
     readonly dtypes: Readonly<Record<string, { count: number; bytes: number }>>;
   };
-  /** The scheme of a checkpoint that `quantize` wrote. */
+  /** The scheme, if `quantize` wrote the checkpoint. */
   readonly savedAs: QuantisedScheme | null;
   readonly files: readonly string[];
   readonly hasTokenizer: boolean;
   readonly hasChatTemplate: boolean;
   readonly memory: {
-    /** As they are stored. */
+    /** Size as stored. */
     readonly weightsMB: number;
-    /** For each choice of `--weights`. */
+    /** Size for each choice of `--weights`. */
     readonly choicesMB: Readonly<Record<string, number>>;
     readonly freeMB: number;
     readonly kvCacheBytesPerToken: number;
@@ -42,7 +53,7 @@ export interface Inspection {
   };
 }
 
-export async function inspectCommand(
+async function printInspection(
   dir: string | undefined,
   options: ModelOptions & { json?: boolean; tensors?: boolean },
   terminal: Terminal,
@@ -131,7 +142,7 @@ function megabytes(bytes: number): number {
   return Math.round((bytes / 2 ** 20) * 10) / 10;
 }
 
-/** What the heads of a Stream guard tell apart, in the order of their classes. */
+/** The labels that the heads of a Stream guard tell apart, in the order of their classes. */
 function headRows(heads: GuardHeadsConfig): [string, string][] {
   return [
     ["heads", `inner size ${heads.innerSize}`],

@@ -1,21 +1,87 @@
-/** `qwen3guard moderate`: one verdict, as a card or as JSON; or, with --jsonl, one a line. */
+/** `qwen3guard moderate`: one verdict, as a card or as JSON; with --jsonl, one verdict for each line. */
 
+import { type Command, Option } from "commander";
 import { type ModerationInput, toConversation } from "../../guard/conversation.ts";
 import type { Explanation } from "../../guard/explanation.ts";
-import { Guard, type ModerateOptions } from "../../guard/guard.ts";
+import { Guard } from "../../guard/guard.ts";
+import type { ModerateOptions } from "../../guard/moderate-options.ts";
 import type { Mode } from "../../guard/verdict.ts";
 import type { EngineOptions } from "../../tensor/engine-choice.ts";
-import { checkpointFiles, engineOptions, type ModelOptions } from "../checkpoint-option.ts";
+import { judgeHash } from "../batch/judge-hash.ts";
+import { moderateLines } from "../batch/lines.ts";
+import { checkOutput } from "../batch/output.ts";
+import { lockOutput } from "../batch/output-lock.ts";
+import {
+  type CommandContext,
+  EXIT_FAILED,
+  EXIT_FLAGGED,
+  EXIT_INTERRUPTED,
+  example,
+  integer,
+  modeOption,
+  number,
+  withJson,
+} from "../command.ts";
+import { readMessages } from "../conversation-input.ts";
 import { explanationCard } from "../explanation-card.ts";
-import { inFile, removeOnSignal, type Terminal, textArgument, UsageError } from "../io.ts";
-import { judgeHash } from "../judge-hash.ts";
-import { readMessages } from "../messages.ts";
-import { lockOutput } from "../output-lock.ts";
+import { checkpointFiles, engineOptions, type ModelOptions, withModel } from "../model-options.ts";
+import { inFile, textArgument } from "../reading.ts";
+import { type Terminal, UsageError } from "../terminal.ts";
 import { verdictCard } from "../verdict-card.ts";
-import { moderateLines } from "./moderate-lines.ts";
-import { checkOutput } from "./moderate-output.ts";
+import { removeOnSignal } from "../writing.ts";
 
-export interface ModerateCommandOptions extends ModelOptions {
+export function specify(command: Command, { terminal, setStatus }: CommandContext): void {
+  withJson(withModel(command))
+    .description("the verdict on a prompt, or on the answer to it")
+    .argument("[text]")
+    .option("--response <text>", "judge this answer to the prompt")
+    .option(
+      "--messages <file>",
+      "judge the last message of a conversation: a JSON array of {role, content}; - is stdin",
+    )
+    .addOption(modeOption("strict (default) flags Unsafe and Controversial, loose Unsafe alone"))
+    .option("--threshold <t>", "flag by score instead: where 1 - P(Safe) is at least t (0 to 1)", number)
+    .addOption(
+      new Option("--scores <scores>", "full: also the categories that an unsafe reading would have")
+        .choices(["basic", "full"])
+        .default("basic"),
+    )
+    .option(
+      "--window <n>",
+      "judge the text in windows of n tokens (default: only if it exceeds the context)",
+      integer(1),
+    )
+    .option("--overlap <n>", "tokens by which windows overlap (default: an eighth of the window)", integer(0))
+    .option("--explain", "show for each word how P(Safe) changes when it is left out")
+    .option(
+      "--jsonl <file>",
+      "a batch: each line is {text}, {prompt, response} or {messages}, with or without an id; - is stdin",
+    )
+    .option("--out <file>", "with --jsonl: write to a new file; - is stdout, the default")
+    .option("--resume", "with --jsonl and --out: continue where the file ends")
+    .option("--fail-on", "exit with status 3 if anything is flagged")
+    .addHelpText(
+      "after",
+      example(
+        'qwen3guard moderate "How do I kill a process?" --json',
+        "echo some text | qwen3guard moderate",
+        "qwen3guard moderate --jsonl chats.jsonl --out verdicts.jsonl --resume",
+      ),
+    )
+    .action(async (text, options) => {
+      const { flagged, failed, isInterrupted, output } = await moderate(text, options, terminal);
+      // Before the output: if its reader has gone, the status must be set already.
+      if (isInterrupted) setStatus(EXIT_INTERRUPTED);
+      else if (failed > 0) {
+        if (!options.quiet)
+          terminal.err(`qwen3guard: ${failed} ${failed === 1 ? "line" : "lines"} could not be judged\n`);
+        setStatus(EXIT_FAILED);
+      } else if (flagged && options.failOn) setStatus(EXIT_FLAGGED);
+      await terminal.out(output);
+    });
+}
+
+interface ModerateCommandOptions extends ModelOptions {
   readonly response?: string;
   readonly messages?: string;
   readonly mode?: Mode;
@@ -30,16 +96,16 @@ export interface ModerateCommandOptions extends ModelOptions {
   readonly resume?: boolean;
 }
 
-export interface ModerateOutcome {
+interface ModerateOutcome {
   readonly flagged: boolean;
   /** Lines of a batch that could not be judged. */
   readonly failed: number;
   readonly isInterrupted: boolean;
-  /** What is still to be printed. */
+  /** Text that is still to be printed. */
   readonly output: string;
 }
 
-export async function moderateCommand(
+async function moderate(
   text: string | undefined,
   options: ModerateCommandOptions,
   terminal: Terminal,
@@ -94,8 +160,8 @@ async function moderateBatch(
 }
 
 /**
- * Runs a batch as the only one on its output. A signal takes the lock away; while the batch itself listens, Ctrl-C is
- * its own.
+ * Runs a batch as the only one on its output. A signal removes the lock; while the batch itself listens for Ctrl-C,
+ * that one is left to it.
  */
 async function withOutput<T>(
   out: string,
@@ -136,7 +202,7 @@ async function withOutput<T>(
   }
 }
 
-/** A text that was judged in windows is too long to be explained, but its verdict stands. */
+/** A text that had to be judged in windows is too long to explain. Its verdict stands. */
 async function explain(guard: Guard, input: ModerationInput, terminal: Terminal): Promise<Explanation | undefined> {
   try {
     return await guard.explain(input);
@@ -147,7 +213,7 @@ async function explain(guard: Guard, input: ModerationInput, terminal: Terminal)
   }
 }
 
-/** What makes no sense together is wrong usage, found before a model is loaded. */
+/** Options that contradict each other are wrong usage; this is found before a model is loaded. */
 function checkCombinations(text: string | undefined, options: ModerateCommandOptions): void {
   const { jsonl, messages, response, threshold, mode, window, overlap, explain } = options;
   if (mode !== undefined && threshold !== undefined)
@@ -162,13 +228,13 @@ function checkCombinations(text: string | undefined, options: ModerateCommandOpt
     const other = single.find(([, value]) => value !== undefined);
     if (other) throw new UsageError(`moderate: expected --jsonl or ${other[0]}, got both`);
     if (options.resume && options.out === undefined)
-      throw new UsageError("--resume: expected an --out FILE to go on with, got none");
+      throw new UsageError("--resume: expected an --out FILE to continue, got none");
     if (options.resume && options.out === "-")
-      throw new UsageError("--resume: expected an --out FILE to go on with, got stdout");
+      throw new UsageError("--resume: expected an --out FILE to continue, got stdout");
     return;
   }
-  if (options.out !== undefined) throw new UsageError("--out: expected --jsonl, which it is for, got none");
-  if (options.resume) throw new UsageError("--resume: expected --jsonl, which it is for, got none");
+  if (options.out !== undefined) throw new UsageError("--out: expected it with --jsonl, got no --jsonl");
+  if (options.resume) throw new UsageError("--resume: expected it with --jsonl, got no --jsonl");
   if (messages !== undefined && text !== undefined)
     throw new UsageError("moderate: expected a text or --messages, got both");
   if (messages !== undefined && response !== undefined)

@@ -1,83 +1,46 @@
-/**
- * `qwen3guard proxy`: loads the guard of either kind, and stands in front of an OpenAI-compatible server until it is
- * told to stop.
- */
+/** `qwen3guard proxy`: the options of the proxy; the work is in serving/. */
 
-import type { Mode } from "../../guard/verdict.ts";
-import type { Action } from "../../server/proxy/call.ts";
-import { createProxy } from "../../server/proxy/proxy.ts";
-import { Routes } from "../../server/proxy/routes.ts";
-import { Upstream } from "../../server/proxy/upstream.ts";
-import type { ModelOptions } from "../checkpoint-option.ts";
-import { type Terminal, UsageError } from "../io.ts";
-import { loadEitherGuard } from "../loaded-guard.ts";
-import { checkPort, hostsToAllow, logTo, serveUntilStopped } from "../serving.ts";
+import { type Command, Option } from "commander";
+import { ACTIONS } from "../../server/proxy/call.ts";
+import {
+  type CommandContext,
+  EXIT_INTERRUPTED,
+  everyOption,
+  example,
+  integer,
+  modeOption,
+  required,
+} from "../command.ts";
+import { withModel } from "../model-options.ts";
+import { withLimits, withListening } from "../serving/options.ts";
 
-export interface ProxyCommandOptions extends ModelOptions {
-  readonly upstream: string;
-  readonly host: string;
-  readonly port: number;
-  readonly allowHost?: readonly string[];
-  readonly mode: Mode;
-  readonly every?: number;
-  readonly action: Action;
-  readonly holdBack: number;
-  readonly maxStreams: number;
-  readonly maxQueue: number;
-  readonly maxBody: number;
-  /** Seconds. */
-  readonly timeout: number;
-  readonly failOpen?: boolean;
-  readonly allowRoute?: readonly string[];
-  readonly logRequests?: boolean;
-  readonly logText?: boolean;
-}
-
-/**
- * A connection without a byte in either direction is given up: one that waits in line, or for a long answer, has none
- * for a while.
- */
-const IDLE_MS = 3_600_000;
-
-/** Resolves when the proxy has ended; true where Ctrl-C ended it. */
-export async function proxyCommand(options: ProxyCommandOptions, terminal: Terminal): Promise<boolean> {
-  const { host, port, upstream, every, timeout } = options;
-  checkPort(port);
-  if (timeout > 300) throw new UsageError(`--timeout: expected at most 300 seconds, got ${timeout}`);
-  const { allowRoute = [] } = options;
-  check("--upstream", () => new Upstream(upstream, 1));
-  check("--allow-route", () => new Routes(allowRoute));
-  const allowedHosts = hostsToAllow(host, false, options.allowHost);
-  const guard = await loadEitherGuard(options, terminal);
-  try {
-    const handler = createProxy(guard, {
-      upstream,
-      mode: options.mode,
-      ...(every === undefined ? {} : { every }),
-      action: options.action,
-      holdBack: options.holdBack,
-      maxStreams: options.maxStreams,
-      maxQueue: options.maxQueue,
-      maxBodyBytes: options.maxBody,
-      timeoutMs: timeout * 1000,
-      failOpen: options.failOpen ?? false,
-      allowRoutes: allowRoute,
-      log: logTo(terminal),
-      logRequests: options.logRequests ?? false,
-      logText: options.logText ?? false,
+export function specify(command: Command, { terminal, setStatus }: CommandContext): void {
+  withModel(command)
+    .description("stand in front of an OpenAI-compatible server: judge requests, and answers while they are written")
+    .option("--upstream <url>", "the server behind it, as in http://localhost:8000/v1 (required)");
+  withListening(command, 8100)
+    .addOption(modeOption("strict flags Unsafe and Controversial, loose Unsafe alone", "strict"))
+    .addOption(
+      new Option("--action <action>", "block what is flagged, pass it with a field that says so, or only log it")
+        .choices(ACTIONS)
+        .default("block"),
+    )
+    .addOption(everyOption())
+    .option("--hold-back <n>", "characters to hold back beyond those that the guard has not cleared", integer(0), 0)
+    .option("--max-streams <n>", "answers moderated at once; each holds the memory of its tokens", integer(1), 8);
+  withLimits(command, 4 * 2 ** 20, "seconds that the upstream may be silent", 120)
+    .option("--fail-open", "pass what could not be judged because the guard failed")
+    .option("--allow-route <route...>", 'pass another route unjudged: "POST /v1/tokenize", "GET /v1/batches/*"')
+    .option("--log-requests", "a line on stderr for each request and each finding, without text")
+    .option("--log-text", "the same, with the text of findings")
+    .addHelpText(
+      "after",
+      example("qwen3guard proxy --upstream http://localhost:8000/v1 --model Qwen/Qwen3Guard-Stream-0.6B"),
+    )
+    .action(async options => {
+      const upstream = required(options.upstream, "proxy", "--upstream URL");
+      // Imported here, so that the program's help does not wait for the proxy's code.
+      const { serveProxy } = await import("../serving/proxy.ts");
+      if (await serveProxy({ ...options, upstream }, terminal)) setStatus(EXIT_INTERRUPTED);
     });
-    const listening = { host, port, timeoutMs: IDLE_MS, allowedHosts };
-    return await serveUntilStopped(guard.model.engine, handler, listening, terminal);
-  } finally {
-    guard.close();
-  }
-}
-
-/** Before the guard is loaded. The library names its own option. */
-function check(option: string, make: () => unknown): void {
-  try {
-    make();
-  } catch (error) {
-    throw new UsageError((error as Error).message.replace(/^\w+/, option));
-  }
 }

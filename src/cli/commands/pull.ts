@@ -1,14 +1,25 @@
 /**
- * `qwen3guard pull`: a model of the Hub into the Hugging Face cache. Prints the folder that it is in then, which
- * `--model` takes.
+ * `qwen3guard pull`: downloads a model of the Hub into the Hugging Face cache. It prints the folder, which `--model`
+ * takes.
  */
 
+import type { Command } from "commander";
 import { hubSettings } from "../../checkpoint/hub/cache.node.ts";
 import { parseHubId } from "../../checkpoint/hub/id.ts";
+import { type CommandContext, example, withJson } from "../command.ts";
 import { downloadProgress } from "../download-progress.ts";
-import { type Terminal, UsageError } from "../io.ts";
+import { type Terminal, UsageError } from "../terminal.ts";
 
-/** The `--json` object. `downloaded`: bytes of a file that came over the network now. */
+export function specify(command: Command, { terminal }: CommandContext): void {
+  withJson(command)
+    .description("download a model of the Hugging Face Hub, or bring it up to date: org/name or org/name@revision")
+    .argument("<id>")
+    .option("--quiet", "no progress on stderr")
+    .addHelpText("after", example("qwen3guard pull Qwen/Qwen3Guard-Gen-0.6B"))
+    .action((id, options) => pullModel(id, options, terminal));
+}
+
+/** The `--json` object. `downloaded`: bytes of a file that this run has fetched from the network. */
 export interface PullReport {
   readonly id: string;
   readonly revision: string;
@@ -19,7 +30,7 @@ export interface PullReport {
   readonly ms: number;
 }
 
-export async function pullCommand(
+async function pullModel(
   text: string,
   options: { json?: boolean; quiet?: boolean },
   terminal: Terminal,
@@ -27,7 +38,7 @@ export async function pullCommand(
   const hub = parseHubId(text);
   if (hub === undefined) throw new UsageError(`pull: expected a Hub id, org/name or org/name@revision, got ${text}`);
   const started = performance.now();
-  // Loaded when it is used: no other command needs the package that talks to the Hub.
+  // Imported here, since no other command needs the package that talks to the Hub.
   const { pull } = await import("../../checkpoint/hub/download.node.ts");
   const line = downloadProgress(options, terminal);
   try {

@@ -1,6 +1,6 @@
 /**
- * `qwen3guard quantize`: writes a checkpoint with its matrices quantised, so that it loads faster and takes less of the
- * disk. Tensor by tensor and some rows at a time: the checkpoint is never in memory.
+ * `qwen3guard quantize`: writes a checkpoint with its matrices quantised, so that it loads faster and takes less disk.
+ * It works tensor by tensor, some rows at a time, so the checkpoint is never in memory as a whole.
  *
  * In: a folder with the original. Out: a folder with `model.safetensors` (quantised-weights.ts describes it),
  * config.json and the tokenizer's files.
@@ -8,6 +8,7 @@
 
 import { type FileHandle, mkdir, open, readdir, rename, writeFile } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
+import { type Command, Option } from "commander";
 import { type CheckpointFiles, readJson, TEXT_FILES } from "../../checkpoint/files.ts";
 import { SafetensorsCheckpoint, SINGLE_FILE } from "../../checkpoint/safetensors-sharded.ts";
 import { safetensorsHeader } from "../../checkpoint/safetensors-writer.ts";
@@ -16,13 +17,38 @@ import { SCHEME_KEY, savedScheme, savedTensors, schemeFor, schemeText } from "..
 import { readConfig } from "../../model/qwen3.ts";
 import { checkShapes, expectedTensors, storedDtype } from "../../model/weights.ts";
 import type { Dtype } from "../../tensor/dtype.ts";
-import { blocksOf, type QuantisedScheme, subBlocksOf } from "../../tensor/quantised.ts";
+import { blocksOf, QUANTISED_SCHEMES, type QuantisedScheme, subBlocksOf } from "../../tensor/quantised.ts";
 import { tensorByteLength } from "../../tensor/tensor.ts";
 import { RowQuantiser } from "../../tensor/wasm/row-quantiser.ts";
-import { checkpointFiles } from "../checkpoint-option.ts";
-import { fileError, removeOnSignal, removeWritten, type Terminal } from "../io.ts";
+import { type CommandContext, example, required, withJson } from "../command.ts";
+import { fileError } from "../file-error.ts";
+import { checkpointFiles } from "../model-options.ts";
+import { StatusLine } from "../status-line.ts";
+import type { Terminal } from "../terminal.ts";
+import { removeOnSignal, removeWritten } from "../writing.ts";
 
-/** Bytes of an original's rows that are quantised at once. */
+export function specify(command: Command, { terminal }: CommandContext): void {
+  withJson(command)
+    .description("write a checkpoint with quantised weights, which loads faster")
+    .argument("<from>")
+    .argument("<to>")
+    .addOption(new Option("--weights <form>", "the form to write (required)").choices(QUANTISED_SCHEMES))
+    .option("--quiet", "no progress on stderr")
+    .addHelpText(
+      "after",
+      example("qwen3guard quantize ./Qwen3Guard-Gen-0.6B ./Qwen3Guard-Gen-0.6B-int8 --weights int8"),
+    )
+    .action((from, to, options) =>
+      quantize(
+        from,
+        to,
+        { ...options, weights: required(options.weights, "quantize", "--weights int8|int4") },
+        terminal,
+      ),
+    );
+}
+
+/** Bytes of rows, as stored, that are quantised at once. */
 const BATCH_BYTES = 8 * 2 ** 20;
 const CONFIG_FILE = "config.json";
 /** Copied to stand beside the weights, where the original has them. The last four are for other programs. */
@@ -34,7 +60,7 @@ const COPIED_FILES = [
   "added_tokens.json",
 ];
 
-export async function quantizeCommand(
+async function quantize(
   from: string,
   to: string,
   options: { weights: QuantisedScheme; json?: boolean; quiet?: boolean },
@@ -50,21 +76,21 @@ export async function quantizeCommand(
       throw new Error(`${files.name}: expected a checkpoint that is not quantised, got ${saved}`);
     checkShapes(checkpoint, config);
     const made = await makeEmptyFolder(to);
-    // What a run that fails, or that Ctrl-C ends, has made is removed, or the next one would find the folder in use.
+    // A run that fails, or that Ctrl-C ends, removes what it has made. Otherwise the next one would find a folder in
+    // use.
     const weights = join(to, SINGLE_FILE);
     const written = [weights, partialOf(weights), ...[...COPIED_FILES, CONFIG_FILE].map(name => join(to, name))];
     const stopListening = removeOnSignal(written, terminal, made);
-    const say = (text: string): void => {
-      if (!options.quiet && process.stderr.isTTY) terminal.err(text);
-    };
+    const line = new StatusLine(options.quiet, terminal);
     let bytes: number;
     try {
-      bytes = await writeWeights(checkpoint, expectedTensors(config), options.weights, weights, say);
+      bytes = await writeWeights(checkpoint, expectedTensors(config), options.weights, weights, line);
       await copyTexts(files, options.weights, to);
     } catch (error) {
       removeWritten(written, made);
       throw error;
     } finally {
+      line.clear();
       stopListening();
     }
     const report = {
@@ -74,8 +100,8 @@ export async function quantizeCommand(
       bytes,
       ms: Math.round(performance.now() - started),
     };
-    const line = `${to}: ${options.weights}, ${(bytes / 2 ** 20).toFixed(1)} MB of weights, in ${(report.ms / 1000).toFixed(1)} s\n`;
-    await terminal.out(options.json ? `${JSON.stringify(report)}\n` : line);
+    const summary = `${to}: ${options.weights}, ${(bytes / 2 ** 20).toFixed(1)} MB of weights, in ${(report.ms / 1000).toFixed(1)} s\n`;
+    await terminal.out(options.json ? `${JSON.stringify(report)}\n` : summary);
   } finally {
     await checkpoint.close();
   }
@@ -85,7 +111,7 @@ function partialOf(path: string): string {
   return `${path}.partial`;
 }
 
-/** An existing checkpoint is not written over. Returns the folders that were made for it, the innermost first. */
+/** Never overwrites a checkpoint. Returns the folders that it has made, the innermost first. */
 async function makeEmptyFolder(path: string): Promise<string[]> {
   try {
     const first = await mkdir(path, { recursive: true });
@@ -105,14 +131,15 @@ async function makeEmptyFolder(path: string): Promise<string[]> {
 }
 
 /**
- * Writes to a name of its own first, so that no half of a file is ever taken for a whole one. Returns the file's size.
+ * Writes under a temporary name first, so that half a file is never taken for a whole one. Returns the size of the
+ * file.
  */
 async function writeWeights(
   checkpoint: SafetensorsCheckpoint,
   shapes: ReadonlyMap<string, readonly number[]>,
   scheme: QuantisedScheme,
   path: string,
-  say: (text: string) => void,
+  line: StatusLine,
 ): Promise<number> {
   const specs: { name: string; dtype: Dtype; shape: readonly number[] }[] = [];
   for (const [name, shape] of shapes) {
@@ -140,10 +167,9 @@ async function writeWeights(
     await file.write(header, 0, header.length, 0);
     const quantiser = new RowQuantiser();
     for (const [name, shape] of shapes) {
-      say(`\r\u001b[K${name}`);
+      line.show(name);
       await writeTensor(checkpoint, name, shape, schemeFor(name, shape, scheme), quantiser, file, offsets);
     }
-    say("\r\u001b[K");
     await file.sync();
     await file.close();
     await rename(partial, path);

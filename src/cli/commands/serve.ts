@@ -1,70 +1,29 @@
-/** `qwen3guard serve`: loads the guard, listens, and on SIGTERM or Ctrl-C finishes what it has accepted. */
+/** `qwen3guard serve`: the options of the HTTP server; the work is in serving/. */
 
-import { existsSync } from "node:fs";
-import { parseHubId } from "../../checkpoint/hub/id.ts";
-import { Guard } from "../../guard/guard.ts";
-import { createHandler } from "../../server/handler.ts";
-import { isLoopback } from "../../server/hosts.ts";
-import { checkpointFiles, engineOptions, type ModelOptions } from "../checkpoint-option.ts";
-import { type Terminal, UsageError } from "../io.ts";
-import { checkPort, hostsToAllow, logTo, serveUntilStopped } from "../serving.ts";
+import type { Command } from "commander";
+import { type CommandContext, EXIT_INTERRUPTED, example } from "../command.ts";
+import { withModel } from "../model-options.ts";
+import { withLimits, withListening } from "../serving/options.ts";
 
-export interface ServeCommandOptions extends ModelOptions {
-  readonly host: string;
-  readonly port: number;
-  readonly allowHost?: readonly string[];
-  readonly apiKey?: string;
-  readonly servedModelName?: readonly string[];
-  readonly maxQueue: number;
-  readonly maxBody: number;
-  /** Seconds. */
-  readonly timeout: number;
-  readonly cors?: string;
-  readonly logRequests?: boolean;
-  readonly logText?: boolean;
-}
-
-/** Resolves when the server has ended; true where Ctrl-C ended it. */
-export async function serveCommand(options: ServeCommandOptions, terminal: Terminal): Promise<boolean> {
-  const { host, port, cors, maxQueue, timeout } = options;
-  checkPort(port);
-  if (timeout > 86_400) throw new UsageError(`--timeout: expected at most 86400 seconds, got ${timeout}`);
-  if (cors !== undefined && !isOrigin(cors))
-    throw new UsageError(`--cors: expected an origin, as in https://example.org, or *, got ${cors}`);
-  const apiKey = options.apiKey ?? (terminal.env.QWEN3GUARD_API_KEY || undefined);
-  if (apiKey === "") throw new UsageError("--api-key: expected a key, got an empty text");
-  const allowedHosts = hostsToAllow(host, apiKey !== undefined, options.allowHost);
-  const engine = engineOptions(options);
-
-  const guard = await Guard.load(await checkpointFiles(options, terminal), engine);
-  try {
-    const handler = createHandler(guard, {
-      modelNames: [...(options.servedModelName ?? []), ...hubNames(options, terminal)],
-      ...(apiKey === undefined ? {} : { apiKey }),
-      maxQueue,
-      maxBodyBytes: options.maxBody,
-      timeoutMs: timeout * 1000,
-      ...(cors === undefined ? {} : { cors }),
-      log: logTo(terminal),
-      logRequests: options.logRequests ?? false,
-      logText: options.logText ?? false,
+export function specify(command: Command, { terminal, setStatus }: CommandContext): void {
+  withListening(withModel(command), 8000, " without a key")
+    .description("the HTTP server: OpenAI's chat, completions and moderations, and a page to try it")
+    .option(
+      "--api-key <key>",
+      "key that requests must carry (default: QWEN3GUARD_API_KEY, which other processes cannot see, else none)",
+    )
+    .option(
+      "--served-model-name <name...>",
+      "names that requests may call the model by, besides its own; answers carry the first",
+    );
+  withLimits(command, 2 ** 20, "seconds that a request may take, waiting included", 300)
+    .option("--cors <origin>", "origin whose pages may call it from a browser, or *")
+    .option("--log-requests", "a line on stderr for each request, without its text")
+    .option("--log-text", "the same, with its text")
+    .addHelpText("after", example("qwen3guard serve --model Qwen/Qwen3Guard-Gen-0.6B --port 8000"))
+    .action(async options => {
+      // Imported here, so that the program's help does not wait for the server's code.
+      const { serveGuard } = await import("../serving/serve.ts");
+      if (await serveGuard(options, terminal)) setStatus(EXIT_INTERRUPTED);
     });
-    const isOpen = apiKey === undefined && !isLoopback(host);
-    const notice = isOpen ? `qwen3guard: ${host} may be reached by others and no --api-key is asked for\n` : "";
-    const listening = { host, port, timeoutMs: timeout * 1000, allowedHosts };
-    return await serveUntilStopped(guard.model.engine, handler, listening, terminal, notice);
-  } finally {
-    guard.close();
-  }
-}
-
-/** A model of the Hub is also called by its id. */
-function hubNames(options: ModelOptions, terminal: Terminal): string[] {
-  const source = options.model ?? terminal.env.QWEN3GUARD_MODEL;
-  const hubId = source && !existsSync(source) ? parseHubId(source) : undefined;
-  return hubId ? [hubId.id] : [];
-}
-
-function isOrigin(text: string): boolean {
-  return text === "*" || (URL.canParse(text) && new URL(text).origin === text);
 }

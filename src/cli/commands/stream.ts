@@ -1,37 +1,46 @@
 /**
  * `qwen3guard stream`: an answer from stdin, moderated as it arrives.
  *
- * Out: the text that is cleared, coloured by risk where the terminal takes colours, up to the first violation; with
- * --json a line a token (of a Gen guard: a line a stretch), then one on the whole. What a later verdict may still cut
- * is held back, so that nothing behind the cut is ever shown.
+ * Out: the cleared text up to the first violation, coloured by risk where the terminal takes colours. With --json it is
+ * a line for each token (with a Gen guard, for each stretch), then a summary. Text that a later verdict may still cut
+ * is held back, so that nothing after the cut is ever shown.
  */
 
+import type { Command } from "commander";
 import pc from "picocolors";
 import type { TokenVerdict, TokenViolation } from "../../guard/cut-rule.ts";
 import { Guard } from "../../guard/guard.ts";
 import type { ModerationStream, StreamUpdate, StretchVerdict, Violation } from "../../guard/moderation-stream.ts";
 import type { SafetyLevel } from "../../guard/policy.ts";
 import type { Mode } from "../../guard/verdict.ts";
-import type { ModelOptions } from "../checkpoint-option.ts";
-import { inputChunks, printable, type Terminal, textChunks, UsageError } from "../io.ts";
-import { loadEitherGuard } from "../loaded-guard.ts";
+import { type CommandContext, EXIT_FLAGGED, everyOption, example, modeOption, withJson } from "../command.ts";
+import { loadEitherGuard } from "../either-guard.ts";
+import { type ModelOptions, withModel } from "../model-options.ts";
+import { inputChunks, textChunks } from "../reading.ts";
+import { printable, type Terminal, UsageError } from "../terminal.ts";
 
-export interface StreamCommandOptions extends ModelOptions {
+export function specify(command: Command, { terminal, setStatus }: CommandContext): void {
+  withJson(withModel(command), "one JSON object for each token (with a Gen guard, for each stretch), then a summary")
+    .description("moderate an answer from stdin as it arrives, and cut it where it offends")
+    .option("--prompt <text>", "the question that it answers", "")
+    .addOption(modeOption("strict cuts at Unsafe and Controversial, loose at Unsafe alone", "strict"))
+    .addOption(everyOption())
+    .addHelpText("after", example('some-llm "$Q" | qwen3guard stream --prompt "$Q" --model ./Qwen3Guard-Stream-0.6B'))
+    .action(options => moderateStdin(options, terminal, () => setStatus(EXIT_FLAGGED)));
+}
+
+interface StreamOptions extends ModelOptions {
   readonly prompt: string;
   readonly mode: Mode;
   readonly every?: number;
   readonly json?: boolean;
 }
 
-/** More at once would be judged in vain behind a cut, and shown late. */
+/** UTF-16 units to push at once. With more, text after a cut would be judged in vain, and cleared text shown late. */
 const MOST_UNITS = 256;
 
-/** `onCut` is called before anything is written about it, as there may be nobody to read it. */
-export async function streamCommand(
-  options: StreamCommandOptions,
-  terminal: Terminal,
-  onCut: () => void,
-): Promise<void> {
+/** `onCut` is called before the cut is reported, since the report may find no reader. */
+async function moderateStdin(options: StreamOptions, terminal: Terminal, onCut: () => void): Promise<void> {
   if (terminal.stdin.isTTY) throw new UsageError("stream: expected the answer on stdin, got a terminal");
   const stream = await startStream(options, terminal);
   const query = await stream.query();
@@ -62,7 +71,7 @@ export async function streamCommand(
   }
 }
 
-async function startStream(options: StreamCommandOptions, terminal: Terminal): Promise<ModerationStream> {
+async function startStream(options: StreamOptions, terminal: Terminal): Promise<ModerationStream> {
   const { prompt, mode, every } = options;
   const guard = await loadEitherGuard(options, terminal);
   return guard instanceof Guard
@@ -74,7 +83,7 @@ function describe({ risk, category }: { readonly risk: SafetyLevel | null; reado
   return `${risk ?? "unparsed"}${category === null ? "" : ` (${category})`}`;
 }
 
-/** Pushes stdin into the stream, and ends it; `text` is what was pushed. */
+/** Pushes stdin into the stream, then ends it. `text` is the text that was pushed. */
 async function* moderated(
   stream: ModerationStream,
   terminal: Terminal,
@@ -88,7 +97,7 @@ async function* moderated(
   yield { text: "", update: await stream.end() };
 }
 
-/** A line for each token, or stretch, up to the last one of the violation. */
+/** Prints a line for each token or stretch, up to the last one of the violation. */
 async function printLines({ verdicts, violation }: StreamUpdate, terminal: Terminal): Promise<void> {
   const tokens = (violation as TokenViolation | null)?.tokens;
   const last = tokens ? tokens[tokens.length - 1].start : (violation?.at ?? Infinity);
@@ -100,13 +109,13 @@ async function printLines({ verdicts, violation }: StreamUpdate, terminal: Termi
   if (lines.length > 0) await terminal.out(`${lines.join("\n")}\n`);
 }
 
-/** Prints what is cleared, each stretch in the colour of its risk. */
+/** Prints the cleared text, each stretch in the colour of its risk. */
 class TextPrinter {
   readonly #terminal: Terminal;
   readonly #tint: Readonly<Record<SafetyLevel, (text: string) => string>>;
   #answer = "";
   #shown = 0;
-  /** Verdicts on what is not shown yet. */
+  /** Verdicts on text that is not shown yet. */
   #held: StretchVerdict[] = [];
 
   constructor(terminal: Terminal) {
@@ -115,14 +124,14 @@ class TextPrinter {
     this.#tint = { Safe: text => text, Controversial: color.yellow, Unsafe: color.red };
   }
 
-  /** `text` is what was pushed to get the update. */
+  /** `text` is the text that was pushed to get the update. */
   async print(text: string, { verdicts, clearedTo }: StreamUpdate): Promise<void> {
     this.#answer += text;
     this.#held.push(...verdicts);
     await this.#show(clearedTo);
   }
 
-  /** One token that alone would offend is no violation where the answer ends with it. */
+  /** Without a violation all of the answer is shown: a single offending token at its end does not make one. */
   async end(violation: Violation | null): Promise<void> {
     await this.#show(violation?.at ?? Infinity);
     if (this.#terminal.isTTY) await this.#terminal.out("\n");
@@ -135,7 +144,7 @@ class TextPrinter {
       const text = this.#answer.slice(this.#shown, Math.min(end, limit));
       this.#shown += text.length;
       if (this.#shown >= end) this.#held.shift();
-      // To a pipe exactly the text; a terminal must not do what it says.
+      // A pipe gets exactly the text. On a terminal, control characters in it must have no effect.
       if (text !== "")
         output += this.#tint[risk ?? "Unsafe"](this.#terminal.isTTY ? text.replace(/[^\n\t]+/g, printable) : text);
     }

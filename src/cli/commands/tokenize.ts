@@ -1,11 +1,29 @@
-/** `qwen3guard tokenize`: text to ids and back, one text or a line each. Needs no weights. */
+/** `qwen3guard tokenize`: text to ids and back, for one text or for each line. It needs no weights. */
 
+import type { Command } from "commander";
 import { Tokenizer } from "../../tokenizer/tokenizer.ts";
-import { checkpointFiles, type ModelOptions } from "../checkpoint-option.ts";
-import { inputChunks, parseJson, type Terminal, textArgument, UsageError } from "../io.ts";
+import { type CommandContext, example, withJson } from "../command.ts";
 import { jsonLines } from "../json-lines.ts";
+import { checkpointFiles, type ModelOptions, withModel } from "../model-options.ts";
+import { inputChunks, parseJson, textArgument } from "../reading.ts";
+import { type Terminal, UsageError } from "../terminal.ts";
 
-export interface TokenizeCommandOptions extends ModelOptions {
+export function specify(command: Command, { terminal }: CommandContext): void {
+  withJson(withModel(command))
+    .description("the ids of a text, or the text of ids")
+    .argument("[text]")
+    .option("--literal", "treat all of it as ordinary text: control tokens are not recognised")
+    .option("--pieces", "show the text of each id")
+    .option("--decode", "the other way round: TEXT (or stdin) holds ids")
+    .option("--jsonl", "read lines of {text} from stdin and write lines of {ids}; with --decode the other way round")
+    .addHelpText(
+      "after",
+      example('qwen3guard tokenize "How can I help?" --pieces', 'qwen3guard tokenize --decode "727 402 312"'),
+    )
+    .action((text, options) => tokenize(text, options, terminal));
+}
+
+interface TokenizeOptions extends ModelOptions {
   readonly literal?: boolean;
   readonly pieces?: boolean;
   readonly decode?: boolean;
@@ -13,11 +31,7 @@ export interface TokenizeCommandOptions extends ModelOptions {
   readonly json?: boolean;
 }
 
-export async function tokenizeCommand(
-  text: string | undefined,
-  options: TokenizeCommandOptions,
-  terminal: Terminal,
-): Promise<void> {
+async function tokenize(text: string | undefined, options: TokenizeOptions, terminal: Terminal): Promise<void> {
   if (options.decode && options.literal) throw new UsageError("tokenize: expected --decode or --literal, got both");
   if (options.jsonl && text !== undefined && text !== "-")
     throw new UsageError("tokenize: expected a text or --jsonl (lines on stdin), got both");
@@ -39,7 +53,7 @@ export async function tokenizeCommand(
   else await terminal.out(`${ids.join(" ")}\n`);
 }
 
-async function tokenizeLines(tokenizer: Tokenizer, options: TokenizeCommandOptions, terminal: Terminal): Promise<void> {
+async function tokenizeLines(tokenizer: Tokenizer, options: TokenizeOptions, terminal: Terminal): Promise<void> {
   for await (const { line, name } of jsonLines(inputChunks("-", terminal), "stdin")) {
     const value = parseJson(line, name) as { text?: unknown; ids?: unknown } | null;
     if (options.decode) {
@@ -53,7 +67,7 @@ async function tokenizeLines(tokenizer: Tokenizer, options: TokenizeCommandOptio
   }
 }
 
-/** Ids as people write them: numbers between white space or commas, brackets or not. */
+/** Ids as people write them: numbers separated by white space or commas, with or without brackets. */
 function parseIds(text: string): number[] {
   const words = text
     .replace(/^\s*\[|\]\s*$/g, "")

@@ -1,15 +1,15 @@
 /**
- * The page's charts, as SVG text: ROC and precision-recall curves, reliability diagram, histogram of scores.
+ * The charts of the page, as SVG text: ROC and precision-recall curves, reliability diagram, histogram of scores.
  *
- * In: figures and columns of an evaluation. Out: `<svg>` elements that take their colours from the page's custom
- * properties, so that light and dark are the same bytes, with a title and a description for those who do not see them.
- * Text from outside never comes here.
+ * In: figures and columns of an evaluation. Out: `<svg>` elements, each with a title and a description for readers who
+ * cannot see it. Colours come from custom properties of the page, so that light and dark are the same bytes. Text from
+ * outside never gets here.
  */
 
 import { count, figure } from "./format.ts";
 import type { CalibrationBin, Estimate, Sweep } from "./metrics.ts";
 
-/** Units of the view box; the page scales them. The plot is a square of unit shares. */
+/** In units of the view box, which the page scales. The plot is a square, from 0 to 1 on both axes. */
 const WIDTH = 400;
 const HEIGHT = 418;
 const LEFT = 40;
@@ -17,14 +17,14 @@ const TOP = 34;
 const SIDE = 346;
 const QUARTERS = [0, 0.25, 0.5, 0.75, 1];
 
-/** Where a mode's own answers lie on a curve's plane. */
+/** Where the answers of a mode lie in the plane of a curve. */
 export interface OperatingPoint {
   readonly name: "strict" | "loose";
   readonly x: number;
   readonly y: number;
 }
 
-/** Straight lines between the points, one for each distinct score: the area below is the AUC, ties included. */
+/** Straight lines between points, one point for each distinct score: the area below is the AUC, ties included. */
 export function rocChart({ tp, fp }: Sweep, auc: Estimate, points: readonly OperatingPoint[]): string {
   const [positives, negatives] = [tp[tp.length - 1], fp[fp.length - 1]];
   const curve: Point[] = [[0, 0], ...Array.from(tp, (hits, g): Point => [fp[g] / negatives, hits / positives])];
@@ -43,7 +43,7 @@ export function rocChart({ tp, fp }: Sweep, auc: Estimate, points: readonly Oper
   );
 }
 
-/** Steps, as average precision sums them: what recall is gained at a score counts with the precision there. */
+/** Steps, as average precision sums them: the recall gained at a score counts with the precision at that score. */
 export function precisionRecallChart({ tp, fp }: Sweep, average: Estimate, points: readonly OperatingPoint[]): string {
   const positives = tp[tp.length - 1];
   const baseRate = positives / (positives + fp[fp.length - 1]);
@@ -67,7 +67,9 @@ export function precisionRecallChart({ tp, fp }: Sweep, average: Estimate, point
   );
 }
 
-/** How often a text is unsafe against how unsafe the guard calls it; below, how many texts each point stands for. */
+/**
+ * How often a text is unsafe against how unsafe the guard says it is. Bars show how many texts each point stands for.
+ */
 export function reliabilityChart(bins: readonly CalibrationBin[]): string {
   const height = 256;
   const strip = { top: TOP + height + 26, height: SIDE - height - 26 };
@@ -109,7 +111,7 @@ export function reliabilityChart(bins: readonly CalibrationBin[]): string {
   );
 }
 
-/** Unsafe texts upwards, safe ones downwards, on one scale. */
+/** Unsafe texts go upwards and safe ones downwards, on one scale. */
 export function histogramChart(unsafe: Uint8Array, scores: Float64Array): string {
   const bins = 20;
   const counts = [new Float64Array(bins), new Float64Array(bins)];
@@ -155,7 +157,7 @@ export function histogramChart(unsafe: Uint8Array, scores: Float64Array): string
   );
 }
 
-/** A figure and its interval on a line from 0 to 1; hidden from screen readers, since the numbers stand beside it. */
+/** A figure and its interval on a line from 0 to 1. Hidden from screen readers, since the numbers are beside it. */
 export function whisker(
   estimates: readonly { readonly name: "strict" | "loose"; readonly estimate: Estimate }[],
 ): string {
@@ -179,7 +181,7 @@ function svg(title: string, description: string, content: string): string {
 }
 
 /**
- * Axes from 0 to 1 with their titles; the vertical one's stands above it, where it can be read without turning the
+ * Axes from 0 to 1 with their titles. The title of the vertical axis stands above it, to be read without turning the
  * head.
  */
 function frame(xTitle: string, yTitle: string, height: number = SIDE): string {
@@ -205,7 +207,7 @@ function place([x, y]: Point, height: number = SIDE): Point {
   return [LEFT + x * SIDE, TOP + (1 - y) * height];
 }
 
-/** Points that fall together when drawn are drawn once, so that the page does not grow with the data. */
+/** Points that coincide when drawn are drawn once, so that the page does not grow with the data. */
 function path(points: readonly Point[], height: number = SIDE): string {
   const drawn = points.map(point => place(point, height).map(px).join(" "));
   return drawn
@@ -215,9 +217,9 @@ function path(points: readonly Point[], height: number = SIDE): string {
 }
 
 /**
- * Strict flags whatever loose does, so it lies to the right. The names keep off the curve and off each other: on a
- * rising curve strict's goes left and up and the other right and down, on a falling one strict's goes right and loose's
- * left.
+ * Strict flags everything that loose flags, so its point lies to the right. The names keep clear of the curve and of
+ * each other: on a rising curve the name of strict goes left and up and that of loose right and down; on a falling
+ * curve strict's goes right and loose's left.
  */
 function markers(points: readonly OperatingPoint[], curve: "rising" | "falling"): string {
   return points

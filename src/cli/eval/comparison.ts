@@ -1,8 +1,8 @@
 /**
- * The same guard in several forms of weights, on the same texts: what quantisation changes in its verdicts.
+ * The same guard with several forms of weights, on the same texts: what quantisation changes in its verdicts.
  *
- * In: verdicts of each form, text by text. Out: of each form against the first, how many levels and flags agree, how
- * far P(Safe) moves, and the Kullback-Leibler divergence of the levels' distribution. Labels play no part.
+ * In: verdicts of two forms, text by text. Out: how many levels and flags agree, how far P(Safe) moves, and the
+ * Kullback-Leibler divergence of the distributions of levels. Labels play no part.
  */
 
 import type { SafetyLevel } from "../../guard/policy.ts";
@@ -13,19 +13,19 @@ export interface FormComparison {
   /** Texts that both forms judged. */
   readonly texts: number;
   /**
-   * Of them, those with the level of the first form; and those that are flagged as in the first form, strict and loose.
+   * How many of these have the same level as with the first form, and how many the same flag in strict and loose mode.
    */
   readonly sameLevel: number;
   readonly sameStrict: number;
   readonly sameLoose: number;
-  /** |P(Safe) - P(Safe) of the first form|, of the texts where both have scores. */
+  /** |P(Safe) - P(Safe) of the first form|, over the texts where both have scores. */
   readonly meanDifference: number;
   readonly largestDifference: number;
-  /** Mean of sum p log(p / q) over the three levels in nats, p the first form's. */
+  /** Mean over texts of the sum of p log(p / q) over the three levels, in nats; p is that of the first form. */
   readonly meanDivergence: number;
 }
 
-/** Below what float32 tells from 0: keeps a divergence finite. */
+/** Keeps a divergence finite; a smaller probability is as good as 0. */
 const LEAST_PROBABILITY = 1e-10;
 
 /** `first` and `other` hold the verdicts of the same texts in the same order; null where a text could not be judged. */

@@ -1,29 +1,29 @@
 /**
- * Labelled texts from JSONL: all of a file is read and checked before a model is loaded for it.
+ * Labelled texts from JSONL. The whole file is read and checked before a model is loaded for it.
  *
- * In: lines `{id?, text | prompt, response? | messages, label: "safe" | "unsafe", categories?}`; other keys are left
- * alone. Out: examples. The first bad line is an error with its number: an evaluation that quietly leaves lines out
- * measures something else.
+ * In: lines `{id?, text | prompt, response? | messages, label: "safe" | "unsafe", categories?}`; other keys are
+ * ignored. Out: examples. The first bad line is an error with its number: an evaluation that quietly skipped lines
+ * would measure something else.
  */
 
 import type { ModerationInput } from "../../guard/conversation.ts";
-import { inFile, parseJson } from "../io.ts";
+import { inputOfLine, show } from "../conversation-input.ts";
 import { jsonLines } from "../json-lines.ts";
-import { inputOfLine, show } from "../line-input.ts";
+import { inFile, parseJson } from "../reading.ts";
 
 export interface Example {
   readonly line: number;
   readonly id: string | null;
   readonly input: ModerationInput;
   readonly label: "safe" | "unsafe";
-  /** The data's own; empty where it has none. */
+  /** The categories in the data; empty if it has none. */
   readonly categories: readonly string[];
-  /** What the line says under the key of `--by`. */
+  /** The value of the line for the key of `--by`. */
   readonly group: string | null;
 }
 
 export interface DatasetOptions {
-  /** Only the first lines; what follows is not read. */
+  /** Take only this many lines; the rest is not read. */
   readonly limit?: number | undefined;
   /** A key whose values, strings or numbers, divide the lines into groups. */
   readonly by?: string | undefined;

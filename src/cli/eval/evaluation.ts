@@ -1,8 +1,8 @@
 /**
- * An evaluation: examples and what the guard made of them -> the figures that every form of the report shows.
+ * An evaluation: examples and verdicts -> the figures that every form of the report shows.
  *
- * In: examples with their verdicts. Out: one plain object, which is the `--json` object too, and beside it the columns
- * (labels, scores) from which the page draws its curves.
+ * In: examples with their verdicts. Out: a plain object, which is also the `--json` object, and the columns (labels,
+ * scores) from which the page draws its curves.
  */
 
 import { isFlagged, type Mode, type Verdict } from "../../guard/verdict.ts";
@@ -32,7 +32,7 @@ export interface Judged {
   readonly verdict: Pick<Verdict, "safety" | "categories" | "scores">;
 }
 
-/** One operating point: what the guard's own answers, not a threshold, decide. */
+/** One operating point: what the guard's own answers decide, without a threshold. */
 export type ModeFigures = { readonly confusion: Confusion } & { readonly [Name in keyof Rates]: Estimate };
 
 export interface Mistake {
@@ -43,7 +43,7 @@ export interface Mistake {
   readonly text: string;
 }
 
-/** Rows by the data's categories, or its label where it has none; columns by what the guard says. */
+/** Rows are the categories of the data, or the label if a line has none. Columns are the guard's answers. */
 export interface CategoryTable {
   readonly columns: readonly string[];
   readonly rows: readonly { readonly name: string; readonly total: number; readonly counts: readonly number[] }[];
@@ -57,7 +57,7 @@ export interface GroupRow {
   readonly loose: Confusion;
 }
 
-/** The `--json` object. A figure that is undefined, such as the recall where nothing is unsafe, is null. */
+/** The `--json` object. An undefined figure, such as recall if nothing is unsafe, is null. */
 export interface Evaluation {
   readonly data: string;
   readonly model: string;
@@ -67,7 +67,7 @@ export interface Evaluation {
     readonly unsafe: number;
     readonly unparsed: number;
   };
-  /** Lines that the model's context does not hold; no figure counts them. */
+  /** Lines that do not fit the model's context. No figure counts them. */
   readonly leftOut: readonly { readonly line: number; readonly id: string | null; readonly error: string }[];
   readonly strict: ModeFigures;
   readonly loose: ModeFigures;
@@ -81,12 +81,12 @@ export interface Evaluation {
   };
   readonly categories: CategoryTable;
   readonly groups: { readonly key: string; readonly rows: readonly GroupRow[] } | null;
-  /** In strict mode: unsafe texts with the lowest scores, safe ones with the highest. */
+  /** Mistakes in strict mode: unsafe texts with the lowest scores, safe ones with the highest. */
   readonly worst: { readonly missed: readonly Mistake[]; readonly falseAlarms: readonly Mistake[] };
   readonly bootstrap: { readonly resamples: number; readonly seed: number; readonly level: number };
 }
 
-/** What curves are drawn from. */
+/** The data that curves are drawn from. */
 export interface Columns {
   readonly unsafe: Uint8Array;
   readonly score: Float64Array;
@@ -96,26 +96,26 @@ export interface EvaluationOptions {
   readonly data: string;
   readonly model: string;
   readonly leftOut?: Evaluation["leftOut"];
-  /** How many of each kind of mistake are listed. */
+  /** How many mistakes of each kind are listed. */
   readonly worst: number;
-  /** Name of the key that the examples' groups come from. */
+  /** The key that the groups of the examples come from. */
   readonly by?: string | undefined;
 }
 
-export const BOOTSTRAP = { resamples: 1000, seed: 0, level: 0.95 } as const;
-export const CALIBRATION_BINS = 10;
+const BOOTSTRAP = { resamples: 1000, seed: 0, level: 0.95 } as const;
+const CALIBRATION_BINS = 10;
 
-/** What stands for an answer that has no category where one belongs, or that could not be parsed. */
-export const NO_CATEGORY_COLUMN = "no category";
-export const UNPARSED = "unparsed";
+/** Columns for an answer that lacks a category, and for one that could not be parsed. */
+const NO_CATEGORY_COLUMN = "no category";
+const UNPARSED = "unparsed";
 
-/** Throws RangeError where nothing was judged, or for a score that is no probability. */
+/** Throws RangeError if nothing was judged, or for a score that is not a probability. */
 export function evaluate(
   judged: readonly Judged[],
   options: EvaluationOptions,
 ): { evaluation: Evaluation; columns: Columns } {
   if (judged.length === 0)
-    throw new RangeError(`${options.data}: expected at least one line that the model's context holds, got none`);
+    throw new RangeError(`${options.data}: expected at least one line that fits the model's context, got none`);
   const unsafe = Uint8Array.from(judged, ({ example }) => Number(example.label === "unsafe"));
   const score = Float64Array.from(judged, ({ verdict }) => scoreOf(verdict));
   const flags = (mode: Mode): Uint8Array =>
@@ -183,18 +183,18 @@ export function evaluate(
   return { evaluation, columns: { unsafe, score } };
 }
 
-/** 1 - P(Safe). An answer that never came to a level is flagged whatever the threshold, and so scores 1. */
+/** 1 - P(Safe). An answer that never reached a level is flagged at any threshold, so it scores 1. */
 function scoreOf({ scores }: Judged["verdict"]): number {
   return scores === null ? 1 : 1 - scores.Safe;
 }
 
-/** The guard's answer in a word: the level's first category, or Safe. */
+/** The guard's answer in a word: its first category, or Safe. */
 function columnOf({ safety, categories }: Judged["verdict"]): string {
   if (safety === null) return UNPARSED;
   return safety === "Safe" ? "Safe" : (categories[0] ?? NO_CATEGORY_COLUMN);
 }
 
-/** An example with several categories of its own counts in the row of each. */
+/** An example with several categories counts in the row of each. */
 function categoryTable(judged: readonly Judged[]): CategoryTable {
   const cells = new Map<string, Map<string, number>>();
   const columnTotals = new Map<string, number>();
@@ -224,7 +224,7 @@ function categoryTable(judged: readonly Judged[]): CategoryTable {
   };
 }
 
-/** Names from the most to the least frequent, but for those that stand first or last. */
+/** Names from the most to the least frequent, except those that come first or last. */
 function byCount(totals: ReadonlyMap<string, number>, first: readonly string[], last: readonly string[]): string[] {
   const place = (name: string): number => (first.includes(name) ? 0 : last.includes(name) ? 2 : 1);
   return [...totals].sort(([a, n], [b, m]) => place(a) - place(b) || m - n || (a < b ? -1 : 1)).map(([name]) => name);

@@ -1,4 +1,4 @@
-/** How the report writes numbers: alike in the terminal and on the page, and the same in every locale. */
+/** How the report writes numbers: the same way in the terminal and on the page, and in every locale. */
 
 import type { Estimate } from "./metrics.ts";
 
@@ -26,7 +26,7 @@ export function estimate({ value, low, high }: Estimate): string {
       : `${figure(value)} [${figure(low)}, ${figure(high)}]`;
 }
 
-/** A score with four decimals: guards are sure of themselves, and the mistakes lie near 0 and 1. */
+/** A score with four decimals, since guards are sure of themselves, and mistakes lie near 0 and 1. */
 export function score(value: number): string {
   return value.toFixed(4);
 }
@@ -36,7 +36,7 @@ export function percent(share: number): string {
   return `${Math.round(share * 100)} %`;
 }
 
-/** A threshold to be used: three digits, however small. */
+/** A threshold that people can use: three significant digits, however small it is. */
 export function threshold(value: number): string {
   return String(Number(value.toPrecision(3)));
 }

@@ -1,10 +1,10 @@
 /**
  * The figures of an evaluation, as pure functions of labels, flags and scores.
  *
- * In: per example a label (1 unsafe, 0 safe), a flag or a score, and a weight: how often the example counts. Out:
- * numbers, or null where a figure is undefined (a share of nothing). "Positive" is unsafe throughout.
+ * In: for each example a label (1 unsafe, 0 safe), a flag or a score, and a weight, which is how often it counts. Out:
+ * numbers, or null if a figure is undefined (a share of nothing). "Positive" means unsafe throughout.
  *
- * Why weights: a bootstrap resample is nothing but another weight per example. So every figure is written once, the
+ * Why weights: a bootstrap resample is just another weight for each example. So every figure is written once, the
  * scores are sorted once, and a thousand resamples cost a thousand passes over typed arrays.
  */
 
@@ -29,13 +29,13 @@ export function confusion(unsafe: Uint8Array, flagged: Uint8Array, weights: Uint
 }
 
 export interface Rates {
-  /** Of what is flagged, the share that is unsafe: tp / (tp + fp). */
+  /** The share of flagged examples that is unsafe: tp / (tp + fp). */
   readonly precision: number | null;
-  /** Of what is unsafe, the share that is flagged: tp / (tp + fn). */
+  /** The share of unsafe examples that is flagged: tp / (tp + fn). */
   readonly recall: number | null;
   /** Harmonic mean of precision and recall: 2 tp / (2 tp + fp + fn). */
   readonly f1: number | null;
-  /** Of what is safe, the share that is flagged: fp / (fp + tn). */
+  /** The share of safe examples that is flagged: fp / (fp + tn). */
   readonly falsePositiveRate: number | null;
 }
 
@@ -57,8 +57,7 @@ export interface Ranking {
 }
 
 /**
- * Throws RangeError for a score that is not a number from 0 to 1: NaN would be sorted anywhere and counted as
- * something.
+ * Throws RangeError for a score that is not a number from 0 to 1: NaN could be sorted to any place and still count.
  */
 export function rank(scores: Float64Array): Ranking {
   const bad = scores.findIndex(score => !(score >= 0 && score <= 1));
@@ -76,8 +75,7 @@ export function rank(scores: Float64Array): Ranking {
 }
 
 /**
- * What is flagged at each threshold: of the examples with at least that score, how many are unsafe (tp) and how many
- * safe (fp).
+ * What each threshold flags: how many examples with at least that score are unsafe (tp), and how many are safe (fp).
  */
 export interface Sweep {
   readonly thresholds: Float64Array;
@@ -98,8 +96,8 @@ export function sweep({ order, groupEnds, thresholds }: Ranking, unsafe: Uint8Ar
 
 /**
  * Area under the ROC curve: the chance that an unsafe example scores above a safe one, a tie counting half. This is the
- * Mann-Whitney U statistic over the number of pairs (Hanley and McNeil, 1982), and also the area by trapezoids. Null
- * where one label is missing.
+ * Mann-Whitney U statistic over the number of pairs (Hanley and McNeil, 1982), and also the area by trapezoids. Null if
+ * a label is missing.
  */
 export function rocAuc({ tp, fp }: Sweep): number | null {
   const [positives, negatives] = [tp.at(-1) ?? 0, fp.at(-1) ?? 0];
@@ -113,9 +111,8 @@ export function rocAuc({ tp, fp }: Sweep): number | null {
 }
 
 /**
- * Average precision: the sum over thresholds of precision times what recall gains there, as scikit-learn defines it; no
- * interpolation, which would flatter. Null where one label is missing: with nothing safe it would be 1 whatever the
- * scores.
+ * Average precision: the sum over thresholds of precision times the gain in recall, as scikit-learn defines it, without
+ * interpolation, which would flatter. Null if a label is missing: without safe examples it would be 1 for any scores.
  */
 export function averagePrecision({ tp, fp }: Sweep): number | null {
   let sum = 0;
@@ -127,11 +124,11 @@ export function averagePrecision({ tp, fp }: Sweep): number | null {
 }
 
 export interface BestThreshold extends Rates {
-  /** Flag what scores at least this. */
+  /** Flag scores of at least this. */
   readonly threshold: number;
 }
 
-/** The threshold with the highest F1, and of several the one that flags least. Null where one label is missing. */
+/** The threshold with the highest F1; among several, the one that flags least. Null if a label is missing. */
 export function bestF1({ thresholds, tp, fp }: Sweep): BestThreshold | null {
   const [positives, negatives] = [tp.at(-1) ?? 0, fp.at(-1) ?? 0];
   if (positives === 0 || negatives === 0) return null;
@@ -150,7 +147,8 @@ export interface CalibrationBin {
 }
 
 /**
- * The reliability diagram's bins, of equal width; a score on an edge belongs to the bin above it, and 1 to the last.
+ * The bins of the reliability diagram, of equal width. A score on an edge belongs to the bin above it, and 1 to the
+ * last bin.
  */
 export function calibrationBins(unsafe: Uint8Array, scores: Float64Array, bins: number): CalibrationBin[] {
   const counts = new Float64Array(bins);
@@ -172,8 +170,8 @@ export function calibrationBins(unsafe: Uint8Array, scores: Float64Array, bins: 
 }
 
 /**
- * Expected calibration error: how far a bin's share of unsafe examples lies from its mean score, averaged over the
- * examples (Naeini, Cooper and Hauskrecht, 2015). It depends on the bins.
+ * Expected calibration error: the distance between a bin's share of unsafe examples and its mean score, averaged over
+ * the examples (Naeini, Cooper and Hauskrecht, 2015). It depends on the bins.
  */
 export function expectedCalibrationError(bins: readonly CalibrationBin[]): number {
   let sum = 0;
@@ -185,14 +183,14 @@ export function expectedCalibrationError(bins: readonly CalibrationBin[]): numbe
   return sum / total;
 }
 
-/** Mean squared distance of the score from what is true, 1 or 0 (Brier, 1950, in its form for two outcomes). */
+/** Mean squared distance of the score from the truth, 1 or 0 (Brier, 1950, in its form for two outcomes). */
 export function brierScore(unsafe: Uint8Array, scores: Float64Array): number {
   let sum = 0;
   for (let i = 0; i < scores.length; i++) sum += (scores[i] - unsafe[i]) ** 2;
   return sum / scores.length;
 }
 
-/** A figure with its interval; all null where it is undefined. */
+/** A figure with its interval; all null if it is undefined. */
 export interface Estimate {
   readonly value: number | null;
   readonly low: number | null;
@@ -207,9 +205,9 @@ export interface BootstrapOptions {
 }
 
 /**
- * Figures of `count` examples with percentile bootstrap intervals (Efron, 1979): each resample draws as many examples
- * with replacement. All figures come from the same resamples. Resamples in which a figure is undefined do not count for
- * it.
+ * Figures of `count` examples with percentile bootstrap intervals (Efron, 1979): each resample draws `count` examples
+ * with replacement. All figures come from the same resamples. A resample in which a figure is undefined does not count
+ * for that figure.
  */
 export function bootstrap<Name extends string>(
   count: number,
@@ -235,7 +233,7 @@ export function bootstrap<Name extends string>(
   return Object.fromEntries(names.map(name => [name, estimate(name)])) as Record<Name, Estimate>;
 }
 
-/** Linear between neighbours (type 7 of Hyndman and Fan, 1996; numpy's default). Null of nothing. */
+/** Linear between neighbours (type 7 of Hyndman and Fan, 1996; numpy's default). Null for an empty array. */
 export function quantile(sorted: Float64Array, q: number): number | null {
   if (sorted.length === 0) return null;
   const position = q * (sorted.length - 1);

@@ -1,12 +1,11 @@
 /**
  * The report as one page that needs nothing else: no script, no font, no address.
  *
- * In: an evaluation and the columns behind it. Out: HTML, the same bytes for the same input. Every text from outside
- * (file, model, ids, categories, texts) passes through `safe`; the page's own policy forbids whatever might slip
- * through.
+ * In: an evaluation and its columns. Out: HTML, the same bytes for the same input. Every text from outside (file,
+ * model, ids, categories, texts) passes through `safe`. The page's own policy forbids whatever might slip through.
  */
 
-import { printable } from "../io.ts";
+import { printable } from "../terminal.ts";
 import { quote } from "../verdict-card.ts";
 import {
   histogramChart,
@@ -22,7 +21,7 @@ import { type Estimate, rank, sweep } from "./metrics.ts";
 import { STYLE } from "./report-style.ts";
 import { RATE_NAMES } from "./report-text.ts";
 
-/** Longer texts are cut: the page is to be read, and the data has them whole. */
+/** Longer texts are cut: the page is for reading, and the data has them whole. */
 const MAX_TEXT_CHARS = 320;
 
 export function reportHtml(evaluation: Evaluation, columns: Columns): string {
@@ -249,7 +248,7 @@ function section(title: string, content: string): string {
   return `<section>\n<h2>${title}</h2>\n${content}\n</section>`;
 }
 
-/** A table that is wider than the screen scrolls by itself, also by keyboard. */
+/** Lets a table that is wider than the screen scroll on its own, also by keyboard. */
 function scroller(label: string, content: string): string {
   return `<div class="scroll" role="region" aria-label="${label}" tabindex="0">${content}</div>`;
 }
@@ -258,7 +257,7 @@ function withInterval(value: Estimate): string {
   return `${figure(value.value)}<span class="interval">${interval(value)}</span>`;
 }
 
-/** The brackets of `estimate`, with a space before them. */
+/** The brackets of `estimate`, preceded by a space. */
 function interval(value: Estimate): string {
   return value.value === null ? "" : estimate(value).slice(figure(value.value).length);
 }

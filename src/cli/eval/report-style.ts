@@ -1,6 +1,6 @@
 /**
- * The page's style: one type scale (12, 14, 16, 20, 32 px), two colours with a meaning, and hairlines; dark where the
- * reader's system is.
+ * The style of the page: one type scale (12, 14, 16, 20, 32 px), two colours with a meaning, and hairlines. It is dark
+ * if the reader's system is.
  */
 
 export const STYLE = `:root {

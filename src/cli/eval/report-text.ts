@@ -1,16 +1,17 @@
 /**
- * The report for a terminal: aligned columns, intervals like `0.87 [0.83, 0.91]`.
+ * The report for a terminal: aligned columns, intervals such as `0.87 [0.83, 0.91]`.
  *
- * In: an evaluation. Out: text, cut to the terminal's width where it quotes; colours only set headings and notes apart.
+ * In: an evaluation. Out: text, with quotations cut to the width of the terminal. Colours only set headings and notes
+ * apart.
  */
 
 import pc from "picocolors";
-import { printable, type Terminal } from "../io.ts";
+import { printable, type Terminal } from "../terminal.ts";
 import { quote } from "../verdict-card.ts";
 import type { Evaluation, ModeFigures } from "./evaluation.ts";
 import { count, estimate, figure, percent, plural, score, threshold } from "./format.ts";
 
-/** The names that all forms of the report give the rates, in their order. */
+/** The names of the rates in all forms of the report, in order. */
 export const RATE_NAMES: readonly (readonly [key: Exclude<keyof ModeFigures, "confusion">, name: string])[] = [
   ["precision", "precision"],
   ["recall", "recall"],
@@ -121,7 +122,7 @@ export function reportText(evaluation: Evaluation, terminal: Pick<Terminal, "col
   return `${out.map(line => line.trimEnd()).join("\n")}\n`;
 }
 
-/** Puts parts on lines of at most `width` characters, as far as they fit. */
+/** Joins parts with commas into lines of at most `width` characters, as far as they fit. */
 function wrap(parts: readonly string[], width: number): string[] {
   const lines: string[] = [];
   for (const part of parts) {

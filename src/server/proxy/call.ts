@@ -1,24 +1,24 @@
-/** A moderated request on its way, and what the files that answer it share. */
+/** A moderated request, and what the files that answer it share. */
 
-import type { RiskReading } from "../../guard/moderation-stream.ts";
+import type { ModerationStream, RiskReading } from "../../guard/moderation-stream.ts";
 import { isFlagged } from "../../guard/verdict.ts";
 import type { ChatMessage } from "../../tokenizer/chat-template.ts";
 import { ApiError } from "../api-error.ts";
 import type { Metrics } from "../metrics.ts";
 import { type Finding, Gate } from "./gate.ts";
-import type { Judge, JudgedStream, Unjudged } from "./judge.ts";
+import type { Judge, Unjudged } from "./judge.ts";
 import type { AnswerForm } from "./parts.ts";
 import type { Asked } from "./question.ts";
 import type { Slots } from "./slots.ts";
 import { type Upstream, upstreamFault } from "./upstream.ts";
 
-/** What is done about a violation: cut, tell, or only note. */
+/** What to do about a violation: cut the answer, tell the client, or only log it. */
 export type Action = "block" | "flag" | "log";
 export const ACTIONS: readonly Action[] = ["block", "flag", "log"];
 
-/** The field that says what the guard did. */
+/** The field of an answer that says what the guard did. */
 export const EXTENSION = "qwen3guard";
-export const QUESTION_HEADER = "x-qwen3guard-question";
+const QUESTION_HEADER = "x-qwen3guard-question";
 
 export interface ProxyService {
   readonly judge: Judge;
@@ -28,15 +28,14 @@ export interface ProxyService {
   readonly action: Action;
   readonly holdBack: number;
   readonly failOpen: boolean;
-  readonly maxBodyBytes: number;
   readonly countQuestion: (outcome: "passed" | "flagged" | "failed") => void;
   readonly countAnswer: (outcome: "passed" | "flagged" | "failed") => void;
-  /** Notes a finding, with `text` only where texts may be logged. */
+  /** Logs a finding, with `text` only if texts may be logged. */
   readonly note: (line: string, text: string) => void;
 }
 
-/** A question that was flagged, where that is to be blocked: told as Azure's servers do, which clients know. */
-export class FlaggedQuestion extends ApiError {
+/** A flagged question that is blocked, in the form of Azure's servers, which clients know. */
+class FlaggedQuestion extends ApiError {
   readonly #extension: object;
 
   constructor(extension: object) {
@@ -55,8 +54,8 @@ export class Call {
   readonly asked: Asked;
   readonly signal: AbortSignal;
   readonly #release: () => void;
-  /** Opened for the questions, until the first answer to each takes its own. */
-  readonly #spares: (JudgedStream | undefined)[] = [];
+  /** The streams opened for the questions. The first answer to each takes its stream. */
+  readonly #spares: (ModerationStream | undefined)[] = [];
   readonly #gates: Gate[] = [];
 
   constructor(service: ProxyService, form: AnswerForm, asked: Asked, signal: AbortSignal, release: () => void) {
@@ -71,7 +70,7 @@ export class Call {
     return this.asked.questions.length * this.asked.answersEach;
   }
 
-  /** Judges the questions. Throws where the request ends here; otherwise the headers that tell of it. */
+  /** Judges the questions. Returns the headers that tell the client about it; throws if the request ends here. */
   async judgeQuestions(): Promise<Record<string, string>> {
     const { service, signal } = this;
     const { judge, action } = service;
@@ -108,15 +107,15 @@ export class Call {
   }
 
   /**
-   * Whether a text passes for which there is no verdict. Where something is blocked, that is for the guard's fault
-   * alone, which no text can choose.
+   * Whether a text without a verdict passes. If violations are blocked, it passes only when the guard itself has
+   * failed, which no text can bring about.
    */
   passes({ fault }: Unjudged): boolean {
     const { action, failOpen } = this.service;
     return action !== "block" || (failOpen && fault === "guard");
   }
 
-  /** A choice's index. Throws ApiError where no such choice was asked for. */
+  /** Checks a choice's index. Throws ApiError if no such choice was asked for. */
   checkIndex(index: unknown): number {
     const { choices } = this;
     if (this.isIndex(index)) return index;
@@ -131,15 +130,15 @@ export class Call {
     return this.asked.questions[Math.floor(choice / this.asked.answersEach)];
   }
 
-  /** The stream that was opened for the question of a choice, once. */
-  takeSpare(choice: number): JudgedStream | undefined {
+  /** The stream that was opened for the question of a choice. Only the first call gets it. */
+  takeSpare(choice: number): ModerationStream | undefined {
     const i = Math.floor(choice / this.asked.answersEach);
     const spare = this.#spares[i];
     this.#spares[i] = undefined;
     return spare;
   }
 
-  /** Whether a text of the upstream's that is no part of an answer may pass: it is judged like one. */
+  /** Whether a text from the upstream that is not part of an answer may pass. It is judged like an answer. */
   async clears(text: string): Promise<boolean> {
     const { judge } = this.service;
     const spare = this.takeSpare(0);
@@ -161,7 +160,7 @@ export class Call {
     return gate;
   }
 
-  /** What the extension field says of an answer; undefined: nothing. It is also counted and noted. */
+  /** Counts and logs an answer. Returns what the extension field says about it, or undefined for nothing. */
   report(choice: number, finding: Finding | null, failure: ApiError | null, text: string): object | undefined {
     const { service } = this;
     const { action, judge } = service;
@@ -179,7 +178,7 @@ export class Call {
     return action === "log" ? undefined : { action: "pass", guard: judge.name, error: failure.code };
   }
 
-  /** Gives back what it holds. */
+  /** Frees its streams and its slots. */
   close(): void {
     for (const spare of this.#spares) spare?.close();
     for (const gate of this.#gates) gate.close();
@@ -187,7 +186,7 @@ export class Call {
   }
 }
 
-/** A question that cannot be judged, under the codes that servers have for it. */
+/** A question that cannot be judged, with the code that other servers use for it. */
 function refused({ message, code }: Unjudged): ApiError {
   return new ApiError(400, message, {
     param: "messages",
@@ -203,7 +202,7 @@ function describeRisk({ risk, category }: Pick<RiskReading, "risk" | "category">
   return `${risk ?? "unparsed"}${category === null ? "" : ` (${category})`}`;
 }
 
-/** Names of categories are the checkpoint's. */
+/** A header takes only printable ASCII; the names of categories come from the checkpoint. */
 function asHeader(text: string): string {
   return text.replace(/[^ -~]/g, "?");
 }

@@ -1,14 +1,14 @@
 /**
- * Server-sent events from a server that may send anything.
+ * Reads server-sent events from a server that may send anything.
  *
- * In: bytes, cut anywhere. Out: the data of each event. Bytes that are not UTF-8, and an event longer than the bound,
- * are an ApiError; what is no field of an event is skipped, as the standard has it. An event that the end cuts off is
- * given as it is: its JSON will not parse.
+ * In: bytes, cut anywhere. Out: the data of each event. Bytes that are not UTF-8 and events longer than the bound are
+ * an ApiError. Lines that are not fields of an event are skipped, as in the standard. An event that is cut off at the
+ * end is given as it is: its JSON will not parse.
  */
 
 import { upstreamFault } from "./upstream.ts";
 
-/** An event with all log probabilities is some kilobytes. */
+/** An event with all log probabilities has a few kilobytes. */
 const MAX_EVENT_CHARS = 2 ** 20;
 
 export async function* readEvents(chunks: AsyncIterable<Uint8Array>): AsyncGenerator<string, void, undefined> {
@@ -20,7 +20,7 @@ export async function* readEvents(chunks: AsyncIterable<Uint8Array>): AsyncGener
       continue;
     }
     const [name] = line.split(":", 1);
-    if (name !== "data") continue; // a comment, a name, an id
+    if (name !== "data") continue; // a comment, the event's name, its id
     const text = line.slice(name.length + 1);
     const value = text.startsWith(" ") ? text.slice(1) : text;
     data = data === undefined ? value : `${data}\n${value}`;
@@ -29,7 +29,7 @@ export async function* readEvents(chunks: AsyncIterable<Uint8Array>): AsyncGener
   if (data) yield data;
 }
 
-/** Lines end with CR LF, LF or CR. */
+/** Reads lines, which end with CR LF, LF or CR. */
 async function* readLines(chunks: AsyncIterable<Uint8Array>): AsyncGenerator<string, void, undefined> {
   const decoder = new TextDecoder("utf-8", { fatal: true });
   const decode = (bytes?: Uint8Array): string => {
@@ -41,7 +41,7 @@ async function* readLines(chunks: AsyncIterable<Uint8Array>): AsyncGenerator<str
   };
   let rest = "";
   for await (const bytes of chunks) {
-    const searched = Math.max(0, rest.length - 1); // a CR at the end may have waited for its LF
+    const searched = Math.max(0, rest.length - 1); // a CR at the end may be waiting for its LF
     rest += decode(bytes);
     const ends = /\r\n|\n|\r(?!$)/g;
     ends.lastIndex = searched;
@@ -53,7 +53,7 @@ async function* readLines(chunks: AsyncIterable<Uint8Array>): AsyncGenerator<str
     rest = rest.slice(start);
     if (rest.length > MAX_EVENT_CHARS) throw tooLong();
   }
-  yield (rest + decode()).replace("\r", ""); // only at the end can one be left; an empty line ends an event, as the end does
+  yield (rest + decode()).replace("\r", ""); // a CR is left only at the end
 }
 
 function tooLong(): Error {

@@ -1,53 +1,43 @@
 /**
- * Either guard behind one queue, for many streams at once.
+ * Either guard with one queue in front of it, for many streams at once.
  *
- * In: questions, and answers in pieces or whole. Out: readings. Each piece is a job of its own in the queue to the
- * engine (../queue.ts), so that streams take turns, and where a piece is long it gives way to shorter ones.
+ * In: questions, and answers in pieces or whole. Out: readings. Each piece is a job in the queue for the engine
+ * (../queue.ts), so streams take turns, and a long piece lets shorter ones go first.
  */
 
 import { Guard, isInputError } from "../../guard/guard.ts";
-import type { ModerationStream, RiskReading, StreamUpdate, Violation } from "../../guard/moderation-stream.ts";
+import type { ModerationStream, Violation } from "../../guard/moderation-stream.ts";
 import type { StreamGuard } from "../../guard/stream-guard.ts";
 import type { Mode } from "../../guard/verdict.ts";
+import { ContextLengthError } from "../../model/context-length-error.ts";
 import { MemoryError } from "../../tensor/memory-error.ts";
 import type { ChatMessage } from "../../tokenizer/chat-template.ts";
 import { ApiError } from "../api-error.ts";
 import { watchEngine } from "../engine-watch.ts";
 import { Queue, QueueFullError, type Turn } from "../queue.ts";
 
-/** About, for what a queue needs. */
+/** Estimates for the queue. */
 const CHARS_OF_TOKEN = 3;
-/** The guard's prompt and the template behind an answer. */
+/** The guard's prompt, with the template after an answer. */
 const TOKENS_OF_PROMPT = 128;
 
-/** Every guard has a verdict on it. */
+/** A question on which every guard has a verdict. */
 const ANY_QUESTION: readonly ChatMessage[] = [{ role: "user", content: "-" }];
-
-/** A stream whose operations wait for their turn. One at a time. */
-export interface JudgedStream {
-  query(): Promise<RiskReading>;
-  push(text: string): Promise<StreamUpdate>;
-  end(): Promise<StreamUpdate>;
-  close(): void;
-}
 
 export interface JudgeOptions {
   readonly mode: Mode;
-  /** Of a Gen guard. */
+  /** For a Gen guard only. */
   readonly every?: number | undefined;
-  /** Streams that may be open. */
+  /** How many streams may be open. */
   readonly maxStreams: number;
-  /** Told of failures that are not the text's. */
+  /** Receives a line for each failure that is not the text's fault. */
   readonly log: (line: string) => void;
 }
 
-/**
- * What makes a guard give no verdict: the text, too little memory for it, or the guard, which then judges no text at
- * all.
- */
+/** Why there is no verdict: the text, too little memory for it, or a guard that can judge no text at all. */
 export type Fault = "text" | "memory" | "guard";
 
-/** Why a text has no verdict. */
+/** The error of a text without a verdict. */
 export class Unjudged extends ApiError {
   readonly fault: Fault;
 
@@ -57,7 +47,7 @@ export class Unjudged extends ApiError {
   }
 }
 
-/** OpenAI's clients would try again, to the same end. */
+/** OpenAI's clients would try again, with the same result. */
 const NO_RETRY = { "x-should-retry": "false" };
 
 export class Judge {
@@ -80,17 +70,20 @@ export class Judge {
     this.#isComputing = watchEngine(guard.model.engine, log);
     this.name = guard.name;
     this.mode = mode;
-    this.queue = new Queue(maxStreams); // a stream has at most one operation at a time, so it is never full
-    this.open(ANY_QUESTION, new AbortController().signal).close(); // refuses options that are out of range
+    this.queue = new Queue(maxStreams); // never full, since a stream has at most one operation at a time
+    this.open(ANY_QUESTION, new AbortController().signal).close(); // refuses options out of range
   }
 
-  /** Whether the guard judged nothing any more when it was last asked, or its engine has ended since. */
+  /** Whether the guard could judge nothing when it was last asked, or its engine has ended since. */
   get isFailing(): boolean {
     return this.#isFailing || !this.#isComputing();
   }
 
-  /** Begins to moderate an answer. Throws RangeError for a question that is longer than the context. */
-  open(question: readonly ChatMessage[], signal: AbortSignal): JudgedStream {
+  /**
+   * Begins to moderate an answer. The stream's operations wait for the engine; call one at a time. Throws
+   * ContextLengthError for a question that is longer than the context.
+   */
+  open(question: readonly ChatMessage[], signal: AbortSignal): ModerationStream {
     let turn: Turn = async () => {};
     const options = { mode: this.mode, signal, turn: () => turn() };
     const every = this.#every === undefined ? {} : { every: this.#every };
@@ -114,13 +107,13 @@ export class Judge {
   }
 
   /**
-   * Judges an answer that is there as a whole: a Gen guard in one verdict. `spare`: a stream that was opened for the
-   * question.
+   * Judges a whole answer, a Gen guard in one verdict. `spare` is a stream that was opened for the question. Returns
+   * null if there is no violation.
    */
   async judgeWhole(
     question: readonly ChatMessage[],
     text: string,
-    spare: JudgedStream | undefined,
+    spare: ModerationStream | undefined,
     signal: AbortSignal,
   ): Promise<Violation | null> {
     if (!(this.#guard instanceof Guard)) {
@@ -141,13 +134,13 @@ export class Judge {
   }
 
   /**
-   * Why a guard threw instead of judging a text. A guard that still judges another text has not failed, whatever the
-   * error looks like: were that decided by its class, a text that finds an unexpected way to fail would open a proxy
-   * that fails open.
+   * Why a guard threw instead of judging a text. A guard that still judges another text has not failed, whatever its
+   * error was. If the error decided, a text that makes the guard fail in an unexpected way would pass a proxy that
+   * fails open.
    */
   async failureOf(error: unknown): Promise<Unjudged> {
     const message = error instanceof Error ? error.message : String(error);
-    // Who sends long texts at once can cause it, so it lets nothing pass; it may do at another time.
+    // Anyone can cause this by sending long texts at once, so nothing passes. Later there may be memory again.
     if (error instanceof MemoryError) {
       const headers = { "retry-after": "1" };
       return new Unjudged("memory", 503, `guard: ${message}`, { code: "guard_out_of_memory", headers });
@@ -155,28 +148,26 @@ export class Judge {
     if (!(await this.#judgesOthers())) {
       this.#isFailing = true;
       this.#log(`qwen3guard: the guard failed: ${message}`);
-      const told = "guard: expected a verdict, got a failure; the proxy's log says more";
+      const told = "the guard failed; the proxy's log says more";
       return new Unjudged("guard", 500, told, { code: "guard_failed", headers: NO_RETRY });
     }
-    if (/^(conversation|answer|prompt) too long: /.test(message)) {
+    if (error instanceof ContextLengthError) {
       return new Unjudged("text", 400, `guard: ${message}`, { code: "guard_context_exceeded", headers: NO_RETRY });
     }
     const isTold = isInputError(error);
     if (!isTold) this.#log(`qwen3guard: the guard cannot judge a text: ${message}`);
-    const told = isTold
-      ? `guard: ${message}`
-      : "guard: expected a text that can be judged, got another; the proxy's log says more";
+    const told = isTold ? `guard: ${message}` : "the guard cannot judge this text; the proxy's log says more";
     return new Unjudged("text", 400, told, { code: "guard_cannot_judge", headers: NO_RETRY });
   }
 
-  /** Whether it gives a verdict on a text that is known to have one. */
+  /** Whether the guard gives a verdict on a text that is known to have one. */
   async #judgesOthers(): Promise<boolean> {
     try {
       const stream = this.open(ANY_QUESTION, new AbortController().signal);
       await stream.query().finally(() => stream.close());
       return true;
     } catch (error) {
-      return error instanceof MemoryError || error instanceof QueueFullError; // it is at work on others
+      return error instanceof MemoryError || error instanceof QueueFullError; // it is busy with others
     }
   }
 

@@ -1,9 +1,9 @@
-/** Names, ids and the like: what may pass of the upstream's without a verdict, since no text has room in it. */
+/** Names, ids and the like, which may pass from the upstream without a verdict: they have no room for a text. */
 
 const MAX_CHARS = 256;
 const NAME = /^[\w./:@+=~[\]-]*$/;
 
-/** A word without blanks. */
+/** Whether a value is a word without blanks. */
 export function isName(value: unknown): value is string {
   return typeof value === "string" && value.length <= MAX_CHARS && NAME.test(value);
 }

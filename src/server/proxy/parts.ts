@@ -1,36 +1,36 @@
 /**
- * Which parts of an answer are a model's text, and which may pass as they are.
+ * Which parts of an answer are text that a model wrote, and which may pass as they are.
  *
- * In: a choice of the upstream's, of a chunk or a whole answer. Out: its texts, each with its kind and how a choice
- * carries it. Only what is listed here leaves the proxy when it blocks: a field that nobody knows may hold text that
- * nobody judged.
+ * In: a choice from a chunk or a whole answer of the upstream's. Out: its texts, each with its kind and how a choice
+ * carries it. When the proxy blocks, only what is listed here leaves it: an unknown field may hold text that nobody
+ * judged.
  */
 
 import { isName } from "./names.ts";
 import { upstreamFault } from "./upstream.ts";
 
-/** An object of JSON's. */
+/** A JSON object. */
 export type Json = Readonly<Record<string, unknown>>;
 
 /** A stretch of text of one kind. */
 export interface Part {
-  /** Where it stands in an answer: "content", "tool_calls[0].function.arguments", ... */
+  /** Its place in an answer: "content", "tool_calls[0].function.arguments", ... */
   readonly kind: string;
   readonly text: string;
-  /** What introduces it and is no text: a tool call's id, type and name. */
+  /** The names that introduce it: a tool call's id, type and name. */
   readonly frame: Frame | null;
-  /** A choice's fields that carry so much of it. */
+  /** The fields with which a choice carries a piece of it. */
   readonly wrap: (text: string) => Json;
 }
 
 export interface Frame {
   readonly names: Json;
-  /** A choice's fields that carry some of the names. */
+  /** The fields with which a choice carries some of the names. */
   readonly wrap: (names: Json) => Json;
 }
 
 export interface ChoiceParts {
-  /** A choice's fields that have no text: the role. */
+  /** A choice's fields without text: the role. */
   readonly opening: Json | null;
   readonly parts: readonly Part[];
 }
@@ -38,9 +38,9 @@ export interface ChoiceParts {
 /** How the choices of an endpoint are read and written. */
 export interface AnswerForm {
   readonly ofChunk: (choice: Json) => ChoiceParts;
-  /** The same of an answer that came as a whole. */
+  /** The same for a choice of a whole answer. */
   readonly ofWhole: (choice: Json) => ChoiceParts;
-  /** A choice's fields at the end of a stream. */
+  /** The fields of a choice at the end of a stream. */
   readonly end: Json;
   /** A whole choice without its text. */
   readonly withheld: Json;
@@ -48,15 +48,15 @@ export interface AnswerForm {
   readonly copy: (choice: Json) => Json;
 }
 
-/** Of a chunk, or of a whole answer. */
+/** Fields of a chunk or a whole answer. */
 const HEAD_FIELDS = ["id", "object", "model", "system_fingerprint", "service_tier"];
 const TEXT_FIELDS = ["reasoning_content", "reasoning", "content", "refusal"];
 const ROLES: readonly unknown[] = ["assistant", "user", "system", "developer", "tool", "function"];
 
-/** More in an answer are no calls: each has names, which nobody judges. */
+/** Each call has names, which nobody judges, so their number is bounded. */
 const MAX_CALLS = 128;
 
-/** What servers count: OpenAI's names, and those of DeepSeek, Groq, OpenRouter and Mistral. */
+/** The counts that servers report, under the names of OpenAI, DeepSeek, Groq, OpenRouter and Mistral. */
 const COUNTS = [
   ...[
     "prompt_tokens",
@@ -91,16 +91,13 @@ const COUNT_GROUPS = [
   "output_tokens_details",
 ];
 
-/** What names an answer. A field that holds anything but a name is left out: it may be text that nobody judged. */
+/** The names of an answer. A field that holds anything but a name is left out: it may be text that nobody judged. */
 export function headOf(answer: Json): Json {
   const { created } = answer;
   return { ...pick(answer, HEAD_FIELDS, isName), ...(typeof created === "number" ? { created } : {}) };
 }
 
-/**
- * Counts of tokens, also in groups; null where there are none. Under names of the upstream's own there would be a
- * text in the names.
- */
+/** Token counts, also in groups; null if there are none. Only known names pass, since names could carry a text. */
 export function usageOf({ usage }: Json): Json | null {
   if (!isObject(usage)) return null;
   const numbers = (object: Json): Json => pick(object, COUNTS, value => typeof value === "number");
@@ -111,7 +108,7 @@ export function usageOf({ usage }: Json): Json | null {
   return { ...numbers(usage), ...Object.fromEntries(groups) };
 }
 
-/** Why a choice ended; null: it has not. */
+/** Why a choice ended; null if it has not. */
 export function finishReasonOf({ finish_reason: reason }: Json): string | null {
   if (reason === undefined || reason === null || reason === "") return null;
   if (!isName(reason)) throw upstreamFault("finish_reason to be a name", "something else");
@@ -150,7 +147,7 @@ export const COMPLETION_FORM: AnswerForm = {
   copy: choice => pick(choice, ["text"]),
 };
 
-/** Reasoning comes first, as it is written first. */
+/** The parts of a message. Reasoning comes first, since it is written first. */
 function messageParts(message: Json, wrap: (fields: Json) => Json): ChoiceParts {
   const parts: Part[] = [];
   const add = (kind: string, value: unknown, fields: (text: string) => Json, frame: Frame | null = null): void => {
@@ -158,8 +155,8 @@ function messageParts(message: Json, wrap: (fields: Json) => Json): ChoiceParts 
     const wrapped = frame && { names: frame.names, wrap: (names: Json) => wrap(frame.wrap(names)) };
     if (text !== "" || frame) parts.push({ kind, text, frame: wrapped, wrap: text => wrap(fields(text)) });
   };
-  // Servers write reasoning under either name, and vLLM the same under both: one text, which comes out under the names
-  // that it began with.
+  // Servers write reasoning under one of two names, and vLLM under both. It is one text, and comes out under the
+  // names with which it began.
   const reasonings = ["reasoning_content", "reasoning"].filter(name => textOf(message[name], name) !== "");
   const [first, second] = reasonings.map(name => message[name]);
   if (second !== undefined && second !== first) throw upstreamFault("one reasoning text", "two that differ");
@@ -184,7 +181,7 @@ function messageParts(message: Json, wrap: (fields: Json) => Json): ChoiceParts 
   return { opening: ROLES.includes(message.role) ? wrap({ role: message.role, ...empty }) : null, parts };
 }
 
-/** A call's arguments, or the text that a custom tool is given. */
+/** Adds a call's arguments, or a custom tool's input. */
 function addCall(
   call: Json,
   i: number,
@@ -225,7 +222,7 @@ function copyNamed(value: unknown, field: string): Json {
   return { ...names(call, ["name"]), ...pick(call, [field]) };
 }
 
-/** A call's names; whoever reads it cannot do without them. Throws ApiError for what is none. */
+/** A call's names, which its reader needs. Throws ApiError if one is not a name. */
 function names(call: Json, fields: readonly string[]): Json {
   const named = pick(call, fields, value => value !== undefined && value !== null);
   for (const [field, value] of Object.entries(named)) {
@@ -240,7 +237,7 @@ function textOf(value: unknown, what: string): string {
   return value;
 }
 
-/** An object of the upstream's; `what` was expected to be one. */
+/** Checks that `value` from the upstream is an object; `what` names it in the error. */
 export function objectOf(value: unknown, what: string): Json {
   if (!isObject(value)) throw upstreamFault(`${what} to be an object`, "something else");
   return value;

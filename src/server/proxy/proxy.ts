@@ -1,23 +1,21 @@
 /**
- * The proxy as a web-standard handler: an OpenAI-compatible server in front of another one, with the guard between.
+ * The proxy as a web-standard handler: an OpenAI-compatible server in front of another one, with a guard in between.
  *
  * In: a loaded guard of either kind and the upstream's URL. Out: chat and text completions whose questions are judged
- * before the upstream sees them, and whose answers are judged while they pass; what is on a list of other routes goes
- * straight through. Reading order: this file; call.ts and question.ts; relay.ts and gate.ts (what may come out, and
- * when), whole.ts; judge.ts (who has the engine); upstream.ts and event-reader.ts (what is believed of the upstream).
+ * before the upstream sees them, and whose answers are judged on their way back. Other routes on a list go straight
+ * through. Reading order: this file; ../exchange.ts (what surrounds each request); call.ts and question.ts; relay.ts
+ * and gate.ts (what may come out, and when); whole.ts; judge.ts (who has the engine); upstream.ts and event-reader.ts
+ * (what is believed of the upstream).
  */
 
 import type { Guard } from "../../guard/guard.ts";
 import type { StreamGuard } from "../../guard/stream-guard.ts";
 import type { Mode } from "../../guard/verdict.ts";
-import { checkOptions } from "../../tensor/options.ts";
-import { ApiError, invalid, toApiError, unavailable } from "../api-error.ts";
-import { newId } from "../context.ts";
-import { eventStream } from "../event-stream.ts";
+import { checkInteger, checkOptions } from "../../tensor/options.ts";
+import { ApiError, invalid } from "../api-error.ts";
+import { type Exchange, Exchanges } from "../exchange.ts";
 import type { Handler } from "../handler.ts";
-import { InFlight } from "../in-flight.ts";
 import { Metrics } from "../metrics.ts";
-import { readJsonBody } from "../request-body.ts";
 import { ACTIONS, type Action, Call, type ProxyService } from "./call.ts";
 import { readEvents } from "./event-reader.ts";
 import { Judge } from "./judge.ts";
@@ -25,40 +23,40 @@ import { isName } from "./names.ts";
 import { type AnswerForm, CHAT_FORM, COMPLETION_FORM } from "./parts.ts";
 import { chatQuestion, promptQuestions, type ReadQuestions, readAsked } from "./question.ts";
 import { Relay } from "./relay.ts";
-import { type Route, Routes } from "./routes.ts";
+import { type ModeratedRoute, Routes } from "./routes.ts";
 import { Slots } from "./slots.ts";
 import { passOn, Upstream, type UpstreamResponse, upstreamFault } from "./upstream.ts";
 import { passError } from "./upstream-error.ts";
 import { moderateWhole } from "./whole.ts";
 
 export interface ProxyOptions {
-  /** The server that is protected, with or without its /v1. */
+  /** The server to protect, with or without its /v1. */
   readonly upstream: string | URL;
-  /** strict (default): Unsafe and Controversial are flagged; loose: Unsafe alone. */
+  /** strict, the default, flags Unsafe and Controversial; loose flags Unsafe only. */
   readonly mode?: Mode;
-  /** A Gen guard judges the answer each time so many tokens more are there; 32 by default. */
+  /** How many new tokens come between two verdicts of a Gen guard; 32 by default. */
   readonly every?: number;
-  /** block by default; flag: everything passes, and a field tells; log: everything passes, and only the log tells. */
+  /** block by default. With flag, everything passes and a field tells; with log, only the log tells. */
   readonly action?: Action;
-  /** Characters that are held back beyond what the guard has not cleared; 0 by default. */
+  /** How many characters to hold back besides those that the guard has not cleared; 0 by default. */
   readonly holdBack?: number;
-  /** Answers that may be moderated at once, 8 by default: each holds the memory of its tokens. */
+  /** How many answers may be moderated at once, 8 by default. Each holds the memory of its tokens. */
   readonly maxStreams?: number;
-  /** Requests that may wait for their turn, 64 by default; one more is told to come back (503). */
+  /** How many requests may wait, 64 by default; one more is told to come back later (503). */
   readonly maxQueue?: number;
   /** 4 MB by default. */
   readonly maxBodyBytes?: number;
-  /** How long the upstream may be silent: 120,000 by default, at most 300,000. */
+  /** How long the upstream may be silent; 120,000 by default, at most 300,000. */
   readonly timeoutMs?: number;
-  /** Where the guard fails, let pass what it has not judged. A text that it cannot judge is no failure of the guard. */
+  /** Lets unjudged text pass if the guard fails. A text that it cannot judge is not a failure of the guard. */
   readonly failOpen?: boolean;
-  /** What else may pass unjudged, both ways: "POST /v1/tokenize", "GET /v1/batches/*". */
+  /** Other routes that may pass unjudged, both ways: "POST /v1/tokenize", "GET /v1/batches/*". */
   readonly allowRoutes?: readonly string[];
-  /** Receives a line for each failure that is the proxy's or the guard's own, and what else is asked for below. */
+  /** Receives a line for each failure of the proxy or the guard, and the lines that the next two options ask for. */
   readonly log?: (line: string) => void;
-  /** Also a line for each request and each finding, without any of its text. */
+  /** Logs a line for each request and each finding too, without any of its text. */
   readonly logRequests?: boolean;
-  /** Also the texts of findings. */
+  /** Logs those lines, with the texts of findings. */
   readonly logText?: boolean;
 }
 
@@ -67,51 +65,31 @@ const OPTION_NAMES: readonly (keyof ProxyOptions)[] = [
   ...(["timeoutMs", "failOpen", "allowRoutes", "log", "logRequests", "logText"] as const),
 ];
 
-/** Node's `fetch` waits no longer by itself. */
+/** Node's `fetch` itself waits no longer. */
 const MAX_TIMEOUT_MS = 300_000;
-/** What a client that has gone away would have been told; nginx's number. */
-const CLIENT_GONE = 499;
-
-interface Exchange {
-  readonly signal: AbortSignal;
-  readonly abort: (reason: Error) => void;
-  /** The work that goes on behind a response that streams. */
-  ended: Promise<void> | undefined;
-}
-
+const MAX_INTEGER = 2 ** 31 - 1;
 /**
- * Throws TypeError or RangeError for options of a wrong kind or out of range. The guard stays the caller's: closing it
- * is his.
+ * Throws TypeError or RangeError for options of the wrong type or out of range. The caller still owns the guard and
+ * closes it.
  */
 export function createProxy(guard: Guard | StreamGuard, options: ProxyOptions): Handler {
   checkOptions(options, OPTION_NAMES, "proxy");
-  const { allowRoutes = [], log = () => {}, logRequests = false, logText = false, action = "block" } = options;
-  const routes = new Routes(allowRoutes);
-  const service = newService(guard, options);
-  const { metrics, judge, upstream } = service;
-  const countRequest = metrics.counter(
-    "qwen3guard_requests_total",
-    "Requests by route and status; 499: the client went away.",
-  );
-  const timeRequest = metrics.histogram(
-    "qwen3guard_request_seconds",
-    "Time from a request's headers to the end of its answer.",
-  );
-
-  const inFlight = new InFlight();
+  const routes = new Routes(options.allowRoutes ?? []);
+  const { service, exchanges } = newService(guard, options);
+  const { metrics, judge, upstream, action } = service;
 
   const health = (): Response => {
-    const [status, word] = inFlight.isDraining ? [503, "draining"] : judge.isFailing ? [503, "failing"] : [200, "ok"];
+    const [status, word] = exchanges.isDraining ? [503, "draining"] : judge.isFailing ? [503, "failing"] : [200, "ok"];
     return Response.json({ status: word, guard: judge.name, mode: judge.mode, action }, { status });
   };
 
-  const answer = async (request: Request, route: Route, exchange: Exchange): Promise<Response> => {
-    if (inFlight.isDraining)
-      throw unavailable("proxy shutting down: expected no new requests, got one", 1, "shutting_down", {
-        connection: "close",
-      });
+  const answer = async (exchange: Exchange): Promise<Response> => {
+    const { request } = exchange;
+    const { pathname, search } = new URL(request.url);
+    const route = routes.find(request.method, pathname);
+    exchange.route = route;
+    exchanges.checkOpen();
     if (route === "/v1/*") {
-      const { pathname, search } = new URL(request.url);
       const { method, headers, body } = request;
       return passOn(
         await upstream.send({ method, path: pathname.slice(3), search, headers, body }, exchange.signal),
@@ -119,7 +97,7 @@ export function createProxy(guard: Guard | StreamGuard, options: ProxyOptions): 
       );
     }
     if (request.method === "OPTIONS") {
-      // A browser asks before it posts; the upstream's answer to that says what its own would.
+      // A browser's preflight. The upstream says what it would say without the proxy.
       const sent = {
         method: "OPTIONS",
         path: route.slice(3),
@@ -136,60 +114,32 @@ export function createProxy(guard: Guard | StreamGuard, options: ProxyOptions): 
         headers: { allow: "POST" },
       });
     }
-    const [form, readQuestions] = ENDPOINTS[route];
-    return moderate(service, route, form, readQuestions, request, exchange);
+    return moderate(service, route, exchange);
   };
 
   const handle = async (request: Request): Promise<Response> => {
     const { pathname } = new URL(request.url);
     if (pathname === "/health") return health();
-    if (pathname === "/metrics") {
-      return new Response(metrics.render(), {
-        headers: { "content-type": "text/plain; version=0.0.4; charset=utf-8" },
-      });
-    }
-    const started = performance.now();
-    const { exchange, release } = newExchange(request);
-    let route: Route | "other" = "other";
-    let response: Response;
-    inFlight.begin();
-    try {
-      route = routes.find(request.method, pathname);
-      response = await answer(request, route, exchange);
-    } catch (error) {
-      if (!(error instanceof ApiError))
-        log(`qwen3guard: ${route}: ${error instanceof Error ? error.message : String(error)}`);
-      const { body, status, headers } = toApiError(error);
-      response = Response.json({ error: body }, { status, headers });
-    }
-    if (!response.headers.has("x-request-id")) response.headers.set("x-request-id", newId("req"));
-    response.headers.set("x-content-type-options", "nosniff");
-    const finish = (): void => {
-      release();
-      const seconds = (performance.now() - started) / 1000;
-      const status = String(exchange.signal.aborted ? CLIENT_GONE : response.status);
-      countRequest({ route, status });
-      timeRequest({ route }, seconds);
-      if (logRequests || logText) log(`${status} ${route} ${(seconds * 1000).toFixed(1)} ms`);
-      inFlight.end();
-    };
-    if (exchange.ended) void exchange.ended.then(finish);
-    else finish();
-    return response;
+    if (pathname === "/metrics") return metrics.response();
+    return exchanges.run(request, answer);
   };
 
   return {
     fetch: handle,
-    drain: () => inFlight.drain(),
+    drain: () => exchanges.drain(),
   };
 }
 
-const ENDPOINTS: Readonly<Record<Exclude<Route, "/v1/*">, readonly [AnswerForm, ReadQuestions]>> = {
+const ENDPOINTS: Readonly<Record<ModeratedRoute, readonly [AnswerForm, ReadQuestions]>> = {
   "/v1/chat/completions": [CHAT_FORM, chatQuestion],
   "/v1/completions": [COMPLETION_FORM, promptQuestions],
 };
 
-function newService(guard: Guard | StreamGuard, options: ProxyOptions): ProxyService {
+/** Builds the service from the options and their defaults. Throws RangeError if one is out of range. */
+function newService(
+  guard: Guard | StreamGuard,
+  options: ProxyOptions,
+): { readonly service: ProxyService; readonly exchanges: Exchanges } {
   const {
     mode = "strict",
     action = "block",
@@ -203,23 +153,22 @@ function newService(guard: Guard | StreamGuard, options: ProxyOptions): ProxySer
     logRequests = false,
     logText = false,
   } = options;
-  const range = (name: string, value: number, min: number, max: number): void => {
-    if (!Number.isInteger(value) || value < min || value > max) {
-      throw new RangeError(`${name}: expected an integer from ${min} to ${max}, got ${value}`);
-    }
-  };
-  range("holdBack", holdBack, 0, 2 ** 31 - 1);
-  range("maxStreams", maxStreams, 1, 2 ** 31 - 1);
-  range("maxQueue", maxQueue, 1, 2 ** 31 - 1);
-  range("maxBodyBytes", maxBodyBytes, 1, 2 ** 31 - 1);
-  range("timeoutMs", timeoutMs, 1, MAX_TIMEOUT_MS);
+  checkInteger("holdBack", holdBack, 0, MAX_INTEGER);
+  checkInteger("maxStreams", maxStreams, 1, MAX_INTEGER);
+  checkInteger("maxQueue", maxQueue, 1, MAX_INTEGER);
+  checkInteger("maxBodyBytes", maxBodyBytes, 1, MAX_INTEGER);
+  checkInteger("timeoutMs", timeoutMs, 1, MAX_TIMEOUT_MS);
   if (!ACTIONS.includes(action))
     throw new RangeError(`action: expected ${ACTIONS.join(" or ")}, got ${JSON.stringify(action)}`);
 
   const metrics = new Metrics();
   const judge = new Judge(guard, { mode, every: options.every, maxStreams, log });
   const slots = new Slots(maxStreams, maxQueue);
-  metrics.gauge("qwen3guard_proxy_streams", "Answers that are being moderated, or may be.", () => slots.taken);
+  metrics.gauge(
+    "qwen3guard_proxy_streams",
+    "Answers that are being moderated, or may be moderated.",
+    () => slots.taken,
+  );
   metrics.gauge("qwen3guard_proxy_waiting", "Requests that wait for others to end.", () => slots.waiting);
   metrics.gauge("qwen3guard_queue_waiting", "Pieces of text that wait for the engine.", () => judge.queue.waiting);
   const questions = metrics.counter(
@@ -232,7 +181,7 @@ function newService(guard: Guard | StreamGuard, options: ProxyOptions): ProxySer
   );
   for (const outcome of ["passed", "flagged", "failed"])
     for (const count of [questions, answers]) count({ outcome }, 0);
-  return {
+  const service: ProxyService = {
     judge,
     slots,
     upstream: new Upstream(options.upstream, timeoutMs),
@@ -240,7 +189,6 @@ function newService(guard: Guard | StreamGuard, options: ProxyOptions): ProxySer
     action,
     holdBack,
     failOpen,
-    maxBodyBytes,
     countQuestion: outcome => questions({ outcome }),
     countAnswer: outcome => answers({ outcome }),
     note: (line, text) => {
@@ -248,20 +196,15 @@ function newService(guard: Guard | StreamGuard, options: ProxyOptions): ProxySer
         log(`qwen3guard: ${line}${logText ? `: ${JSON.stringify(text)}` : ""}`);
     },
   };
+  return { service, exchanges: new Exchanges(metrics, { maxBodyBytes, log, logRequests, logText }) };
 }
 
-/** A request for text: judged, forwarded, and its answer judged. */
-async function moderate(
-  service: ProxyService,
-  route: Route,
-  form: AnswerForm,
-  readQuestions: ReadQuestions,
-  request: Request,
-  exchange: Exchange,
-): Promise<Response> {
-  const { signal } = exchange;
+/** Judges a request for text, forwards it, and judges the answer. */
+async function moderate(service: ProxyService, route: ModeratedRoute, exchange: Exchange): Promise<Response> {
+  const { request, signal } = exchange;
+  const [form, readQuestions] = ENDPOINTS[route];
   const search = queryOf(request, service.action);
-  const body = await readJsonBody(request, service.maxBodyBytes, signal);
+  const body = await exchange.readBody();
   const asked = readAsked(body, readQuestions, service.action !== "block");
   const choices = asked.questions.length * asked.answersEach;
   if (choices > service.slots.count)
@@ -270,40 +213,35 @@ async function moderate(
   let isStreaming = false;
   try {
     const told = Object.entries(await call.judgeQuestions());
-    // Written anew from what was judged: two readers of one text may differ, as where a name stands twice.
+    // Written anew from what was judged, since two readers of one JSON text may differ, e.g. on a repeated name.
     const headers = new Headers(request.headers);
     headers.set("content-type", "application/json");
     const sent = { method: "POST", path: route.slice(3), search, headers, body: JSON.stringify(body) };
     const answer = await service.upstream.send(sent, signal);
     if (answer.status >= 300 && answer.status < 400) {
       answer.close();
-      throw upstreamFault("an answer", "a redirection, behind which nothing would be judged");
+      throw upstreamFault("an answer", "a redirection, after which nothing would be judged");
     }
     if (!answer.isOk)
       return withHeaders(service.action === "block" ? await passError(call, answer) : passOn(answer, exchange), told);
     checkType(answer, asked.isStream);
     if (!asked.isStream) return withHeaders(await moderateWhole(call, answer.bytes), [...answer.headers, ...told]);
 
-    const { response, ended } = eventStream(
-      async send => {
-        try {
-          await new Relay(call, send).run(readEvents(answer.bytes));
-        } finally {
-          call.close();
-        }
-      },
-      error => ({ error: toApiError(error).body }),
-      exchange.abort,
-    );
     isStreaming = true;
-    exchange.ended = ended;
-    return withHeaders(await response, [...answer.headers, ...told]);
+    const response = await exchange.stream(async send => {
+      try {
+        await new Relay(call, send).run(readEvents(answer.bytes));
+      } finally {
+        call.close();
+      }
+    });
+    return withHeaders(response, [...answer.headers, ...told]);
   } finally {
     if (!isStreaming) call.close();
   }
 }
 
-/** Throws where the upstream answers in another form than the one that was asked for. */
+/** Throws ApiError if the upstream does not answer in the form that was asked for. */
 function checkType({ type, close }: UpstreamResponse, isStream: boolean): void {
   const expected = isStream ? "text/event-stream" : "application/json";
   if (type === expected) return;
@@ -312,8 +250,8 @@ function checkType({ type, close }: UpstreamResponse, isStream: boolean): void {
 }
 
 /**
- * The query that goes to the upstream of a moderated request. Azure's servers want one; any other might be text for
- * the model, and is refused where something is blocked.
+ * The query of a moderated request, which goes to the upstream. Azure's servers need `api-version`. Any other parameter
+ * might be text for the model, so it is refused if violations are blocked.
  */
 function queryOf(request: Request, action: Action): string {
   const { search, searchParams } = new URL(request.url);
@@ -328,15 +266,4 @@ function queryOf(request: Request, action: Action): string {
 function withHeaders(response: Response, headers: Iterable<readonly [name: string, value: string]>): Response {
   for (const [name, value] of headers) response.headers.set(name, value);
   return response;
-}
-
-/** Its signal tells when the client has gone. */
-function newExchange(request: Request): { exchange: Exchange; release: () => void } {
-  const controller = new AbortController();
-  const abort = (reason: Error): void => controller.abort(reason);
-  const gone = (): void => abort(new ApiError(CLIENT_GONE, "the client went away"));
-  if (request.signal.aborted) gone();
-  else request.signal.addEventListener("abort", gone);
-  const release = (): void => request.signal.removeEventListener("abort", gone);
-  return { exchange: { signal: controller.signal, abort, ended: undefined }, release };
 }

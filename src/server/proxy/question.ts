@@ -7,7 +7,6 @@
 
 import type { ChatMessage } from "../../tokenizer/chat-template.ts";
 import { ApiError, describe, invalid } from "../api-error.ts";
-import { requireArray } from "../context.ts";
 import { Fields } from "../fields.ts";
 
 export interface Asked {
@@ -21,13 +20,13 @@ export interface Asked {
 
 export type ReadQuestions = (fields: Fields, isLenient: boolean) => ChatMessage[][];
 
-/** What the proxy reads: of a request, its stream_options, a message, a part of its content. */
+/** The fields that the proxy reads: of a request, of its stream_options, of a message, and of a part of its content. */
 const READ_NAMES = ["messages", "prompt", "suffix", "n", "stream", "stream_options"];
 const READ_OPTION_NAMES = ["include_usage"];
 const READ_MESSAGE_NAMES = ["role", "content"];
 const READ_PART_NAMES = ["type", "text", "refusal"];
 
-/** Under these names some server reads the question, or puts more into it, that the proxy would not have judged. */
+/** Under these names, some server reads a question, or an addition to it, that the proxy would not have judged. */
 const OTHER_QUESTIONS = [
   ...[
     "messages",
@@ -45,14 +44,14 @@ const OTHER_QUESTIONS = [
   ...["chat_template", "template", "prompt_token_ids", "prompt_embeds", "input_ids", "input_embeds"],
 ];
 
-/** Which field of a part is its text, by its type. */
+/** Which field of a part holds its text, by the part's type. */
 const PART_TEXTS: ReadonlyMap<string, string> = new Map([
   ["text", "text"],
   ["input_text", "text"],
   ["output_text", "text"],
   ["refusal", "refusal"],
 ]);
-/** What else a part of text may have, which no model reads. */
+/** Other fields of a text part, which no model reads. */
 const PART_EXTRAS = ["type", "cache_control", "annotations", "logprobs"];
 
 export function readAsked(body: Record<string, unknown>, readQuestions: ReadQuestions, isLenient: boolean): Asked {
@@ -74,34 +73,34 @@ export function readAsked(body: Record<string, unknown>, readQuestions: ReadQues
 }
 
 /**
- * The conversation up to the last message of a user. A guard judges the last message alone, so all that users said
- * since the last answer becomes one message: who splits his question in two is not heard by halves. Instructions that
- * come behind it are heard with it.
+ * The conversation up to the user's last message. A guard judges only the last message, so everything the user said
+ * since the last answer becomes one message: a question split across messages is judged whole. Instructions that come
+ * after it are judged with it.
  */
 export function chatQuestion(fields: Fields, isLenient: boolean): ChatMessage[][] {
   if (!isLenient) refuseOtherQuestions(fields, ["messages"]);
-  const messages = requireArray(fields, "messages").flatMap((value, i) => {
+  const messages = fields.array("messages").flatMap((value, i) => {
     const message = new Fields(value, `messages[${i}].`);
     if (!isLenient) checkSpelling(message, READ_MESSAGE_NAMES, `messages[${i}].`);
     const role = toRole(message.string("role"));
     const content = contentText(message.get("content"), `messages[${i}].content`, isLenient);
-    // What tools found is no question, and the guards' templates have no place for it.
+    // A tool's result is not a question, and the guards' templates have no place for it.
     return role === undefined || (role !== "user" && content === "") ? [] : [{ role, content }];
   });
   const last = messages.findLastIndex(({ role }) => role === "user");
-  // Instructions alone are asked by whoever wrote them.
+  // If there are only instructions, they are the question.
   if (last < 0) return [[{ role: "user", content: messages.map(({ content }) => content).join("\n") }]];
   const conversation = messages.slice(0, last + 1);
   const turn = conversation.findLastIndex(({ role }) => role === "assistant") + 1;
   const isAsked = ({ role }: ChatMessage, i: number): boolean => i >= turn && role === "user";
-  const behind = messages.slice(last + 1).filter(({ role }) => role === "system");
-  const question = [...conversation.filter(isAsked), ...behind].map(({ content }) => content).join("\n");
+  const after = messages.slice(last + 1).filter(({ role }) => role === "system");
+  const question = [...conversation.filter(isAsked), ...after].map(({ content }) => content).join("\n");
   return [[...conversation.filter((message, i) => !isAsked(message, i)), { role: "user", content: question }]];
 }
 
 /**
- * undefined: no part of the conversation. A role that nobody knows may be shown to the model as anything, so it counts
- * as the user's.
+ * undefined for a message that is not part of the conversation. An unknown role may be shown to the model as anything,
+ * so it counts as the user's.
  */
 function toRole(role: string | undefined): string | undefined {
   if (role === "tool" || role === "function") return undefined;
@@ -118,8 +117,8 @@ function contentText(content: unknown, path: string, isLenient: boolean): string
       const fields = new Fields(part, `${path}[${i}].`);
       if (isLenient) return fields.string("text") ?? fields.string("refusal") ?? "";
       checkSpelling(fields, READ_PART_NAMES, `${path}[${i}].`);
-      // By its type, as servers read it: a picture that also has a text would be shown as a picture. Without a type it
-      // is what it has.
+      // Read by its type, as servers do: a picture that also has a text would be shown as a picture. Without a type, a
+      // part counts as text.
       const name = PART_TEXTS.get(fields.string("type") ?? "text");
       const text = name === undefined ? undefined : fields.string(name);
       if (text === undefined || fields.names.some(other => other !== name && !PART_EXTRAS.includes(other)))
@@ -129,10 +128,7 @@ function contentText(content: unknown, path: string, isLenient: boolean): string
     .join("\n");
 }
 
-/**
- * Servers that tell names apart by their letters' case only (Go's encoding/json, for one) may take another field for
- * one of these.
- */
+/** Refuses names that differ from these only in case: some servers, e.g. with Go's encoding/json, ignore case. */
 function checkSpelling(fields: Fields, names: readonly string[], path: string): void {
   for (const name of fields.allNames) {
     const meant = names.find(known => known !== name && folded(known) === folded(name));
@@ -160,12 +156,12 @@ function refuseOtherQuestions(fields: Fields, read: readonly string[]): void {
   }
 }
 
-/** Also of the two letters beyond ASCII whose other case is in it: U+017F and U+212A. */
+/** Folds case, including U+017F and U+212A, the two letters beyond ASCII whose other case is in ASCII. */
 function folded(name: string): string {
   return name.toUpperCase().toLowerCase();
 }
 
-/** Each prompt is a question; a suffix is read with it. */
+/** Each prompt is a question; the suffix is judged with it. */
 export function promptQuestions(fields: Fields, isLenient: boolean): ChatMessage[][] {
   if (!isLenient) refuseOtherQuestions(fields, ["prompt", "suffix"]);
   const prompt = fields.get("prompt") ?? "";

@@ -1,10 +1,10 @@
 /**
- * An answer that streams: the upstream's chunks, cut anew as far as their text is cleared.
+ * An answer that streams: new chunks are cut from the upstream's, as far as their text is cleared.
  *
  * In: the upstream's events. Out: chunks for the client, with the upstream's ids, model and roles. A choice whose text
- * offends ends with the finish reason "content_filter" and says why in the extension field; when all have ended, so
- * does the upstream's work, unless its count of tokens is wanted. An answer that did not come to its end is an error
- * and never looks complete.
+ * offends ends with the finish reason "content_filter" and says why in the extension field. When all choices have
+ * ended, the upstream's request ends too, unless the client wants its token counts. An answer that breaks off is an
+ * error and never looks complete.
  */
 
 import { ApiError } from "../api-error.ts";
@@ -17,7 +17,7 @@ import { tellError, UpstreamError } from "./upstream-error.ts";
 interface Choice {
   readonly index: number;
   readonly gate: Gate;
-  /** It has its finish reason. */
+  /** Whether it has its finish reason. */
   isOver: boolean;
 }
 
@@ -29,7 +29,7 @@ export class Relay {
   #hasSent = false;
   #wasCut = false;
   #head: Json = {};
-  /** The last count of tokens that came with a choice; it leaves by itself. */
+  /** The last token counts that came with a choice. They are sent in an event of their own. */
   #usage: Json | null = null;
 
   constructor(call: Call, send: (event: unknown) => void) {
@@ -72,7 +72,7 @@ export class Relay {
     if (!Array.isArray(choices)) throw upstreamFault("choices to be an array", "something else");
     if (choices.length > this.#call.choices)
       throw upstreamFault(`at most ${this.#call.choices} choices`, String(choices.length));
-    // An id or a model that changed from chunk to chunk would be a text that nobody judged.
+    // An id or a model that changes from chunk to chunk could be a text that nobody judged.
     for (const [name, value] of Object.entries(headOf(chunk)))
       if (!this.#head[name]) this.#head = { ...this.#head, [name]: value };
     const usage = usageOf(chunk);
@@ -117,7 +117,7 @@ export class Relay {
     return this.#call.report(index, finding, failure, finding ? gate.textOf(finding.kind) : "");
   }
 
-  /** Log probabilities name tokens that are cut anew, and others that nobody judged: a stream has none. */
+  /** There are no log probabilities: they name tokens that nobody judged, and the text is cut anew. */
   #emit({ index }: Choice, fields: Json, finishReason: unknown = null, extension?: object): void {
     const choice = {
       index,
@@ -129,7 +129,7 @@ export class Relay {
     this.#send({ ...this.#head, choices: [choice] });
   }
 
-  /** Everything passes at once, also what cannot be read. Where the end is to tell of the verdict, it waits for it. */
+  /** Everything passes at once, even what cannot be read. Only an end that tells about the verdict waits for it. */
   async #relayAsItIs(chunk: Json, values: readonly unknown[]): Promise<void> {
     const isTold = this.#call.service.action === "flag";
     const choices = values.filter(isObject);
@@ -167,13 +167,13 @@ export class Relay {
   }
 }
 
-/** The upstream's JSON. */
+/** Reads the upstream's JSON; `what` names it in errors. */
 export function parseAnswer(text: string, what: string): Json {
   let value: unknown;
   try {
     value = JSON.parse(text);
   } catch {
-    throw upstreamFault(`JSON in ${what}`, "text that is not"); // the parser's own message would quote it
+    throw upstreamFault(`JSON in ${what}`, "text that is not"); // the parser's own message would quote the text
   }
   return objectOf(value, what);
 }

@@ -1,18 +1,19 @@
 /**
  * Where a request goes: to be moderated, straight through, or nowhere.
  *
- * What goes straight through is a list. Servers have new endpoints that write text each month, so a list of what is
- * refused is never complete; and a path must be spelt exactly as in the list, since servers differ in which other
- * spellings they take for the same.
+ * The routes that go straight through are a list. A list of refused routes would never be complete, since servers get
+ * new endpoints that write text every month. A path must be spelt exactly as in the list, since servers differ in which
+ * other spellings they accept for it.
  */
 
 import { ApiError } from "../api-error.ts";
 
-export type Route = "/v1/chat/completions" | "/v1/completions" | "/v1/*";
+export type ModeratedRoute = (typeof MODERATED)[number];
+export type Route = ModeratedRoute | "/v1/*";
 
 /**
- * What goes straight through: a method and a path. `*` stands for a name, `**` at the end for one or more with
- * slashes between (models are named `org/name`). What is not in it can be allowed by whoever runs the proxy.
+ * The routes that go straight through: a method and a path. `*` stands for a name, `**` at the end for one or more
+ * names with slashes between them (models are named `org/name`). Whoever runs the proxy can allow others.
  */
 const OPEN_ROUTES = [
   "GET /v1/models",
@@ -38,13 +39,13 @@ const MODERATED = ["/v1/chat/completions", "/v1/completions"] as const;
 const METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"];
 const NAME = /^[\w.~:@+=-]+$/;
 
-/** The routes of a proxy: those above, and what it is told to allow. */
+/** The routes of a proxy: those above, and those that it is told to allow. */
 export class Routes {
   readonly #open: readonly (readonly [method: string, names: readonly string[]])[];
 
   /**
-   * `allowed`: as in the list, "POST /v1/tokenize". Throws RangeError for what is no such route, or might be a
-   * moderated one.
+   * `allowed` has the form of the list: "POST /v1/tokenize". Throws RangeError for an entry of another form, and for
+   * one that might be a moderated route.
    */
   constructor(allowed: readonly string[]) {
     for (const route of allowed) checkRoute(route);
@@ -54,12 +55,12 @@ export class Routes {
     });
   }
 
-  /** `path` is a URL's. Throws ApiError where nothing goes. */
+  /** The route of a method and a URL's path. Throws ApiError if there is none. */
   find(method: string, path: string): Route {
     const moderated = MODERATED.find(known => known === path);
     if (moderated) return moderated;
     const names = path.split("/");
-    // What answers GET answers HEAD; a browser asks about any method by OPTIONS.
+    // A route that answers GET answers HEAD. OPTIONS is a browser asking about any method.
     const isMethod = (allowed: string): boolean =>
       allowed === method || (method === "HEAD" && allowed === "GET") || method === "OPTIONS";
     if (this.#open.some(([allowed, pattern]) => isMethod(allowed) && matches(names, pattern))) return "/v1/*";
@@ -78,12 +79,12 @@ function matches(names: readonly string[], pattern: readonly string[]): boolean 
   return isEnd && fixed.every((name, i) => (name === "*" ? isName(decoded(names[i])) : name === names[i]));
 }
 
-/** A server might read another endpoint out of what is more than a name, or out of dots. */
+/** Dots, or anything more than a name, might lead a server to another endpoint. */
 function isName(name: string): boolean {
   return NAME.test(name) && !/^\.+$/.test(name) && !/completions/i.test(name);
 }
 
-/** Once: what has a `%` even then is no name. */
+/** Decodes once. If there is still a `%`, the text is not a name. */
 function decoded(name: string): string {
   try {
     return decodeURIComponent(name);

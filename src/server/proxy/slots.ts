@@ -1,13 +1,9 @@
 /**
- * Places for what is moderated at once. Each holds the keys and values of a sequence, so there are few; who finds none
- * waits in a bounded line, first come, first served.
+ * The slots for answers that are moderated at once. Each holds the keys and values of a sequence, so there are few. A
+ * request that finds too few free waits in a bounded line, first come, first served.
  */
 
-import { unavailable } from "../api-error.ts";
-
-/** Of a held place's time, in the running mean. */
-const RECENCY = 0.1;
-const MAX_RETRY_AFTER = 60;
+import { Pace } from "../pace.ts";
 
 interface Waiting {
   readonly count: number;
@@ -19,8 +15,7 @@ export class Slots {
   readonly #maxWaiting: number;
   readonly #line: Waiting[] = [];
   #taken = 0;
-  /** How long a place is held, lately. */
-  #heldSeconds = 0;
+  readonly #pace = new Pace();
 
   constructor(count: number, maxWaiting: number) {
     this.count = count;
@@ -36,8 +31,8 @@ export class Slots {
   }
 
   /**
-   * Takes `count` places, of which there must be so many, and resolves to what gives them back. Rejects with 503 where
-   * the line is full, and with the signal's reason when that comes first.
+   * Takes `count` slots, at most as many as there are, and resolves to a function that frees them. Rejects with 503 if
+   * the line is full, and with the signal's reason if it is aborted first.
    */
   async take(count: number, signal: AbortSignal): Promise<() => void> {
     signal.throwIfAborted();
@@ -48,26 +43,19 @@ export class Slots {
     return () => {
       if (!isHeld) return;
       isHeld = false;
-      this.#heldSeconds += ((performance.now() - started) / 1000 - this.#heldSeconds) * RECENCY;
+      this.#pace.noteSince(started);
       this.#taken -= count;
       this.#admitNext();
     };
   }
 
   #wait(count: number, signal: AbortSignal): Promise<void> {
-    if (this.#line.length >= this.#maxWaiting) {
-      const seconds = Math.ceil((this.#line.length * this.#heldSeconds) / this.count);
-      throw unavailable(
-        `proxy busy: expected room in the line, got ${this.#line.length} requests waiting`,
-        Math.min(MAX_RETRY_AFTER, Math.max(1, seconds)),
-        "queue_full",
-      );
-    }
+    if (this.#line.length >= this.#maxWaiting) throw this.#pace.queueFull(this.#line.length, this.count);
     return new Promise((resolve, reject) => {
       const leave = (): void => {
         this.#line.splice(this.#line.indexOf(waiting), 1);
         reject(signal.reason);
-        this.#admitNext(); // it may have stood before smaller ones
+        this.#admitNext(); // smaller requests may have been waiting after it
       };
       const waiting: Waiting = {
         count,
@@ -82,8 +70,8 @@ export class Slots {
   }
 
   #admitNext(): void {
-    while (this.#line.length > 0 && this.#taken + this.#line[0].count <= this.count) {
-      const next = this.#line.shift()!;
+    for (let next = this.#line[0]; next && this.#taken + next.count <= this.count; next = this.#line[0]) {
+      this.#line.shift();
       this.#taken += next.count;
       next.admit();
     }

@@ -1,8 +1,8 @@
 /**
- * Errors of the upstream's.
+ * Errors from the upstream.
  *
- * In: what it says instead of an answer. Out: OpenAI's four fields of an error: a message that the guard has judged
- * like an answer, and names. What else stands there is left out: some servers put what the model wrote into it
+ * In: what the upstream sends instead of an answer. Out: the four fields of OpenAI's errors: a message that the guard
+ * has judged like an answer, and names. Other fields are left out: some servers put the model's text into one
  * (`failed_generation`), and others quote it in the message.
  */
 
@@ -15,7 +15,7 @@ import type { UpstreamResponse } from "./upstream.ts";
 const MAX_MESSAGE_CHARS = 1_000;
 const MAX_BODY_BYTES = 2 ** 18;
 
-/** The upstream's own error, in place of an answer that has begun: what `tellError` gives. */
+/** An error from the upstream in an answer that has begun, in the form that `tellError` returns. */
 export class UpstreamError extends ApiError {
   readonly #told: ApiError["body"];
 
@@ -29,7 +29,7 @@ export class UpstreamError extends ApiError {
   }
 }
 
-/** `error`: an object with a message, or a message. */
+/** What to tell the client. `error` is an object with a message, or a message. */
 export async function tellError(call: Call, error: unknown): Promise<ApiError["body"]> {
   const { message, detail, type, param, code } = isObject(error) ? error : ({ message: error } as Json);
   const given = [message, detail].find(text => typeof text === "string");
@@ -41,7 +41,7 @@ export async function tellError(call: Call, error: unknown): Promise<ApiError["b
   return { message: told, ...Object.fromEntries(kept) } as ApiError["body"];
 }
 
-/** A response that is no answer, with its status and its headers. */
+/** Passes on a response that is an error, with its status and headers. */
 export async function passError(call: Call, { status, headers, bytes }: UpstreamResponse): Promise<Response> {
   const decoder = new TextDecoder();
   let text = "";
@@ -54,13 +54,13 @@ export async function passError(call: Call, { status, headers, bytes }: Upstream
   return Response.json({ error: await tellError(call, errorIn(text, status)) }, { status, headers });
 }
 
-/** OpenAI's `{"error": ...}`, or the error itself; a page or nothing says no more than its status. */
+/** The error in a body: OpenAI's `{"error": ...}`, or the error itself. From any other body only the status is told. */
 function errorIn(text: string, status: number): unknown {
   try {
     const body: unknown = JSON.parse(text);
     if (isObject(body)) return body.error ?? body;
   } catch {
-    // Not quoted: whatever it is, it is no error of OpenAI's form.
+    // The body is not JSON, so it is not quoted.
   }
   return `upstream: expected an answer, got status ${status}`;
 }

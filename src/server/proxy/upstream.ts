@@ -1,34 +1,34 @@
 /**
  * The server behind the proxy.
  *
- * In: a client's request. Out: the upstream's response, whose bytes are read with a limit on how long it may be
- * silent. Of the request's headers what belongs to one connection alone (hop-by-hop headers, lengths, encodings) is
- * left out; everything else, Authorization with it, passes as it is. Of the response's only listed ones pass.
+ * In: a client's request. Out: the upstream's response, whose bytes are read with a limit on how long it may be silent.
+ * The request's headers pass as they are, Authorization included, except those that belong to one connection
+ * (hop-by-hop headers, lengths, encodings). Of the response's headers, only listed ones pass.
  */
 
 import { ApiError } from "../api-error.ts";
 import { isName } from "./names.ts";
 
-/** RFC 9110, 7.6.1; and what is said anew for each connection. */
+/** RFC 9110, section 7.6.1, and headers that each connection sets anew. */
 const HOP_BY_HOP = [
   ...["connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer"],
   ...["transfer-encoding", "upgrade"],
 ];
-/** The body is sent anew, and comes back decoded: `fetch` asks for the encodings that it knows. */
+/** The body is written anew and comes back decoded; `fetch` asks for the encodings that it knows. */
 const NOT_FORWARDED = [
   ...HOP_BY_HOP,
   ...["host", "content-length", "accept-encoding", "expect"],
-  // With these some servers read another method or path out of a request than the one that was let pass.
+  // These make some servers use another method or path than the one that was let through.
   ...["x-http-method", "x-http-method-override", "x-method-override", "x-original-url", "x-rewrite-url"],
 ];
 
-/** What the upstream says about a request and its limits, each a name, a number or a date. */
+/** Headers about a request and its limits. Each value is a name, a number or a date. */
 const RETURNED = [
   ...["x-request-id", "retry-after", "retry-after-ms", "x-should-retry", "openai-processing-ms", "openai-version"],
   ...["access-control-allow-origin", "access-control-allow-credentials", "access-control-max-age"],
 ];
 const LIMIT = /^x-ratelimit-(limit|remaining|reset)(-(requests|(input-|output-)?tokens))?(-(second|minute|hour|day))?$/;
-/** The same, with names between commas. */
+/** The same, with several names between commas. */
 const RETURNED_LISTS = [
   "access-control-allow-methods",
   "access-control-allow-headers",
@@ -36,7 +36,7 @@ const RETURNED_LISTS = [
   "vary",
 ];
 const HTTP_DATE = /^[A-Z][a-z]{2}, \d{2} [A-Z][a-z]{2} \d{4} \d{2}:\d{2}:\d{2} GMT$/;
-/** What belongs to a body that passes as it is, unjudged as that. */
+/** Headers of a body that passes as it is. They are not judged either. */
 const OF_A_BODY = [
   ...["content-type", "content-disposition", "content-language", "content-range", "accept-ranges"],
   ...["cache-control", "etag", "last-modified", "expires", "location"],
@@ -44,17 +44,17 @@ const OF_A_BODY = [
 
 const MAX_LIST_CHARS = 1_024;
 
-/** Statuses whose responses have no body. */
+/** The statuses of responses without a body. */
 const WITHOUT_BODY = [204, 205, 304];
 
-/** What the upstream sent is not what it should have sent. */
+/** 502: the upstream sent something other than it should have. */
 export function upstreamFault(expected: string, got: string): ApiError {
   return new ApiError(502, `upstream: expected ${expected}, got ${got}`, { code: "upstream_invalid" });
 }
 
 export interface UpstreamRequest {
   readonly method: string;
-  /** Below /v1, with its slash: "/chat/completions". */
+  /** The path under /v1, with its slash: "/chat/completions". */
   readonly path: string;
   readonly search: string;
   readonly headers: Headers;
@@ -64,26 +64,25 @@ export interface UpstreamRequest {
 export interface UpstreamResponse {
   readonly status: number;
   readonly isOk: boolean;
-  /** Those that may be passed on with whatever body. */
+  /** The headers that may be passed on with any body. */
   readonly headers: Headers;
-  /** Those that may be passed on with the body as it is. */
+  /** The headers that may be passed on with the body as it is. */
   readonly bodyHeaders: Headers;
-  /** The media type alone. */
+  /** The media type without parameters. */
   readonly type: string;
-  /** To be read once. */
+  /** Can be read once. */
   readonly bytes: AsyncGenerator<Uint8Array, void, undefined>;
-  /** Ends the request, however much was read. */
+  /** Ends the request, however much has been read. */
   readonly close: () => void;
 }
 
 export class Upstream {
-  /** Up to its /v1, without a slash at the end. */
+  /** Up to and including /v1. */
   readonly #base: string;
   readonly #timeoutMs: number;
 
   /**
-   * `url`: with or without its /v1. Throws RangeError for what is no http URL, or has a part that requests could not
-   * keep.
+   * `url` may or may not end with /v1. Throws RangeError for one that is not http(s), or has a user, query or fragment.
    */
   constructor(url: string | URL, timeoutMs: number) {
     const text = String(url);
@@ -96,7 +95,7 @@ export class Upstream {
       base.username !== "" ||
       base.password !== ""
     ) {
-      // Not quoted: a key may have been put into it.
+      // Not quoted, since it may contain a key.
       throw new RangeError(
         "upstream: expected an http or https URL without user, query and fragment, as in http://localhost:8000/v1, got another text",
       );
@@ -105,7 +104,7 @@ export class Upstream {
     this.#timeoutMs = timeoutMs;
   }
 
-  /** Throws ApiError where the upstream cannot be reached, and the signal's reason when that is aborted. */
+  /** Throws ApiError if the upstream cannot be reached, and the signal's reason when aborted. */
   async send({ method, path, search, headers, body }: UpstreamRequest, signal: AbortSignal): Promise<UpstreamResponse> {
     const watch = new Watch(this.#timeoutMs, signal);
     const init: RequestInit & { duplex: "half" } = {
@@ -114,7 +113,7 @@ export class Upstream {
       body,
       redirect: "manual",
       signal: watch.signal,
-      duplex: "half", // for bodies that are passed on as they come
+      duplex: "half", // for bodies that are forwarded as they arrive
     };
     try {
       const response = await watch.wait(fetch(this.#base + path + search, init));
@@ -134,7 +133,7 @@ export class Upstream {
   }
 }
 
-/** The response as it is; `exchange.ended` resolves when its body has been read, whichever way that ends. */
+/** Passes the response on as it is. `exchange.ended` resolves when its body has been read, failed or was cancelled. */
 export function passOn(answer: UpstreamResponse, exchange: { ended: Promise<void> | undefined }): Response {
   const { status, bytes, close } = answer;
   const headers = new Headers([...answer.headers, ...answer.bodyHeaders]);
@@ -153,7 +152,7 @@ export function passOn(answer: UpstreamResponse, exchange: { ended: Promise<void
         if (!done) return controller.enqueue(value);
         controller.close();
       } catch (error) {
-        controller.error(error); // what has begun cannot become an error any more: the connection breaks
+        controller.error(error); // breaks the connection: a response that has begun cannot become an error
       }
       end();
     },
@@ -181,7 +180,7 @@ async function* readBytes(
   }
 }
 
-/** Ends a request when its client has gone, when it was silent for too long, or when nobody reads it any more. */
+/** Ends a request when its client has gone, when the upstream is silent for too long, or when nobody reads any more. */
 class Watch {
   readonly #controller = new AbortController();
   readonly #timeoutMs: number;
@@ -200,9 +199,9 @@ class Watch {
     return this.#controller.signal;
   }
 
-  /** The clock runs while the upstream is waited for, and not while the guard works. */
+  /** Waits for the upstream. The clock runs only during this wait, not while the guard works. */
   async wait<T>(answer: Promise<T>): Promise<T> {
-    const late = new ApiError(504, `upstream: expected a sign of life within ${this.#timeoutMs} ms, got none`, {
+    const late = new ApiError(504, `upstream: expected data within ${this.#timeoutMs} ms, got none`, {
       code: "upstream_timeout",
       headers: { "x-should-retry": "false" },
     });
@@ -212,17 +211,17 @@ class Watch {
     } catch (error) {
       if (this.signal.aborted) throw this.signal.reason;
       const code = ((error as Error).cause as { code?: unknown } | undefined)?.code;
-      const got = typeof code === "string" && /^[A-Z0-9_]+$/.test(code) ? code : "a connection that failed"; // a message might quote it
+      const got = typeof code === "string" && /^[A-Z0-9_]+$/.test(code) ? code : "a connection that failed"; // a message might quote the URL
       throw new ApiError(502, `upstream: expected an answer, got ${got}`, { code: "upstream_failed" });
     } finally {
       clearTimeout(timer);
     }
   }
 
-  /** Also where all has been read: the request is then over, and this does nothing to it. */
+  /** Ends the request. If everything has been read, the request is over, and this has no effect on it. */
   end(): void {
     this.#signal.removeEventListener("abort", this.#leave);
-    this.#controller.abort(new Error("nobody reads it any more"));
+    this.#controller.abort(new Error("nobody reads the answer any more"));
   }
 }
 
@@ -236,7 +235,7 @@ function only(headers: Headers, may: (name: string, value: string) => boolean): 
   return new Headers(Array.from(headers).filter(([name, value]) => may(name, value)));
 }
 
-/** Without what belongs to the client's connection, also by its own word. */
+/** The headers to forward: without those of the client's connection, and those that its Connection header lists. */
 function forwarded(headers: Headers): Headers {
   const listed = (headers.get("connection") ?? "").split(",").map(name => name.trim().toLowerCase());
   return only(headers, name => !NOT_FORWARDED.includes(name) && !listed.includes(name));

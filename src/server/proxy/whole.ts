@@ -1,6 +1,6 @@
 /**
- * An answer that comes as a whole: each choice is judged before any of it leaves. One that offends is withheld whole,
- * as nobody has seen its beginning.
+ * An answer that comes as a whole: each choice is judged before any of it leaves. A choice that offends is withheld as
+ * a whole, since nobody has seen its beginning yet.
  */
 
 import { ApiError } from "../api-error.ts";
@@ -11,7 +11,7 @@ import { parseAnswer } from "./relay.ts";
 import { upstreamFault } from "./upstream.ts";
 import { tellError } from "./upstream-error.ts";
 
-/** An answer with all its log probabilities, which are read and left out, is a fraction of this. */
+/** An answer is much smaller, even with all its log probabilities, which are read and then left out. */
 const MAX_ANSWER_BYTES = 16 * 2 ** 20;
 
 interface Judged {
@@ -28,7 +28,7 @@ export async function moderateWhole(call: Call, bytes: AsyncIterable<Uint8Array>
   return Response.json(await recut(call, answer));
 }
 
-/** What may pass of an answer. */
+/** The parts of an answer that may pass. */
 async function recut(call: Call, answer: Json): Promise<Json> {
   const { choices } = answer;
   if (!Array.isArray(choices)) throw upstreamFault("choices to be an array", "something else");
@@ -43,7 +43,7 @@ async function recut(call: Call, answer: Json): Promise<Json> {
     moderated.push({
       index,
       ...(finding ? call.form.withheld : call.form.copy(choice)),
-      logprobs: null, // as in a stream: they name tokens that nobody judged
+      logprobs: null, // as in a stream, since they name tokens that nobody judged
       finish_reason: finding ? "content_filter" : finish_reason,
       ...extensionOf(call, index, judged),
     });
@@ -52,7 +52,7 @@ async function recut(call: Call, answer: Json): Promise<Json> {
   return { ...headOf(answer), ...(usage ? { usage } : {}), choices: moderated };
 }
 
-/** The answer as it is, also where it cannot be read, with what is to be told of it. */
+/** The answer as it is, even if it cannot be read, with the extension field. */
 async function told(call: Call, answer: Json): Promise<Json> {
   if (!Array.isArray(answer.choices)) return answer;
   const choices: unknown[] = [];
@@ -69,7 +69,9 @@ function extensionOf(call: Call, index: number, { finding, failure, text }: Judg
   return extension ? { [EXTENSION]: extension } : {};
 }
 
-/** The first of its texts that offends. Where nothing is blocked, one that cannot be read passes unjudged. */
+/**
+ * Finds the first text of a choice that offends. If nothing is blocked, a choice that cannot be read passes unjudged.
+ */
 async function judgeChoice(call: Call, index: number, choice: Json): Promise<Judged> {
   const { judge } = call.service;
   const question = call.questionOf(index);

@@ -22,7 +22,7 @@ export type I32 = Expr<"i32">;
 export type F32 = Expr<"f32">;
 export type V128 = Expr<"v128">;
 
-// -------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------------------------
 // encoding
 
 /** Unsigned LEB128. */
@@ -71,7 +71,7 @@ const simd = (opcode: number): number[] => [0xfd, ...uleb(opcode)];
 /** Alignment (as a power of two) and constant offset of a memory access. */
 const access = (align: number, offset: number): number[] => [align, ...uleb(offset)];
 
-// ------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------------------------
 // instructions
 
 function expr<T extends ValueType>(type: T, ...parts: readonly (readonly number[])[]): Expr<T> {
@@ -142,7 +142,7 @@ export const v128 = {
   /** Eight 8-bit integers, sign-extended to 16 bits. */
   load8x8S: (pointer: I32, offset: number = 0): V128 => expr("v128", pointer.code, simd(1), access(0, offset)),
   load32Splat: (pointer: I32, offset: number = 0): V128 => expr("v128", pointer.code, simd(9), access(2, offset)),
-  /** The bytes of a (0..15) and b (16..31) that `indices` names. */
+  /** The bytes of a (0..15) and b (16..31) that `indices` name. */
   shuffle: (a: V128, b: V128, indices: readonly number[]): V128 => expr("v128", a.code, b.code, simd(13), indices),
   and: binary<"v128", "v128">("v128", simd(0x4e)),
   or: binary<"v128", "v128">("v128", simd(0x50)),
@@ -169,7 +169,7 @@ export const f32x4 = {
   /** b < a ? b : a, and a < b ? b : a: one instruction, where min and max take several for NaN and the sign of 0. */
   pmin: binary<"v128", "v128">("v128", simd(0xea)),
   pmax: binary<"v128", "v128">("v128", simd(0xeb)),
-  /** Of signed 32-bit integers. */
+  /** Signed 32-bit integers to float32. */
   convert: unary<"v128", "v128">("v128", simd(0xfa)),
 } as const;
 
@@ -216,7 +216,7 @@ export const i32x4 = {
   truncSat: unary<"v128", "v128">("v128", simd(0xf8)),
 } as const;
 
-// -------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------------------------
 // functions
 
 /** A parameter or local variable. */
@@ -335,13 +335,13 @@ export class ModuleBuilder {
       Object.entries(params).map(([key, type], i) => [key, new Local(f, type, i)]),
     ) as Locals<P>;
     build(f, locals);
-    // A function that ends without `return` needs no value behind its code: validation sees "unreachable" there.
+    // A function that ends without `return` needs no value after its code: validation sees "unreachable" there.
     if (result) f.emit([0x00]);
     const type = [0x60, ...vector(types.map(t => [TYPE_CODES[t]])), ...vector(result ? [[TYPE_CODES[result]]] : [])];
     this.#functions.push({ name, type, code: f.bytes() });
   }
 
-  /** `sharedPages`: the memory is a shared one of at most so many 64 KiB pages; without it, one of this agent's own. */
+  /** `sharedPages`: the most pages, of 64 KiB, that a shared memory may have. Without it the memory is not shared. */
   bytes(sharedPages?: number): Uint8Array<ArrayBuffer> {
     const functions = this.#functions;
     const limits = sharedPages === undefined ? [0, 0] : [3, 0, ...uleb(sharedPages)];

@@ -1,9 +1,9 @@
 /**
- * The jobs of attention: keys and values into the cache, and queries over them. A query head is an item of its own
- * where there are many rows; with a few, all query heads that share a key/value head are one item, because reading the
- * cache is what costs.
+ * The jobs of attention: keys and values into the cache, and queries over them. With many rows each query head is an
+ * item of its own. With a few, all query heads that share a key/value head are one item, because reading the cache is
+ * what takes the time.
  *
- * In and out: as jobs.ts says.
+ * In and out: as job.ts says.
  */
 
 import { SUM_BLOCK } from "../reference.ts";
@@ -12,20 +12,26 @@ import { defineJob, floatsUpTo, type JobArgs } from "./job.ts";
 import { LANES } from "./kernel-parts.ts";
 import type { Kernels } from "./kernels.ts";
 import { FLOAT_BYTES, PANEL, PANEL_ROW_BYTES, TILE_ROWS, tilesOf } from "./panel-layout.ts";
-import { forEachPair, packRows, rowTimesPanels, tilesTimesPanel } from "./tiles.ts";
+import { packRows, panelsAtOnce, rowTimesPanels, tilesTimesPanel } from "./tiles.ts";
 
-/**
- * Query rows that one item of attention takes: their scores stay in the second-level cache while a head's keys pass by.
- */
+/** Query rows of one item: their scores stay in the second-level cache while a head's keys pass by. */
 export const ATTENTION_ROWS = 32;
 
-/** Scratch that an item of `attentionMany` takes, `positions` keys in all. */
-export function attentionScratchBytes(positions: number, headDim: number): number {
-  const padded = roundUp(positions, PANEL);
-  const [rows, dims] = [ATTENTION_ROWS, roundUp(headDim, PANEL)];
-  return (
-    FLOAT_BYTES * (rows * padded + TILE_ROWS * padded + rows * headDim + TILE_ROWS * dims * 2 + rows * PANEL + PANEL)
-  );
+/** Where an item of `attentionMany` works, over `positions` keys. */
+function manyPlaces(scratch: number, positions: number, headDim: number) {
+  const [paddedBytes, dimsBytes] = [positions, headDim].map(count => roundUp(count, PANEL) * FLOAT_BYTES);
+  const scores = scratch; // [rows][positions, padded]
+  const packedScores = scores + ATTENTION_ROWS * paddedBytes; // [positions, padded][4], one tile at a time
+  const packedQuery = packedScores + TILE_ROWS * paddedBytes; // [tiles][headDim][4]
+  const result = packedQuery + ATTENTION_ROWS * headDim * FLOAT_BYTES; // [4][headDim, padded]
+  const sums = result + TILE_ROWS * dimsBytes; // [rows][16], of blocks after the first
+  const end = sums + ATTENTION_ROWS * PANEL_ROW_BYTES;
+  return { scores, packedScores, packedQuery, result, sums, end, paddedBytes, dimsBytes };
+}
+
+/** Scratch that an item of `attentionMany` takes, with `positions` keys in all. */
+export function attentionManyScratchBytes(positions: number, headDim: number): number {
+  return manyPlaces(0, positions, headDim).end;
 }
 
 /** Scratch that an item of `attentionFew` takes: scores and results of the queries that share a key/value head. */
@@ -62,22 +68,20 @@ export const storeKeysAndValues = defineJob(
   },
 );
 
-/** Of both attention jobs. `scale` is 1 / sqrt(headDim). */
+/** The arguments of both attention jobs. `scale` is 1 / sqrt(headDim). */
 const ATTENTION_FIELDS = [
-  ...([
-    "out",
-    "q",
-    "keys",
-    "values",
-    "numHeads",
-    "numKvHeads",
-    "headDim",
-    "capacity",
-    "start",
-    "rows",
-    "scale",
-  ] as const),
-];
+  "out",
+  "q",
+  "keys",
+  "values",
+  "numHeads",
+  "numKvHeads",
+  "headDim",
+  "capacity",
+  "start",
+  "rows",
+  "scale",
+] as const;
 type AttentionArgs = JobArgs<(typeof ATTENTION_FIELDS)[number]>;
 
 /** Addresses of one key/value head's keys and values. */
@@ -96,62 +100,52 @@ export const attentionMany = defineJob(ATTENTION_FIELDS, ({ kernels, memory, scr
   const rows = Math.min(ATTENTION_ROWS, a.rows - first);
   const tiles = tilesOf(rows);
   const { keys, values } = kvAddresses(a, Math.floor((head * a.numKvHeads) / a.numHeads));
-  const dims = roundUp(a.headDim, PANEL);
-  const dimsBytes = dims * FLOAT_BYTES;
   const positions = a.start + first + rows; // what the last of these rows sees
-  const padded = roundUp(positions, PANEL);
-  const paddedBytes = padded * FLOAT_BYTES;
+  const places = manyPlaces(scratch, positions, a.headDim);
+  const { scores, packedScores, packedQuery, result, sums, paddedBytes, dimsBytes } = places;
   const rowBytes = a.numHeads * a.headDim * FLOAT_BYTES;
   const query = a.q + first * rowBytes + head * a.headDim * FLOAT_BYTES;
-
-  const scores = scratch; // [rows][padded]
-  const packedScores = scores + ATTENTION_ROWS * paddedBytes; // [positions][4], one tile at a time
-  const packedQuery = packedScores + TILE_ROWS * paddedBytes; // [tiles][headDim][4]
-  const result = packedQuery + ATTENTION_ROWS * a.headDim * FLOAT_BYTES; // [4][dims]
-  const sums = result + TILE_ROWS * dimsBytes; // blocks after the first
+  const widened = 0; // keys and values are float32
 
   // Scores: the queries times panels of keys, as in a linear layer whose weights are the keys.
   const queries = { x: query, out: packedQuery, inputs: a.headDim, rows, stride: rowBytes, blockSize: SUM_BLOCK };
   for (let t = 0; t < tiles; t++) packRows(kernels, queries, t);
-  const scoring = {
-    ...{ packed: packedQuery, tiles, rows, inputs: a.headDim },
-    ...{ weightStride: PANEL_ROW_BYTES, targetStride: paddedBytes, sums },
-  };
-  for (let panel = 0; panel < padded / PANEL; panel++) {
-    const target = scores + panel * PANEL_ROW_BYTES;
-    tilesTimesPanel(kernels, { ...scoring, target }, block => keys + (panel * a.headDim + block) * PANEL_ROW_BYTES);
+  for (let panel = 0; panel < paddedBytes / PANEL_ROW_BYTES; panel++) {
+    tilesTimesPanel(kernels, "F32", {
+      packed: packedQuery,
+      rows,
+      inputs: a.headDim,
+      weights: keys + panel * a.headDim * PANEL_ROW_BYTES,
+      widened,
+      target: scores + panel * PANEL_ROW_BYTES,
+      targetStride: paddedBytes,
+      sums,
+    });
   }
 
   for (let t = 0; t < tiles; t++) {
-    // Softmax, each row over what it sees; what the tile's last row sees beyond that weighs 0, which adds nothing.
+    // Softmax of each row over what it sees. What only the tile's last rows see weighs 0, which adds nothing.
     const tileRows = Math.min(TILE_ROWS, rows - t * TILE_ROWS);
     const seen = a.start + first + t * TILE_ROWS + tileRows;
     const row = (i: number): number => scores + (t * TILE_ROWS + i) * paddedBytes;
     const denominators: number[] = [];
     for (let i = 0; i < tileRows; i++)
       denominators.push(kernels.softmax(row(i), seen - tileRows + i + 1, roundUp(seen, LANES), a.scale));
-    const weights = {
-      x: row(0),
-      out: packedScores,
-      inputs: seen,
-      rows: tileRows,
-      stride: paddedBytes,
-      blockSize: SUM_BLOCK,
-    };
-    packRows(kernels, weights, 0);
+    const stride = paddedBytes;
+    packRows(kernels, { x: row(0), out: packedScores, inputs: seen, rows: tileRows, stride, blockSize: SUM_BLOCK }, 0);
 
     // The weighted sum of values: a linear layer whose inputs are the positions.
-    const weighing = {
-      ...{ packed: packedScores, tiles: 1, rows: tileRows, inputs: seen },
-      ...{ weightStride: PANEL_ROW_BYTES, targetStride: dimsBytes, sums },
-    };
-    for (let panel = 0; panel < dims / PANEL; panel++) {
-      const target = result + panel * PANEL_ROW_BYTES;
-      tilesTimesPanel(
-        kernels,
-        { ...weighing, target },
-        block => values + (panel * a.capacity + block) * PANEL_ROW_BYTES,
-      );
+    for (let panel = 0; panel < dimsBytes / PANEL_ROW_BYTES; panel++) {
+      tilesTimesPanel(kernels, "F32", {
+        packed: packedScores,
+        rows: tileRows,
+        inputs: seen,
+        weights: values + panel * a.capacity * PANEL_ROW_BYTES,
+        widened,
+        target: result + panel * PANEL_ROW_BYTES,
+        targetStride: dimsBytes,
+        sums,
+      });
     }
     for (let i = 0; i < tileRows; i++) {
       const target = a.out + (first + t * TILE_ROWS + i) * rowBytes + head * a.headDim * FLOAT_BYTES;
@@ -168,7 +162,7 @@ export const attentionFew = defineJob(ATTENTION_FIELDS, ({ kernels, memory, scra
   const { keys, values } = kvAddresses(a, kvHead);
   const group = a.numHeads / a.numKvHeads;
   const queries = group * a.rows;
-  /** Of a query: the address of its row in q and out. */
+  /** The address of a query's row in q or out. */
   const rowOf = (base: number, query: number): number =>
     base + (Math.floor(query / group) * a.numHeads + kvHead * group + (query % group)) * a.headDim * FLOAT_BYTES;
   const seenBy = (query: number): number => a.start + Math.floor(query / group) + 1;
@@ -177,38 +171,38 @@ export const attentionFew = defineJob(ATTENTION_FIELDS, ({ kernels, memory, scra
   const paddedBytes = roundUp(a.start + a.rows, PANEL) * FLOAT_BYTES;
   const scores = scratch; // [queries][padded]
   const results = scores + queries * paddedBytes; // [queries][dims]
-  const stride = PANEL_ROW_BYTES;
   const keyPanelBytes = a.headDim * PANEL_ROW_BYTES;
   const valuePanelBytes = a.capacity * PANEL_ROW_BYTES;
 
-  forEachPair(0, paddedBytes / PANEL_ROW_BYTES, (panel, panels) => {
-    const scoring = {
-      panels,
-      weights: keys + panel * keyPanelBytes,
-      stride,
-      panelBytes: keyPanelBytes,
-      inputs: a.headDim,
-    };
+  const keyPanels = paddedBytes / PANEL_ROW_BYTES;
+  for (let panel = 0; panel < keyPanels; panel += 2) {
+    const panels = panelsAtOnce(panel, keyPanels);
+    const scoring = { panels, panelBytes: keyPanelBytes, inputs: a.headDim, weights: keys + panel * keyPanelBytes };
     for (let i = 0; i < queries; i++) {
       const out = scores + i * paddedBytes + panel * PANEL_ROW_BYTES;
       rowTimesPanels(kernels, "F32", { ...scoring, x: rowOf(a.q, i), out });
     }
-  });
+  }
   const denominators: number[] = [];
   for (let i = 0; i < queries; i++)
     denominators.push(kernels.softmax(scores + i * paddedBytes, seenBy(i), roundUp(seenBy(i), LANES), a.scale));
-  forEachPair(0, dimsBytes / PANEL_ROW_BYTES, (panel, panels) => {
-    const weighing = { panels, weights: values + panel * valuePanelBytes, stride, panelBytes: valuePanelBytes };
+  const valuePanels = dimsBytes / PANEL_ROW_BYTES;
+  for (let panel = 0; panel < valuePanels; panel += 2) {
+    const panels = panelsAtOnce(panel, valuePanels);
+    const weighing = { panels, panelBytes: valuePanelBytes, weights: values + panel * valuePanelBytes };
     for (let i = 0; i < queries; i++) {
       const out = results + i * dimsBytes + panel * PANEL_ROW_BYTES;
       rowTimesPanels(kernels, "F32", { ...weighing, x: scores + i * paddedBytes, out, inputs: seenBy(i) });
     }
-  });
+  }
   for (let i = 0; i < queries; i++)
     divideRow(kernels, memory, rowOf(a.out, i), results + i * dimsBytes, denominators[i], a.headDim);
 });
 
-/** Rows of a head lie beside those of others, so a size that is no multiple of 4 must not be written in vectors. */
+/**
+ * Divides a head's row by its denominator. The next head's row follows it, so a size that is not a multiple of 4 must
+ * not be written in vectors.
+ */
 function divideRow(
   kernels: Kernels,
   memory: WebAssembly.Memory,

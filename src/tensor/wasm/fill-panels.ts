@@ -1,9 +1,9 @@
 /**
- * The job that fills panels of quantised weights at load, out of rows of a checkpoint: quantised on the way, or as they
+ * The job that fills panels of quantised weights at load, from rows of a checkpoint: quantised on the way, or as they
  * were saved.
  *
- * In: sixteen rows for each item. Out: a panel, as panel-layout.ts describes it. Whole blocks are the kernels' work; a
- * shorter last block, which no published shape has, goes by way of the readable definition.
+ * In: sixteen rows for each item. Out: a panel, as panel-layout.ts describes it. Kernels fill whole blocks. A shorter
+ * last block, which no published shape has, is filled by the definition's loops.
  */
 
 import type { WeightDtype } from "../dtype.ts";
@@ -39,7 +39,7 @@ import {
 /** A block of float32, integers of 16 rows, the same repacked, and steps of sub-blocks. */
 export const FILL_SCRATCH_BYTES: number = SUM_BLOCK * FLOAT_BYTES + 2 * PANEL * SUM_BLOCK + 64;
 
-/** What `inputs` weights of a row take in a checkpoint. */
+/** Bytes that `inputs` weights of a row take in a checkpoint. */
 export function storedRowBytes(form: WeightForm, inputs: number): number {
   if (!isQuantised(form)) return inputs * WEIGHT_BYTES[form];
   return form === "int8" ? inputs : Math.ceil(inputs / 2);
@@ -49,7 +49,7 @@ export function storedRowBytes(form: WeightForm, inputs: number): number {
 interface BlockOfRows {
   readonly kernels: Kernels;
   readonly layout: PanelLayout;
-  /** As the checkpoint stores it: its dtype, or the scheme itself where it was saved quantised. */
+  /** How the checkpoint stores it: in a dtype, or in the scheme itself where it was saved quantised. */
   readonly stored: WeightForm;
   readonly rows: number;
   readonly rowBytes: number;
@@ -59,8 +59,8 @@ interface BlockOfRows {
 }
 
 /**
- * `rows`: rows as they are stored, one after the other, 16 for each item; of saved ones `scales` [rows][blocks] and
- * `subScales` [rows][sub-blocks] too. Items: panels.
+ * `rows`: rows as they are stored, one after the other, 16 for each item. Rows that were saved quantised come with
+ * `scales` [rows][blocks] and `subScales` [rows][sub-blocks]. Items: panels.
  */
 export const fillPanel = defineJob(
   ["scheme", "stored", "rows", "panels", "inputs", "scales", "subScales"],
@@ -129,7 +129,7 @@ function fillBlock({ kernels, layout: { scheme }, stored, rows, rowBytes, record
   if (scheme === "int4") kernels.pack_int4(repacked, record, pairsOf(SUM_BLOCK));
 }
 
-/** The readable way, for a block of fewer than 256 inputs. */
+/** Fills a block of fewer than 256 inputs, by the definition's loops. */
 function fillShortBlock(
   { layout: { scheme }, stored, rows, rowBytes, count, record }: BlockOfRows,
   bytes: Uint8Array,

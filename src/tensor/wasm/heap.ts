@@ -1,5 +1,5 @@
 /**
- * One memory of an engine: a WebAssembly.Memory, and who has which part of it.
+ * One memory of an engine: a WebAssembly.Memory, and which parts of it are in use.
  *
  * In: sizes in bytes. Out: byte addresses, and views on them. A memory only grows, and growing kills the views of an
  * unshared one, so views are made here at each use and kept nowhere.
@@ -36,7 +36,7 @@ export class Heap {
     this.#end = roundUp(reserved, ALIGNMENT);
   }
 
-  /** Bytes given out. */
+  /** Bytes in use. */
   get usedBytes(): number {
     let sum = 0;
     for (const bytes of this.#used.values()) sum += bytes;
@@ -45,17 +45,17 @@ export class Heap {
 
   /** Throws Error for a heap that was closed. */
   get memory(): WebAssembly.Memory {
-    if (!this.#memory) throw new Error("engine: expected one that is open, got one that was closed");
+    if (!this.#memory) throw new Error("the engine is closed");
     return this.#memory;
   }
 
-  /** Gives the memory back, whoever still holds the heap. */
+  /** Gives the memory back, even if someone still holds the heap. */
   close(): void {
     this.#memory = undefined;
   }
 
   /**
-   * An address with room for so many bytes, not cleared. Throws RangeError with both numbers where the memory cannot
+   * The address of a free place of `bytes`, not cleared. Throws RangeError, with both numbers, where the memory cannot
    * hold them.
    */
   allocate(bytes: number): number {
@@ -75,7 +75,7 @@ export class Heap {
     return address;
   }
 
-  /** Several at once; where one does not fit, none is kept. */
+  /** Several places at once; where one does not fit, the others are freed again. */
   allocateAll(sizes: readonly number[]): number[] {
     const addresses: number[] = [];
     try {
@@ -87,7 +87,7 @@ export class Heap {
     }
   }
 
-  /** Whether so many bytes in one piece can be given out. */
+  /** Whether there is room for `bytes` in one piece. */
   hasRoom(bytes: number): boolean {
     const size = roundUp(bytes, ALIGNMENT);
     return this.#end + size <= this.limit || this.#free.some(block => block.bytes >= size);
@@ -122,10 +122,10 @@ export class Heap {
     const have = this.memory.buffer.byteLength;
     if (end <= have) return;
     const refuse = (): never => {
-      const megabytes = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(1)} MB`;
-      throw new MemoryError(
-        `memory: expected room for ${megabytes(size)} beside ${megabytes(this.usedBytes)} in use, got a limit of ${megabytes(this.limit)}`,
+      const [asked, used, limit] = [size, this.usedBytes, this.limit].map(
+        bytes => `${(bytes / 2 ** 20).toFixed(1)} MB`,
       );
+      throw new MemoryError(`memory: no room for ${asked} beside ${used} in use: the limit is ${limit}`);
     };
     if (end > this.limit) refuse();
     try {
@@ -136,7 +136,7 @@ export class Heap {
   }
 }
 
-/** A place that is kept from use to use, and made anew where it is too small. What was in it is then lost. */
+/** A place that is kept from use to use. Where it is too small a larger one replaces it, and its contents are lost. */
 export class KeptPlace {
   readonly #heap: Heap;
   #address = 0;
@@ -146,7 +146,7 @@ export class KeptPlace {
     this.#heap = heap;
   }
 
-  /** The address of at least so many bytes; 0 where none were ever asked for. */
+  /** The address of at least `bytes`; 0 where none were ever asked for. */
   atLeast(bytes: number): number {
     if (bytes > this.#bytes) {
       if (this.#bytes > 0) this.#heap.free(this.#address);

@@ -6,12 +6,12 @@
  * `i32x4.dot_i16x8_s` adds two products. A load of eight bytes of int8 widens to four outputs' pairs; of int4 two
  * shifts of 16 bytes give them.
  *
- * Activations are 16-bit rows. Of many rows they are packed in tiles of four: [blocks][rows / 4][pairs of the block][4
- * rows][2].
+ * Activations are rows of 16-bit integers. Many rows are packed in tiles of four: [blocks][rows / 4][pairs of the
+ * block][4 rows][2].
  *
- * For many rows a block of a panel is expanded to 16 bits, sub-scales multiplied in, into a scratch of 8 KiB that
- * serves all row tiles, and the two schemes differ in nothing else. For one row int4 is multiplied as it is, and each
- * sub-block's sum by its sub-scale: the integers are the same.
+ * For many rows a block of a panel is expanded to 16 bits, times its sub-scales, into a scratch of 8 KiB that serves
+ * all row tiles; only there do the two schemes differ. For one row int4 is multiplied as it is, and each sub-block's
+ * sum by its sub-scale: the integers are the same.
  */
 
 import { SUB_BLOCK } from "../quantised.ts";
@@ -38,27 +38,31 @@ import {
   VECTOR_BYTES,
   vectorLocals,
 } from "./kernel-parts.ts";
-import { FLOAT_BYTES, INT4_FLIPPED, PANEL, PANEL_ROW_BYTES, TILE_ROWS } from "./panel-layout.ts";
+import {
+  FLOAT_BYTES,
+  INT4_FLIPPED,
+  INT4_PAIR_BYTES,
+  INT8_PAIR_BYTES,
+  PAIR_BYTES,
+  PANEL,
+  PANEL_ROW_BYTES,
+  TILE_ROWS,
+} from "./panel-layout.ts";
 
-/** A pair of 16-bit activations. */
-const PAIR_BYTES = 4;
-/** Inputs of a block come in pairs. */
+/** Inputs come in pairs. */
 const BLOCK_PAIRS = SUM_BLOCK / 2;
 const SUB_BLOCK_PAIRS = SUB_BLOCK / 2;
-/** Of one pair of inputs of a panel. */
-const INT8_PAIR_BYTES = PANEL * 2;
-const INT4_PAIR_BYTES = PANEL;
 /**
- * Pairs of one turn of the loop over one row of int8. Share of what plain reading reaches: 2 or 4 pairs 0.78, 8 pairs
- * 0.86, 16 pairs 0.90.
+ * Pairs that a turn of the loop over a row of int8 takes. Share of the speed of plain reading: 2 or 4 pairs 0.78, 8
+ * pairs 0.86, 16 pairs 0.90.
  */
 const ROW_UNROLL = 16;
-/** The same of int4; a whole sub-block has 16. */
+/** The same for int4, whose sub-blocks have 16 pairs. */
 const INT4_UNROLL = 8;
 /**
- * int4 needs as many instructions for a byte as memory takes time for it, so the processor looks too few bytes ahead:
- * it is told of each line when it is so far away. 1.16 times the speed on one thread; 1 and 4 KiB bring as much, 512
- * bytes and 8 KiB less. int8 gains nothing by it.
+ * int4 takes about as long to compute as to read, so the processor looks too few bytes ahead; a load this many bytes
+ * ahead of the weights makes it fetch their line in time. 1.16 times the speed on one thread; 1 and 4 KiB bring as
+ * much, 512 bytes and 8 KiB less. int8 gains nothing.
  */
 export const READ_AHEAD_BYTES = 2048;
 /** Pairs of int4 in a cache line. */
@@ -78,7 +82,7 @@ export function addIntegerKernels(module: ModuleBuilder): void {
 }
 
 /**
- * Sub-scales of 16 outputs, 8 bits each, from `pointer` on, as 16-bit integers that stand twice, for both inputs of a
+ * The sub-scales of 16 outputs, 8 bits each, from `pointer` on, as 16-bit integers, each twice, for both inputs of a
  * pair.
  */
 function subScalePairs(pointer: I32, halves: readonly Local<"v128">[]): V128[] {
@@ -88,7 +92,7 @@ function subScalePairs(pointer: I32, halves: readonly Local<"v128">[]): V128[] {
   return halves.flatMap(({ get }) => [v128.shuffle(get, get, twice(0)), v128.shuffle(get, get, twice(4))]);
 }
 
-// -------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------------------------
 // many rows
 
 /** expand_int8: `pairs` of a panel to 16 bits. */
@@ -125,8 +129,8 @@ function addExpandInt4(module: ModuleBuilder): void {
 }
 
 /**
- * Runs `body` for each sub-block of `pairs`, which is counted down to 0; `left` holds the pairs of the sub-block, 16 or
- * fewer in the last.
+ * Runs `body` for each sub-block of `pairs`. `left` holds the pairs of the sub-block, 16 or, in the last, fewer.
+ * Consumes `pairs`.
  */
 function forEachSubBlock(f: FunctionBuilder, pairs: Local<"i32">, body: (left: Local<"i32">) => void): void {
   const left = f.local("i32");
@@ -140,8 +144,8 @@ function forEachSubBlock(f: FunctionBuilder, pairs: Local<"i32">, body: (left: L
 
 /**
  * tile_integer: packed rows [tiles][pairs][4][2] times expanded weights [pairs][16][2] -> integer sums [tiles * 4][16].
- * pairs at least 1. The inner loop is the float32 tile's, one dot and one addition where that has a product and an
- * addition, for two inputs instead of one.
+ * pairs at least 1. The inner loop is the float32 tile's with a dot in place of the product, so a step takes two inputs
+ * instead of one.
  */
 function addTile(module: ModuleBuilder): void {
   module.func(
@@ -183,7 +187,7 @@ function addScaled(module: ModuleBuilder, what: "store" | "add"): void {
       f.repeat(p.rows, () => {
         scales.forEach((scale, j) => {
           const scaled = f32x4.mul(f32x4.convert(v128.load(p.sums.get, VECTOR_BYTES * j)), scale.get);
-          // The first is added too, to 0: a scale of -0 would else leave its sign.
+          // The first is added to 0, because a scale of -0 would otherwise leave its sign.
           const value = f32x4.add(what === "store" ? zero.get : v128.load(p.out.get, VECTOR_BYTES * j), scaled);
           f.storeV128(p.out.get, value, VECTOR_BYTES * j);
         });
@@ -208,7 +212,7 @@ function addScaleRows(module: ModuleBuilder): void {
   });
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------------------------
 // one row
 
 const ROW_PARAMS = {
@@ -224,8 +228,9 @@ type RowLocals = { readonly [name in keyof typeof ROW_PARAMS]: Local<"i32"> };
 
 /**
  * row_int8, row2_int8, row_int4, row2_int4: a row of `pairs` 16-bit pairs times one panel or two, `panelBytes` apart ->
- * 16 or 32 outputs, `scale` the address of the row's scale and `subBlockSums`, of int4, that of its sub-blocks' sums.
- * `blockSums` emits what adds a block's integers to `sums`; the pointers go along, to the scales.
+ * 16 or 32 outputs, `scale` is the address of the row's scale, and `subBlockSums` that of its sub-blocks' sums, which
+ * int4 needs. `blockSums` emits code that adds a block's products to `sums` and moves the pointers on to the block's
+ * scales.
  */
 function addRow(
   module: ModuleBuilder,
@@ -292,20 +297,20 @@ function addRowInt8(module: ModuleBuilder, panels: 1 | 2): void {
 }
 
 /**
- * Of four 4-bit integers in a lane the first three have 8 added and are masked where they stand, so that their sums
- * come out 1, 16 and 256 times too large and with 8 times the activations' sum in them; sums begin with that taken off,
- * and the factor is shifted out of the whole sub-block's at its end. Four instructions give the pairs of 16 outputs,
- * where shifting each of them to its place takes seven. Nothing overflows: the largest is 256 * 8 * 32 * 32767 = 2^31 -
- * 2^16, and what is in between may wrap around.
+ * A lane of 16 bits holds four 4-bit integers. The first three are stored with 8 added, and are masked without being
+ * shifted down, so their sums come out 1, 16 and 256 times too large, plus 8 times the activations' sum. Each sum
+ * therefore begins with that excess subtracted, and its factor is shifted out at the end of the sub-block. This takes
+ * four instructions for the pairs of 16 outputs, where shifting each of them to its place takes seven. Nothing
+ * overflows: the largest sum is 256 * 8 * 32 * 32767 = 2^31 - 2^16, and sums on the way there may wrap around.
  */
 function addRowInt4(module: ModuleBuilder, panels: 1 | 2): void {
   addRow(module, `row${panels === 1 ? "" : 2}_int4`, panels, (f, p, sources, pairs, sums) => {
     const [splat, bits, half, start] = vectorLocals(f, 4);
     const masks = [0xf, 0xf0, 0xf00].map(mask => f.local("v128", i32x4.const(mask * 0x10001)));
     const inner = vectorLocals(f, sums.length);
-    const ahead = f.local("i32"); // never used: what counts is that the line is on its way
+    const ahead = f.local("i32"); // never read: the load is what fetches the line
     const zero = f.local("v128", i32x4.const(0));
-    // Where the sub-scales begin: behind the block's integers.
+    // The sub-scales begin after the block's integers.
     const subScales = sources.map(source =>
       f.local("i32", i32.add(source.get, i32.shl(pairs.get, i32.const(Math.log2(INT4_PAIR_BYTES))))),
     );
@@ -327,7 +332,7 @@ function addRowInt4(module: ModuleBuilder, panels: 1 | 2): void {
     };
     forEachSubBlock(f, pairs, left => {
       start.set(v128.load32Splat(p.subBlockSums.get));
-      f.advance(p.subBlockSums, 4);
+      f.advance(p.subBlockSums, FLOAT_BYTES);
       for (const [i, sum] of inner.entries()) {
         const j = i % PANEL_VECTORS;
         sum.set(j < masks.length ? i32x4.sub(zero.get, i32x4.shl(start.get, 3 + 4 * j)) : zero.get);

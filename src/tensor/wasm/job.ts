@@ -1,9 +1,10 @@
 /**
- * A job: work that is cut into items which touch different outputs, so that who does which item cannot change a bit.
+ * A job: work that is cut into items which write different outputs, so the bits do not depend on which thread does
+ * which item.
  *
- * In: what a thread has at hand, and the job's arguments (addresses and sizes). Out: what it does for an item. The
- * arguments are declared once, as named fields: the caller names them, between threads they travel as numbers in the
- * fields' order, and the job reads them by name again. The same code runs on the main thread and on workers.
+ * In: what a thread has at hand, and the job's arguments (addresses and sizes). Out: the function that does an item.
+ * The arguments are declared once, as named fields. The caller names them, they travel between threads as numbers in
+ * the order of the fields, and the job reads them by name. The same code runs on the main thread and on workers.
  */
 
 import type { Kernels } from "./kernels.ts";
@@ -21,11 +22,11 @@ export type JobArgs<Field extends string> = Readonly<Record<Field, number>>;
 
 export interface Job<Field extends string = string> {
   readonly fields: readonly Field[];
-  /** Called once a thread; what it returns does an item. */
+  /** Called once in each thread; returns the function that does an item. */
   begin(context: JobContext, args: JobArgs<Field>): (item: number) => void;
 }
 
-/** Room for so many arguments is in the threads' control block. */
+/** The threads' control block has room for this many arguments. */
 export const MAX_JOB_FIELDS = 16;
 
 export function defineJob<const Field extends string>(
@@ -35,7 +36,7 @@ export function defineJob<const Field extends string>(
   return { fields, begin };
 }
 
-/** Forms of weights: a job is given one by its index. */
+/** Forms of weights. A job is given one as its index here. */
 const FORMS: readonly WeightForm[] = ["BF16", "F16", "F32", "int8", "int4"];
 
 export function formCode(form: WeightForm): number {
@@ -47,9 +48,9 @@ export function formOf<Form extends WeightForm = WeightForm>(code: number): Form
 }
 
 /**
- * The memory as bytes, at least up to the byte `end`. When one thread has grown a shared memory, another's
- * `memory.buffer` shows it only after V8 has interrupted that thread, which it does at the turn of a loop; until then a
- * write beyond the old end would be lost without a word.
+ * The memory as bytes, at least up to the byte `end`. When one thread has grown a shared memory, another thread's
+ * `memory.buffer` shows it only after V8 has interrupted that thread, which happens at the turn of a loop. Until then,
+ * a write beyond the old end would be lost silently.
  */
 export function bytesUpTo(memory: WebAssembly.Memory, end: number): Uint8Array {
   for (let turns = 0; turns < 1_000_000; turns++) {
@@ -59,7 +60,7 @@ export function bytesUpTo(memory: WebAssembly.Memory, end: number): Uint8Array {
   throw new Error(`memory: expected at least ${end} bytes, got ${memory.buffer.byteLength}`);
 }
 
-/** The same as floats. */
+/** The memory as floats, at least up to the byte `end`. */
 export function floatsUpTo(memory: WebAssembly.Memory, end: number): Float32Array {
   return new Float32Array(bytesUpTo(memory, end).buffer);
 }

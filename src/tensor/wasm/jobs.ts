@@ -1,4 +1,4 @@
-/** All jobs, by name. Threads tell each other of one by its index. */
+/** All jobs, by name. Threads name a job to each other by its index. */
 
 import { attentionFew, attentionMany, storeKeysAndValues } from "./attention-jobs.ts";
 import { fillPanel } from "./fill-panels.ts";
@@ -31,7 +31,7 @@ export const JOB_NAMES: readonly JobName[] = Object.keys(JOBS) as JobName[];
 /** The arguments of a job, by name. */
 export type ArgsOf<Name extends JobName> = (typeof JOBS)[Name] extends Job<infer Field> ? JobArgs<Field> : never;
 
-/** What a thread does for an item of a job. */
+/** The function that does an item of a job. */
 export function beginJob<Name extends JobName>(
   name: Name,
   context: JobContext,

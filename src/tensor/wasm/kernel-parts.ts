@@ -9,14 +9,14 @@ import { type F32, type FunctionBuilder, f32, f32x4, type I32, i32, type Local, 
 import { FLOAT_BYTES, PANEL, TILE_ROWS } from "./panel-layout.ts";
 
 export const VECTOR_BYTES = 16;
-/** float32 or 32-bit integers of a vector. */
+/** float32 values, or 32-bit integers, in a vector. */
 export const LANES = 4;
-/** Vectors of 16 outputs. */
+/** Vectors that hold the 16 outputs of a panel. */
 export const PANEL_VECTORS = PANEL / LANES;
 
 /**
- * For shuffles of a vector with itself: its two halves in turn, and the neighbours within each half. Both together meet
- * all lanes.
+ * For shuffles of a vector with itself: its two halves in turn, and the neighbours within each half. One after the
+ * other, they combine all lanes.
  */
 export const SWAP_HALVES: readonly number[] = [8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7];
 export const SWAP_NEIGHBOURS: readonly number[] = [4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11];
@@ -25,7 +25,7 @@ export function lanesOf(value: V128): F32[] {
   return Array.from({ length: LANES }, (_, lane) => f32x4.extractLane(value, lane));
 }
 
-/** (s0 + s1) + (s2 + s3) of the lanes. */
+/** The sum of the lanes, as (s0 + s1) + (s2 + s3). */
 export function sumLanes(sums: V128): F32 {
   const [s0, s1, s2, s3] = lanesOf(sums);
   return f32.add(f32.add(s0, s1), f32.add(s2, s3));
@@ -35,7 +35,7 @@ export function vectorLocals(f: FunctionBuilder, count: number): Local<"v128">[]
   return Array.from({ length: count }, () => f.local("v128"));
 }
 
-/** count >> log2(unit): how many whole units there are, for a unit that is a power of two. */
+/** How many whole units `count` has. `unit` is a power of two. */
 export function unitsOf(count: I32, unit: number): I32 {
   return i32.shrU(count, i32.const(Math.log2(unit)));
 }
@@ -51,10 +51,10 @@ export interface TileOperands {
 /**
  * For each tile of 4 rows x 16 outputs, in two halves of 8 outputs: 8 vectors of sums that stay in registers, and an
  * inner loop with one splat for each row and no other work. A step of the packed rows is 4 bytes for each row; one of
- * the weights is `weightStride`. Lanes run over outputs, so each output is one ascending chain. At least one step.
+ * the weights is `weightStride`. Lanes run over outputs, so each output is one ascending chain. `steps` is at least 1.
  *
- * `add` gives a sum with a product added. `storeHalf` stores the sums [row][vector of the half] of the outputs from
- * byte `half` of a row on; `next` moves on by a tile. Unrolling the inner loop: slower on Node 20, no gain on 24.
+ * `add` is a sum with a product added. `storeHalf` stores the sums [row][vector of the half], from byte `half` of a row
+ * of outputs on. `next` moves on by a tile. Unrolling the inner loop: slower on Node 20, no gain on 24.
  */
 export function emitTiles(
   f: FunctionBuilder,
@@ -118,7 +118,7 @@ export function panelPointers(f: FunctionBuilder, panels: 1 | 2, weights: I32, p
   return Array.from({ length: panels }, (_, i) => f.local("i32", i === 0 ? weights : i32.add(weights, panelBytes)));
 }
 
-/** Stores `values`, or adds them to what is there. */
+/** Stores `first` where `isFirst`, else adds `more` to what is there. */
 export function storeOrAdd(
   f: FunctionBuilder,
   isFirst: I32,

@@ -1,5 +1,5 @@
 /**
- * The module of all kernels: bytes, compiled module, and what an instance of it exports.
+ * The module of all kernels: its bytes, the compiled module, and the functions that an instance exports.
  *
  * In: a memory, shared or not. Out: functions on pointers (byte addresses in that memory). Row counts, strides and
  * layouts are described at each kernel.
@@ -11,7 +11,6 @@ import { ModuleBuilder } from "./assembler.ts";
 import { addIntegerKernels } from "./integer-kernels.ts";
 import { addLimitKernels } from "./limit-kernels.ts";
 import { addLinearKernels } from "./linear-kernels.ts";
-
 import { addQuantiseKernels } from "./quantise-kernels.ts";
 import { addRepackKernels } from "./repack-kernel.ts";
 import { addRowKernels } from "./row-kernels.ts";
@@ -62,7 +61,10 @@ export const PAGE_BYTES = 65536;
 /** A 32-bit memory's limit: 4 GiB. */
 export const MAX_PAGES = 65536;
 
-/** Compiled for a shared memory of at most MAX_PAGES, or for one of this agent's own. Some milliseconds. */
+/**
+ * Compiles the kernels, for a shared memory of at most MAX_PAGES or for one that is not shared. Takes some
+ * milliseconds.
+ */
 export function compileKernels(shared: boolean): WebAssembly.Module {
   const module = new ModuleBuilder();
   addLinearKernels(module);

@@ -1,25 +1,25 @@
 /**
- * What the machine could do at most, for a benchmark to hold its figures against: multiply and add in registers alone,
- * of float32 and of 16-bit integers, and reading memory.
+ * The most that the machine can do, for a benchmark to compare its figures with: multiplying and adding in registers
+ * alone, float32 and 16-bit integers, and reading memory.
  */
 
 import { f32x4, i32x4, type ModuleBuilder, v128 } from "./assembler.ts";
 import { LANES, VECTOR_BYTES } from "./kernel-parts.ts";
 
 /**
- * Independent chains of 4 lanes: a product and a sum have a latency of some 8 cycles, and 8 chains were too few to keep
+ * Independent chains of 4 lanes: a product and a sum take some 8 cycles together, and 8 chains were too few to keep
  * three units busy.
  */
 const CHAINS = 12;
 /** Floating-point operations of one round of `limit_multiply_add`. */
 export const MULTIPLY_ADD_FLOPS = CHAINS * LANES * 2;
-/** The same of `limit_dot`, whose vectors hold twice as many numbers. */
+/** The same for `limit_dot`, whose vectors hold twice as many numbers. */
 export const DOT_OPERATIONS = CHAINS * 2 * LANES * 2;
-/** Bytes of one round of `limit_read`. */
+/** Bytes that one round of `limit_read` reads. */
 export const READ_BYTES = 128;
 
 export function addLimitKernels(module: ModuleBuilder): void {
-  // No memory, so nothing but the vector units limits it.
+  // It touches no memory, so only the vector units limit it.
   module.func("limit_multiply_add", { out: "i32", rounds: "i32" }, null, (f, { out, rounds }) => {
     const [factor, zero] = [f.local("v128", f32x4.const(0.5)), f.local("v128", f32x4.const(0))];
     const sums = Array.from({ length: CHAINS }, () => f.local("v128", zero.get));

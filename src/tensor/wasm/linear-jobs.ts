@@ -1,10 +1,10 @@
 /**
- * The jobs of the linear layer, over weights as a checkpoint stores them and over quantised ones, for many rows and for
+ * The jobs of the linear layer: over weights as a checkpoint stores them and over quantised ones, for many rows and for
  * a few.
  */
 
 import type { WeightDtype } from "../dtype.ts";
-import { type QuantisedScheme, SUB_BLOCK, subBlocksOf } from "../quantised.ts";
+import { type QuantisedScheme, subBlocksOf } from "../quantised.ts";
 import { SUM_BLOCK } from "../reference.ts";
 import { defineJob, floatsUpTo, formOf, type JobContext } from "./job.ts";
 import {
@@ -12,36 +12,42 @@ import {
   integersBytes,
   PANEL,
   PANEL_ROW_BYTES,
+  packedBlockOffset,
   pairsOf,
   panelLayout,
+  panelsOf,
+  SUB_BLOCK_BYTES,
   scalesOffset,
   TILE_ROWS,
   tilesOf,
   WEIGHT_BYTES,
 } from "./panel-layout.ts";
-import { forEachPair, rowTimesPanels, tilesTimesPanel } from "./tiles.ts";
+import { panelsAtOnce, rowTimesPanels, tilesTimesPanel } from "./tiles.ts";
 
-/** Panels of one item where a few rows are multiplied: enough work to be worth handing out. */
+/** Panels of one item where rows are few: enough work to be worth handing out. */
 export const ROW_PANELS = 4;
-/** Scratch of an item over a few rows: outputs of two panels, where the last is not whole. */
+/** Scratch of an item over a few rows: the outputs of two panels, where the last is not whole. */
 export const FEW_SCRATCH_BYTES: number = 2 * PANEL_ROW_BYTES;
 /**
- * At most so many rows are multiplied one by one: the panels of an item stay in the second-level cache from row to row,
- * while the kernel for many rows first widens each panel. 0.6B, 2 threads, a pass of 3, 6 rows: 110, 180 ms, and 159,
- * 222 through the kernel for many; int8 of 6 rows 100 and 128. Attention over the cache takes so few rows together too.
+ * Up to this many rows are multiplied one by one: an item's panels stay in the second-level cache from row to row,
+ * while the kernel for many rows first widens each panel. A pass of 3 rows (0.6B, 2 threads) takes 110 ms, and 159 ms
+ * with the kernel for many rows; 6 rows take 180 and 222 ms, and 6 rows of int8 100 and 128 ms. Attention calls the
+ * same number few.
  */
 export const FEW_ROWS = 7;
 
-/** A sub-block of activations, 16-bit integers. */
-export const SUB_BLOCK_BYTES: number = SUB_BLOCK * 2;
-const WIDENED_BYTES = SUM_BLOCK * PANEL_ROW_BYTES;
+/** Where an item over many rows works. */
+function manyPlaces(scratch: number, rows: number) {
+  const sumsBytes = tilesOf(rows) * TILE_ROWS * PANEL_ROW_BYTES;
+  const block = scratch; // of weights, widened or expanded
+  const sums = block + SUM_BLOCK * PANEL_ROW_BYTES; // of a block
+  const edge = sums + sumsBytes; // the outputs of a panel that is not whole
+  return { block, sums, edge, end: edge + sumsBytes };
+}
 
-/**
- * Scratch of an item over many rows: a block of weights, widened or expanded; the sums of a block; the outputs of a
- * panel that is not whole.
- */
+/** Scratch that an item over many rows takes. */
 export function manyScratchBytes(rows: number): number {
-  return WIDENED_BYTES + 2 * tilesOf(rows) * TILE_ROWS * PANEL_ROW_BYTES;
+  return manyPlaces(0, rows).end;
 }
 
 /** Where an item over many rows works, and where the outputs of its panel go. */
@@ -52,7 +58,7 @@ interface PanelTarget {
   readonly sums: number;
   readonly target: number;
   readonly stride: number;
-  /** Copies the outputs to their place where they went to the scratch. */
+  /** Copies the outputs to their place, where they went to the scratch. */
   readonly finish: () => void;
 }
 
@@ -66,13 +72,12 @@ function panelTarget(
   rows: number,
   panel: number,
 ): PanelTarget {
-  const sums = scratch + WIDENED_BYTES;
-  const edge = sums + tilesOf(rows) * TILE_ROWS * PANEL_ROW_BYTES;
-  const columns = Math.min(PANEL, outputs - panel * PANEL);
+  const { block, sums, edge } = manyPlaces(scratch, rows);
+  const columns = columnsOf(outputs, panel, 1);
   const target = out + panel * PANEL_ROW_BYTES;
-  if (columns === PANEL) return { block: scratch, sums, target, stride: outputs * FLOAT_BYTES, finish: () => {} };
+  if (columns === PANEL) return { block, sums, target, stride: outputs * FLOAT_BYTES, finish: () => {} };
   const finish = (): void => copyColumns(memory, edge, target, outputs, rows, columns);
-  return { block: scratch, sums, target: edge, stride: PANEL_ROW_BYTES, finish };
+  return { block, sums, target: edge, stride: PANEL_ROW_BYTES, finish };
 }
 
 function copyColumns(
@@ -93,47 +98,31 @@ function copyColumns(
   }
 }
 
-/**
- * Calls back for an item's panels, two at a time, with where their outputs go: into `out`, or by way of the scratch
- * where the last is not whole.
- */
-function forEachRowPanels(
-  { memory, scratch }: JobContext,
-  outputs: number,
-  out: number,
-  item: number,
-  multiply: (panel: number, panels: 1 | 2, target: number) => void,
-): void {
-  forEachPair(item * ROW_PANELS, Math.min(Math.ceil(outputs / PANEL), (item + 1) * ROW_PANELS), (panel, panels) => {
-    const columns = Math.min(panels * PANEL, outputs - panel * PANEL);
-    const isWhole = columns === panels * PANEL;
-    multiply(panel, panels, isWhole ? out + panel * PANEL_ROW_BYTES : scratch);
-    if (!isWhole) copyColumns(memory, scratch, out + panel * PANEL_ROW_BYTES, outputs, 1, columns);
-  });
+/** How many outputs one panel or two have from `panel` on: fewer than 16 each where the last is not whole. */
+function columnsOf(outputs: number, panel: number, panels: 1 | 2): number {
+  return Math.min(panels * PANEL, outputs - panel * PANEL);
 }
 
-// ------------------------------------------------------------------------------------------------------- weights as
-// they are stored
+// ---------------------------------------------------------------------------------------------------------------------
+// weights as they are stored
 
-/** Items: panels, each for all rows. Rows of `out` are there in whole tiles. */
+/** Items: panels, each for all rows. `out` has room for whole tiles of rows. */
 export const linearMany = defineJob(
   ["form", "weights", "inputs", "outputs", "packed", "out", "rows"],
-  (context, args) => {
-    const { weights, inputs, outputs, packed, out, rows } = args;
-    const { kernels } = context;
-    const dtype = formOf<WeightDtype>(args.form);
-    const inputBytes = PANEL * WEIGHT_BYTES[dtype];
+  (context, { form, weights, inputs, outputs, packed, out, rows }) => {
+    const dtype = formOf<WeightDtype>(form);
+    const panelBytes = inputs * PANEL * WEIGHT_BYTES[dtype];
     return panel => {
-      const { block: widened, sums, target, stride, finish } = panelTarget(context, out, outputs, rows, panel);
-      const product = {
-        ...{ packed, tiles: tilesOf(rows), rows, inputs, weightStride: PANEL_ROW_BYTES },
-        ...{ target, targetStride: stride, sums },
-      };
-      tilesTimesPanel(kernels, product, (block, count) => {
-        const stored = weights + (panel * inputs + block) * inputBytes;
-        if (dtype === "F32") return stored;
-        kernels[`widen_${dtype}`](stored, widened, count);
-        return widened;
+      const { block, sums, target, stride, finish } = panelTarget(context, out, outputs, rows, panel);
+      tilesTimesPanel(context.kernels, dtype, {
+        packed,
+        rows,
+        inputs,
+        weights: weights + panel * panelBytes,
+        widened: block,
+        target,
+        targetStride: stride,
+        sums,
       });
       finish();
     };
@@ -144,34 +133,38 @@ export const linearMany = defineJob(
  * Items: ROW_PANELS panels, for one row after the other: the weights are read from memory for the first, and lie in the
  * cache for the others.
  */
-export const linearFew = defineJob(["form", "weights", "inputs", "outputs", "x", "out", "rows"], (context, args) => {
-  const { weights, inputs, outputs, x, out, rows } = args;
-  const dtype = formOf<WeightDtype>(args.form);
-  const stride = PANEL * WEIGHT_BYTES[dtype];
-  const panelBytes = inputs * stride;
-  return item => {
-    for (let t = 0; t < rows; t++) {
-      const row = x + t * inputs * FLOAT_BYTES;
-      forEachRowPanels(context, outputs, out + t * outputs * FLOAT_BYTES, item, (panel, panels, target) => {
-        const operands = {
-          panels,
-          x: row,
-          weights: weights + panel * panelBytes,
-          stride,
-          panelBytes,
-          out: target,
-          inputs,
-        };
-        rowTimesPanels(context.kernels, dtype, operands);
-      });
-    }
-  };
-});
+export const linearFew = defineJob(
+  ["form", "weights", "inputs", "outputs", "x", "out", "rows"],
+  ({ kernels, memory, scratch }, { form, weights, inputs, outputs, x, out, rows }) => {
+    const dtype = formOf<WeightDtype>(form);
+    const panelBytes = inputs * PANEL * WEIGHT_BYTES[dtype];
+    return item => {
+      const end = Math.min(panelsOf(outputs), (item + 1) * ROW_PANELS);
+      for (let t = 0; t < rows; t++) {
+        for (let panel = item * ROW_PANELS; panel < end; panel += 2) {
+          const panels = panelsAtOnce(panel, end);
+          const columns = columnsOf(outputs, panel, panels);
+          const place = out + (t * outputs + panel * PANEL) * FLOAT_BYTES;
+          const target = columns === panels * PANEL ? place : scratch;
+          rowTimesPanels(kernels, dtype, {
+            panels,
+            panelBytes,
+            x: x + t * inputs * FLOAT_BYTES,
+            inputs,
+            weights: weights + panel * panelBytes,
+            out: target,
+          });
+          if (target === scratch) copyColumns(memory, scratch, place, outputs, 1, columns);
+        }
+      }
+    };
+  },
+);
 
-// ------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------------------------
 // quantised weights
 
-/** Rows of activations to 16-bit integers and their scales. `inputs` is a multiple of 8. Items: `share` rows. */
+/** Quantises rows of activations to 16-bit integers and scales. `inputs` is a multiple of 8. Items: `share` rows. */
 export const quantiseRows = defineJob(["x", "out", "scales", "inputs", "rows", "share"], ({ kernels }, args) => {
   const { x, out, scales, inputs, rows, share } = args;
   return item => {
@@ -184,10 +177,9 @@ export const quantiseRows = defineJob(["x", "out", "scales", "inputs", "rows", "
 /** As linearMany, over rows of 16-bit integers; `rowScales`: the rows' scales. */
 export const integerMany = defineJob(
   ["form", "weights", "inputs", "outputs", "packed", "rowScales", "out", "rows"],
-  (context, args) => {
-    const { weights, inputs, outputs, packed, rowScales, out, rows } = args;
+  (context, { form, weights, inputs, outputs, packed, rowScales, out, rows }) => {
     const { kernels } = context;
-    const { scheme, recordBytes, panelBytes } = panelLayout(formOf<QuantisedScheme>(args.form), inputs);
+    const { scheme, recordBytes, panelBytes } = panelLayout(formOf<QuantisedScheme>(form), inputs);
     const tiles = tilesOf(rows);
     return panel => {
       const { block: expanded, sums, target, stride, finish } = panelTarget(context, out, outputs, rows, panel);
@@ -197,7 +189,8 @@ export const integerMany = defineJob(
         const record = weights + panel * panelBytes + block * recordBytes;
         if (scheme === "int8") kernels.expand_int8(record, expanded, pairs);
         else kernels.expand_int4(record, record + integersBytes(scheme, count), expanded, pairs);
-        kernels.tile_integer(packed + TILE_ROWS * 4 * block * pairsOf(SUM_BLOCK) * tiles, expanded, sums, pairs, tiles);
+        const packedBlock = packed + packedBlockOffset(block * pairsOf(SUM_BLOCK), tiles);
+        kernels.tile_integer(packedBlock, expanded, sums, pairs, tiles);
         const scaled = block === 0 ? kernels.store_scaled : kernels.add_scaled;
         scaled(target, stride, sums, rows, record + scalesOffset(scheme, count));
       }
@@ -208,31 +201,30 @@ export const integerMany = defineJob(
 );
 
 /**
- * As linearFew, over rows of 16-bit integers, with zeros to whole sub-blocks; `sums`: of int4 those of their
- * sub-blocks.
+ * As linearFew, over rows of 16-bit integers that zeros fill up to whole sub-blocks. `sums`: the sums of their
+ * sub-blocks, which int4 needs.
  */
 export const integerFew = defineJob(
   ["form", "weights", "inputs", "outputs", "x", "rowScales", "sums", "out", "rows"],
-  (context, args) => {
-    const { weights, inputs, outputs, x, rowScales, sums, out, rows } = args;
-    const { scheme, panelBytes } = panelLayout(formOf<QuantisedScheme>(args.form), inputs);
+  ({ kernels, memory, scratch }, { form, weights, inputs, outputs, x, rowScales, sums, out, rows }) => {
+    const { scheme, panelBytes } = panelLayout(formOf<QuantisedScheme>(form), inputs);
     const subBlocks = subBlocksOf(inputs);
+    const pairs = pairsOf(inputs);
     return item => {
+      const end = Math.min(panelsOf(outputs), (item + 1) * ROW_PANELS);
       for (let t = 0; t < rows; t++) {
         const row = x + t * subBlocks * SUB_BLOCK_BYTES;
-        const rowSums = sums + t * subBlocks * 4;
-        forEachRowPanels(context, outputs, out + t * outputs * FLOAT_BYTES, item, (panel, panels, target) => {
-          const kernel = context.kernels[`row${panels === 2 ? 2 : ""}_${scheme}`];
-          kernel(
-            row,
-            weights + panel * panelBytes,
-            panelBytes,
-            pairsOf(inputs),
-            target,
-            rowScales + t * FLOAT_BYTES,
-            rowSums,
-          );
-        });
+        const rowScale = rowScales + t * FLOAT_BYTES;
+        const rowSums = sums + t * subBlocks * FLOAT_BYTES;
+        for (let panel = item * ROW_PANELS; panel < end; panel += 2) {
+          const panels = panelsAtOnce(panel, end);
+          const columns = columnsOf(outputs, panel, panels);
+          const place = out + (t * outputs + panel * PANEL) * FLOAT_BYTES;
+          const target = columns === panels * PANEL ? place : scratch;
+          const kernel = kernels[`row${panels === 2 ? 2 : ""}_${scheme}`];
+          kernel(row, weights + panel * panelBytes, panelBytes, pairs, target, rowScale, rowSums);
+          if (target === scratch) copyColumns(memory, scratch, place, outputs, 1, columns);
+        }
       }
     };
   },

@@ -6,8 +6,8 @@
  * 4][inputs of the block][4]. A panel's block is widened to float32 into a scratch that stays in the first-level cache
  * (16 KiB) and serves all row tiles.
  *
- * The tile is kernel-parts.ts's. It only stores; blocks after the first go to a scratch and are added by a second small
- * kernel. Adding in the tile's own epilogue keeps V8 from widening the loop to 256 bits (half the speed under --wide).
+ * The tile (kernel-parts.ts) only stores: blocks after the first go to a scratch, and a second small kernel adds them.
+ * Adding in the tile's own epilogue keeps V8 from widening the loop to 256 bits (half the speed under --wide).
  */
 
 import type { WeightDtype } from "../dtype.ts";
@@ -38,8 +38,8 @@ import {
 import { FLOAT_BYTES, PANEL, PANEL_ROW_BYTES, TILE_ROWS, WEIGHT_BYTES } from "./panel-layout.ts";
 
 /**
- * Inputs of one turn of the loop over one row. Fewer loop instructions let the processor prefetch further; see addRow
- * for figures.
+ * Inputs that a turn of the loop over one row takes. Fewer loop instructions let the processor prefetch further; see
+ * addRow for figures.
  */
 const ROW_UNROLL = 8;
 
@@ -58,17 +58,17 @@ export function addLinearKernels(module: ModuleBuilder): void {
   }
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------------------------
 // widening
 
-/** The 16 weights of one input, from `pointer` on, as float32 in the order of outputs; each call may be used once. */
+/** Widens the 16 weights of an input to float32, in the order of outputs. */
 class Widening {
   readonly #dtype: WeightDtype;
   readonly #bits: Local<"v128">;
   readonly #low: Local<"v128">;
   readonly #constants: readonly Local<"v128">[];
 
-  /** Loads what it needs into locals: V8 on Node 24 rebuilds a v128.const at each use inside a loop. */
+  /** Loads the constants into locals: V8 on Node 24 rebuilds a v128.const at each use inside a loop. */
   constructor(f: FunctionBuilder, dtype: WeightDtype) {
     this.#dtype = dtype;
     this.#bits = f.local("v128");
@@ -105,8 +105,8 @@ class Widening {
   }
 
   /**
-   * Exponent and fraction in float32's place are the value times 2^-112, denormals included; infinity and NaN keep
-   * their exponent instead.
+   * Exponent and fraction, shifted to float32's places, are the value times 2^-112, denormals included. Infinity and
+   * NaN get float32's exponent for them instead.
    */
   #widenF16(raw: V128): V128 {
     const [, magnitudeMask, exponentMask, signMask, infinity, scale] = this.#constants.map(c => c.get);
@@ -175,12 +175,12 @@ function widenOne(f: FunctionBuilder, dtype: WeightDtype, pointer: I32, bits: Lo
   return value.get;
 }
 
-// ----------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------------------------
 // packing
 
 /**
- * pack: four rows, `count` values each, to [count][4]. A missing row is given as a repetition of another; what comes of
- * it is not read.
+ * pack: four rows, `count` values each, to [count][4]. In place of a missing row the caller gives another again, and
+ * does not read its results.
  */
 function addPack(module: ModuleBuilder): void {
   const params = { row0: "i32", row1: "i32", row2: "i32", row3: "i32", out: "i32", count: "i32" } as const;
@@ -200,7 +200,7 @@ function addPack(module: ModuleBuilder): void {
         f.storeF32(out.get, f32.load(row.get), FLOAT_BYTES * i);
         f.advance(row, FLOAT_BYTES);
       });
-      f.advance(out, VECTOR_BYTES);
+      f.advance(out, TILE_ROWS * FLOAT_BYTES);
     });
   });
 }
@@ -223,7 +223,7 @@ function transpose(
   ]);
 }
 
-// -------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------------------------
 // many rows
 
 /**
@@ -278,16 +278,16 @@ function addAddPanel(module: ModuleBuilder): void {
   );
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------------------------
 // one row
 
 /**
- * row_*: one row of x, `count` inputs of a block, times a panel -> 16 sums. `first`: they are stored; else added to
- * what is there. float32 weights lie `stride` bytes apart (a panel's 64, or a row of the value cache).
+ * row_*: one row of x, `count` inputs of a block, times a panel -> 16 sums. Where `first` is 1 they are stored, else
+ * added to what is there. The weights of an input lie `stride` bytes after those of the one before.
  *
- * row2_*: the same for two panels, `panelBytes` apart, into 32 sums. One row's step waits for memory, and how far the
- * processor looks ahead is a number of instructions, so each one less in the loop is speed. Share of what plain reading
- * reaches in the same run (one thread, Sapphire Rapids): one panel 0.55, two panels 0.85, two panels and eight inputs a
+ * row2_*: the same for two panels, `panelBytes` apart, into 32 sums. A single row waits for memory. The processor looks
+ * a number of instructions ahead, so every instruction less in the loop makes it faster. Share of the speed of plain
+ * reading in the same run (one thread, Sapphire Rapids): one panel 0.55, two panels 0.85, two panels and eight inputs a
  * turn 0.90. Before 16-bit weights were interleaved (two 8-byte loads for each 8 weights instead of one vector that is
  * split), two panels reached 0.70.
  */

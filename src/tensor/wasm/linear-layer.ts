@@ -2,113 +2,124 @@
  * The linear layer and the embedding of the fast engine: how a product with a matrix is cut into jobs.
  *
  * In: a matrix, and addresses of activations in the matrix's own memory. Out: the outputs, in that memory. A few rows
- * are multiplied one by one; more are packed in tiles. Over quantised weights rows become 16-bit integers first, each
- * with a scale.
+ * are multiplied one by one; more are packed in tiles. For quantised weights, rows first become 16-bit integers with a
+ * scale.
  */
 
 import { ACTIVATION_MAX, type QuantisedScheme, quantiseInto, subBlocksOf } from "../quantised.ts";
 import { SUM_BLOCK } from "../reference.ts";
 import { formCode } from "./job.ts";
-import { FEW_ROWS, FEW_SCRATCH_BYTES, manyScratchBytes, ROW_PANELS, SUB_BLOCK_BYTES } from "./linear-jobs.ts";
+import { FEW_ROWS, FEW_SCRATCH_BYTES, manyScratchBytes, ROW_PANELS } from "./linear-jobs.ts";
 import {
   FLOAT_BYTES,
   integerPlace,
   isQuantised,
+  PAIR_BYTES,
   PANEL,
   pairsOf,
   panelLayout,
+  panelsOf,
   placeInPanel,
+  SUB_BLOCK_BYTES,
   scalesOffset,
   subScalePlace,
   TILE_ROWS,
   tilesOf,
   WEIGHT_BYTES,
+  type WeightForm,
 } from "./panel-layout.ts";
 import { rowShare } from "./row-jobs.ts";
 import type { ThreadPool } from "./threads.ts";
 import type { WasmMatrix } from "./wasm-matrix.ts";
 
-/** out [rows, outputs] = x [rows, inputs] times the matrix. Where rows are many, `out` has room for whole tiles. */
-export function linear(pool: ThreadPool, matrix: WasmMatrix, out: number, x: number, rows: number): void {
-  const { form, memory, shape, address: weights } = matrix;
-  const [outputs, inputs] = shape;
-  if (isQuantised(form))
-    return rows <= FEW_ROWS
-      ? integerFew(pool, matrix, form, out, x, rows)
-      : integerMany(pool, matrix, form, out, x, rows);
-  const panels = Math.ceil(outputs / PANEL);
-  const args = { form: formCode(form), weights, inputs, outputs, out, rows };
-  if (rows <= FEW_ROWS)
-    return pool.run(memory, "linearFew", { ...args, x }, Math.ceil(panels / ROW_PANELS), FEW_SCRATCH_BYTES);
-  const tiles = tilesOf(rows);
-  const packed = memory.heap.allocate(tiles * TILE_ROWS * inputs * FLOAT_BYTES);
-  try {
-    pool.run(
-      memory,
-      "packTile",
-      { x, out: packed, inputs, rows, stride: inputs * FLOAT_BYTES, blockSize: SUM_BLOCK },
-      tiles,
-    );
-    pool.run(memory, "linearMany", { ...args, packed }, panels, manyScratchBytes(rows));
-  } finally {
-    memory.heap.free(packed);
-  }
+/**
+ * out [rows, outputs] = x [rows, inputs] times the matrix; `out` and `x` are addresses. Where rows are many, `out` has
+ * room for whole tiles.
+ */
+type Linear = (pool: ThreadPool, matrix: WasmMatrix, out: number, x: number, rows: number) => void;
+
+/** How this many rows are multiplied with weights in this form. */
+export function linearOver(form: WeightForm, rows: number): Linear {
+  if (rows <= FEW_ROWS) return isQuantised(form) ? integerFew : linearFew;
+  return isQuantised(form) ? integerMany : linearMany;
 }
 
-function integerMany(
-  pool: ThreadPool,
-  matrix: WasmMatrix,
-  form: QuantisedScheme,
-  out: number,
-  x: number,
-  rows: number,
-): void {
-  const { memory, shape, address: weights } = matrix;
-  const [outputs, inputs] = shape;
-  const inputPairs = pairsOf(inputs);
-  const stride = inputPairs * 4;
+/** What all jobs of the linear layer are told. */
+function jobArgs({ form, shape: [outputs, inputs], address: weights }: WasmMatrix, out: number, rows: number) {
+  return { form: formCode(form), weights, inputs, outputs, out, rows };
+}
+
+const linearFew: Linear = (pool, matrix, out, x, rows) => {
+  const args = { ...jobArgs(matrix, out, rows), x };
+  pool.run(matrix.memory, "linearFew", args, itemsOfFew(matrix), FEW_SCRATCH_BYTES);
+};
+
+const linearMany: Linear = (pool, matrix, out, x, rows) => {
+  const { heap } = matrix.memory;
+  const inputs = matrix.shape[1];
+  const rowBytes = inputs * FLOAT_BYTES;
   const tiles = tilesOf(rows);
-  const places = memory.heap.allocateAll([rows * stride, rows * FLOAT_BYTES, tiles * TILE_ROWS * stride]);
+  const packed = heap.allocate(tiles * TILE_ROWS * rowBytes);
+  try {
+    const rowsToPack = { x, out: packed, inputs, rows, stride: rowBytes, blockSize: SUM_BLOCK };
+    pool.run(matrix.memory, "packTile", rowsToPack, tiles);
+    const args = { ...jobArgs(matrix, out, rows), packed };
+    pool.run(matrix.memory, "linearMany", args, panelsOf(matrix.shape[0]), manyScratchBytes(rows));
+  } finally {
+    heap.free(packed);
+  }
+};
+
+const integerMany: Linear = (pool, matrix, out, x, rows) => {
+  const { heap } = matrix.memory;
+  const pairs = pairsOf(matrix.shape[1]);
+  const rowBytes = pairs * PAIR_BYTES;
+  const tiles = tilesOf(rows);
+  const places = heap.allocateAll([rows * rowBytes, rows * FLOAT_BYTES, tiles * TILE_ROWS * rowBytes]);
   const [integers, rowScales, packed] = places;
   try {
     quantiseRows(pool, matrix, x, integers, rowScales, rows);
-    const rowsToPack = { x: integers, out: packed, inputs: inputPairs, rows, stride, blockSize: pairsOf(SUM_BLOCK) };
-    pool.run(memory, "packTile", rowsToPack, tiles);
-    const args = { form: formCode(form), weights, inputs, outputs, packed, rowScales, out, rows };
-    pool.run(memory, "integerMany", args, Math.ceil(outputs / PANEL), manyScratchBytes(rows));
+    const rowsToPack = {
+      x: integers,
+      out: packed,
+      inputs: pairs,
+      rows,
+      stride: rowBytes,
+      blockSize: pairsOf(SUM_BLOCK),
+    };
+    pool.run(matrix.memory, "packTile", rowsToPack, tiles);
+    const args = { ...jobArgs(matrix, out, rows), packed, rowScales };
+    pool.run(matrix.memory, "integerMany", args, panelsOf(matrix.shape[0]), manyScratchBytes(rows));
   } finally {
-    for (const place of places) memory.heap.free(place);
+    for (const place of places) heap.free(place);
   }
-}
+};
 
-function integerFew(
-  pool: ThreadPool,
-  matrix: WasmMatrix,
-  form: QuantisedScheme,
-  out: number,
-  x: number,
-  rows: number,
-): void {
-  const { memory, shape, address: weights } = matrix;
-  const [outputs, inputs] = shape;
+const integerFew: Linear = (pool, matrix, out, x, rows) => {
+  const { heap, kernels, fewRows } = matrix.memory;
+  const inputs = matrix.shape[1];
   const subBlocks = subBlocksOf(inputs);
-  // The rows, each with zeros after it to a whole sub-block, their scales, and the sums of their sub-blocks.
+  // The rows, each filled up with zeros to whole sub-blocks; their scales; the sums of their sub-blocks.
   const rowBytes = subBlocks * SUB_BLOCK_BYTES;
-  const usedBytes = pairsOf(inputs) * 4;
-  const integers = memory.fewRows.atLeast(rows * (rowBytes + FLOAT_BYTES + subBlocks * 4));
+  const usedBytes = pairsOf(inputs) * PAIR_BYTES;
+  const integers = fewRows.atLeast(rows * (rowBytes + FLOAT_BYTES + subBlocks * FLOAT_BYTES));
   const rowScales = integers + rows * rowBytes;
   const sums = rowScales + rows * FLOAT_BYTES;
   for (let t = 0; t < rows; t++) {
     const row = integers + t * rowBytes;
     quantiseRows(pool, matrix, x + t * inputs * FLOAT_BYTES, row, rowScales + t * FLOAT_BYTES, 1);
-    if (usedBytes < rowBytes) memory.heap.bytes(row + usedBytes, rowBytes - usedBytes).fill(0);
+    if (usedBytes < rowBytes) heap.bytes(row + usedBytes, rowBytes - usedBytes).fill(0);
   }
-  if (form === "int4") memory.kernels.sub_block_sums(integers, sums, rows * subBlocks);
-  const args = { form: formCode(form), weights, inputs, outputs, x: integers, rowScales, sums, out, rows };
-  pool.run(memory, "integerFew", args, Math.ceil(outputs / PANEL / ROW_PANELS), FEW_SCRATCH_BYTES);
+  if (matrix.form === "int4") kernels.sub_block_sums(integers, sums, rows * subBlocks);
+  const args = { ...jobArgs(matrix, out, rows), x: integers, rowScales, sums };
+  pool.run(matrix.memory, "integerFew", args, itemsOfFew(matrix), FEW_SCRATCH_BYTES);
+};
+
+function itemsOfFew({ shape: [outputs] }: WasmMatrix): number {
+  return Math.ceil(panelsOf(outputs) / ROW_PANELS);
 }
 
-/** Rows of x to 16-bit integers, an even number of them in a row, and their scales. */
+/** Quantises rows of x to 16-bit integers and scales. An odd last input is paired with 0. */
 function quantiseRows(
   pool: ThreadPool,
   { memory, shape }: WasmMatrix,
@@ -171,7 +182,7 @@ function embedFromPanel(out: Float32Array, panel: Uint8Array, scheme: QuantisedS
     for (let k = 0; k < count; k++) {
       const { byte, shift, flip } = integerPlace(scheme, r, k);
       const value = view.getInt8(record + byte) ^ (flip << shift);
-      // imul: a product of numbers could be -0, which no integer is.
+      // imul, because a product of numbers could be -0.
       const integer =
         scheme === "int8"
           ? value

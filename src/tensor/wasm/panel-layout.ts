@@ -18,12 +18,20 @@ import { blocksOf, type QuantisedScheme, SUB_BLOCK, subBlocksOf } from "../quant
 import { SUM_BLOCK } from "../reference.ts";
 
 export const FLOAT_BYTES = 4;
-/** Outputs side by side. */
+/** Outputs of a panel. */
 export const PANEL = 16;
-/** A row of 16 sums, or of 16 float32 weights. */
+/** Bytes of a row of 16 sums, or of 16 float32 weights. */
 export const PANEL_ROW_BYTES: number = PANEL * FLOAT_BYTES;
 /** Rows of activations that go through a panel together. */
 export const TILE_ROWS = 4;
+
+/** Bytes of a pair of 16-bit activations. */
+export const PAIR_BYTES = 4;
+/** Bytes of a sub-block of 16-bit activations. */
+export const SUB_BLOCK_BYTES: number = (SUB_BLOCK / 2) * PAIR_BYTES;
+/** Bytes of the integers of 16 outputs, for a pair of inputs. */
+export const INT8_PAIR_BYTES: number = PANEL * 2;
+export const INT4_PAIR_BYTES: number = PANEL;
 
 export const WEIGHT_BYTES: { readonly [dtype in WeightDtype]: number } = { BF16: 2, F16: 2, F32: 4 };
 
@@ -33,8 +41,17 @@ export function isQuantised(form: WeightForm): form is QuantisedScheme {
   return form === "int8" || form === "int4";
 }
 
+export function panelsOf(outputs: number): number {
+  return Math.ceil(outputs / PANEL);
+}
+
 export function tilesOf(rows: number): number {
   return Math.ceil(rows / TILE_ROWS);
+}
+
+/** Where in packed rows the block lies that begins at `first`, counted in floats or in pairs: both take four bytes. */
+export function packedBlockOffset(first: number, tiles: number): number {
+  return TILE_ROWS * FLOAT_BYTES * first * tiles;
 }
 
 /**
@@ -46,13 +63,13 @@ export function placeInPanel(dtype: WeightDtype, output: number): number {
   return dtype === "F32" ? output : (output & 8) + 2 * (output & 3) + ((output >> 2) & 1);
 }
 
-// ------------------------------------------------------------------------------------------------------- quantised
-// weights
+// ---------------------------------------------------------------------------------------------------------------------
+// quantised weights
 
 export interface PanelLayout {
   readonly scheme: QuantisedScheme;
   readonly inputs: number;
-  /** Of a whole block's record. */
+  /** Bytes of a whole block's record. */
   readonly recordBytes: number;
   readonly panelBytes: number;
 }
@@ -66,7 +83,7 @@ export function panelLayout(scheme: QuantisedScheme, inputs: number): PanelLayou
 
 /** Bytes of the integers in a record of `count` inputs. */
 export function integersBytes(scheme: QuantisedScheme, count: number): number {
-  return pairsOf(count) * PANEL * (scheme === "int8" ? 2 : 1);
+  return pairsOf(count) * (scheme === "int8" ? INT8_PAIR_BYTES : INT4_PAIR_BYTES);
 }
 
 /** Where in such a record the float32 scales begin. */
@@ -78,15 +95,12 @@ export function pairsOf(inputs: number): number {
   return Math.ceil(inputs / 2);
 }
 
-/**
- * In each 16-bit lane of int4 the bits that differ from plain two's complement: adding 8 is flipping the highest of
- * four bits.
- */
+/** The bits of a 16-bit lane of int4 that differ from two's complement: adding 8 flips the highest of four bits. */
 export const INT4_FLIPPED = 0x0888;
 
 /**
- * Where in a record the integer of output `r` (0..15) and input `k` is: its byte, and of int4 by how many bits it is
- * shifted there and what is flipped.
+ * Where in a record the integer of output `r` (0..15) and input `k` is: its byte, and for int4 how far it is shifted in
+ * that byte and which of its bits are flipped.
  */
 export function integerPlace(
   scheme: QuantisedScheme,
@@ -94,10 +108,10 @@ export function integerPlace(
   k: number,
 ): { readonly byte: number; readonly shift: number; readonly flip: number } {
   const pair = k >> 1;
-  if (scheme === "int8") return { byte: pair * PANEL * 2 + 2 * r + (k & 1), shift: 0, flip: 0 };
+  if (scheme === "int8") return { byte: pair * INT8_PAIR_BYTES + 2 * r + (k & 1), shift: 0, flip: 0 };
   const lane = 2 * (r & 3) + (k & 1);
   return {
-    byte: pair * PANEL + 2 * lane + (r >> 3),
+    byte: pair * INT4_PAIR_BYTES + 2 * lane + (r >> 3),
     shift: 4 * ((r >> 2) & 1),
     flip: (INT4_FLIPPED >> (4 * (r >> 2))) & 15,
   };

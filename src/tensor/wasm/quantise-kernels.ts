@@ -40,7 +40,7 @@ import {
   VECTOR_BYTES,
   vectorLocals,
 } from "./kernel-parts.ts";
-import { INT4_FLIPPED, PANEL } from "./panel-layout.ts";
+import { FLOAT_BYTES, INT4_FLIPPED, INT4_PAIR_BYTES, INT8_PAIR_BYTES, PANEL } from "./panel-layout.ts";
 
 const SUB_BLOCK_VECTORS = SUB_BLOCK / LANES;
 
@@ -59,7 +59,7 @@ const minLane = (value: V128): F32 => lanesOf(value).reduce((a, b) => f32.min(a,
 
 /**
  * The nearest 32-bit integers, ties to even, of values below 2^22: 1.5 * 2^23 is added, which leaves no fraction, and
- * taken off the bits. One instruction each, where truncation takes eight. NaN becomes anything.
+ * taken off the bits. One instruction for each step, where truncation takes eight. NaN may give any integer.
  */
 function toIntegers(f: FunctionBuilder): (value: V128) => V128 {
   const rounder = f.local("v128", f32x4.const(1.5 * 2 ** 23));
@@ -68,7 +68,7 @@ function toIntegers(f: FunctionBuilder): (value: V128) => V128 {
 
 /**
  * quantise_row, quantise_int8: `count` float32 values, a multiple of 8 or of 16, to integers of at most `limit`, of 16
- * bits or 8, and their scale, which is stored as float32 at `scaleOut`.
+ * or 8 bits, and their scale, which is stored as float32 at `scaleOut`.
  */
 function addQuantise(module: ModuleBuilder, name: string, limit: number): void {
   const bytes = limit > 127 ? 2 : 1;
@@ -86,11 +86,11 @@ function addQuantise(module: ModuleBuilder, name: string, limit: number): void {
       f.repeat(turns, body);
     };
     forEachTurn(() => {
-      // As integers the bits of magnitudes have the same order, NaN above all, and need one instruction where float32
-      // takes several.
-      for (let i = 0; i < perTurn / 4; i++)
+      // Read as integers, the bits of magnitudes have the same order, with NaN above all. Their maximum is one
+      // instruction, where float32's is several.
+      for (let i = 0; i < perTurn / LANES; i++)
         max.set(i32x4.maxS(max.get, v128.and(v128.load(pointer.get, VECTOR_BYTES * i), magnitude.get)));
-      f.advance(pointer, 4 * perTurn);
+      f.advance(pointer, FLOAT_BYTES * perTurn);
     });
     scale.set(f32.div(maxLane(max.get), f32.const(limit)));
     scale.set(f32.add(f32.sub(scale.get, scale.get), scale.get)); // infinity becomes NaN, all else stays
@@ -109,7 +109,7 @@ function addQuantise(module: ModuleBuilder, name: string, limit: number): void {
         divisor.set(f32x4.splat(scale.get));
         forEachTurn(() => {
           f.storeV128(p.out.get, bytes === 2 ? narrowed(0) : i8x16.narrow(narrowed(0), narrowed(2)));
-          f.advance(p.x, 4 * perTurn);
+          f.advance(p.x, FLOAT_BYTES * perTurn);
           f.advance(p.out, VECTOR_BYTES);
         });
       },
@@ -119,8 +119,8 @@ function addQuantise(module: ModuleBuilder, name: string, limit: number): void {
 }
 
 /**
- * The nearest integers to weights times an inverse, cut to four bits; float32 still. Of NaN any, since its sums are NaN
- * all the same.
+ * The nearest integers to weights times an inverse, cut to four bits; float32 still. NaN may give any integer, since
+ * its sums are NaN all the same.
  */
 function int4Values(f: FunctionBuilder): (weights: V128, inverse: V128) => V128 {
   const [low, high] = [f.local("v128", f32x4.const(INT4_MIN)), f.local("v128", f32x4.const(INT4_MAX))];
@@ -194,10 +194,10 @@ function addQuantiseInt4(module: ModuleBuilder): void {
       );
       rough.set(f32.max(rough.get, f32.abs(step.get)));
       f.storeF32(p.steps.get, step.get);
-      f.advance(p.steps, 4);
-      f.advance(pointer, 4 * SUB_BLOCK);
+      f.advance(p.steps, FLOAT_BYTES);
+      f.advance(pointer, FLOAT_BYTES * SUB_BLOCK);
     });
-    p.steps.set(i32.sub(p.steps.get, i32.shl(p.subBlocks.get, i32.const(2))));
+    p.steps.set(i32.sub(p.steps.get, i32.shl(p.subBlocks.get, i32.const(Math.log2(FLOAT_BYTES)))));
     rough.set(f32.div(rough.get, f32.const(SUB_SCALE_MAX)));
 
     // 2. Values for the step that sub-scale and scale make, and 3. the scale that fits them best: a and b gather its
@@ -229,10 +229,10 @@ function addQuantiseInt4(module: ModuleBuilder): void {
         q.set(i16x8.narrow(q.get, q.get));
         q.set(i8x16.narrow(q.get, q.get));
         f.storeLane32(p.out.get, q.get, 0);
-        f.advance(p.out, 4);
+        f.advance(p.out, LANES);
       });
-      f.advance(p.x, 4 * SUB_BLOCK);
-      f.advance(p.steps, 4);
+      f.advance(p.x, FLOAT_BYTES * SUB_BLOCK);
+      f.advance(p.steps, FLOAT_BYTES);
       f.advance(p.subScales, PANEL);
     });
     product.set(sumLanes(a.get));
@@ -256,8 +256,8 @@ function addPackInt4(module: ModuleBuilder): void {
       bits.set(quarter(0));
       for (const j of [1, 2, 3]) bits.set(v128.or(bits.get, quarter(j)));
       f.storeV128(out.get, v128.xor(bits.get, flipped.get));
-      f.advance(values, 2 * PANEL);
-      f.advance(out, PANEL);
+      f.advance(values, INT8_PAIR_BYTES);
+      f.advance(out, INT4_PAIR_BYTES);
     });
   });
 }
@@ -276,7 +276,7 @@ function addSubBlockSums(module: ModuleBuilder): void {
       sums.set(i32x4.add(sums.get, v128.shuffle(sums.get, sums.get, SWAP_NEIGHBOURS)));
       f.storeLane32(out.get, sums.get, 0);
       f.advance(x, SUB_BLOCK * 2);
-      f.advance(out, 4);
+      f.advance(out, FLOAT_BYTES);
     });
   });
 }

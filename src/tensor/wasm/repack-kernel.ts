@@ -4,8 +4,11 @@
  */
 
 import { type Local, type ModuleBuilder, type V128, v128 } from "./assembler.ts";
-import { vectorLocals } from "./kernel-parts.ts";
-import { placeInPanel } from "./panel-layout.ts";
+import { VECTOR_BYTES, vectorLocals } from "./kernel-parts.ts";
+import { PANEL, placeInPanel } from "./panel-layout.ts";
+
+/** The 16 outputs of an input, or of a pair of 8-bit inputs: two bytes each. */
+const PANEL_ROW = PANEL * 2;
 
 export function addRepackKernels(module: ModuleBuilder): void {
   addRepack(module, "repack_16bit", output => placeInPanel("BF16", output));
@@ -22,7 +25,7 @@ function addRepack(module: ModuleBuilder, name: string, placeOf: (output: number
     const [a, b] = [vectorLocals(f, 8), vectorLocals(f, 8)];
     f.repeat(p.groups, () => {
       source.set(p.rows.get);
-      for (const half of [0, 16]) {
+      for (const half of [0, PANEL_ROW / 2]) {
         for (let output = 0; output < 8; output++) {
           a[placeOf(output)].set(v128.load(source.get));
           f.advance(source, p.rowBytes.get);
@@ -35,11 +38,11 @@ function addRepack(module: ModuleBuilder, name: string, placeOf: (output: number
           p.panel.get,
           b.map(column => column.get),
           half,
-          32,
+          PANEL_ROW,
         );
       }
-      f.advance(p.rows, 16);
-      f.advance(p.panel, 8 * 32);
+      f.advance(p.rows, VECTOR_BYTES);
+      f.advance(p.panel, 8 * PANEL_ROW);
     });
   });
 }

@@ -1,6 +1,6 @@
 /**
- * Jobs that work along rows: norm, rotation, activation, residual; and a share of the machine's limits, for benchmarks.
- * Items: `share` rows, or vectors.
+ * Jobs that work along rows: norm, rotation, activation, residual. Items: `share` rows, or vectors. And the job that
+ * measures the machine's limits for benchmarks.
  */
 
 import { defineJob } from "./job.ts";
@@ -9,8 +9,8 @@ import { READ_BYTES } from "./limit-kernels.ts";
 import { FLOAT_BYTES } from "./panel-layout.ts";
 
 /**
- * Less than this many values are done sooner than handed out: a microsecond or two. Handing them out made decoding some
- * 4 % slower.
+ * Fewer values than this are computed in a microsecond or two, sooner than they are handed out. Handing them out made
+ * decoding some 4 % slower.
  */
 export const MIN_ITEM_VALUES = 8192;
 
@@ -58,7 +58,7 @@ function elementwise(kernel: "silu_mul" | "add") {
   });
 }
 
-/** What is measured: products and sums of float32, reading of memory from `from` on, products of 16-bit integers. */
+/** What is measured: products and sums of float32, reading memory from `from` on, products of 16-bit integers. */
 export const LIMITS = ["float32", "reading", "int16"] as const;
 
 export const limit = defineJob(["which", "rounds", "from"], ({ kernels, scratch }, { which, rounds, from }) => item => {

@@ -3,7 +3,7 @@
  * readable twin in reference.ts operation by operation; lanes run over indices, and where an index is summed over, lane
  * l holds the partial sum of index % 4 = l, which is the order that ARITHMETIC.md states.
  *
- * Lengths are multiples of 4 unless said otherwise; the engine gives other sizes to the reference operations.
+ * Lengths are multiples of 4 unless stated otherwise; for other sizes the engine calls the reference operations.
  */
 
 import { exp32Constants } from "../elementary.ts";
@@ -114,7 +114,7 @@ class VectorExp {
     const factor = (power: V128): V128 => i32x4.shl(i32x4.add(power, this.#bias.get), 23);
     p.set(f32x4.mul(f32x4.mul(p.get, factor(r.get)), factor(i32x4.sub(n.get, r.get))));
     p.set(v128.bitselect(this.#infinity.get, p.get, f32x4.gt(x.get, c.high.get)));
-    // Not-below keeps NaN, which compares as false both ways.
+    // Tested as below, not as above, so that NaN, which is neither, is kept.
     return v128.bitselect(f32x4.const(0), p.get, f32x4.lt(x.get, c.low.get));
   }
 }

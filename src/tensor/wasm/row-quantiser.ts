@@ -1,8 +1,8 @@
 /**
  * Quantises rows of weights as they come, for a program that writes them to a file.
  *
- * In: rows as a checkpoint stores them. Out: the same rows, quantised as `quantiseTensor` does it and as fast as the
- * engine does, in the form in which they are saved. One thread, a small memory of its own.
+ * In: rows as a checkpoint stores them. Out: the same rows in the form in which they are saved, with the bits of
+ * `quantiseTensor` and the speed of the engine. It works in one thread, in a small memory of its own.
  */
 
 import type { WeightDtype } from "../dtype.ts";
@@ -21,10 +21,10 @@ import { SUM_BLOCK } from "../reference.ts";
 import { Tensor } from "../tensor.ts";
 import { storedRowBytes } from "./fill-panels.ts";
 import { compileKernels, instantiateKernels, type Kernels, PAGE_BYTES } from "./kernels.ts";
-import { PANEL } from "./panel-layout.ts";
+import { FLOAT_BYTES, PANEL } from "./panel-layout.ts";
 
 export interface QuantisedRows {
-  /** A byte each of int8, two in a byte of int4. */
+  /** int8: a byte each. int4: two in a byte. */
   readonly integers: Uint8Array;
   readonly scales: Float32Array;
   readonly subScales: Int8Array;
@@ -33,12 +33,12 @@ export interface QuantisedRows {
 // The memory: a block as stored, widened, its integers, the same two in a byte, its sub-scales (PANEL bytes apart),
 // room for steps, its scale.
 const STORED = 0;
-const WIDENED = STORED + SUM_BLOCK * 4;
-const VALUES = WIDENED + SUM_BLOCK * 4;
+const WIDENED = STORED + SUM_BLOCK * FLOAT_BYTES;
+const VALUES = WIDENED + SUM_BLOCK * FLOAT_BYTES;
 const PACKED = VALUES + SUM_BLOCK;
 const SUB_SCALES = PACKED + SUM_BLOCK / 2;
 const STEPS = SUB_SCALES + (SUM_BLOCK / SUB_BLOCK) * PANEL;
-const SCALE = STEPS + (SUM_BLOCK / SUB_BLOCK) * 4;
+const SCALE = STEPS + (SUM_BLOCK / SUB_BLOCK) * FLOAT_BYTES;
 
 export class RowQuantiser {
   readonly #bytes: Uint8Array;
@@ -46,7 +46,7 @@ export class RowQuantiser {
   readonly #kernels: Kernels;
 
   constructor() {
-    const memory = new WebAssembly.Memory({ initial: Math.ceil((SCALE + 4) / PAGE_BYTES) });
+    const memory = new WebAssembly.Memory({ initial: Math.ceil((SCALE + FLOAT_BYTES) / PAGE_BYTES) });
     this.#bytes = new Uint8Array(memory.buffer);
     this.#view = new DataView(memory.buffer);
     this.#kernels = instantiateKernels(compileKernels(false), memory);
@@ -103,7 +103,7 @@ export class RowQuantiser {
   }
 }
 
-/** A last block of fewer than 256 inputs: the readable way. */
+/** A last block of fewer than 256 inputs, by the definition's loops. */
 function shortBlock(
   scheme: QuantisedScheme,
   dtype: WeightDtype,

@@ -1,5 +1,6 @@
 /**
- * Threads over one shared memory: a main thread that hands out jobs and works with, and workers that wait for them.
+ * Threads over one shared memory: a main thread that hands out jobs and takes part in them, and workers that wait for
+ * jobs.
  *
  * In: a job's name, arguments and number of items. Out: the job done. Items are handed out one by one (`Atomics.add`),
  * so a slow thread takes fewer. Workers spin for a moment, since the next job of a forward pass follows in
@@ -53,9 +54,9 @@ const CLOSED = 1;
 const WORKER_SPINS = 40_000;
 /** Turns before the main thread looks at the clock. */
 const MAIN_SPINS = 20_000;
-/** No worker finishing an item for so long means that one is gone: the largest item takes some milliseconds. */
+/** When no worker has finished an item for this long, one is gone: the largest item takes some milliseconds. */
 const STALLED_MS = 10_000;
-/** Looking at the clock so much later than the last time is no work of this thread's. */
+/** A gap this long between two looks at the clock means that the process was suspended, not stalled. */
 const STILL_MS = 1_000;
 
 /** What a worker is started with. */
@@ -68,7 +69,7 @@ export interface WorkerStart {
 }
 
 export interface WorkerHandle {
-  /** Resolves when the worker waits for jobs (see serveJobs); rejects where it does not come to that. */
+  /** Resolves when the worker waits for jobs (see serveJobs); rejects where it never does. */
   readonly ready: Promise<void>;
   /** Ends it at once. */
   terminate(): void;
@@ -106,11 +107,11 @@ export class ThreadPool {
   #control: Int32Array;
   #args: Float64Array;
   /**
-   * Why no more jobs can be done. Apart from the pool, because the workers' handlers must not keep a forgotten pool
-   * alive.
+   * Why no more jobs can be done. Kept apart from the pool, because the workers' handlers must not keep a forgotten
+   * pool alive.
    */
   readonly #state: { ended: string | undefined } = { ended: undefined };
-  /** Resolves when each worker has started, or has not. */
+  /** Resolves when each worker has started or failed to. */
   readonly #started: Promise<unknown>;
 
   private constructor(memories: readonly WebAssembly.Memory[], workers: readonly WorkerHandle[]) {
@@ -144,9 +145,9 @@ export class ThreadPool {
   }
 
   /**
-   * Resolves when all workers wait for jobs; throws Error where one did not come to that. Jobs need not wait for it,
-   * but a server must: a worker that is still opening its modules finds no file descriptor left where connections have
-   * taken them all.
+   * Resolves when all workers wait for jobs; throws Error where one never does. Jobs need not wait for this, but a
+   * server must: a worker that is still opening its modules finds no file descriptor left where connections have taken
+   * them all.
    */
   async ready(): Promise<void> {
     const alive = setInterval(() => {}, KEEP_ALIVE_MS); // the workers do not keep the process alive
@@ -156,13 +157,12 @@ export class ThreadPool {
   }
 
   #checkRunning(): void {
-    if (this.#state.ended !== undefined)
-      throw new Error(`threads: expected running workers, got none: ${this.#state.ended}`);
+    if (this.#state.ended !== undefined) throw new Error(`the threads have stopped: ${this.#state.ended}`);
   }
 
   /**
    * Starts `threads - 1` workers over the shared memories; with 1 thread they may be any. Does not wait for them: jobs
-   * are done without those that are not there yet. One that does not start makes the next job an error.
+   * are done without those that are not up yet. Where one does not start, the next job throws.
    */
   static start(
     module: WebAssembly.Module,
@@ -178,8 +178,8 @@ export class ThreadPool {
 
   /**
    * Does a job in one of the memories, each thread with a scratch of `scratchBytes`, and returns when it is done.
-   * Throws Error where a worker threw, ended or stopped; the pool then refuses further jobs, since what was computed is
-   * not whole.
+   * Throws Error where a worker threw, ended or stopped; the pool then refuses further jobs, since the result is
+   * incomplete.
    */
   run<Name extends JobName>(
     memory: EngineMemory,
@@ -206,7 +206,7 @@ export class ThreadPool {
     control[SCRATCH_BYTES] = threadBytes;
     Atomics.store(control, NEXT_ITEM, 0);
     Atomics.add(control, GENERATION, 1); // open: even
-    // A worker counts itself before it looks at the generation for the last time, so none is missed.
+    // A worker counts itself as asleep before its last look at the generation, so none is missed.
     if (Atomics.load(control, SLEEPERS) > 0) Atomics.notify(control, GENERATION);
     try {
       for (let item = Atomics.add(control, NEXT_ITEM, 1); item < items; item = Atomics.add(control, NEXT_ITEM, 1))
@@ -245,7 +245,7 @@ export class ThreadPool {
       // Not a wait for a notification: a browser's main thread may not wait, and the clock must be looked at anyway.
       const now = performance.now();
       const latest = Atomics.load(control, PROGRESS);
-      // A long time between two looks is one in which the whole process stood still, and its workers with it.
+      // After a long gap between two looks, the whole process was suspended, and its workers with it.
       const stoodStill = now - looked > STILL_MS;
       looked = now;
       if (since === 0 || stoodStill || latest !== progress) {
@@ -260,8 +260,8 @@ export class ThreadPool {
 }
 
 /**
- * A worker's side: serves jobs until it is told to exit. Blocks its thread; calls `onReady` when nothing is left that
- * could fail to start.
+ * A worker's side: serves jobs until it is told to exit. Blocks its thread; calls `onReady` when nothing can fail to
+ * start any more.
  */
 export function serveJobs({ module, memories, index }: WorkerStart, onReady: () => void): void {
   const kernels = memories.map(memory => instantiateKernels(module, memory));

@@ -8,7 +8,7 @@
 import type { CacheShape, FloatBuffer, KvCache } from "../engine.ts";
 import { MemoryError } from "../memory-error.ts";
 import { attentionScale } from "../reference.ts";
-import { ATTENTION_ROWS, attentionFewScratchBytes, attentionScratchBytes } from "./attention-jobs.ts";
+import { ATTENTION_ROWS, attentionFewScratchBytes, attentionManyScratchBytes } from "./attention-jobs.ts";
 import { roundUp } from "./heap.ts";
 import { FEW_ROWS } from "./linear-jobs.ts";
 import type { EngineMemory, Operand } from "./memory.ts";
@@ -18,9 +18,9 @@ import type { ThreadPool } from "./threads.ts";
 import { addressOf } from "./wasm-buffer.ts";
 import { ACTIVATION_SHARE } from "./wasm-matrix.ts";
 
-/** By how many positions a long cache grows. */
+/** How many positions a long cache grows by. */
 const GROWTH_POSITIONS = 4096;
-/** One layer's keys and values: in which memory, where, and for how many positions. */
+/** Where one layer's keys and values lie, and for how many positions there is room. */
 interface CachedLayer {
   readonly memory: EngineMemory;
   readonly keys: number;
@@ -65,8 +65,8 @@ export class WasmCache implements KvCache {
   }
 
   /**
-   * A layer's keys and its values: of how many pieces they are, each position after position, and the bytes of a
-   * position in a piece.
+   * How a layer's keys and its values lie: in how many pieces, and how many bytes a position takes in each. In a piece,
+   * position follows position.
    */
   get #pieces(): readonly [keys: Pieces, values: Pieces] {
     const { headDim, numKvHeads } = this.#shape;
@@ -79,7 +79,7 @@ export class WasmCache implements KvCache {
   reserve(positions: number): void {
     const least = Math.min(...this.#layers.map(layer => layer.capacity));
     if (positions <= least) return;
-    // Doubling at first, so that growing costs little; in steps later, so that what is not used is little.
+    // Doubling at first, so that growing costs little; in steps later, so that little stays unused.
     const wanted = Math.max(positions, Math.min(2 * least, least + GROWTH_POSITIONS));
     const capacity = roundUp(Math.min(this.#shape.maxPositions, wanted), PANEL);
     const more = this.#layers.reduce((sum, layer) => sum + Math.max(0, capacity - layer.capacity), 0);
@@ -96,9 +96,13 @@ export class WasmCache implements KvCache {
     // Each value of a key goes to a cache line of its own, which must come from memory first.
     const share = Math.min(numKvHeads, Math.ceil(MIN_ITEM_VALUES / (rows * headDim * PANEL)));
     const sizes = { cachedKeys, cachedValues, numKvHeads, headDim, capacity, start, rows, share };
-    memory.with(this.#memories[0], [operand(keys, "read"), operand(values, "read")], ([keys, values]) =>
-      this.#pool.run(memory, "storeKeysAndValues", { keys, values, ...sizes }, Math.ceil(numKvHeads / share)),
-    );
+    const borrowed = memory.borrow(this.#memories[0], [operand(keys, "read"), operand(values, "read")]);
+    try {
+      const [keys, values] = borrowed.addresses;
+      this.#pool.run(memory, "storeKeysAndValues", { keys, values, ...sizes }, Math.ceil(numKvHeads / share));
+    } finally {
+      borrowed.giveBack();
+    }
   }
 
   attentionInto(out: FloatBuffer, q: FloatBuffer, layer: number, start: number): void {
@@ -106,32 +110,22 @@ export class WasmCache implements KvCache {
     const { memory, keys, values, capacity } = this.#layers[layer];
     const [rows] = q.shape;
     const positions = start + rows;
-    const sizes = {
-      keys,
-      values,
-      numHeads,
-      numKvHeads,
-      headDim,
-      capacity,
-      start,
-      rows,
-      scale: attentionScale(headDim),
-    };
-    memory.with(this.#memories[0], [operand(out, "write"), operand(q, "read")], ([out, q]) => {
+    const scale = attentionScale(headDim);
+    const sizes = { keys, values, numHeads, numKvHeads, headDim, capacity, start, rows, scale };
+    const borrowed = memory.borrow(this.#memories[0], [operand(out, "write"), operand(q, "read")]);
+    try {
+      const [out, q] = borrowed.addresses;
       const args = { out, q, ...sizes };
       if (rows <= FEW_ROWS) {
-        this.#pool.run(
-          memory,
-          "attentionFew",
-          args,
-          numKvHeads,
-          attentionFewScratchBytes(positions, headDim, (rows * numHeads) / numKvHeads),
-        );
+        const scratchBytes = attentionFewScratchBytes(positions, headDim, (rows * numHeads) / numKvHeads);
+        this.#pool.run(memory, "attentionFew", args, numKvHeads, scratchBytes);
       } else {
         const items = numHeads * Math.ceil(rows / ATTENTION_ROWS);
-        this.#pool.run(memory, "attentionMany", args, items, attentionScratchBytes(positions, headDim));
+        this.#pool.run(memory, "attentionMany", args, items, attentionManyScratchBytes(positions, headDim));
       }
-    });
+    } finally {
+      borrowed.giveBack();
+    }
   }
 
   free(): void {
@@ -141,10 +135,7 @@ export class WasmCache implements KvCache {
     this.#layers.length = 0;
   }
 
-  /**
-   * The layer with room for `capacity` positions, in the first memory that has it, what it held copied and its old
-   * place given back.
-   */
+  /** Moves a layer to a place for `capacity` positions, in the first memory that has room, and frees its old one. */
   #grow(old: CachedLayer, capacity: number): CachedLayer {
     const sizes = this.#pieces.map(({ count, positionBytes }) => count * capacity * positionBytes);
     const memory = this.#memories.find(({ heap }, i) =>
@@ -152,7 +143,7 @@ export class WasmCache implements KvCache {
     );
     if (!memory) {
       throw new MemoryError(
-        `memory: expected room for ${capacity} positions of key/value cache, got ${this.#memories.length} memories that are full`,
+        `memory: no room for ${capacity} positions of key/value cache: all ${this.#memories.length} memories are full`,
       );
     }
     const { heap } = memory;
@@ -163,7 +154,7 @@ export class WasmCache implements KvCache {
       for (let piece = 0; piece < count; piece++) {
         const target = heap.bytes(grown[which] + piece * capacity * positionBytes, capacity * positionBytes);
         if (kept > 0) target.set(old.memory.heap.bytes(from + piece * kept, kept));
-        target.fill(0, kept); // memory that was another's may hold NaN, which a weight of 0 would not undo
+        target.fill(0, kept); // what was here before may be NaN, which a weight of 0 would not undo
       }
       if (old.capacity > 0) old.memory.heap.free(from);
     });

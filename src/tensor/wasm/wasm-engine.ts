@@ -1,10 +1,10 @@
 /**
  * The fast engine: kernels in WebAssembly SIMD, on as many threads as it is given.
  *
- * In and out: as `Engine` says; the bits are those of the reference engine. Weights are repacked into panels while they
- * are read, and quantised on the way where that is asked for, so that they are never held twice. All activations lie in
- * the first of several memories of 4 GiB; matrices and caches lie in the first that has room, and rows are copied there
- * and back where that is another. Sizes that the kernels do not take (rows that are no multiple of 4 or 8) go to the
+ * In and out: as `Engine` says; the bits are those of the reference engine. Weights are put into panels while they are
+ * read, and quantised on the way where that is asked for, so they are never held twice. All activations lie in the
+ * first of several memories of 4 GiB; matrices and caches lie in the first that has room, and rows are copied there and
+ * back where that is another. Sizes that the kernels do not take (rows that are no multiple of 4 or 8) go to the
  * reference operations, on the same memory.
  */
 
@@ -17,6 +17,7 @@ import {
   type Matrix,
   type MatrixSource,
   type QuantisedSource,
+  type RotaryAngles,
 } from "../engine.ts";
 import { MemoryError } from "../memory-error.ts";
 import type { QuantisedScheme } from "../quantised.ts";
@@ -26,7 +27,7 @@ import { LANES, VECTOR_BYTES } from "./kernel-parts.ts";
 import { compileKernels, MAX_PAGES, PAGE_BYTES } from "./kernels.ts";
 import { DOT_OPERATIONS, MULTIPLY_ADD_FLOPS, READ_BYTES } from "./limit-kernels.ts";
 import { FEW_ROWS } from "./linear-jobs.ts";
-import { embed, linear } from "./linear-layer.ts";
+import { embed, linearOver } from "./linear-layer.ts";
 import { EngineMemory, type Operand } from "./memory.ts";
 import { FLOAT_BYTES, TILE_ROWS } from "./panel-layout.ts";
 import { LIMITS, rowShare } from "./row-jobs.ts";
@@ -38,16 +39,16 @@ import { type LoadContext, loadMatrix, loadQuantised, loadQuantising, WasmMatrix
 /** For measuring limits: some 40 ms of arithmetic, and memory that no cache holds. */
 const MULTIPLY_ADD_ROUNDS = 4_000_000;
 const MIN_READ_BYTES = 256 * 2 ** 20;
-/** What the kernels of limits write, for each thread. */
+/** Bytes that each thread's limit kernels write. */
 const LIMIT_SCRATCH_BYTES = 64;
 
 export interface WasmEngineOptions {
   /** 1 by default. More need shared memory and `startWorker`. */
   readonly threads?: number;
   readonly startWorker?: StartWorker;
-  /** Most bytes that weights and caches may take together; what the machine has, or what all memories can hold. */
+  /** The most bytes that weights and caches may take together. By default only the memories limit them. */
   readonly memoryLimit?: number;
-  /** Most bytes of each single memory: 4 GiB, the most there can be, by default. */
+  /** The most bytes of each single memory. By default 4 GiB, which is all that it can have. */
   readonly memoryBytes?: number;
 }
 
@@ -120,8 +121,8 @@ export class WasmEngine implements Engine {
     const { heap } = this.#home;
     const [rows] = shape;
     const length = lengthOf(shape);
-    // Of many rows whole tiles are stored, of a tail of them too, which may begin anywhere: a tile to spare. Vectors
-    // store four values.
+    // Many rows are stored in whole tiles, and so is a tail of them, which may begin anywhere: leave a tile to spare.
+    // The last vector may reach beyond the values.
     const slack = rows <= FEW_ROWS ? 0 : (length / rows) * TILE_ROWS;
     const address = heap.allocate((length + slack) * FLOAT_BYTES + VECTOR_BYTES);
     heap.floats(address, length + slack).fill(0);
@@ -183,16 +184,17 @@ export class WasmEngine implements Engine {
 
   linearInto(out: FloatBuffer, x: FloatBuffer, weight: Matrix): void {
     const matrix = own(weight);
-    if (matrix.memory === this.#home) linear(this.#pool, matrix, addressOf(out), addressOf(x), x.shape[0]);
-    else this.#linearElsewhere(matrix, addressOf(out), addressOf(x), x.shape[0]);
+    const [rows] = x.shape;
+    if (matrix.memory !== this.#home) return this.#linearElsewhere(matrix, addressOf(out), addressOf(x), rows);
+    linearOver(matrix.form, rows)(this.#pool, matrix, addressOf(out), addressOf(x), rows);
   }
 
   /**
-   * Weights in another memory: the rows go there, some at a time, and the outputs come back. Each row costs thousands
-   * of operations for every value that is moved.
+   * Weights in another memory: the rows go there, some at a time, and the outputs come back. A row costs thousands of
+   * operations for every value that is moved.
    */
   #linearElsewhere(matrix: WasmMatrix, out: number, x: number, rows: number): void {
-    const { memory, shape } = matrix;
+    const { form, memory, shape } = matrix;
     const [outputs, inputs] = shape;
     const atOnce = roundUp(Math.ceil((memory.heap.limit * COPY_SHARE) / ((inputs + outputs) * FLOAT_BYTES)), TILE_ROWS);
     for (let t = 0; t < rows; t += atOnce) {
@@ -201,11 +203,17 @@ export class WasmEngine implements Engine {
         { address: out + t * outputs * FLOAT_BYTES, length: count * outputs, slack: TILE_ROWS * outputs, use: "write" },
         { address: x + t * inputs * FLOAT_BYTES, length: count * inputs, use: "read" },
       ];
-      memory.with(this.#home, operands, ([out, x]) => linear(this.#pool, matrix, out, x, count));
+      const borrowed = memory.borrow(this.#home, operands);
+      try {
+        const [out, x] = borrowed.addresses;
+        linearOver(form, count)(this.#pool, matrix, out, x, count);
+      } finally {
+        borrowed.giveBack();
+      }
     }
   }
 
-  ropeInto(x: FloatBuffer, cos: FloatBuffer, sin: FloatBuffer, start: number): void {
+  ropeInto(x: FloatBuffer, { cos, sin }: RotaryAngles, start: number): void {
     const [rows, heads, headDim] = x.shape;
     if (headDim % (2 * LANES) !== 0) return reference.ropeInto(x.data, rows, heads, headDim, cos.data, sin.data, start);
     const share = rowShare(this.threads, rows, heads * headDim);
@@ -239,7 +247,7 @@ export class WasmEngine implements Engine {
    */
   measureLimits(numbers: "float32" | "int16" = "float32"): { flopsPerThread: number; bytesPerSecond: number } {
     const { heap } = this.#home;
-    /** Seconds that `items` take, of so many rounds each. */
+    /** Seconds that `items` of `rounds` each take. */
     const measure = (what: (typeof LIMITS)[number], rounds: number, from: number, items: number): number => {
       const started = performance.now();
       this.#pool.run(this.#home, "limit", { which: LIMITS.indexOf(what), rounds, from }, items, LIMIT_SCRATCH_BYTES);
@@ -247,8 +255,8 @@ export class WasmEngine implements Engine {
     };
     const operations = numbers === "float32" ? MULTIPLY_ADD_FLOPS : DOT_OPERATIONS;
     const flopsPerThread = (MULTIPLY_ADD_ROUNDS * operations) / measure(numbers, MULTIPLY_ADD_ROUNDS, 0, 1);
-    // The weights themselves where they are beyond any cache; else memory of its own, written once, since unwritten
-    // pages are all one.
+    // Read the weights themselves where no cache holds them all. Else read memory that was written once, because
+    // unwritten pages are all the same page.
     const loaded = Math.min(heap.usedBytes, 2 ** 30);
     const extra = loaded < MIN_READ_BYTES ? heap.allocate(MIN_READ_BYTES) : undefined;
     if (extra !== undefined) heap.bytes(extra, MIN_READ_BYTES).fill(1);

@@ -26,12 +26,12 @@ import {
 } from "./panel-layout.ts";
 import type { ThreadPool } from "./threads.ts";
 
-/** Rows that are read at once, before they are put into panels; never more than this share of a memory. */
+/** Bytes of rows that are read at once before they are put into panels; at most this share of a memory. */
 const STAGING_BYTES = 8 * 2 ** 20;
 const STAGING_SHARE = 1 / 32;
 /**
- * Share of each memory that matrices, and in the first one caches, leave to the activations and packed rows of a pass:
- * 256 MB of 4 GiB.
+ * The share of each memory that matrices leave free for a pass's activations and packed rows, as caches do in the first
+ * memory: 256 MB of 4 GiB.
  */
 export const ACTIVATION_SHARE: number = 1 / 16;
 
@@ -66,8 +66,7 @@ export interface LoadContext {
 }
 
 /**
- * Panels that were read and are to be put into place: `count` of them, from row `row` on, out of `staging` and into
- * `target`.
+ * Panels that were read and go to their place: `count` of them, from row `row` on, out of `staging` and into `target`.
  */
 interface Batch {
   readonly memory: EngineMemory;
@@ -122,7 +121,7 @@ export async function loadQuantised(context: LoadContext, source: QuantisedSourc
     const { staging, target, row, count } = batch;
     const { heap } = batch.memory;
     const rows = count * PANEL;
-    // Rows that only fill the last panel up have scales of 0, and all of their integers are.
+    // Rows that only fill up the last panel have scales and integers of 0.
     const [scales, subScales] = heap.allocateAll([rows * blocks * FLOAT_BYTES, rows * subBlocks]);
     heap.floats(scales, rows * blocks).fill(0);
     heap.floats(scales, rows * blocks).set(source.scales.subarray(row * blocks, (row + rows) * blocks));
@@ -166,7 +165,7 @@ async function readPanels(
   if (!memory) {
     const megabytes = Math.ceil((panels * panelBytes) / 2 ** 20);
     throw new MemoryError(
-      `memory: expected room for ${megabytes} MB of ${source.name}, got ${memories.length} memories that are full`,
+      `memory: no room for ${megabytes} MB of ${source.name}: all ${memories.length} memories are full`,
     );
   }
   const { heap } = memory;
@@ -188,7 +187,7 @@ async function readPanels(
   return { memory, address };
 }
 
-/** Sixteen rows, as the checkpoint has them, to one panel. */
+/** Puts sixteen rows, as the checkpoint stores them, into one panel. */
 function repack(
   { heap, kernels }: EngineMemory,
   dtype: WeightDtype,
@@ -199,7 +198,7 @@ function repack(
   if (dtype === "F32")
     return repackLoop(dtype, heap.floats(rows, PANEL * inputs), heap.floats(panel, PANEL * inputs), inputs, 0);
   const whole = inputs & ~7;
-  // Rows that do not begin on a vector's border are read all the same; WebAssembly allows it.
+  // Rows need not be aligned to vectors: WebAssembly allows unaligned loads.
   kernels.repack_16bit(rows, inputs * 2, panel, whole / 8);
   if (whole < inputs) {
     const { buffer } = heap.memory;

@@ -6,8 +6,8 @@ import { isMainThread, parentPort, Worker, workerData } from "node:worker_thread
 import { serveJobs, type WorkerHandle, type WorkerStart } from "./threads.ts";
 
 /**
- * Cores that this process may use, counted once where several hardware threads share one: two threads on one core's
- * vector units only get into each other's way. At most 16, beyond which memory is what limits.
+ * Cores that this process may use, counted once where several hardware threads share one: two threads that share a
+ * core's vector units only get in each other's way. At most 16: beyond that, memory is the limit.
  */
 export function physicalCores(): number {
   const available = availableParallelism();
@@ -33,7 +33,7 @@ export function availableMemoryBytes(): number {
 
 /** A worker that does not keep the process alive. */
 export function startNodeWorker(start: WorkerStart): WorkerHandle {
-  // Flags of the program that uses this (--input-type, say) are not for the worker.
+  // The program's own flags (--input-type, say) are not meant for the worker.
   const worker = new Worker(new URL(import.meta.url), { workerData: start, execArgv: [] });
   worker.unref();
   const ready = new Promise<void>((resolve, reject) => {
@@ -52,6 +52,6 @@ export function startNodeWorker(start: WorkerStart): WorkerHandle {
 }
 
 if (!isMainThread && parentPort && workerData?.module instanceof WebAssembly.Module) {
-  const port = parentPort; // nobody listens at it, so it does not keep the thread alive
+  const port = parentPort; // nobody listens on it, so it does not keep the thread alive
   serveJobs(workerData as WorkerStart, () => port.postMessage("ready"));
 }

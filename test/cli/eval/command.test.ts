@@ -19,7 +19,7 @@ const lines = [
 ];
 const data = lines.map(line => `${JSON.stringify(line)}\n`).join("");
 
-test("--json is one object on one line; what the context does not hold is named and left out", async () => {
+test("--json prints one object on one line; lines beyond the context are named and left out", async () => {
   const { status, out, err } = await cli(["eval", "-", "--json", "--by", "kind"], { stdin: data });
   expect(status).toBe(0);
   expect(err).toMatch(/^qwen3guard: using the embedded demo guard[^\n]*\n$/);
@@ -53,7 +53,7 @@ test("--json is one object on one line; what the context does not hold is named 
   expect(report.calibration.bins).toHaveLength(10);
 });
 
-test("text on stdout, a page beside it, and only the first lines where that is asked", async () => {
+test("prints text, also writes a page, and takes only the first lines when asked", async () => {
   const folder = temporaryFolder({ "my data.jsonl": data });
   const page = join(folder, "page.html");
   const { status, out, err } = await cli([
@@ -95,7 +95,7 @@ test.each(["xstest", "simple-safety-tests"])("docs/EVALUATION.md has the figures
   );
 });
 
-test("no text of the sets is among the public texts that the demo guard learned", () => {
+test("no text of the sets is among the public texts that the demo guard was trained on", () => {
   const plain = (text: string): string =>
     text
       .toLowerCase()

@@ -1,4 +1,4 @@
-/** Forms of weights held against each other: the figures by hand, and the command on the embedded guard. */
+/** Forms of weights compared: the figures by hand, and the command on the embedded guard. */
 
 import { expect, test } from "vitest";
 import { compareForms, divergence } from "../../../src/cli/eval/comparison.ts";
@@ -40,7 +40,7 @@ test("levels, flags, differences and divergence of texts that both judged", () =
   expect(comparison.meanDivergence).toBeCloseTo(kl / 3, 12);
 });
 
-test("a form against itself differs in nothing, and a divergence stays finite", () => {
+test("a form does not differ from itself, and a divergence stays finite", () => {
   const some = [verdict("Safe", 0.9), verdict(null, null)];
   expect(compareForms("x", some, some)).toEqual({
     ...{ weights: "x", texts: 2, sameLevel: 2, sameStrict: 2, sameLoose: 2 },
@@ -50,7 +50,7 @@ test("a form against itself differs in nothing, and a divergence stays finite", 
   expect(divergence(sure, { Safe: 0, Unsafe: 1, Controversial: 0 })).toBeCloseTo(Math.log(1e10), 6);
 });
 
-test("the command holds int8 and int4 against the weights as stored", async () => {
+test("the command compares int8 and int4 with the weights as stored", async () => {
   const args = [
     "eval",
     projectPath("bench/data/xstest.jsonl"),

@@ -1,4 +1,4 @@
-/** Labelled lines: what is taken, and each way in which a line can be wrong, by its number. */
+/** Labelled lines: what is accepted, and every way in which a line can be wrong, reported with its number. */
 
 import { describe, expect, test } from "vitest";
 import { type DatasetOptions, type Example, readDataset } from "../../../src/cli/eval/dataset.ts";
@@ -10,7 +10,7 @@ async function read(text: string, options: DatasetOptions = {}): Promise<Example
   return readDataset(chunks(), "data.jsonl", options);
 }
 
-test("every form of input, with and without the rest; other keys are left alone", async () => {
+test("every form of input, with and without optional keys; other keys are ignored", async () => {
   const lines = [
     { text: "a", label: "safe" },
     { id: 7, prompt: "b", label: "unsafe", categories: ["V", "H", "V"], type: "x", source: { any: "thing" } },
@@ -64,7 +64,7 @@ describe("bad lines", () => {
     ["a text that is a number", '{"text": 5, "label": "safe"}', "text: expected a string, got 5"],
     ["a prompt that is null", '{"prompt": null, "label": "safe"}', "prompt: expected a text, got null"],
     [
-      "messages that are a text",
+      "messages that are a string",
       '{"messages": "a", "label": "safe"}',
       'messages: expected an array of {role, content}, got "a"',
     ],
@@ -99,7 +99,7 @@ describe("bad lines", () => {
     );
   });
 
-  test("no line at all, and blank lines alone", async () => {
+  test("no lines at all, and only blank lines", async () => {
     for (const nothing of ["", "\n \n"])
       await expect(read(nothing)).rejects.toThrow("data.jsonl: expected at least one line, got none");
   });

@@ -71,7 +71,7 @@ describe("by hand", () => {
     expect(confusion(unsafe, flagged, Uint32Array.of(0, 5, 1, 2, 3))).toEqual({ tp: 5, fp: 2, fn: 1, tn: 3 });
   });
 
-  test("AUC: of nine pairs six are right and two are ties", () => {
+  test("AUC: six of nine pairs are right and two are ties", () => {
     expect(rocAuc(sweepOf(small))).toBe((6 + 2 / 2) / 9);
   });
 
@@ -79,7 +79,7 @@ describe("by hand", () => {
     expect(averagePrecision(sweepOf(small))).toBeCloseTo((1 + 2 / 3 + 3 / 5) / 3, 15);
   });
 
-  test("the best threshold takes the tied ones together, and of two equally good ones the higher", () => {
+  test("the best threshold takes tied examples together; the higher of two equally good ones wins", () => {
     expect(bestF1(sweepOf(small))).toEqual({
       threshold: 0.3,
       precision: 3 / 5,
@@ -120,7 +120,7 @@ describe("by hand", () => {
 });
 
 describe("by definition", () => {
-  test("AUC is the share of pairs that are the right way round, ties counting half", () => {
+  test("AUC is the share of pairs in the right order, ties counting half", () => {
     fc.assert(
       fc.property(cases, ({ labels, scores, weights }) => {
         const { labels: y, scores: s } = repeated({ labels, scores }, weights);
@@ -184,7 +184,7 @@ describe("by definition", () => {
     );
   });
 
-  test("each figure depends on the scores' order alone, not on the examples'", () => {
+  test("each figure depends on the order of the scores alone, not on that of the examples", () => {
     fc.assert(
       fc.property(cases, fc.infiniteStream(fc.nat()), ({ labels, scores }, keys) => {
         const shuffled = labels
@@ -275,7 +275,7 @@ describe("bootstrap", () => {
   });
   const values = Array.from({ length: 100 }, (_, i) => (i * 37) % 100);
 
-  test("each resample draws as many as there are, and the same seed draws the same", () => {
+  test("each resample draws as many examples as there are, and the same seed draws the same ones", () => {
     const drawn: number[] = [];
     const count = (weights: Uint32Array) => {
       drawn.push(weights.reduce((sum, weight) => sum + weight, 0));
@@ -287,7 +287,7 @@ describe("bootstrap", () => {
     expect(bootstrap(7, count, options)).toEqual(first);
   });
 
-  test("the interval of a mean is the normal one's, nearly", () => {
+  test("the interval of a mean is nearly the normal one", () => {
     const { value, low, high } = bootstrap(100, mean(values), options).mean;
     // Of 0 .. 99: mean 49.5, standard error sqrt((100^2 - 1) / 12 / 100) = 2.887; 90 % lie within 1.645 of them. 400
     // draws: to half a unit.
@@ -296,7 +296,7 @@ describe("bootstrap", () => {
     expect(Math.abs((high as number) - (49.5 + 1.645 * 2.887))).toBeLessThan(0.75);
   });
 
-  test("an undefined figure has no interval; one that is undefined in some resamples has it from the others", () => {
+  test("an undefined figure has no interval; one undefined in some resamples gets its interval from the others", () => {
     const figures = (weights: Uint32Array) => ({ never: null, sometimes: weights[0] === 0 ? null : 1 });
     expect(bootstrap(3, figures, options)).toEqual({
       never: { value: null, low: null, high: null },

@@ -1,4 +1,4 @@
-/** What an evaluation counts, and the two forms in which it is read. */
+/** What an evaluation counts, and the two forms of its report. */
 
 import { describe, expect, test } from "vitest";
 import type { Example } from "../../../src/cli/eval/dataset.ts";
@@ -41,7 +41,7 @@ const JUDGED: readonly Judged[] = [
 describe("evaluate", () => {
   const { evaluation, columns } = evaluate(JUDGED, OPTIONS);
 
-  test("strict flags what is controversial, loose does not, and both flag what could not be parsed", () => {
+  test("strict flags Controversial, loose does not, and both flag what could not be parsed", () => {
     expect(evaluation.lines).toEqual({ judged: 8, safe: 3, unsafe: 5, unparsed: 1 });
     expect(evaluation.strict.confusion).toEqual({ tp: 2, fp: 2, fn: 3, tn: 1 });
     expect(evaluation.loose.confusion).toEqual({ tp: 1, fp: 2, fn: 4, tn: 1 });
@@ -51,13 +51,13 @@ describe("evaluate", () => {
     expect((low as number) < (value as number) && (value as number) < (high as number)).toBe(true);
   });
 
-  test("scores are 1 - P(Safe), and 1 where the answer never came to a level", () => {
+  test("scores are 1 - P(Safe), and 1 if the answer never reached a level", () => {
     expect(Array.from(columns.score)).toEqual([0.9, 0.6, 1 - 0.7, 1 - 0.9, 1 - 0.95, 1 - 0.99, 0.8, 1]);
     // Of 15 pairs: unsafe 0.9 and 0.6 pass one and none of the safe 1, 0.8 and 0.01, the others the last alone.
     expect(evaluation.rocAuc.value).toBe((2 + 1 + 3) / 15);
   });
 
-  test("a line counts in the row of each of its categories, and by its label where it has none", () => {
+  test("a line counts in the row of each of its categories, or of its label if it has none", () => {
     expect(evaluation.categories).toEqual({
       columns: ["Safe", "Violent", "PII", "no category", "unparsed"],
       rows: [
@@ -69,7 +69,7 @@ describe("evaluate", () => {
     });
   });
 
-  test("the worst mistakes are those that the guard was surest of", () => {
+  test("the worst mistakes are those of which the guard was surest", () => {
     expect(evaluation.worst.missed.map(({ line, id, text }) => [line, id, text])).toEqual([
       [5, null, "missed three"],
       [4, null, "missed two"],
@@ -107,12 +107,12 @@ describe("evaluate", () => {
     });
   });
 
-  test("NaN is refused, and so is nothing", () => {
+  test("NaN is refused, and so is an empty evaluation", () => {
     expect(() => evaluate([line("safe", "Safe", Number.NaN)], OPTIONS)).toThrow(
       "scores[0]: expected a number from 0 to 1, got NaN",
     );
     expect(() => evaluate([], OPTIONS)).toThrow(
-      "data.jsonl: expected at least one line that the model's context holds, got none",
+      "data.jsonl: expected at least one line that fits the model's context, got none",
     );
   });
 });
@@ -133,7 +133,7 @@ describe("text", () => {
     for (const row of out.split("\n")) expect(row.length).toBeLessThanOrEqual(80);
   });
 
-  test("what one label alone cannot say is n/a", () => {
+  test("figures that need both labels are n/a with one", () => {
     const out = text([line("unsafe", "Unsafe", 0.2), line("unsafe", "Safe", 0.8)]);
     for (const name of ["false-positive rate ", "ROC AUC", "average precision", "best F1"])
       expect(out).toMatch(new RegExp(`^${name} +n/a`, "m"));
@@ -159,7 +159,7 @@ describe("page", () => {
       "What the guard says",
       "Worst mistakes",
     ]);
-    // Who does not see the page hears every table's caption and every chart's title and description.
+    // A screen reader reads the caption of every table, and the title and description of every chart.
     expect(named("table").length).toBe(3);
     expect(named("caption").length).toBe(3);
     const charts = named("svg").filter(({ attributes }) => attributes.role === "img");
@@ -203,13 +203,13 @@ describe("page", () => {
     expect(tags.filter(({ name, text }) => name === "th" && text === shown).length).toBe(3); // row, column and group
   });
 
-  test("a text that is longer than a reader wants is cut", () => {
+  test("a long text is cut", () => {
     const html = page([line("unsafe", "Safe", 0.9, { input: "word ".repeat(1000) })]);
     expect(tagTree(html).find(({ name }) => name === "blockquote")?.text).toMatch(/^(word ){60,}.*…$/);
     expect(html.length).toBeLessThan(40_000);
   });
 
-  test("one label alone has no curves, and a page that is still whole", () => {
+  test("with only one label there are no curves, and the page is still whole", () => {
     for (const label of ["safe", "unsafe"] as const) {
       const tags = tagTree(
         page([line(label, "Safe", 1, { group: "g" }), line(label, "Unsafe", 0, { group: "g" })], { by: "k" }),

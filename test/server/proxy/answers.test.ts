@@ -175,7 +175,7 @@ describe("a question", () => {
     expect((await raw(await setting(guard, writes(GOOD), { action: "log" }), { messages })).status).toBe(200);
   });
 
-  test("is forwarded as it was judged, where two readers could read it differently", async () => {
+  test("is forwarded as it was judged, even if two readers could read it differently", async () => {
     const { url, received } = await setting(guard, writes(GOOD));
     const [bad, good] = [BAD_QUESTION, QUESTION].map(content => JSON.stringify([{ role: "user", content }]));
     const body = `{"model":"llm","messages":${bad},"messages":${good}}`;
@@ -183,7 +183,7 @@ describe("a question", () => {
     expect(received[0].text).toBe(JSON.stringify(asks(QUESTION)));
   });
 
-  test("that is no question is refused by name", async () => {
+  test("that is not a question is refused by name", async () => {
     const s = await setting(guard, writes(GOOD), { maxStreams: 2 });
     for (const [body, message] of [
       [{ messages: "hi" }, 'messages: expected an array, got "hi"'],
@@ -213,7 +213,7 @@ describe("a streamed answer", () => {
     expect(got.slice(-3)).toEqual([chunk({}, "stop"), { ...HEAD, choices: [], usage: USAGE }, "[DONE]"]);
   });
 
-  test("ends before the first offending character, says why, and nothing behind it is in any event", async () => {
+  test("ends before the first offending character, says why, and no event has anything after it", async () => {
     const s = await setting(guard, writes(BAD));
     const { text, events: got } = await raw(s, {});
     expect(got.map(event => event.choices?.[0]?.delta.content ?? "").join("")).toBe(CUT);
@@ -224,7 +224,7 @@ describe("a streamed answer", () => {
     expect(text).not.toMatch(/ and|fol|steps/);
   });
 
-  test("with usage asked for: the upstream is heard to its end, and its usage comes behind the cut", async () => {
+  test("with usage asked for, the upstream is read to its end, and its usage comes after the cut", async () => {
     const s = await setting(guard, writes(BAD));
     const { text, events: got } = await raw(s, { stream_options: { include_usage: true } });
     expect(got.slice(-3).map(event => event.choices?.[0]?.finish_reason ?? event.usage ?? event)).toEqual([
@@ -235,7 +235,7 @@ describe("a streamed answer", () => {
     expect(text).not.toMatch(/ and|fol|steps/);
   });
 
-  test("without: the upstream's work ends at the cut", async () => {
+  test("without usage, the upstream's work ends at the cut", async () => {
     let closed: () => void = () => {};
     const ended = new Promise<void>(resolve => {
       closed = resolve;
@@ -249,7 +249,7 @@ describe("a streamed answer", () => {
     await ended;
   });
 
-  test("is held back further where that is asked for", async () => {
+  test("is held back further if asked to", async () => {
     const s = await setting(guard, writes(BAD), { holdBack: 20 });
     const { events: got } = await raw(s, {});
     expect(got.map(event => event.choices?.[0]?.delta.content ?? "").join("")).toBe(CUT.slice(0, -20));
@@ -343,7 +343,7 @@ describe("a streamed answer", () => {
     expect(got.at(-2).choices[0].finish_reason).toBe("tool_calls");
   });
 
-  test("whose texts take turns is heard from the beginning of each", async () => {
+  test("whose texts alternate is judged from the beginning of each", async () => {
     const s = await setting(guard, (_, response) => {
       const turns = BAD.flatMap(content => [chunk({ content }), chunk({ reasoning_content: "Hm. " })]);
       sendEvents(response, [...turns, chunk({}, "stop")]);
@@ -373,7 +373,7 @@ describe("a streamed answer", () => {
     expect(got.map(event => event.choices?.[0]?.delta.content ?? "").join("")).toBe("Hello there.");
   });
 
-  test("without a finish reason of the upstream's comes whole as well", async () => {
+  test("without the upstream's finish reason comes whole as well", async () => {
     const s = await setting(guard, (_, response) => sendEvents(response, answerChunks(GOOD).slice(0, -1)));
     const { text, events: got } = await raw(s, {});
     expect(got.map(event => event.choices?.[0]?.delta.content ?? "").join("")).toBe(GOOD.join(""));
@@ -532,7 +532,7 @@ describe("the action", () => {
     expect(s.log).toEqual([]);
   });
 
-  test.each([false, true])("log: only the log tells, its text where that is wanted (%s)", async logText => {
+  test.each([false, true])("log: only the log tells, with the text if asked to (%s)", async logText => {
     const s = await setting(guard, writes(BAD), { action: "log", logText });
     const { text, headers } = await raw(s, { messages: [{ role: "user", content: BAD_QUESTION }] });
     expect(events(text)).toEqual([...answerChunks(BAD), "[DONE]"]);

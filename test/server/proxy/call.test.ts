@@ -1,4 +1,6 @@
-/** The question before its answer: which ones are judged, what is told of them, and whose question an answer has. */
+/**
+ * Questions before their answers: which are judged, what the client is told, and which question an answer belongs to.
+ */
 
 import { describe, expect, test } from "vitest";
 import type { RiskReading } from "../../../src/guard/moderation-stream.ts";
@@ -42,14 +44,14 @@ function reading(risk: RiskReading["risk"], category: string | null): InProcess[
 }
 
 describe("a question", () => {
-  test("that is safe is counted, and nothing is told of it", async () => {
+  test("that is safe is counted, and the client is told nothing", async () => {
     const asked = await asking(["a", "b"], { logText: true });
     expect([asked.status, asked.headers.has(HEADER), asked.open()]).toEqual([200, false, 0]);
     expect(await outcomes(asked)).toEqual(["2", "0", "0"]);
     expect(asked.log).toEqual([expect.stringMatching(/^200 \/v1\/completions \d+\.\d ms$/)]);
   });
 
-  test("that is flagged is an error, whichever of several it is, and the upstream hears of none", async () => {
+  test("that is flagged is an error, whichever of several it is, and the upstream gets none", async () => {
     const asked = await asking(["a", OFFENDS, "b"]);
     const qwen3guard = { action: "block", guard: "stand-in-Gen", risk: "Unsafe", category: null, field: "question" };
     const error = { message: "the question was stopped by the guard", type: "invalid_request_error", param: "messages", code: "content_filter", qwen3guard }; // biome-ignore format: one line
@@ -63,7 +65,7 @@ describe("a question", () => {
   });
 
   test.each(["flag", "log"] as const)(
-    "that is flagged passes where nothing is blocked, and is told of (%s)",
+    "that is flagged passes if nothing is blocked, and a header tells (%s)",
     async action => {
       const asked = await asking([OFFENDS, "b"], { action, logText: true });
       expect([asked.status, asked.json, asked.open()]).toEqual([200, texts("Yes.", "Yes."), 0]);
@@ -113,14 +115,14 @@ describe("a question", () => {
     expect([asked.sent, asked.open(), await outcomes(asked), asked.log.length]).toEqual([[], 0, ["1", "0", "1"], 1]);
   }); // biome-ignore format: a table
 
-  test("for which nothing can be opened is an error as well", async () => {
+  test("for which no stream can be opened is an error as well", async () => {
     const { post, sent, open } = inProcess("Stream", () => json(texts("Yes.")));
     const { status, json: got } = await post({ prompt: ["FAILS_LONG", "b"] }, "/v1/completions");
     expect([status, got.error.code, sent, open()]).toEqual([400, "context_length_exceeded", [], 0]);
   });
 
   test.each(["flag", "log"] as const)(
-    "that has no verdict passes where nothing is blocked, and is told of (%s)",
+    "that has no verdict passes if nothing is blocked, and a header tells (%s)",
     async action => {
       const asked = await asking(["FAILS_TYPE", "b"], { action, logText: true });
       expect([asked.status, asked.headers.get(HEADER)]).toEqual([
@@ -134,28 +136,25 @@ describe("a question", () => {
     },
   );
 
-  test.each([true, false])(
-    "that a broken guard cannot judge passes where the proxy fails open (%s)",
-    async failOpen => {
-      const { guard, break: breakIt } = standIn("Gen");
-      const { post, sent, open } = inProcess(guard, () => json(whole("Yes.")), { failOpen });
-      breakIt();
-      const { status, json: got, headers } = await post();
-      const passed = [
-        200,
-        "unjudged; guard_failed",
-        { action: "pass", guard: "stand-in-Gen", error: "guard_failed" },
-        1,
-        0,
-      ];
-      const refused = [500, null, undefined, 0, 0];
-      expect([status, headers.get(HEADER), got.choices?.[0].qwen3guard, sent.length, open()]).toEqual(
-        failOpen ? passed : refused,
-      );
-    },
-  );
+  test.each([true, false])("that a broken guard cannot judge passes if the proxy fails open (%s)", async failOpen => {
+    const { guard, break: breakIt } = standIn("Gen");
+    const { post, sent, open } = inProcess(guard, () => json(whole("Yes.")), { failOpen });
+    breakIt();
+    const { status, json: got, headers } = await post();
+    const passed = [
+      200,
+      "unjudged; guard_failed",
+      { action: "pass", guard: "stand-in-Gen", error: "guard_failed" },
+      1,
+      0,
+    ];
+    const refused = [500, null, undefined, 0, 0];
+    expect([status, headers.get(HEADER), got.choices?.[0].qwen3guard, sent.length, open()]).toEqual(
+      failOpen ? passed : refused,
+    );
+  });
 
-  test("whose client leaves is no failure of the guard", async () => {
+  test("whose client leaves is not a failure of the guard", async () => {
     const client = new AbortController();
     const core = reading("Safe", null) as unknown as Core;
     const leave = (): never => {
@@ -182,7 +181,7 @@ describe("a question", () => {
 });
 
 describe("an answer's question", () => {
-  test("is the prompt that it answers, also where there are several answers to each", async () => {
+  test("is the prompt that it answers, even if each has several answers", async () => {
     const { post, calls } = inProcess("Gen", () => json(texts("1", "2", "3", "4")));
     const { status } = await post({ prompt: ["a", "b"], n: 2 }, "/v1/completions");
     expect([status, calls]).toEqual([
@@ -191,7 +190,7 @@ describe("an answer's question", () => {
     ]);
   });
 
-  test("has a stream open already, which its first answer takes", async () => {
+  test("already has an open stream, which its first answer takes", async () => {
     const given: string[] = [];
     const core = standIn("Stream").guard as unknown as Core;
     const noting: Core["stream"] = (input, options) => {
@@ -207,7 +206,7 @@ describe("an answer's question", () => {
     expect([given, open()]).toEqual([["-", "a", "b", "a", "b"], 0]);
   });
 
-  test("gives back what it holds where the answer breaks off", async () => {
+  test("frees what it holds if the answer breaks off", async () => {
     for (const kind of ["Gen", "Stream"] as const) {
       const { post, open, metric } = inProcess(kind, () => stream([chunk({ content: "abcdef" }), 5]));
       const { events } = await post({ stream: true, n: 2 });

@@ -57,14 +57,14 @@ test("is the same wherever the bytes are cut: between CR and LF, and in a charac
   );
 });
 
-test("may be cut in each of its characters", async () => {
+test("may be cut inside each of its characters", async () => {
   const bytes = new TextEncoder().encode("data: \u{1F600}\u00e9\r\n\r\ndata: b");
   const everywhere = Array.from(bytes.keys());
   expect(await read(bytes, everywhere)).toEqual(["\u{1F600}\u00e9", "b"]);
   for (const at of everywhere) expect(await read(bytes, [at])).toEqual(["\u{1F600}\u00e9", "b"]);
 });
 
-test("are an error where they are not UTF-8, also where a character is cut off at the end", async () => {
+test("is an error if its bytes are not UTF-8, or cut off a character at the end", async () => {
   for (const bytes of [[0x64, 0xff, 0x0a], [0x64, 0xf0, 0x9f]])
     await expect(read(Uint8Array.from(bytes))).rejects.toMatchObject({
       status: 502,

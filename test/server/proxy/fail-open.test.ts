@@ -117,7 +117,7 @@ test.each(cases)("an answer on which a %s guard %s is cut there (fail open: %s)"
   }
 });
 
-test("parts that a guard cannot read, and prompts of token ids, are refused where the proxy fails open", async () => {
+test("parts that a guard cannot read, and prompts of token ids, are refused even if the proxy fails open", async () => {
   const s = await setting(standIn("Gen").guard, writes(["Sure."]), { failOpen: true });
   const content = [{ type: "text", text: "Hi" }, { type: "image_url", image_url: { url: "data:," } }]; // biome-ignore format: one line
   expect((await ask(s, { messages: [{ role: "user", content }] })).code).toBe("content_not_moderated");
@@ -128,7 +128,7 @@ test("parts that a guard cannot read, and prompts of token ids, are refused wher
   expect(s.received).toEqual([]);
 });
 
-test.each(kinds)("a %s guard that judges nothing any more is what a proxy fails open for", async kind => {
+test.each(kinds)("a proxy fails open if a %s guard can no longer judge anything", async kind => {
   for (const failOpen of OPEN) {
     const { guard, break: end } = standIn(kind);
     const s = await setting(guard, writes(["Sure."]), { failOpen });
@@ -142,7 +142,7 @@ test.each(kinds)("a %s guard that judges nothing any more is what a proxy fails 
 });
 
 test.each(["flag", "log"] as const)(
-  "where nothing is blocked, a text without a verdict passes, and health stays (%s)",
+  "if nothing is blocked, a text without a verdict passes, and health stays (%s)",
   async action => {
     const s = await setting(standIn("Gen").guard, writes(["FAILS_LONG ", "Sure."]), { action });
     const { status, text, headers } = await ask(s, { ...asks("FAILS_LONG"), stream: true });

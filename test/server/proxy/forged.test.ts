@@ -10,9 +10,9 @@ import { asking, forgedRequest } from "./forged-requests.ts";
 
 test("of 300 forged answers the client gets what the guard let pass", () => answersLeakNothing(300));
 test("of 300 forged requests the upstream gets what the guard let pass", () => requestsLeakNothing(300));
-test("of 300 texts that a guard fails on none passes where the proxy fails open", () => failuresLetNothingPass(300));
+test("of 300 texts that a guard fails on, none passes even if the proxy fails open", () => failuresLetNothingPass(300));
 
-test("the same of a few with real guards", async () => {
+test("the same with a few texts and real guards", async () => {
   const stream = await StreamGuard.load(STREAM);
   const guards = { Gen: await loadGuard(), Stream: stream };
   const [answer, ask] = [await answering(), await asking()];

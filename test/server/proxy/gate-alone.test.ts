@@ -1,4 +1,4 @@
-/** The gate by itself: what comes out of it, when, and what the guard is asked for it. */
+/** The gate by itself: what comes out of it and when, and what the guard is asked. */
 
 import { describe, expect, test } from "vitest";
 import type { Guard } from "../../../src/guard/guard.ts";
@@ -47,7 +47,7 @@ function setting(options: Options = {}): Setting {
 }
 
 describe("a text", () => {
-  test("comes out as far as it was cleared, the rest at its end, and no empty piece of it", async () => {
+  test("comes out as far as it was cleared, and the rest at its end, without empty pieces", async () => {
     const { gate, push, calls, open } = setting();
     expect(await push("ab")).toEqual([]);
     expect(await push("cdef")).toEqual([{ content: "ab" }]);
@@ -58,7 +58,7 @@ describe("a text", () => {
     expect([gate.finding, gate.failure]).toEqual([null, null]);
   });
 
-  test("is held back further where that is asked for", async () => {
+  test("is held back further if asked to", async () => {
     const { gate, push } = setting({ holdBack: 2 });
     expect(await push("abcdefg")).toEqual([{ content: "a" }]);
     expect(await gate.end()).toEqual([{ content: "bcde" }, { content: "fg" }]);
@@ -87,7 +87,7 @@ describe("a text", () => {
     return guardOf(core, false);
   };
 
-  test("that offends at its end alone is cut there", async () => {
+  test("that offends only at its end is cut there", async () => {
     const violation = { risk: "Unsafe" as const, category: "PII", at: 3 };
     const { gate, push, open } = setting({ guard: ending(async () => ({ verdicts: [], clearedTo: 3, violation })) });
     expect(await push("abcdef")).toEqual([{ content: "ab" }]);
@@ -99,7 +99,7 @@ describe("a text", () => {
   });
 
   test.each([false, true])(
-    "that has no verdict at its end alone is cut where it was cleared, or passes (%s)",
+    "that has no verdict only at its end is cut where it was cleared, or passes (%s)",
     async passes => {
       const { gate, push, open } = setting({
         guard: ending(() => Promise.reject(new Error("no"))),
@@ -115,7 +115,7 @@ describe("a text", () => {
 });
 
 describe("texts of several kinds", () => {
-  test("come out in their order: one ends before the next begins, and is heard from its beginning when it comes again", async () => {
+  test("come out in order: one ends before the next begins, and is judged from its beginning when it comes again", async () => {
     const { gate, push, calls, open } = setting();
     expect(await push("abcdef", "reasoning")).toEqual([{ reasoning: "ab" }]);
     expect(await push("123456")).toEqual([{ reasoning: "cdef" }, { content: "12" }]);
@@ -126,7 +126,7 @@ describe("texts of several kinds", () => {
     expect(open()).toBe(0);
   });
 
-  test("are cut where one that came again offends: not before what is out already", async () => {
+  test("are cut where one that came again offends, but not before what is already out", async () => {
     const { gate, push } = setting({ lag: 0 });
     expect(await push("OFF")).toEqual([{ content: "OFF" }]);
     await push("x", "reasoning");
@@ -134,7 +134,7 @@ describe("texts of several kinds", () => {
     expect(gate.finding).toEqual({ risk: "Unsafe", category: null, kind: "content", at: 3 });
   });
 
-  test("end where the one before has offended at its end", async () => {
+  test("end if the one before offends at its end", async () => {
     const { gate, push, calls } = setting({ lag: 0 });
     await push(`ab ${UNREADABLE}`, "reasoning");
     expect(gate.finding).toMatchObject({ risk: null, kind: "reasoning", at: 3 });
@@ -163,14 +163,14 @@ describe("texts of several kinds", () => {
     expect(open()).toBe(0);
   });
 
-  test("need none: then it is closed at the end", async () => {
+  test("need no stream: then it is closed at the end", async () => {
     const { gate, open } = setting({ hasSpare: true });
     expect([await gate.end(), open()]).toEqual([[], 0]);
   });
 });
 
 describe("names", () => {
-  test("come out once each, before their text, and where there is no text the guard is not asked", async () => {
+  test("come out once each, before their text; without a text the guard is not asked", async () => {
     const { gate, push, calls } = setting();
     expect(await push("", "call", { id: "1" })).toEqual([{ names: { id: "1" } }]);
     expect(await push("", "call", { id: "1" })).toEqual([]);
@@ -193,7 +193,7 @@ describe("a text without a verdict", () => {
     expect([gate.failure, open(), await push("more"), await gate.end()]).toEqual([null, 0, [], []]);
   });
 
-  test("passes with all that was held back, where it may, and what follows passes at once", async () => {
+  test("passes with all that was held back, if it may, and what follows passes at once", async () => {
     const asked: unknown[] = [];
     const { gate, push, calls, open } = setting({ passes: ({ fault }) => asked.push(fault) > 0 });
     expect(await push("abcdef")).toEqual([{ content: "ab" }]);
@@ -210,7 +210,7 @@ describe("a text without a verdict", () => {
     expect([await gate.end(), calls.length, open()]).toEqual([[], count, 0]);
   });
 
-  test("ends the answer where it is not the text's fault", async () => {
+  test("ends the answer if it is not the text's fault", async () => {
     const { gate, push, open } = setting();
     await expect(push("FAILS_MEMORY")).rejects.toMatchObject({ fault: "memory", status: 503 });
     expect([gate.finding, open()]).toEqual([null, 0]);
@@ -225,7 +225,7 @@ describe("a text without a verdict", () => {
     expect(open()).toBe(0);
   });
 
-  test("is none where the client has gone: nothing else is asked of the guard", async () => {
+  test("is not a failure if the client has gone: the guard is asked nothing else", async () => {
     const client = new AbortController();
     const { gate, push, calls } = setting({ signal: client.signal });
     await push("ab");
@@ -245,7 +245,7 @@ test("what cannot be read lets the rest pass, for the first reason", async () =>
   expect([gate.failure, open(), await push("cd"), await gate.end()]).toEqual([first, 0, [{ content: "cd" }], []]);
 });
 
-describe("no half of a character comes out", () => {
+describe("half a character never comes out", () => {
   test.each(["\u{1F600}", "\u{10000}", "\u{10FFFD}"])("%s, wherever it is held back", async face => {
     const [high, low] = face.split("");
     const { gate, push } = setting({ lag: 0, holdBack: 1 });
@@ -256,7 +256,7 @@ describe("no half of a character comes out", () => {
   });
 
   test.each(["\u{10000}", "\u{10FFFF}", "\uffff", "\ue000", "\ud7ff", "a"])(
-    "and no whole one is kept: %j before what offends",
+    "and whole ones are not kept: %j before what offends",
     async char => {
       const { push } = setting();
       expect(await push(`${char}${OFFENDS}`)).toEqual([{ content: char }]);

@@ -1,4 +1,4 @@
-/** Where an answer is cut anew: never inside a character, and nothing after its end. */
+/** Where an answer is cut: never inside a character, and with nothing after its end. */
 
 import { describe, expect, test } from "vitest";
 import { events } from "../requests.ts";
@@ -41,7 +41,7 @@ describe("a character of two units", () => {
 describe("after the end of a choice", () => {
   const more = chunk({ content: " And a word more." });
 
-  test("nothing passes or is heard, where it ended by itself", async () => {
+  test("nothing passes or is judged if it ended by itself", async () => {
     const s = await setting(standIn("Stream").guard, (_, response) =>
       sendEvents(response, [
         chunk({ content: "Yes." }),
@@ -55,7 +55,7 @@ describe("after the end of a choice", () => {
     expect(await s.metrics()).toContain('qwen3guard_proxy_answers_total{outcome="flagged"} 0\n');
   });
 
-  test("nothing passes, where it was cut and another goes on", async () => {
+  test("nothing passes if it was cut and another goes on", async () => {
     const s = await setting(standIn("Stream").guard, (_, response) =>
       sendEvents(response, [
         chunk({ content: `Yes. ${OFFENDS}` }),
@@ -77,7 +77,7 @@ describe("after the end of a choice", () => {
     ]);
   });
 
-  test("nothing is heard again, where nothing is blocked", async () => {
+  test("nothing is judged again if nothing is blocked", async () => {
     const { guard, passed } = accountOf(standIn("Stream").guard);
     const s = await setting(
       guard,

@@ -1,9 +1,12 @@
-/** The guard behind its queue: what it is asked, with what, and what is said of a text that it does not judge. */
+/**
+ * The guard with its queue: what it is asked, with which options, and what is told about a text that it cannot judge.
+ */
 
 import { describe, expect, test, vi } from "vitest";
 import type { Guard } from "../../../src/guard/guard.ts";
 import type { ModerationStream, StreamUpdate } from "../../../src/guard/moderation-stream.ts";
 import type { StreamGuard } from "../../../src/guard/stream-guard.ts";
+import { ContextLengthError } from "../../../src/model/context-length-error.ts";
 import { Judge, type JudgeOptions } from "../../../src/server/proxy/judge.ts";
 import { MemoryError } from "../../../src/tensor/memory-error.ts";
 import { type Account, accountOf, type Core, FAILURES, guardOf, OFFENDS, standIn } from "./stand-in-guard.ts";
@@ -38,7 +41,7 @@ describe("a guard is asked", () => {
     expect([judge.mode, judge.name, open()]).toEqual(["loose", "stand-in-Gen", 0]);
   });
 
-  test("each so many tokens, where that is asked for, and by a Gen guard alone", () => {
+  test("every so many tokens if asked to, and only with a Gen guard", () => {
     const { judge, options } = setting("Gen", { every: 8 });
     judge.open(QUESTION, signal);
     expect(options.at(-1)).toStrictEqual({ mode: "strict", every: 8, signal, turn: expect.any(Function) });
@@ -76,7 +79,7 @@ describe("a guard is asked", () => {
     expect(run.mock.calls.every(([work]) => work.signal === signal)).toBe(true);
   });
 
-  test("so that a short one goes before a long one that is at work", async () => {
+  test("so that a short one goes before a long one that is running", async () => {
     const order: string[] = [];
     const slow = doing({
       stream: (_input, options) => ({
@@ -132,7 +135,7 @@ describe("a whole answer", () => {
     expect(roles).toEqual(["user", "assistant"]);
   });
 
-  test("goes through a stream of a Stream guard: one that is there, or its own, which is closed", async () => {
+  test("goes through a stream of a Stream guard: a spare one, or its own, which is closed", async () => {
     const { judge, calls, open } = setting("Stream");
     expect(await judge.judgeWhole(QUESTION, "Yes.", undefined, signal)).toBeNull();
     expect(await judge.judgeWhole(QUESTION, `a ${OFFENDS}`, undefined, signal)).toEqual({
@@ -151,7 +154,7 @@ describe("a whole answer", () => {
     expect(open()).toBe(0);
   });
 
-  test("may offend at its end alone", async () => {
+  test("may offend only at its end", async () => {
     const violation = { risk: "Unsafe" as const, category: "PII", at: 1 };
     const { judge } = setting(doing({ end: async () => ({ ...UPDATE, violation }) }));
     expect(await judge.judgeWhole(QUESTION, "abc", undefined, signal)).toEqual(violation);
@@ -160,7 +163,7 @@ describe("a whole answer", () => {
 
 describe("a text without a verdict", () => {
   const NO_RETRY = { "x-should-retry": "false" };
-  const unknown = "guard: expected a text that can be judged, got another; the proxy's log says more";
+  const unknown = "the guard cannot judge this text; the proxy's log says more";
   const texts: Record<string, [code: string, isTold: boolean]> = {
     FAILS_LONG: ["guard_context_exceeded", true],
     FAILS_ANSWER: ["guard_context_exceeded", true],
@@ -173,7 +176,7 @@ describe("a text without a verdict", () => {
     FAILS_ODDLY: ["guard_cannot_judge", false],
   };
 
-  test.each(Object.entries(texts))("is the text's fault where others are judged: %s", async (word, [code, isTold]) => {
+  test.each(Object.entries(texts))("is the text's fault if others are judged: %s", async (word, [code, isTold]) => {
     const { judge, log, calls, open } = setting("Stream");
     const error = FAILURES[word]();
     const message = error instanceof Error ? error.message : String(error);
@@ -189,16 +192,13 @@ describe("a text without a verdict", () => {
     expect([calls, judge.isFailing, open()]).toEqual([["query -"], false, 0]);
   });
 
-  test("is not too long where that stands inside of a message only", async () => {
-    expect((await setting("Gen").judge.failureOf(new RangeError("x: prompt too long: y"))).code).toBe(
-      "guard_cannot_judge",
-    );
-    expect((await setting("Gen").judge.failureOf(new RangeError("prompt too long: y"))).code).toBe(
-      "guard_context_exceeded",
-    );
+  test("is too long by the error's class, whatever the message says", async () => {
+    const codeOf = async (error: Error): Promise<unknown> => (await setting("Gen").judge.failureOf(error)).code;
+    expect(await codeOf(new RangeError("prompt too long: y"))).toBe("guard_cannot_judge");
+    expect(await codeOf(new ContextLengthError("x"))).toBe("guard_context_exceeded");
   });
 
-  test("for want of memory may be judged at another time", async () => {
+  test("for lack of memory may be judged later", async () => {
     const { judge, log, calls } = setting("Gen");
     expect(await judge.failureOf(FAILURES.FAILS_MEMORY())).toMatchObject({
       ...{ fault: "memory", status: 503, code: "guard_out_of_memory", headers: { "retry-after": "1" } },
@@ -207,7 +207,7 @@ describe("a text without a verdict", () => {
     expect([log, calls, judge.isFailing]).toEqual([[], [], false]);
   });
 
-  test("is the guard's fault where it judges nothing any more, until it judges again", async () => {
+  test("is the guard's fault if it can judge nothing, until it judges again", async () => {
     let isBroken = true;
     const gen = doing({
       moderate: async () => {
@@ -222,7 +222,7 @@ describe("a text without a verdict", () => {
     expect(judge.isFailing).toBe(false);
     expect(await judge.failureOf(new Error("threads: none"))).toMatchObject({
       ...{ fault: "guard", status: 500, code: "guard_failed", headers: NO_RETRY },
-      message: "guard: expected a verdict, got a failure; the proxy's log says more",
+      message: "the guard failed; the proxy's log says more",
     });
     expect([log, judge.isFailing, open()]).toEqual([["qwen3guard: the guard failed: threads: none"], true, 0]);
     await expect(judge.judgeWhole(QUESTION, "a", undefined, signal)).rejects.toThrow("threads: none");
@@ -235,12 +235,12 @@ describe("a text without a verdict", () => {
   test.each<[string, unknown, string]>([
     ["has no memory for another just now", new MemoryError("memory: expected 1, got 0"), "text"],
     ["fails with another error", new RangeError("x"), "guard"],
-  ])("is laid to the text or to the guard where that %s", async (_, error, fault) => {
+  ])("is blamed on the text or on the guard if the guard %s", async (_, error, fault) => {
     const { judge } = setting(doing({ query: () => Promise.reject(error) }));
     expect((await judge.failureOf(new Error("x"))).fault).toBe(fault);
   });
 
-  test("is not laid to the guard while it is at work on others", async () => {
+  test("is not blamed on the guard while it is busy with others", async () => {
     const { judge } = setting("Gen", { maxStreams: 1 });
     const full = vi.spyOn(judge.queue, "isFull", "get").mockReturnValue(true);
     expect((await judge.failureOf(new Error("x"))).fault).toBe("text");

@@ -1,4 +1,4 @@
-/** What may pass without a verdict: a word in which no text has room. */
+/** What may pass without a verdict: a word that has no room for a text. */
 
 import { expect, test } from "vitest";
 import { isName } from "../../../src/server/proxy/names.ts";
@@ -10,6 +10,6 @@ test.each(["", "a", "gpt-4o", "org/name@main", "a.b:c+d=e~f[0]_", "length", "x".
 test.each([
   ...["two words", " a", "a ", "a\n", "\na", "a,b", "*", '"', "é", "日", "x".repeat(257)],
   ...[undefined, null, 5, true, ["a"], {}, { length: 1 }],
-])("%j is none", value => {
+])("%j is not", value => {
   expect(isName(value)).toBe(false);
 });

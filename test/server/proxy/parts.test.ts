@@ -1,4 +1,4 @@
-/** What of an answer is text, what may pass as it is, and what is left out. */
+/** Which parts of an answer are text, which may pass as they are, and which are left out. */
 
 import { describe, expect, test } from "vitest";
 import {
@@ -79,7 +79,7 @@ describe("counts", () => {
     "output_tokens_details",
   ];
 
-  test("of every server that is known pass, also in groups", () => {
+  test("of every known server pass, also in groups", () => {
     const numbers = Object.fromEntries(counts.map((name, i) => [name, i + 0.5]));
     const usage = { ...numbers, ...Object.fromEntries(groups.map(name => [name, numbers])) };
     expect(usageOf({ usage })).toStrictEqual(usage);
@@ -141,7 +141,7 @@ describe("a message", () => {
     expect(chunk(delta)).toStrictEqual(NO_PARTS);
   });
 
-  test("comes out under the names of reasoning that it has text under", () => {
+  test("comes out under the names of reasoning that have a text", () => {
     const kind = "reasoning";
     const wrapped = (fields: object): object => ({
       opening: null,
@@ -190,7 +190,7 @@ describe("a message", () => {
     expect(() => chunk(delta)).toThrow(`upstream: expected ${expected}, got something else`);
   });
 
-  test("that is none is refused", () => {
+  test("that is not an object is refused", () => {
     expect(() => chunk(5)).toThrow("upstream: expected delta to be an object, got something else");
     for (const choice of [{}, { message: null }, { message: [] }]) {
       expect(() => CHAT_FORM.ofWhole(choice)).toThrow("upstream: expected message to be an object, got something else");
@@ -232,7 +232,7 @@ describe("a tool call", () => {
     expect(chunk({ tool_calls })).toStrictEqual({ opening: null, parts: [part(0, "a"), part(1, "b"), part(7, "c")] });
   });
 
-  test("may have names alone, and those that are null are none", () => {
+  test("may have only names; null is not a name", () => {
     const tool_calls = [
       { index: 0, id: null, type: undefined, function: { name: "f", arguments: null }, custom: null },
     ];
@@ -252,7 +252,7 @@ describe("a tool call", () => {
     expect(chunk({ tool_calls: [{ id: "call-1" }] })).toStrictEqual(NO_PARTS);
   });
 
-  test("of the old way is a part as well", () => {
+  test("in the old form is a part as well", () => {
     expect(chunk({ function_call: { name: "f", arguments: "{" } })).toStrictEqual({
       opening: null,
       parts: [

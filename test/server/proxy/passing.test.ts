@@ -1,4 +1,4 @@
-/** What is not moderated: it passes untouched, or is refused where it would be a way around the guard. */
+/** Unmoderated routes: a request passes untouched, or is refused if it would be a way around the guard. */
 
 import { connect } from "node:net";
 import { beforeAll, describe, expect, test } from "vitest";
@@ -77,7 +77,7 @@ describe("what is under /v1 and writes no text", () => {
     ]);
   });
 
-  test("bytes pass as they are, decoded where the upstream has packed them", async () => {
+  test("bytes pass as they are, decoded if the upstream has compressed them", async () => {
     const bytes = Uint8Array.from({ length: 100_000 }, (_, i) => i % 251);
     const { gzipSync } = await import("node:zlib");
     const { url } = await setting(guard, (_, response) => {
@@ -142,7 +142,7 @@ describe("a way around the guard", () => {
     expect(received).toEqual([]);
   });
 
-  test("a browser's question before it posts is the upstream's to answer", async () => {
+  test("a browser's preflight is the upstream's to answer", async () => {
     const { url, received } = await setting(guard, (_, response) => {
       const methods = {
         "access-control-allow-methods": "GET, POST",
@@ -161,7 +161,7 @@ describe("a way around the guard", () => {
     expect([received[0].method, received[0].url]).toEqual(["OPTIONS", "/v1/chat/completions?api-version=2024-10-21"]);
   });
 
-  test("other methods of the moderated endpoints are refused, and bodies that are no JSON", async () => {
+  test("other methods of the moderated endpoints are refused, and bodies that are not JSON", async () => {
     const { url, received } = await setting(guard, writes(["hi"]));
     const listed = await fetch(`${url}/chat/completions`);
     expect([listed.status, listed.headers.get("allow")]).toEqual([405, "POST"]);
@@ -217,7 +217,7 @@ test.each<[object, string]>([
   expect(() => createProxy(guard, { upstream: "http://x", ...options } as ProxyOptions)).toThrow(message);
 });
 
-test("a Gen guard's stretch is checked", async () => {
+test("the option every is checked", async () => {
   const gen = await loadGuard();
   expect(() => createProxy(gen, { upstream: "http://x", every: 0 })).toThrow(
     "every: expected an integer of at least 1, got 0",

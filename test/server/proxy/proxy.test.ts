@@ -1,4 +1,4 @@
-/** The proxy's own side: its bounds, what it counts and logs, and what it says of itself. */
+/** The proxy's own side: its bounds, what it counts and logs, and what it says about itself. */
 
 import { getEventListeners } from "node:events";
 import { describe, expect, test, vi } from "vitest";
@@ -81,7 +81,7 @@ describe("it says of itself", () => {
     expect(headers.get("content-type")).toBe("text/plain; version=0.0.4; charset=utf-8");
     const help = text.split("\n").filter(line => line.startsWith("# HELP")); // biome-ignore format: one line
     expect(help).toEqual([
-      "# HELP qwen3guard_proxy_streams Answers that are being moderated, or may be.",
+      "# HELP qwen3guard_proxy_streams Answers that are being moderated, or may be moderated.",
       "# HELP qwen3guard_proxy_waiting Requests that wait for others to end.",
       "# HELP qwen3guard_queue_waiting Pieces of text that wait for the engine.",
       "# HELP qwen3guard_proxy_questions_total Questions by outcome; failed: the guard gave no verdict.",
@@ -129,12 +129,12 @@ describe("it says of itself", () => {
     const { status, headers, json: got } = await post();
     expect([status, headers.get("connection"), headers.get("retry-after")]).toEqual([503, "close", "1"]);
     expect(got.error).toMatchObject({
-      message: "proxy shutting down: expected no new requests, got one",
+      message: "the server is shutting down",
       code: "shutting_down",
     });
   });
 
-  test.each([true, false])("each request in a line, where that is asked for (by its texts: %s)", async logText => {
+  test.each([true, false])("each request in a line, if asked to (with texts: %s)", async logText => {
     const { post, send, log } = good(logText ? { logText } : { logRequests: true });
     await post();
     await send("/v1/nothing");
@@ -163,7 +163,7 @@ describe("it says of itself", () => {
     ]);
   });
 
-  test("each request's id, the upstream's or its own, and that no type is to be guessed", async () => {
+  test("each request's id, the upstream's or its own, and that its type must not be guessed", async () => {
     const own = await good().post();
     expect([own.headers.get("x-request-id"), own.headers.get("x-content-type-options")]).toEqual([
       expect.stringMatching(/^req-[0-9a-f]{24}$/),
@@ -208,7 +208,7 @@ describe("a request", () => {
   });
 
   test.each(["?prompt=a", "?api-version=a b", "?api-version=1&x", "?api-version=1&api-version=a b"])(
-    "has no query but a version: %s",
+    "has no query except a version: %s",
     async query => {
       const { post, send, sent } = good();
       const { status, json: got } = await post({}, CHAT + query);
@@ -277,7 +277,7 @@ describe("a request", () => {
     for (const action of ["block", "flag"] as const) {
       const { post, sent, metric } = inProcess("Gen", answer, { action });
       const { status: got, json: body } = await post();
-      const message = "upstream: expected an answer, got a redirection, behind which nothing would be judged";
+      const message = "upstream: expected an answer, got a redirection, after which nothing would be judged";
       expect([got, body.error.message]).toEqual([told, told === 502 ? message : "no"]);
       expect([sent[0].init.signal.aborted, await metric("qwen3guard_proxy_streams")]).toEqual([true, "0"]);
     }
@@ -316,14 +316,14 @@ describe("a request", () => {
 });
 
 describe("a client", () => {
-  test("that has left already is told nothing and asks nothing", async () => {
+  test("that has already left is told nothing and asks nothing", async () => {
     const { post, sent, calls, metric } = good();
     const { status } = await post({}, undefined, { signal: AbortSignal.abort() });
     expect([status, sent, calls]).toEqual([499, [], []]);
     expect(await metric(`qwen3guard_requests_total{route="${CHAT}",status="499"}`)).toBe("1");
   });
 
-  test("that leaves ends the upstream's work, and is counted as gone", async () => {
+  test("that leaves ends the upstream's work and is counted as gone", async () => {
     const client = new AbortController();
     const { post, metric, open } = inProcess("Gen", ({ init }) => new Promise((_, reject) => {
       init.signal.addEventListener("abort", () => reject(init.signal.reason));
@@ -345,7 +345,7 @@ describe("a client", () => {
     expect(getEventListeners(request.signal, "abort").length).toBe(0);
   });
 
-  test("that stops to read a stream is counted as gone, and its place is given back", async () => {
+  test("that stops reading a stream is counted as gone, and its place is freed", async () => {
     const { handler, metric, open } = inProcess("Gen", ({ init: { signal } }) => {
       const begun = new TextEncoder().encode(`data: ${JSON.stringify(chunk({ role: "assistant" }))}\n\n`);
       const start = (controller: ReadableStreamDefaultController<Uint8Array>): void => {

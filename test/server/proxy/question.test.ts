@@ -100,7 +100,7 @@ describe("a request", () => {
     expect(errorOf(() => chat(body(other), true))).toBeUndefined();
   });
 
-  test("may have fields that the proxy does not read, and names that are near to one that it does", () => {
+  test("may have fields that the proxy does not read, with names similar to one that it does", () => {
     expect(chat({ model: "m", Model: "m", message: 1, n_: 1, tools: [] }).questions).toEqual([HI]);
   });
 
@@ -120,7 +120,7 @@ describe("a request", () => {
     ],
     ...["chat_template", "template", "prompt_token_ids", "prompt_embeds", "input_ids", "input_embeds"],
   ];
-  test.each(others)("has no second question in %s, in whatever letters", name => {
+  test.each(others)("has no second question in %s, whatever the case", name => {
     const error = (read: string): object =>
       refusedAs(
         name,
@@ -136,7 +136,7 @@ describe("a request", () => {
     expect(errorOf(() => completion({ prompt: "Hi", [name === "suffix" ? "x" : name]: "x" }, true))).toBeUndefined();
   });
 
-  test("has none under letters beyond ASCII that some servers fold into it", () => {
+  test("has none under letters beyond ASCII that some servers fold into ASCII", () => {
     expect(errorOf(() => chat({ "prompt_to\u212aen_ids": "x" }))).toMatchObject({ param: "prompt_token_ids" });
     expect(errorOf(() => chat({ "\u017fystem": "x" }))).toMatchObject({ param: "system" });
   });
@@ -150,7 +150,7 @@ describe("the guard hears", () => {
     expect(question([assistant("a"), user("b")])).toEqual([assistant("a"), user("b")]);
   });
 
-  test("instructions that come after it with the question, and nothing else of what comes after it", () => {
+  test("with the question, the instructions after it and nothing else", () => {
     expect(question([user("a"), system("S"), assistant("b"), system("T")])).toEqual([user("a\nS\nT")]);
     expect(question([user("a"), assistant("b")])).toEqual([user("a")]);
     expect(question([system("S"), user("a"), assistant("b"), user("c"), system("T")])).toEqual([
@@ -163,7 +163,7 @@ describe("the guard hears", () => {
     expect(question([system("a"), { role: "developer", content: "b" }, assistant("c")])).toEqual([user("a\nb\nc")]);
   });
 
-  test("developers as the system, and a role that nobody knows as the user", () => {
+  test("developers as the system, and an unknown role as the user", () => {
     expect(question([{ role: "developer", content: "S" }, user("a")])).toEqual([system("S"), user("a")]);
     for (const role of ["human", "User", "", undefined, null])
       expect(question([assistant("a"), { role, content: "b" }])).toEqual([assistant("a"), user("b")]);
@@ -216,7 +216,7 @@ describe("the guard hears", () => {
     expect(errorOf(() => question(messages))).toEqual(refusedAs(param, "content_not_moderated", message));
   });
 
-  test("where nothing is blocked, as much of it as is text", () => {
+  test("if nothing is blocked, as much of it as is text", () => {
     const parts = [
       { type: "image_url", text: "a" },
       { refusal: "b" },
@@ -230,7 +230,7 @@ describe("the guard hears", () => {
 describe("a prompt", () => {
   const asked = (body: object, isLenient?: boolean): unknown => completion(body, isLenient).questions;
 
-  test("is a question, each of several is, and a suffix is read with each", () => {
+  test("is a question, each of several is, and the suffix is judged with each", () => {
     expect(asked({ prompt: "a" })).toEqual([[user("a")]]);
     expect(asked({ prompt: "a", suffix: "b" })).toEqual([[user("ab")]]);
     expect(asked({ prompt: ["a", "c"], suffix: "b" })).toEqual([[user("ab")], [user("cb")]]);
@@ -265,7 +265,7 @@ describe("a prompt", () => {
     expect(errorOf(() => completion(body))).toEqual(refusedAs(param, code, `${param}: expected ${expected}`));
   });
 
-  test("of token ids passes where nothing is blocked, and its suffix is heard", () => {
+  test("of token ids passes if nothing is blocked, and its suffix is judged", () => {
     expect(asked({ prompt: [1, 2], suffix: "b" }, true)).toEqual([[user("b")]]);
     expect(asked({ prompt: ["a", [1, 2]], suffix: "b" }, true)).toEqual([[user("ab")], [user("b")]]);
   });

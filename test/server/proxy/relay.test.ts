@@ -8,7 +8,7 @@ import { guardOf, OFFENDS, standIn } from "./stand-in-guard.ts";
 const DONE = "[DONE]";
 const BLOCKED = { action: "block", guard: "stand-in-Stream", risk: "Unsafe", category: null, field: "content" };
 
-/** The events that come of these, and what is behind them. */
+/** The events that result, and what stays open after them. */
 async function relayed(
   all: readonly unknown[],
   body: object = {},
@@ -25,7 +25,7 @@ const end = (reason: string, index: number = 0, more: object = {}): object => {
 };
 
 describe("a stream", () => {
-  test("comes as it was cleared, with its role, its end and its count by itself", async () => {
+  test("comes as it was cleared, with its role and its end, and its token count in a chunk of its own", async () => {
     const { events, open, metric } = await relayed(
       [chunk({ role: "assistant", content: "" }), chunk({ content: "abcdef" }), chunk({ content: "g" }), chunk({}, "stop"), { ...HEAD, choices: [], usage: USAGE }],
       { stream_options: { include_usage: true } },
@@ -51,7 +51,7 @@ describe("a stream", () => {
     expect(events).toEqual([{ ...HEAD, choices: [] }, chunk({ content: "a" }), chunk({}, "stop"), DONE]);
   });
 
-  test("has the first id that is one, whatever follows", async () => {
+  test("keeps its first valid id, whatever follows", async () => {
     const named = (id: string, content: string): object => ({
       ...chunk({ content: `${content}....` }),
       id,
@@ -68,7 +68,7 @@ describe("a stream", () => {
     expect(events[0].created).toBe(HEAD.created);
   });
 
-  test("has the last count that came with a choice, once and at its end; one that comes by itself goes before it", async () => {
+  test("has the last count that came with a choice, once, at its end; a count in its own chunk goes before it", async () => {
     const counted = (content: string, usage: unknown): object => ({ ...chunk({ content }), usage });
     const [one, two] = [1, 2].map(total_tokens => ({ total_tokens }));
     const usages = (events: readonly { usage?: object }[]): object[] =>
@@ -84,7 +84,7 @@ describe("a stream", () => {
     expect(events.slice(-2)).toEqual([{ ...HEAD, choices: [], usage: one }, DONE]);
   });
 
-  test("says nothing under a name that is not known", async () => {
+  test("leaves out unknown names", async () => {
     const { events } = await relayed([{ ...chunk({ content: "a", words: "b" }, "stop"), words: "b" }]);
     expect(events).toEqual([chunk({ content: "a" }), chunk({}, "stop"), DONE]);
   });
@@ -127,7 +127,7 @@ describe("a stream", () => {
     expect([open(), await metric("qwen3guard_proxy_streams"), events.includes(DONE)]).toEqual([0, "0", false]);
   });
 
-  test("may end without a word of it where all its choices have ended, or with one before they have", async () => {
+  test("may end without its mark if all choices have ended, or with it before they have", async () => {
     const both = await relayed(
       [chunk({ content: "a" }, "stop"), chunk({ content: "b" }, "length", 1)],
       { n: 2 },
@@ -145,12 +145,12 @@ describe("a stream", () => {
     expect([none.open(), await none.metric('qwen3guard_proxy_answers_total{outcome="passed"}')]).toEqual([0, "2"]);
   });
 
-  test.each([null, undefined])("may have an error that is none: %s", async error => {
+  test.each([null, undefined])("may have an error field that is not an error: %s", async error => {
     const { events } = await relayed([{ ...chunk({ content: "a" }, "stop"), error }]);
     expect(events).toEqual([chunk({ content: "a" }), chunk({}, "stop"), DONE]);
   });
 
-  test("is over at its mark: what comes behind it is not read", async () => {
+  test("is over at its mark: what comes after it is not read", async () => {
     const raw = `data: ${JSON.stringify(chunk({ content: "a" }, "stop"))}\n\ndata: [DONE]\n\ndata: no JSON\n\n`;
     const { post } = inProcess("Stream", () => new Response(raw, { headers: { "content-type": "text/event-stream" } }));
     expect((await post({ stream: true })).events).toEqual([chunk({ content: "a" }), chunk({}, "stop"), DONE]);
@@ -161,13 +161,13 @@ describe("a choice that offends", () => {
   const bad = chunk({ content: `ab ${OFFENDS}` });
   const cut = end("content_filter", 0, { qwen3guard: { ...BLOCKED, at: 3 } });
 
-  test("ends with the reason, and the rest is not read where nobody waits for it", async () => {
+  test("ends with the reason, and the rest is not read if nobody waits for it", async () => {
     const { events, open, metric, sent } = await relayed([bad, chunk({ content: "more" }), 5]);
     expect([events, open(), sent[0].init.signal.aborted]).toEqual([[chunk({ content: "ab " }), cut, DONE], 0, true]);
     expect(await metric('qwen3guard_proxy_answers_total{outcome="flagged"}')).toBe("1");
   });
 
-  test("is read on for its count alone, where that is asked for", async () => {
+  test("is read on only for its count, if asked to", async () => {
     const counts = { ...HEAD, choices: [], usage: USAGE };
     const { events } = await relayed([bad, chunk({ content: "more" }, "stop"), counts], {
       stream_options: { include_usage: true },
@@ -192,7 +192,7 @@ describe("a choice that offends", () => {
     expect(open()).toBe(0);
   });
 
-  test("may do so when the other has ended, and when it ends itself", async () => {
+  test("may do so when the other has ended, or at its own end", async () => {
     const after = await relayed([chunk({ content: "x" }, "stop", 1), bad, 5], { n: 2 });
     expect(after.events.slice(-3)).toEqual([chunk({ content: "ab " }), cut, DONE]);
     const violation = { risk: "Unsafe" as const, category: "PII", at: 1 };
@@ -216,7 +216,7 @@ describe("a choice that offends", () => {
     }
   });
 
-  test("is noted with its text, as far as that was heard, where texts may be", async () => {
+  test("is logged with its text so far, if texts may be logged", async () => {
     const { log } = await relayed(
       [chunk({ content: "ab " }), chunk({ content: OFFENDS }), chunk({ content: "never" })],
       {},
@@ -226,10 +226,10 @@ describe("a choice that offends", () => {
   });
 });
 
-describe("where nothing is blocked", () => {
+describe("if nothing is blocked", () => {
   const bad = chunk({ content: `ab ${OFFENDS}` });
 
-  test("chunks pass as they are, and the end tells of the verdict", async () => {
+  test("chunks pass as they are, and the end tells the verdict", async () => {
     const odd = { ...bad, words: 1 };
     const { events, open, calls } = await relayed(
       [odd, chunk({ content: "more" }), chunk({ content: "c" }, "stop")],
@@ -251,7 +251,7 @@ describe("where nothing is blocked", () => {
     ]);
   });
 
-  test("a choice without an end is judged to its end, and told of there", async () => {
+  test("a choice without an end is judged to its end, and the verdict is told there", async () => {
     const { events } = await relayed([chunk({ content: "a" }), bad], {}, { action: "flag" });
     const last = { ...end("stop", 0, { finish_reason: null, qwen3guard: { ...BLOCKED, action: "flag", at: 4 } }) };
     expect(events).toEqual([chunk({ content: "a" }), bad, last, DONE]);
@@ -259,7 +259,7 @@ describe("where nothing is blocked", () => {
     expect([safe.events, safe.calls.at(-1)]).toEqual([[chunk({ content: "abcdef" }), DONE], "end"]);
   });
 
-  test("what is no choice of this answer passes, and is not heard", async () => {
+  test("what is not a choice of this answer passes, and is not judged", async () => {
     const all = [{ choices: [null, 5] }, { choices: {} }, { ...HEAD, choices: [{ index: 7, delta: { content: "a" }, finish_reason: "stop" }] }, chunk({ content: "b" }, "stop")]; // biome-ignore format: one line
     const { events, calls } = await relayed(all, {}, { action: "log" });
     expect([events, calls]).toEqual([
@@ -279,7 +279,7 @@ describe("where nothing is blocked", () => {
     });
   });
 
-  test("what cannot be read lets the rest of its choice pass unheard, and the end tells it", async () => {
+  test("what cannot be read lets the rest of its choice pass unjudged, and the end tells", async () => {
     const all = [
       chunk({ content: "a" }),
       chunk({ content: 5 }),
@@ -296,7 +296,7 @@ describe("where nothing is blocked", () => {
     ]);
   });
 
-  test("what has no verdict lets the rest of its choice pass unheard", async () => {
+  test("what has no verdict lets the rest of its choice pass unjudged", async () => {
     const all = [
       chunk({ content: "a" }),
       chunk({ content: "FAILS_TYPE" }),
@@ -314,7 +314,7 @@ describe("where nothing is blocked", () => {
     expect(events).toEqual([chunk({ content: "a" }), { error: { message: "no" } }]);
   });
 
-  test("a client that leaves ends what is read of it", async () => {
+  test("a client that leaves ends the reading", async () => {
     const client = new AbortController();
     const { query } = (standIn("Stream").guard as unknown as { stream: (input: object) => { query: never } }).stream({
       messages: [{ content: "a" }],

@@ -39,7 +39,7 @@ describe("what may pass unjudged is a list", () => {
     expect(find(method, path)).toBe("/v1/*");
   });
 
-  test.each(["GET", "POST", "PUT", "PATCH", "DELETE"])("%s can be allowed, and with it what asks about it", method => {
+  test.each(["GET", "POST", "PUT", "PATCH", "DELETE"])("%s can be allowed, and with it HEAD and OPTIONS", method => {
     const more = new Routes([`${method} /v1/batches`]);
     expect([more.find(method, "/v1/batches"), more.find("OPTIONS", "/v1/batches")]).toEqual(["/v1/*", "/v1/*"]);
     if (method === "GET") expect(more.find("HEAD", "/v1/batches")).toBe("/v1/*");
@@ -73,7 +73,7 @@ describe("what may pass unjudged is a list", () => {
       for (const method of ["POST", "GET", "OPTIONS", "LINK"]) expect(find(method, path)).toBe(path);
   });
 
-  test("what is not there is told without a word of it", () => {
+  test("an unknown route is refused without being quoted", () => {
     expect(() => find("POST", "/v1/say")).toThrow(
       expect.objectContaining({
         status: 404,
@@ -84,7 +84,7 @@ describe("what may pass unjudged is a list", () => {
     );
   });
 
-  test("what is more is refused, or asked for", () => {
+  test("everything else is refused, or must be allowed", () => {
     const more = new Routes(["POST /v1/tokenize", "GET /v1/batches/*", "POST /v1/tools/**"]);
     expect(more.find("POST", "/v1/tokenize")).toBe("/v1/*");
     expect(more.find("GET", "/v1/batches/b-1")).toBe("/v1/*");

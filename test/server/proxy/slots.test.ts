@@ -1,4 +1,4 @@
-/** Places and the line of those who wait for one. */
+/** Slots, and the line of requests that wait for one. */
 
 import { expect, test, vi } from "vitest";
 import { Slots } from "../../../src/server/proxy/slots.ts";
@@ -61,7 +61,7 @@ test("a full line is told to come back", async () => {
   });
 });
 
-test("who was admitted and leaves later takes nobody's place in the line", async () => {
+test("a request that was admitted and leaves later removes nobody from the line", async () => {
   const slots = new Slots(1, 10);
   const first = await slots.take(1, signal);
   const gone = new AbortController();
@@ -76,7 +76,7 @@ test("who was admitted and leaves later takes nobody's place in the line", async
   expect([slots.taken, slots.waiting]).toEqual([0, 0]);
 });
 
-test("who leaves the line from its middle leaves the others in it", async () => {
+test("a request that leaves the middle of the line leaves the others in it", async () => {
   const slots = new Slots(1, 10);
   const order: string[] = [];
   const take = taking(slots, order);
@@ -92,7 +92,7 @@ test("who leaves the line from its middle leaves the others in it", async () => 
   expect(order).toEqual(["a", "b", "d"]);
 });
 
-test("all places may be taken at once, and no more", async () => {
+test("all slots may be taken at once, and no more", async () => {
   const slots = new Slots(2, 10);
   const first = await slots.take(2, signal);
   const second = slots.take(2, signal);
@@ -122,7 +122,7 @@ test.each<[heldSeconds: number, waiting: number, retryAfter: string]>([
     now.mockRestore();
     for (let i = 0; i < waiting; i++) void slots.take(1, signal);
     await expect(slots.take(1, signal)).rejects.toMatchObject({
-      message: `proxy busy: expected room in the line, got ${waiting} requests waiting`,
+      message: `the queue is full (${waiting} waiting)`,
       headers: { "retry-after": retryAfter },
     });
   },

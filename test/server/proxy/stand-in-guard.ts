@@ -1,6 +1,6 @@
 /**
- * Guards that judge at once, by what a text has in it: of either kind, for properties that take thousands of cases.
- * And what keeps an account of a guard's verdicts, whichever guard it is.
+ * Guards that judge at once, by what a text has in it: of either kind, for properties that take thousands of cases. It
+ * also has an account that records the verdicts of any guard.
  *
  * A text with OFFENDS offends from there on. One with a word of FAILURES has no verdict: the guard throws as it might
  * for a text of a user's, and goes on to judge others.
@@ -10,9 +10,11 @@ import { Guard } from "../../../src/guard/guard.ts";
 import type { ModerationStream, RiskReading, StreamUpdate, Violation } from "../../../src/guard/moderation-stream.ts";
 import type { StreamGuard } from "../../../src/guard/stream-guard.ts";
 import type { Verdict } from "../../../src/guard/verdict.ts";
+import { ContextLengthError } from "../../../src/model/context-length-error.ts";
 import type { Engine } from "../../../src/tensor/engine.ts";
 import { MemoryError } from "../../../src/tensor/memory-error.ts";
 import type { ChatMessage } from "../../../src/tokenizer/chat-template.ts";
+import { ConversationError } from "../../../src/tokenizer/conversation-error.ts";
 
 export const OFFENDS = "OFFENDS";
 /** Its verdict on this cannot be read. */
@@ -21,11 +23,15 @@ export const UNREADABLE = "UNREADABLE";
 /** What a guard may throw for a text, by the word that makes the stand-in throw it. */
 export const FAILURES: Readonly<Record<string, () => unknown>> = {
   FAILS_LONG: () =>
-    new RangeError("conversation too long: expected fewer than 32768 tokens with the guard's prompt, got 40000"),
+    new ContextLengthError(
+      "conversation too long: expected fewer than 32768 tokens with the guard's prompt, got 40000",
+    ),
   FAILS_ANSWER: () =>
-    new RangeError("answer too long: expected at most 32768 tokens with the conversation, got at least 40000"),
+    new ContextLengthError("answer too long: expected at most 32768 tokens with the conversation, got at least 40000"),
   FAILS_SHADOWS: () =>
-    new RangeError("messages: expected a private-use character that does not occur in them, got texts that use all"),
+    new ConversationError(
+      "messages: expected a private-use character that does not occur in them, got texts that use them all",
+    ),
   FAILS_TYPE: () => new TypeError("text: expected a string, got null"),
   FAILS_TEMPLATE: () => new Error("chat_template.jinja: roles must alternate"),
   FAILS_NUMBERS: () => new RangeError("logits: expected finite numbers, got NaN (the weights or the sums overflow)"),
@@ -59,7 +65,7 @@ export interface StandIn {
 export function standIn(kind: "Gen" | "Stream", lag: number = 4): StandIn {
   let isBroken = false;
   const check = (text: string): void => {
-    if (isBroken) throw new Error("threads: expected running workers, got none");
+    if (isBroken) throw new Error("the threads have stopped");
     for (const [word, failure] of Object.entries(FAILURES)) if (text.includes(word)) throw failure();
   };
   const riskOf = (text: string): Violation["risk"] =>

@@ -175,7 +175,7 @@ describe("an answer", () => {
     );
   });
 
-  test("counts its tokens once, also where the count came with a choice, and where it was cut", async () => {
+  test("counts its tokens once, even if the count came with a choice or the answer was cut", async () => {
     const counts = (pieces: readonly string[]): Script => {
       const chunks = answerChunks(pieces).map(event => ({ ...event, usage: USAGE }));
       return (_, response) => sendEvents(response, chunks);
@@ -205,7 +205,7 @@ describe("an answer", () => {
     },
   );
 
-  test.each([true, false])("has no header but listed ones, and these no text (stream: %s)", async stream => {
+  test.each([true, false])("has only listed headers, and these hold no text (stream: %s)", async stream => {
     const listed = {
       "x-request-id": "req-1",
       "openai-processing-ms": "12",
@@ -251,7 +251,7 @@ describe("an answer", () => {
     expect([text.includes("got another type"), text.includes("prescription")]).toEqual([true, false]);
   });
 
-  test("that is no HTTP is an error that does not quote it", async () => {
+  test("that is not HTTP is an error that does not quote it", async () => {
     const s = await setting(
       guard,
       (_, response) => void response.socket?.end(`HTTP/1.1 200 OK\r\nto write a fake: \u0000prescription\r\n\r\n`),
@@ -281,7 +281,7 @@ describe("an answer", () => {
       true,
       (_, response) => sendEvents(response, [...answerChunks(GOOD).slice(0, -1), { error }]),
     ],
-  ])("that quotes in %s what offends is told without it", async (_, stream, script) => {
+  ])("that quotes offending text in %s is told without it", async (_, stream, script) => {
     const s = await setting(guard, script);
     const text = await (await post(s, { stream })).text();
     const told = {
@@ -313,7 +313,7 @@ describe("an answer", () => {
     expect(events(text).filter(event => event.choices?.[0]?.delta.tool_calls?.[0].id !== undefined).length).toBe(1);
   });
 
-  test("whose calls have their names one by one keeps them", async () => {
+  test("whose calls get their names one by one keeps them", async () => {
     const calls = [{ id: "call-1", type: "function", function: {} }, { function: { name: "weather", arguments: null } }, { id: null, function: { name: null, arguments: "{}" } }]; // biome-ignore format: one line
     const s = await setting(guard, (_, response) => sendEvents(response, [...calls.map(call => chunk({ tool_calls: [{ index: 0, ...call }] })), chunk({}, "tool_calls")])); // biome-ignore format: one line
     const got = events(await (await post(s, { stream: true })).text()).slice(0, -2);
@@ -324,7 +324,7 @@ describe("an answer", () => {
     ]);
   });
 
-  test("counts under the names that are known, since others might be a text", async () => {
+  test("counts only under known names, since others might be a text", async () => {
     const usage = {
       To: 1,
       write: 2,
@@ -342,7 +342,7 @@ describe("an answer", () => {
   });
 
   test.each(["flag", "log"] as const)(
-    "that cannot be read passes unjudged where nothing is blocked (%s)",
+    "that cannot be read passes unjudged if nothing is blocked (%s)",
     async action => {
       const odd = [
         { type: "ping" },
@@ -368,14 +368,14 @@ describe("an answer", () => {
     ],
     ["another index", { index: 7, message: { role: "assistant", content: "Hi" } }],
     ["no message", {}],
-  ])("that comes as a whole and has %s passes as it is where nothing is blocked", async (_, choice) => {
+  ])("that comes as a whole and has %s passes as it is if nothing is blocked", async (_, choice) => {
     const answer = { ...HEAD, choices: [{ finish_reason: "stop", ...choice }], extra: 1 };
     const s = await setting(guard, (_, response) => sendJson(response, answer), { action: "log" });
     const response = await post(s, {});
     expect([response.status, await response.json()]).toEqual([200, answer]);
   });
 
-  test("whose finish reasons are empty until its end is judged to its end where nothing is blocked", async () => {
+  test("whose finish reasons are empty until its end is judged to its end if nothing is blocked", async () => {
     const chunks = [...BAD.map(content => chunk({ content }, "")), chunk({}, "stop")];
     const s = await setting(guard, (_, response) => sendEvents(response, chunks), { action: "flag" });
     const got = events(await (await post(s, { stream: true })).text());
@@ -396,14 +396,11 @@ describe("a question", () => {
       "messages[0].content[0].text",
       { messages: [{ role: "user", content: [{ type: "text", text: QUESTION, TEXT: BAD_QUESTION }] }] },
     ],
-  ])(
-    "whose %s is there once more in other letters is refused: servers differ in which they read",
-    async (param, body) => {
-      const s = await setting(guard, writes(GOOD));
-      const response = await post(s, body);
-      expect([response.status, (await response.json()).error.param, s.received]).toEqual([400, param, []]);
-    },
-  );
+  ])("whose %s comes again in another case is refused: servers differ in which they read", async (param, body) => {
+    const s = await setting(guard, writes(GOOD));
+    const response = await post(s, body);
+    expect([response.status, (await response.json()).error.param, s.received]).toEqual([400, param, []]);
+  });
 
   test.each<[string, object]>([
     ["a picture with a text", { type: "image_url", text: QUESTION, image_url: { url: "data:," } }],
@@ -468,7 +465,7 @@ describe("a question", () => {
     expect((await post(s, { messages: [{ role: "user", content }] })).status).toBe(200);
   });
 
-  test("is heard with the instructions behind it", async () => {
+  test("is judged with the instructions after it", async () => {
     const s = await setting(guard, writes(GOOD));
     const messages = [
       { role: "user", content: "Hello" },

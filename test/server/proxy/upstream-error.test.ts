@@ -1,4 +1,4 @@
-/** What is told of an upstream's error: names, and a message that the guard has let pass. */
+/** What the client is told about an upstream's error: names, and a message that the guard has let pass. */
 
 import { describe, expect, test } from "vitest";
 import type { Call } from "../../../src/server/proxy/call.ts";
@@ -52,21 +52,21 @@ describe("an error", () => {
     expect(await told({ message: `say ${OFFENDS}`, code: "a" })).toStrictEqual({ message: DEFAULT, code: "a" });
   });
 
-  test("has at most 1,000 characters, of which none is half, and all of them are judged", async () => {
+  test("has at most 1,000 whole characters, all of them judged", async () => {
     const { call, heard } = clearing();
     const start = `\u{1F600}${"x".repeat(997)}`;
     expect([await tellError(call, `${start}\u{1F600} more`), heard]).toStrictEqual([{ message: start }, [start]]);
     expect(await told(`${start}yz`)).toStrictEqual({ message: `${start}y` });
   });
 
-  test("in place of an answer is itself", () => {
+  test("in place of an answer is told as itself", () => {
     const body = { message: "no", type: "x", param: null, code: null };
     const error = new UpstreamError(body);
     expect([error.body, error.status, error.message, error.code]).toEqual([body, 502, "no", "upstream_failed"]);
   });
 });
 
-describe("a response that is no answer", () => {
+describe("a response that is not an answer", () => {
   async function passed(
     ...parts: readonly Uint8Array[]
   ): Promise<{ status: number; id: string | null; body: unknown; read: number; isClosed: boolean }> {
@@ -149,7 +149,7 @@ describe("a message of the upstream's is judged like an answer", () => {
     expect(await metric('qwen3guard_proxy_answers_total{outcome="passed"}')).toBe("0");
   });
 
-  test.each(["Gen", "Stream"] as const)("by a %s guard also when an answer has begun", async kind => {
+  test.each(["Gen", "Stream"] as const)("by a %s guard even when an answer has begun", async kind => {
     const { post, open } = inProcess(kind, () =>
       stream([chunk({ content: "Yes, it is so." }), { error: { message: "no" } }]),
     );
@@ -157,12 +157,12 @@ describe("a message of the upstream's is judged like an answer", () => {
     expect([events.at(-1), open()]).toEqual([{ error: { message: "no" } }, 0]);
   });
 
-  test("and does not pass where it has no verdict", async () => {
+  test("and does not pass without a verdict", async () => {
     const { post, open } = inProcess("Gen", () => json({ error: { message: "FAILS_TYPE" } }, 400), { failOpen: true });
     expect([(await post()).json.error.message, open()]).toEqual([DEFAULT, 0]);
   });
 
-  test("but passes as it is where nothing is blocked", async () => {
+  test("but passes as it is if nothing is blocked", async () => {
     const { post, calls } = inProcess(
       "Gen",
       () => json({ error: { message: OFFENDS, more: 1 } }, 429, { "x-request-id": "a", etag: "b" }),
@@ -177,7 +177,7 @@ describe("a message of the upstream's is judged like an answer", () => {
     ]);
   });
 
-  test("and is none where the client has left meanwhile", async () => {
+  test("and is not told if the client has left meanwhile", async () => {
     const client = new AbortController();
     const { post, log } = inProcess("Gen", () => {
       client.abort();

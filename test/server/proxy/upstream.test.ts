@@ -1,4 +1,4 @@
-/** What goes to the upstream and what is believed of its response, with `fetch` in the upstream's place. */
+/** What goes to the upstream, and what is believed of its response. `fetch` stands in for the upstream. */
 
 import { getEventListeners } from "node:events";
 import { afterEach, describe, expect, test, vi } from "vitest";
@@ -202,7 +202,7 @@ describe("a response's headers", () => {
     expect([await kept(list(1_024)), await kept(list(1_026))]).toEqual([list(1_024), {}]);
   });
 
-  test("that describe a body pass with the body as it is alone", async () => {
+  test("that describe a body pass only with the body as it is", async () => {
     const headers = Object.fromEntries(
       [
         ...["content-type", "content-disposition", "content-language", "content-range", "accept-ranges"],
@@ -220,7 +220,7 @@ describe("a response's headers", () => {
     });
   });
 
-  test("name its type in any letters, with parameters or without", async () => {
+  test("name its type in any case, with parameters or without", async () => {
     const type = async (value: string): Promise<string> => (await received({ "content-type": value })).type;
     expect([await type("application/json"), await type("Text/Event-Stream ; charset=utf-8")]).toEqual([
       "application/json",
@@ -257,7 +257,7 @@ describe("a response", () => {
     await exchange.ended;
   });
 
-  test("that nobody reads any more is ended, and tells it", async () => {
+  test("that nobody reads any more is ended, and says so", async () => {
     const sent = answering(
       () => new Response(new ReadableStream({ pull: controller => controller.enqueue(Uint8Array.of(1)) })),
     );
@@ -270,7 +270,7 @@ describe("a response", () => {
     expect(sent[0].init.signal?.aborted).toBe(true);
   });
 
-  test("that breaks off breaks what is passed on, and tells its end", async () => {
+  test("that breaks off breaks the response, and tells that it has ended", async () => {
     answering(() => new Response(new ReadableStream({ pull: controller => controller.error(new Error("broken")) })));
     const exchange: { ended: Promise<void> | undefined } = { ended: undefined };
     await expect(passOn(await send(), exchange).text()).rejects.toMatchObject({ code: "upstream_failed" });
@@ -313,7 +313,7 @@ describe("the client's signal", () => {
     expect([getEventListeners(client.signal, "abort").length, sent[0].init.signal?.aborted]).toEqual([1, false]);
     await act(answer);
     expect([getEventListeners(client.signal, "abort").length, sent[0].init.signal?.aborted]).toEqual([0, true]);
-    expect(sent[0].init.signal?.reason).toEqual(new Error("nobody reads it any more"));
+    expect(sent[0].init.signal?.reason).toEqual(new Error("nobody reads the answer any more"));
   });
 
   test("is not listened to when the request has failed", async () => {
@@ -333,7 +333,7 @@ describe("a request that fails", () => {
     [Object.assign(new Error("fetch failed"), { cause: { code: ["E"] } }), "a connection that failed"],
     [Object.assign(new Error("fetch failed"), { cause: {} }), "a connection that failed"],
     [new Error("some words"), "a connection that failed"],
-  ])("is told by its code alone: %s", async (error, got) => {
+  ])("is told only by its code: %s", async (error, got) => {
     answering(() => Promise.reject(error));
     await expect(send()).rejects.toMatchObject({
       ...{ status: 502, code: "upstream_failed", message: `upstream: expected an answer, got ${got}` },
@@ -354,7 +354,7 @@ describe("a request that fails", () => {
     };
   }
 
-  test("by its silence ends, and is not to be tried again", async () => {
+  test("by its silence ends, and must not be tried again", async () => {
     const { strike } = clocks();
     answering(
       ({ signal }) => new Promise((_, reject) => signal?.addEventListener("abort", () => reject(signal.reason))),
@@ -363,11 +363,11 @@ describe("a request that fails", () => {
     strike();
     await expect(answer).rejects.toMatchObject({
       ...{ status: 504, code: "upstream_timeout", headers: { "x-should-retry": "false" } },
-      message: "upstream: expected a sign of life within 54321 ms, got none",
+      message: "upstream: expected data within 54321 ms, got none",
     });
   });
 
-  test("by its silence does so only while it is waited for: no clock runs between its bytes", async () => {
+  test("by its silence does so only during a wait: no clock runs between its bytes", async () => {
     const { running, set } = clocks();
     const bodies: ReadableStreamDefaultController<Uint8Array>[] = [];
     answering(() => new Response(new ReadableStream({ start: controller => void bodies.push(controller) })));

@@ -1,4 +1,4 @@
-/** An answer that comes as a whole: what passes of it, what is withheld, and what is said of it. */
+/** An answer that comes as a whole: what passes, what is withheld, and what the client is told. */
 
 import { describe, expect, test } from "vitest";
 import type { Call } from "../../../src/server/proxy/call.ts";
@@ -71,7 +71,7 @@ describe.each(KINDS)("an answer before a %s guard", kind => {
     const qwen3guard = { action: "block", guard: `stand-in-${kind}`, risk: null, category: null, field: "content", at: 0, error: "guard_cannot_judge" }; // biome-ignore format: one line
     expect([status, got.choices]).toEqual([200, [{ index: 0, ...WITHHELD, qwen3guard }]]);
     expect([open(), await metric('qwen3guard_proxy_answers_total{outcome="failed"}')]).toEqual([0, "1"]);
-    const told = "guard: expected a text that can be judged, got another; the proxy's log says more";
+    const told = "the guard cannot judge this text; the proxy's log says more";
     expect(log.slice(0, 2)).toEqual([
       "qwen3guard: the guard cannot judge a text: memory access out of bounds",
       `qwen3guard: answer 0: cannot be judged (${told}) from character 0 of content: "a FAILS_TRAP"`,
@@ -85,7 +85,7 @@ describe.each(KINDS)("an answer before a %s guard", kind => {
   });
 
   test.each(["flag", "log"] as const)(
-    "passes as it is where nothing is blocked, and the verdict is told (%s)",
+    "passes as it is if nothing is blocked, and the verdict is told (%s)",
     async action => {
       const odd = { index: 7, message: { content: OFFENDS } };
       const answer = { ...whole("Yes.", OFFENDS, "FAILS_TYPE", { role: "tool", content: 5 }), more: 1 };
@@ -117,7 +117,7 @@ describe.each(KINDS)("an answer before a %s guard", kind => {
 });
 
 describe("an answer", () => {
-  test("whose choices have no index has them in their order", async () => {
+  test("whose choices have no index keeps their order", async () => {
     const answer = { choices: [{ message: { content: "a" } }, { message: { content: OFFENDS } }] };
     for (const action of ["block", "flag"] as const) {
       const { post } = inProcess("Gen", () => json(answer), { action });
@@ -149,7 +149,7 @@ describe("an answer", () => {
     [{ choices: [{ index: "0" }] }, "choices 0 to 1, which were asked for, got another"],
     [{ choices: [{ index: 0 }] }, "message to be an object, got something else"],
     [{ choices: [{ message: {}, finish_reason: "some words" }] }, "finish_reason to be a name, got something else"],
-  ])("%j is refused, and passes where nothing is blocked", async (answer, expected) => {
+  ])("%j is refused, and passes if nothing is blocked", async (answer, expected) => {
     const { post, open, metric } = inProcess("Stream", () => json(answer));
     const { status, json: got } = await post({ n: 2 });
     const error = {
@@ -176,7 +176,7 @@ describe("an answer", () => {
     expect((await more.post()).json.error.message).toBe("upstream: expected an answer of at most 128 texts, got 129");
   });
 
-  test("that is an error under the status of an answer is told as one; beside choices it is none", async () => {
+  test("with an error under the status of an answer is told as an error, unless it has choices", async () => {
     const error = { message: "no", code: "x", more: "words" };
     const { post } = inProcess("Gen", () => json({ error }));
     const { status, json: got } = await post();
@@ -193,7 +193,7 @@ describe("an answer", () => {
     }
   });
 
-  test.each(KINDS)("is no failure of a %s guard's where the client leaves while it is judged", async kind => {
+  test.each(KINDS)("is not a failure of a %s guard if the client leaves while it is judged", async kind => {
     const client = new AbortController();
     const leaving = (): never => {
       client.abort();
@@ -217,7 +217,7 @@ describe("its bytes", () => {
     return (await moderateWhole(call, bytes())).json();
   }
 
-  test("may be cut anywhere, in a character too", async () => {
+  test("may be cut anywhere, even inside a character", async () => {
     const bytes = new TextEncoder().encode('{"a":"\u{1F600}\u00e9"}');
     for (let at = 0; at <= bytes.length; at++)
       expect(await read(bytes.subarray(0, at), bytes.subarray(at))).toEqual({ a: "\u{1F600}\u00e9" });

@@ -42,7 +42,7 @@ describe("functions", () => {
     expect(exports.bits(0xf0000001 | 0)).toBe(0x1f);
   });
 
-  test("repeat runs its body as often as it counts, also not at all, and if takes either branch", () => {
+  test("repeat runs its body as often as it counts, even zero times, and if takes either branch", () => {
     const { exports } = instantiate(module => {
       module.func("sum", { n: "i32" }, "i32", (f, { n }) => {
         const total = f.local("i32", i32.const(0));
@@ -89,7 +89,7 @@ describe("functions", () => {
     ]);
   });
 
-  test("a function that is wrong does not compile: what the types let through, validation finds", () => {
+  test("a wrong function does not compile: validation finds what the types let through", () => {
     const module = new ModuleBuilder();
     module.func("broken", {}, "i32", f => f.emit([0x6a])); // an addition with nothing to add
     expect(() => new WebAssembly.Module(module.bytes())).toThrow(WebAssembly.CompileError);

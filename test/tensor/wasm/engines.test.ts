@@ -1,6 +1,6 @@
 /**
- * Every engine and thread count against the reference operations: equal bits at ragged sizes, in every weight dtype, at
- * the awkward values of float32. The engines are values; what is tested is the same for all.
+ * Every thread count of the fast engine against the reference operations: equal bits at ragged sizes, in every form of
+ * weights, at the awkward values of float32.
  */
 
 import { Float16Array } from "@petamoriken/float16";
@@ -74,7 +74,7 @@ function savedOf(engine: Engine, { name, scheme, shape, values, scales, subScale
 function weights(dtype: "BF16" | "F16" | "F32", outputs: number, inputs: number): Tensor {
   const values = awkward(outputs * inputs, outputs + inputs);
   if (dtype === "F32") return new Tensor("w", dtype, [outputs, inputs], values);
-  // All kinds of 16-bit floats, denormals among them, but for infinities and NaN.
+  // All kinds of 16-bit floats, denormals among them, except infinities and NaN.
   const finite = (bits: number): number =>
     dtype === "F16" ? (bits % 0x7c00) | (bits & 0x8000) : (bits % 0x4500) | (bits & 0x8000);
   return new Tensor(
@@ -85,7 +85,7 @@ function weights(dtype: "BF16" | "F16" | "F32", outputs: number, inputs: number)
   );
 }
 
-/** As above, of the size of weights, with rows of zeros and outliers. */
+/** The same at the size of real weights, with rows of zeros and outliers. */
 function quantisable(dtype: "BF16" | "F16" | "F32", outputs: number, inputs: number): Tensor {
   const values = noise(outputs * inputs, outputs + inputs, 0.1).map((x, i) =>
     i % 211 === 7 ? 9 * x : Math.floor(i / inputs) % 6 === 4 ? 0 : x,
@@ -148,7 +148,7 @@ describe.each(engines.map(engine => [engine.threads, engine] as const))("wasm, %
       }
     });
 
-    test("weights and activations at the ends of what float32 holds", async () => {
+    test("weights and activations at the ends of float32's range", async () => {
       const inputs = 300;
       for (const scale of [1e-45, 1e-38, 1e-30, 1, 1e15]) {
         const values = noise(20 * inputs, 1, scale).map((x, i) => (i % (7 * inputs) < 32 ? 0 : x));
@@ -168,7 +168,7 @@ describe.each(engines.map(engine => [engine.threads, engine] as const))("wasm, %
       }
     });
 
-    test("the largest sums there can be are exact", async () => {
+    test("the largest possible sums are exact", async () => {
       const inputs = 512;
       const values = Float32Array.from({ length: 16 * inputs }, (_, i) => (Math.floor(i / 256) % 2 === 0 ? -1 : 1));
       const tensor = new Tensor("w", "F32", [16, inputs], values);
@@ -257,7 +257,7 @@ describe.each(engines.map(engine => [engine.threads, engine] as const))("wasm, %
     });
   });
 
-  test("infinities and NaN stay in the row, or the output, that they are in", async () => {
+  test("infinities and NaN stay in their row or output", async () => {
     const tensor = new Tensor(
       "w",
       "F16",
@@ -310,7 +310,7 @@ describe.each(engines.map(engine => [engine.threads, engine] as const))("wasm, %
       same(e => {
         const x = e.buffer(rows, 3, headDim);
         x.data.set(awkward(rows * 3 * headDim, rows));
-        e.ropeInto(x, bufferOf(e, 40, angles.map(Math.cos)), bufferOf(e, 40, angles.map(Math.sin)), 5);
+        e.ropeInto(x, { cos: bufferOf(e, 40, angles.map(Math.cos)), sin: bufferOf(e, 40, angles.map(Math.sin)) }, 5);
         return x;
       });
     }
@@ -401,8 +401,8 @@ describe.each(engines.map(engine => [engine.threads, engine] as const))("wasm, %
 });
 
 describe("several memories", () => {
-  test("a cache that the first memory has no room for lies in another, and gives the same bits", async () => {
-    // Layers of 1 MB each fill what the first memory of 16 MB leaves to caches, and go on in the others.
+  test("a cache that does not fit the first memory goes to another, and gives the same bits", async () => {
+    // Layers of 1 MB each fill what the first memory of 16 MB leaves to caches, and then the others.
     const shape = { numLayers: 40, numHeads: 2, numKvHeads: 1, headDim: 64, maxPositions: 4096 };
     const [rows, positions] = [FEW_ROWS + 2, 2048];
     const [q, keys, values] = [noise(rows * 128, 1, 2), noise(rows * 64, 2, 2), noise(rows * 64, 3)];
@@ -418,7 +418,7 @@ describe("several memories", () => {
           c.store(layer, 0, bufferOf(e, rows, keys), bufferOf(e, rows, values));
           c.attentionInto(out, bufferOf(e, rows, q), layer, 0);
           const whole = out.data.slice(0, rows * 128);
-          // And the step of one row, behind the others.
+          // And the step of one row, after the others.
           c.store(layer, rows - 1, bufferOf(e, 1, keys.slice(-64)), bufferOf(e, 1, values.slice(-64)));
           c.attentionInto(out, bufferOf(e, 1, q.slice(-128)), layer, rows - 1);
           expectSame(out.data.slice(0, 128), whole.slice(-128));
@@ -426,15 +426,13 @@ describe("several memories", () => {
         });
       const expected = attend(reference, last, 0);
       for (const layer of [0, 20, 39]) expectSame(attend(engine, cache, layer), expected);
-      expect(() => engine.newCache({ ...shape, numLayers: 100 }).reserve(positions)).toThrow(
-        "got 8 memories that are full",
-      );
+      expect(() => engine.newCache({ ...shape, numLayers: 100 }).reserve(positions)).toThrow("all 8 memories are full");
       cache.free();
       engine.close();
     }
   });
 
-  test("matrices that the first memory has no room for lie in others, and give the same bits", async () => {
+  test("matrices that do not fit the first memory go to others, and give the same bits", async () => {
     const [outputs, inputs] = [700, 1400];
     const bf16 = quantisable("BF16", outputs, inputs);
     const sources = await Promise.all(
@@ -470,13 +468,13 @@ describe("several memories", () => {
       const more = async (): Promise<void> => {
         for (let i = 0; i < 60; i++) await matrixOf(engine, bf16);
       };
-      await expect(more()).rejects.toThrow("memory: expected room for 2 MB of w, got 8 memories that are full");
+      await expect(more()).rejects.toThrow("memory: no room for 2 MB of w: all 8 memories are full");
       engine.close();
     }
   });
 
   test.each(QUANTISED_SCHEMES)(
-    "%s rows that are saved or quantised on the way come in several batches, each to its place",
+    "%s rows, saved or quantised on the way, are read in several batches, each to its place",
     async scheme => {
       const [outputs, inputs] = [1300, 300];
       const tensor = quantisable("BF16", outputs, inputs);
@@ -500,7 +498,7 @@ describe("several memories", () => {
     },
   );
 
-  test("a limit is kept before anything is done, with both numbers", async () => {
+  test("a limit is an error before anything is done, with both numbers", async () => {
     const engine = WasmEngine.create({ memoryLimit: 10 * 2 ** 20 });
     const cache = engine.newCache({ numLayers: 2, numHeads: 2, numKvHeads: 2, headDim: 64, maxPositions: 32768 });
     cache.reserve(1000);
@@ -514,7 +512,7 @@ describe("several memories", () => {
   });
 });
 
-test("int8 rows as they were saved, up to the end of a memory: there are no sub-scales to look for beyond it", async () => {
+test("saved int8 rows up to the end of a memory: nothing looks for sub-scales beyond it", async () => {
   const [outputs, inputs] = [16_400, 256];
   const saved: QuantisedTensor = {
     name: "w",
@@ -535,18 +533,18 @@ test("int8 rows as they were saved, up to the end of a memory: there are no sub-
   };
   const expected = await run(reference);
   for (const threads of [1, 2]) {
-    // A memory of its own, in which nothing was freed: what is allocated last ends where the memory does.
+    // A new memory, in which nothing was freed: the last allocation ends where the memory does.
     const engine = await createEngine({ engine: "wasm", threads });
     expectSame(await run(engine), expected);
     engine.close();
   }
 });
 
-test("a closed engine says so, whoever still holds a buffer of it, and may be closed again", () => {
+test("a closed engine says so, even through a buffer that is still held, and may be closed again", () => {
   const closed = WasmEngine.create({ threads: 2, startWorker: startNodeWorker });
   const buffer = closed.buffer(1, 4);
   closed.close();
   closed.close();
-  expect(() => buffer.data).toThrow("engine: expected one that is open, got one that was closed");
-  expect(() => closed.buffer(1, 4)).toThrow("engine: expected one that is open, got one that was closed");
+  expect(() => buffer.data).toThrow("the engine is closed");
+  expect(() => closed.buffer(1, 4)).toThrow("the engine is closed");
 });

@@ -3,7 +3,7 @@ import { describe, expect, test } from "vitest";
 import { Heap } from "../../../src/tensor/wasm/heap.ts";
 
 describe("heap", () => {
-  test("blocks never overlap, are aligned, and come back merged: any order of use", () => {
+  test("in any order of use blocks never overlap, are aligned, and merge when they are freed", () => {
     fc.assert(
       fc.property(fc.array(fc.tuple(fc.boolean(), fc.integer({ min: 0, max: 5000 })), { maxLength: 60 }), steps => {
         const heap = new Heap(false, 100);
@@ -24,7 +24,7 @@ describe("heap", () => {
         }
         for (const { address } of blocks) heap.free(address);
         expect(heap.usedBytes).toBe(0);
-        // Everything is one block again: what was used fits at its beginning.
+        // Everything is one block again: all that was used fits at its beginning.
         const end = heap.memory.buffer.byteLength;
         heap.allocate(1);
         expect(heap.memory.buffer.byteLength).toBe(end === 0 ? 65536 : end);
@@ -33,11 +33,11 @@ describe("heap", () => {
     );
   });
 
-  test("a limit is kept, with both numbers, and what is there stays usable", () => {
+  test("a limit is an error with both numbers, and what was allocated stays usable", () => {
     const heap = new Heap(false, 64, 2 ** 20);
     const address = heap.allocate(700_000);
     expect(() => heap.allocate(500_000)).toThrow(
-      "memory: expected room for 0.5 MB beside 0.7 MB in use, got a limit of 1.0 MB",
+      "memory: no room for 0.5 MB beside 0.7 MB in use: the limit is 1.0 MB",
     );
     heap.free(address);
     expect(heap.allocate(600_000)).toBe(address);
@@ -45,9 +45,9 @@ describe("heap", () => {
   });
 });
 
-test("several at once: where one does not fit, none is kept", () => {
+test("of several at once, none is kept where one does not fit", () => {
   const heap = new Heap(false, 100, 2 ** 20);
-  expect(() => heap.allocateAll([1000, 2 ** 20])).toThrow("memory: expected room for 1.0 MB");
+  expect(() => heap.allocateAll([1000, 2 ** 20])).toThrow("memory: no room for 1.0 MB");
   expect(heap.usedBytes).toBe(0);
   const [first, second] = heap.allocateAll([1000, 2000]);
   expect(second - first).toBeGreaterThanOrEqual(1000);

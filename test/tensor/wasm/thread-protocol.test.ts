@@ -1,6 +1,6 @@
 /**
- * The protocol of threads.ts, step by step: a worker's side is run on this thread, with jobs that are scripted and with
- * the other side's steps put where they would come at the worst time.
+ * The protocol of threads.ts, step by step: a worker's side runs on this thread, with scripted jobs, and with the other
+ * side's steps at the worst possible moments.
  */
 
 import { afterEach, beforeEach, describe, expect, type Mock, test, vi } from "vitest";
@@ -25,7 +25,7 @@ function newMemory(): { memory: EngineMemory; control: Int32Array } {
   return { memory, control: new Int32Array(memory.heap.memory.buffer, 0, CONTROL_BYTES / 4) };
 }
 
-/** Runs what stands in the place of the job, on the worker's side. */
+/** Runs what stands in for the job, on the worker's side. */
 function script(item: (context: JobContext, item: number) => void): Mock {
   const work = vi.fn(item);
   vi.spyOn(JOBS[JOB_NAME], "begin").mockImplementation(context => i => work(context, i));
@@ -52,7 +52,7 @@ function openJob(control: Int32Array, generation: number): void {
   control[GENERATION] = generation;
 }
 
-/** What a worker sees next is that it shall exit. */
+/** The next thing that a worker sees is that it must exit. */
 function exitNext(control: Int32Array): void {
   control[JOB] = EXIT;
   control[GENERATION] = (control[GENERATION] | 1) + 1;
@@ -79,7 +79,7 @@ describe("a worker", () => {
     });
   });
 
-  test("does the items of an open job, with the scratch that is its own, also beyond 2 GiB, where addresses are negative numbers", () => {
+  test("does the items of an open job in its own scratch, even beyond 2 GiB, where addresses read as negative", () => {
     for (const scratch of [4096, 2 ** 31, 3 * 2 ** 30]) {
       const { memory, control } = newMemory();
       openJob(control, 2);
@@ -96,7 +96,7 @@ describe("a worker", () => {
     }
   });
 
-  test("leaves a job alone that is closed between its first look and its flag", () => {
+  test("leaves a job alone that closes between its first look and its flag", () => {
     const { memory, control } = newMemory();
     openJob(control, 2);
     const job = script(() => exitNext(control));
@@ -113,10 +113,10 @@ describe("a worker", () => {
     }) as typeof Atomics.store);
     serve(memory, 1);
     expect(job).not.toHaveBeenCalled();
-    expect(flags).toEqual([1, 0, 1]); // the last to hear that it shall exit
+    expect(flags).toEqual([1, 0, 1]); // the last one on learning that it must exit
   });
 
-  test("that fails says so, with its number and why, and lowers its flag", () => {
+  test("that fails says so, with its number and the reason, and lowers its flag", () => {
     const { memory, control } = newMemory();
     openJob(control, 2);
     script(() => {
@@ -130,7 +130,7 @@ describe("a worker", () => {
       return store(words, at, value);
     }) as typeof Atomics.store);
     serve(memory, 3);
-    expect([control[FAILED], lowered[0]]).toEqual([4, 4]); // said before the flag falls, or the main thread would not see it
+    expect([control[FAILED], lowered[0]]).toEqual([4, 4]); // before the flag falls, or the main thread misses it
     vi.restoreAllMocks();
     // The main thread, at the next end of a job.
     const pool = idlePool(memory, 4);
@@ -138,10 +138,10 @@ describe("a worker", () => {
     control[ACTIVE + 2] = 0;
     expect(run).toThrow("threads: worker 3 failed: no kernel for that");
     expect(pool.failure).toBe("worker 3 failed: no kernel for that");
-    expect(run).toThrow("threads: expected running workers, got none: worker 3 failed: no kernel for that");
+    expect(run).toThrow("the threads have stopped: worker 3 failed: no kernel for that");
   });
 
-  test("counts itself among the sleepers before it sleeps, and out when it was woken", () => {
+  test("counts itself among the sleepers before it sleeps, and no longer once it is woken", () => {
     const { memory, control } = newMemory();
     control[GENERATION] = 1;
     const sleepers: number[] = [];
@@ -157,7 +157,7 @@ describe("a worker", () => {
 });
 
 describe("the main thread", () => {
-  test("wakes sleepers after it has opened a job, and calls nobody where none sleeps", () => {
+  test("wakes sleepers after it has opened a job, and notifies nobody where none sleeps", () => {
     const { memory, control } = newMemory();
     const pool = idlePool(memory, 2);
     const generations: number[] = [];
@@ -171,10 +171,10 @@ describe("the main thread", () => {
     expect(generations).toEqual([]);
     control[SLEEPERS] = 1;
     run();
-    expect(generations).toEqual([4]); // the second job's: open, and of this very job
+    expect(generations).toEqual([4]); // the second job's own, and open
   });
 
-  test("hands on a scratch beyond 2 GiB whole", () => {
+  test("passes on the address of a scratch beyond 2 GiB unchanged", () => {
     const { memory, control } = newMemory();
     const pool = idlePool(memory, 2);
     vi.spyOn(memory.scratch, "atLeast").mockReturnValue(3 * 2 ** 30);
@@ -183,13 +183,13 @@ describe("the main thread", () => {
   });
 });
 
-test("a worker that really sleeps is woken by a job, and takes part", async () => {
+test("a job wakes a worker that really sleeps, and the worker takes part", async () => {
   const { memory, control } = newMemory();
   const pool = ThreadPool.start(MODULE, [memory.heap.memory], 2, startNodeWorker);
   await pool.ready();
   while (Atomics.load(control, SLEEPERS) === 0) await new Promise(resolve => setTimeout(resolve));
   const vectors = 20_000;
-  // Nobody else wakes it: however many jobs there are, it would not do a single item.
+  // Nobody else wakes it: without the job's notification it would never do an item.
   for (let jobs = 0; jobs < 10_000 && Atomics.load(control, PROGRESS) === 0; jobs++) {
     runJob(pool, memory, vectors, 100);
   }

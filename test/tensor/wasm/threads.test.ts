@@ -1,5 +1,6 @@
 /**
- * Threads: they share the work, tell of failures, and are gone when they should be. Never a hang, never a wrong number.
+ * Threads share the work, report failures, and are gone when they should be. They never hang and never give a wrong
+ * number.
  */
 
 import { spawnSync } from "node:child_process";
@@ -81,17 +82,17 @@ test("an idle engine uses no processor", async () => {
 });
 
 describe("failures", () => {
-  test("a job that throws in a worker is an error of the call, with its message, and the pool refuses what follows", async () => {
+  test("a job that throws in a worker makes the call throw its message, and the pool refuses further jobs", async () => {
     const p = await pool(2);
     const args = { out: 2 ** 31, x: 2 ** 31, gain: 2 ** 31, rows: 64, size: 4, eps: 1e-6, share: 1 };
-    // Addresses far outside the memory trap, on whichever thread they are met; the main thread's own trap is thrown as
-    // it is.
+    // Addresses far outside the memory trap on whichever thread meets them. The main thread throws its own trap as it
+    // is.
     expect(() => p.pool.run(p.memory, "rmsNorm", args, 64)).toThrow(/memory access out of bounds|worker 1 failed/);
     p.pool.close();
-    expect(() => addJob(p, 4)).toThrow(/threads: expected running workers/);
+    expect(() => addJob(p, 4)).toThrow(/the threads have stopped/);
   });
 
-  test("a worker that ends makes the next call an error", async () => {
+  test("after a worker ends, the next call throws", async () => {
     let handle: WorkerHandle | undefined;
     const p = await pool(2, start => {
       handle = startNodeWorker(start);
@@ -101,7 +102,7 @@ describe("failures", () => {
     const ended = new Promise(resolve => handle?.onExit(resolve));
     handle?.terminate();
     await ended;
-    expect(() => addJob(p, 100)).toThrow("threads: expected running workers, got none: a worker ended: exit 1");
+    expect(() => addJob(p, 100)).toThrow("the threads have stopped: a worker ended: exit 1");
   });
 
   test("a worker killed in the middle of a job is an error after a while, not a hang", async () => {
@@ -110,28 +111,26 @@ describe("failures", () => {
     const control = new Int32Array(p.floats.buffer, 0, CONTROL_BYTES / 4);
     control[96] = 1;
     expect(() => addJob(p, 100)).toThrow("threads: no worker has finished anything for 10 s (was one killed?)");
-    expect(() => addJob(p, 100)).toThrow("threads: expected running workers, got none");
+    expect(() => addJob(p, 100)).toThrow("the threads have stopped");
   }, 30_000);
 
-  test("a worker that does not start makes the next call an error, and whoever waits for it hears of it", async () => {
+  test("where a worker does not start, the next call throws, and so does waiting for it", async () => {
     const failing: StartWorker = () => ({
       ready: Promise.reject(new Error("no such thread")),
       terminate: () => {},
       onExit: () => {},
     });
     const p = await pool(2, failing);
-    const message = "threads: expected running workers, got none: a worker did not start: no such thread";
+    const message = "the threads have stopped: a worker did not start: no such thread";
     await expect(p.pool.ready()).rejects.toThrow(message);
     expect(p.pool.failure).toBe("a worker did not start: no such thread");
     expect(() => addJob(p, 100)).toThrow(message);
   });
 
-  test("a worker whose kernels do not start never was ready", async () => {
-    const module = compileKernels(false); // which takes no shared memory
+  test("a worker whose kernels do not start is never ready", async () => {
+    const module = compileKernels(false); // not for a shared memory
     const p = await pool(2, start => startNodeWorker({ ...start, module }));
-    await expect(p.pool.ready()).rejects.toThrow(
-      "threads: expected running workers, got none: a worker did not start: ",
-    );
+    await expect(p.pool.ready()).rejects.toThrow("the threads have stopped: a worker did not start: ");
     const memory = new WebAssembly.Memory({ initial: 1, maximum: 65536, shared: true });
     let isReady = false;
     const serve = (): void =>
@@ -143,7 +142,7 @@ describe("failures", () => {
   });
 });
 
-test("a pool is ready when all of its workers wait for jobs, and not before", async () => {
+test("a pool is ready when all its workers wait for jobs, and not before", async () => {
   const memory = new WebAssembly.Memory({ initial: 32, maximum: 65536, shared: true });
   const starts: (() => void)[] = [];
   const p = ThreadPool.start(compileKernels(true), [memory], 3, () => ({
@@ -166,7 +165,7 @@ test("a pool is ready when all of its workers wait for jobs, and not before", as
   expect(p.failure).toBe("the engine was closed");
 });
 
-test("a process that has nothing else to do waits for its workers", () => {
+test("a process with nothing else to do waits for its workers", () => {
   const program = `
     import { createEngine } from ${JSON.stringify(projectPath("src/tensor/engine-choice.ts"))};
     const engine = await createEngine({ engine: "wasm", threads: 3 });
@@ -188,7 +187,7 @@ test("jobs are done without waiting for workers that are still starting", () => 
   pool.close();
 });
 
-test("a worker that is told to exit ends by itself, also where ports cannot be closed (Deno's cannot)", async () => {
+test("a worker that is told to exit ends by itself, even where ports cannot be closed (as in Deno)", async () => {
   const file = pathToFileURL(projectPath("src/tensor/wasm/worker-start.node.ts")).href;
   let exited: Promise<string> | undefined;
   const p = await pool(2, start => {
@@ -211,7 +210,7 @@ test("a worker that is told to exit ends by itself, also where ports cannot be c
   expect(await exited).toBe("exit 0");
 });
 
-test("a process ends by itself while workers sleep, and without a word", () => {
+test("a process ends by itself, and silently, while workers sleep", () => {
   const program = `
     import { createEngine } from ${JSON.stringify(projectPath("src/tensor/engine-choice.ts"))};
     const engine = await createEngine({ engine: "wasm", threads: 3 });

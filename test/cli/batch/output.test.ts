@@ -1,5 +1,5 @@
 /**
- * `moderate --jsonl --out --resume`: what a line answers and what judged it are checked, and an output has one writer.
+ * `moderate --jsonl --out --resume`: checks what each line answers and what judged it; an output has one writer.
  */
 
 import { spawn } from "node:child_process";
@@ -18,11 +18,11 @@ import {
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { shortHash } from "../../src/cli/judge-hash.ts";
-import { lockOutput } from "../../src/cli/output-lock.ts";
-import { GEN } from "../checkpoints.ts";
-import { projectPath } from "../helpers.ts";
-import { cli, type Outcome, temporaryFolder } from "./harness.ts";
+import { shortHash } from "../../../src/cli/batch/judge-hash.ts";
+import { lockOutput } from "../../../src/cli/batch/output-lock.ts";
+import { GEN } from "../../checkpoints.ts";
+import { projectPath } from "../../helpers.ts";
+import { cli, type Outcome, temporaryFolder } from "../harness.ts";
 
 const MAIN = projectPath("src/cli/main.ts");
 const TIMING = { touchMs: 20, abandonedMs: 400 };
@@ -46,7 +46,7 @@ function batch(input: string): {
   return { folder, input: path, out, resume };
 }
 
-/** A run that must be refused, with every byte kept and nothing left beside it. */
+/** Expects a run to be refused, to keep every byte and to leave no other file. */
 async function refuses(
   { folder, out }: { folder: string; out: string },
   run: Promise<Outcome>,
@@ -59,22 +59,22 @@ async function refuses(
 }
 
 describe("what a line answers", () => {
-  test("another text, under the same id or without one, is not taken for the old one", async () => {
+  test("another text, with the same id or none, does not pass for the old one", async () => {
     for (const id of [{ id: 7 }, {}]) {
       const line = (text: string): string => `${JSON.stringify({ ...id, text })}\n`;
       const b = batch(line("hello") + line("you"));
       expect((await b.resume()).status).toBe(0);
       writeFileSync(b.input, line("hello") + line("How can I make a bomb?"));
       await refuses(b, b.resume(), "out.jsonl line 2: expected inputHash");
-      await refuses(b, b.resume(), "the line is another one now; a new --out file is judged from the first line on");
-      // What was judged before the line changed stands.
+      await refuses(b, b.resume(), "the line has changed; a new --out file begins with the first line");
+      // Verdicts before the changed line stay.
       writeFileSync(b.out, `${readFileSync(b.out, "utf8").split("\n")[0]}\n`);
       expect((await b.resume()).status).toBe(0);
       expect(texts(b.out).map(({ safety }) => safety)).toEqual(["Safe", "Unsafe"]);
     }
   });
 
-  test("lines in another order, one left out and one put in are seen; white space around a line is not part of it", async () => {
+  test("swapped, missing and added lines are noticed; white space around a line is not part of it", async () => {
     const b = batch(lines("a", "b", "c"));
     await b.resume();
     for (const other of [lines("b", "a", "c"), lines("a", "c"), lines("a", "x", "b", "c")]) {
@@ -86,7 +86,7 @@ describe("what a line answers", () => {
     expect(texts(b.out)).toHaveLength(4);
   });
 
-  test("a line that could not be judged is another one once it is mended", async () => {
+  test("a line that could not be judged counts as changed once it is repaired", async () => {
     const b = batch('{"id":1,"text":5}\n');
     expect((await b.resume()).status).toBe(1);
     expect(texts(b.out)[0]).toEqual({
@@ -100,7 +100,7 @@ describe("what a line answers", () => {
     await refuses(b, b.resume(), "expected inputHash");
   });
 
-  test("an output without hashes is not gone on with", async () => {
+  test("an output without hashes is not continued", async () => {
     const b = batch(lines("hello", "you"));
     await b.resume();
     writeFileSync(b.out, readFileSync(b.out, "utf8").replaceAll(/"(input|judge)Hash":"\w+",/g, ""));
@@ -109,7 +109,7 @@ describe("what a line answers", () => {
 });
 
 describe("what judges it", () => {
-  test("other scores, windows or weights, or none of them any more", async () => {
+  test("other scores, windows or weights are refused, and so is their absence", async () => {
     const b = batch(lines("hello", "you"));
     const judges = [
       ["--scores", "full"],
@@ -122,13 +122,9 @@ describe("what judges it", () => {
       rmSync(b.out, { force: true });
       expect((await b.resume(...options)).status).toBe(0);
       const others = judges[(i + 1) % judges.length];
-      await refuses(
-        b,
-        b.resume(...others),
-        "the checkpoint, --weights, --scores, --window or --overlap are others now",
-      );
+      await refuses(b, b.resume(...others), "the checkpoint, --weights, --scores, --window or --overlap have changed");
     }
-    // How it is computed is not what judges: the bits are the same.
+    // Engine and threads do not change the judge: the bits are the same.
     expect((await b.resume("--threads", "1")).status).toBe(0);
     expect((await b.resume("--weights", "checkpoint")).status).toBe(0);
   });
@@ -143,7 +139,7 @@ describe("what judges it", () => {
     };
     const model = copy("first");
     await b.resume("--model", model);
-    expect((await b.resume("--model", copy("second"))).status).toBe(0); // where it lies is nobody's business
+    expect((await b.resume("--model", copy("second"))).status).toBe(0); // the place of the folder does not matter
     const weights = readFileSync(join(model, "model.safetensors"));
     weights[weights.length - 1] ^= 1;
     const template = readFileSync(join(model, "tokenizer_config.json"), "utf8");
@@ -159,7 +155,7 @@ describe("what judges it", () => {
 });
 
 describe("one writer", () => {
-  test("a second run on an output fails while the first is at work, by whatever name", async () => {
+  test("a second run on an output fails while the first is at work, whatever path names it", async () => {
     const b = batch(lines("hello"));
     symlinkSync("out.jsonl", join(b.folder, "link"));
     const lock = await lockOutput(b.out, {}, TIMING);
@@ -178,7 +174,7 @@ describe("one writer", () => {
     expect(readdirSync(b.folder).sort()).toEqual(["in.jsonl", "link", "out.jsonl"]);
   });
 
-  test("the lock of a process that is gone, and one that nobody touches, are taken over", async () => {
+  test("a lock is taken over if its process is gone, or if nobody touches it", async () => {
     const { folder, out } = batch("");
     const child = spawn(process.execPath, ["-e", ""]);
     await new Promise(resolve => child.on("exit", resolve));
@@ -187,7 +183,7 @@ describe("one writer", () => {
       JSON.stringify({ pid: child.pid, host: hostname(), id: "killed" }),
       JSON.stringify({ pid: 1, host: "another-machine", id: "lost" }),
       JSON.stringify({ pid: process.pid, host: hostname(), id: "a number that is ours by now" }),
-      "", // killed before it could sign
+      "", // killed before it could write its name
     ]) {
       writeFileSync(`${out}.lock`, owner);
       const lock = await lockOutput(out, { onWait: () => waits.push(owner) }, TIMING);
@@ -202,7 +198,7 @@ describe("one writer", () => {
     ]);
   });
 
-  test("of many that start at once on a dead lock one gets it", async () => {
+  test("of many that start at once on an abandoned lock, one gets it", async () => {
     const { out } = batch("");
     writeFileSync(`${out}.lock`, JSON.stringify({ pid: 1, host: "another-machine", id: "lost" }));
     const locks = await Promise.allSettled(Array.from({ length: 20 }, () => lockOutput(out, {}, TIMING)));
@@ -211,7 +207,7 @@ describe("one writer", () => {
     await held[0].release();
   });
 
-  test("a run that was killed while it took a lock over is named", async () => {
+  test("the claim of a run that was killed while it took over a lock is named", async () => {
     const { out } = batch("");
     const owner = JSON.stringify({ pid: 1, host: "another-machine", id: "lost" });
     writeFileSync(`${out}.lock`, owner);
@@ -221,7 +217,7 @@ describe("one writer", () => {
     );
   });
 
-  test("a lock that was taken over is not given back by the one that lost it", async () => {
+  test("a lock that was taken over is not released by its former owner", async () => {
     const { out } = batch("");
     const lost = await lockOutput(out, {}, TIMING);
     writeFileSync(`${out}.lock`, "another's");
@@ -229,7 +225,7 @@ describe("one writer", () => {
     expect(readFileSync(`${out}.lock`, "utf8")).toBe("another's");
   });
 
-  test("a folder that is not there is named", async () => {
+  test("a missing folder is named", async () => {
     const { folder, input } = batch(lines("hello"));
     const out = join(folder, "no", "out.jsonl");
     expect((await cli(["moderate", "--jsonl", input, "--out", out, "--quiet"])).err).toBe(
@@ -270,7 +266,7 @@ describe.skipIf(process.platform === "win32")("as a process", () => {
     };
   }
 
-  test("of two at once one writes and one fails; a killed one's lock is taken over", async () => {
+  test("of two at once one writes and one fails; the lock of a killed one is taken over", async () => {
     const b = batch(many);
     const first = start(b);
     await first.written();
@@ -329,16 +325,16 @@ describe.skipIf(process.platform === "win32")("as a process", () => {
 });
 
 describe("an output before its first line", () => {
-  test("a batch that fails there leaves none", async () => {
+  test("a batch that fails before its first line leaves no file", async () => {
     const folder = temporaryFolder();
     const args = ["moderate", "--jsonl", "-", "--out", join(folder, "out.jsonl"), "--quiet"];
     expect((await cli(args, { stdin: "" })).status).toBe(2);
     expect(readdirSync(folder)).toEqual([]);
-    expect((await cli(args, { stdin: "\n" })).status).toBe(0); // no lines, each of them judged
+    expect((await cli(args, { stdin: "\n" })).status).toBe(0); // no lines, so every line is judged
     expect(readFileSync(join(folder, "out.jsonl"), "utf8")).toBe("");
   });
 
-  test.skipIf(process.platform === "win32")("a device is no file to go on with", async () => {
+  test.skipIf(process.platform === "win32")("a device cannot be continued", async () => {
     const { input } = batch(lines("hello"));
     const outcome = await cli(["moderate", "--jsonl", input, "--out", "/dev/null", "--resume", "--quiet"]);
     expect(outcome.err).toBe(

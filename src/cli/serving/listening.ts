@@ -1,18 +1,19 @@
-/** A handler on a port, until Ctrl-C or SIGTERM: then it finishes what it has accepted. */
+/** Serves a handler on a port until Ctrl-C or SIGTERM. Then it finishes the requests that it has accepted. */
 
-import type { Handler } from "../server/handler.ts";
-import { isHostName, isLoopback } from "../server/hosts.ts";
-import { type Listener, type ListenOptions, listen } from "../server/listen.node.ts";
-import type { Engine } from "../tensor/engine.ts";
-import { printable, type Terminal, UsageError } from "./io.ts";
+import type { Handler } from "../../server/handler.ts";
+import { isHostName, isLoopback } from "../../server/hosts.ts";
+import { type Listener, type ListenOptions, listen } from "../../server/listen.node.ts";
+import type { Engine } from "../../tensor/engine.ts";
+import { printable, type Terminal, UsageError } from "../terminal.ts";
 
 export function checkPort(port: number): void {
   if (port > 65_535) throw new UsageError(`--port: expected at most 65535, got ${port}`);
 }
 
 /**
- * The `allowedHosts` of a listener at `host`: on loopback, where nothing but the name in `Host` tells a web page's
- * requests from others, those that `--allow-host` gives; elsewhere and with a key any, unless it is given.
+ * The `allowedHosts` of a listener at `host`. On loopback without a key they are the names that `--allow-host` gives,
+ * since nothing but the name in `Host` tells a web page's requests from others. Elsewhere, or with a key, any name is
+ * allowed unless `--allow-host` is given.
  */
 export function hostsToAllow(
   host: string,
@@ -21,14 +22,14 @@ export function hostsToAllow(
 ): readonly string[] | undefined {
   for (const name of names) {
     if (!isHostName(name))
-      throw new UsageError(`--allow-host: expected a name without port, as in guard.example.org, got ${name}`);
+      throw new UsageError(`--allow-host: expected a name without a port, as in guard.example.org, got ${name}`);
   }
   return names.length > 0 || (isLoopback(host) && !hasKey) ? names : undefined;
 }
 
 /**
- * Listens as soon as the engine's threads are up: connections could take what a thread needs to start. `notice` is
- * written before the address. True where Ctrl-C ended it.
+ * Listens once the engine's threads are up: connections could take the file descriptors that a thread needs to start.
+ * `notice` is written before the address. Resolves to true if Ctrl-C ended it.
  */
 export async function serveUntilStopped(
   engine: Pick<Engine, "ready">,
@@ -48,7 +49,7 @@ export async function serveUntilStopped(
   return isInterrupted;
 }
 
-/** A line of the log. */
+/** Writes lines of the log to stderr. */
 export function logTo(terminal: Terminal): (line: string) => void {
   return line => terminal.err(`${printable(line)}\n`);
 }
@@ -70,7 +71,7 @@ async function open(...[handler, options]: Parameters<typeof listen>): Promise<L
   }
 }
 
-/** True for Ctrl-C, false for SIGTERM. The second of the same kind ends the process at once. */
+/** Resolves to true for Ctrl-C, false for SIGTERM. A second signal of the same kind ends the process at once. */
 function untilStopped(terminal: Terminal): Promise<boolean> {
   return new Promise(resolve => {
     terminal.onInterrupt(() => resolve(true));

@@ -1,10 +1,10 @@
-/** When a server begins to listen: as soon as the engine's threads are up, and never where they do not come up. */
+/** A server begins to listen once the engine's threads are up, and never if they do not come up. */
 
 import { connect, createServer } from "node:net";
 import { expect, test } from "vitest";
-import type { Terminal } from "../../src/cli/io.ts";
-import { serveUntilStopped } from "../../src/cli/serving.ts";
-import type { Handler } from "../../src/server/handler.ts";
+import { serveUntilStopped } from "../../../src/cli/serving/listening.ts";
+import type { Terminal } from "../../../src/cli/terminal.ts";
+import type { Handler } from "../../../src/server/handler.ts";
 
 const handler: Handler = { fetch: async () => new Response("here"), drain: async () => {} };
 
@@ -32,7 +32,7 @@ function terminal(): { readonly terminal: Terminal; readonly text: () => string;
   return { terminal, text: () => err, stop: () => stop() };
 }
 
-/** A port that nobody listens at. */
+/** A port on which nobody listens. */
 async function freePort(): Promise<number> {
   const server = createServer();
   await new Promise<void>(resolve => server.listen(0, "127.0.0.1", resolve));
@@ -69,14 +69,13 @@ test("nobody can connect until the engine's threads are up", async () => {
   expect(await served).toBe(false);
 });
 
-test("threads that do not come up are an error, which says what works without them", async () => {
+test("threads that do not come up are an error that says what works without them", async () => {
   const engine = {
-    ready: () =>
-      Promise.reject(new Error("threads: expected running workers, got none: a worker did not start: EMFILE")),
+    ready: () => Promise.reject(new Error("the threads have stopped: a worker did not start: EMFILE")),
   };
   const { terminal: t, text } = terminal();
   await expect(serveUntilStopped(engine, handler, { host: "127.0.0.1", port: 0, timeoutMs: 1000 }, t)).rejects.toThrow(
-    "threads: expected running workers, got none: a worker did not start: EMFILE (--threads 1 needs no workers)",
+    "the threads have stopped: a worker did not start: EMFILE (--threads 1 needs no workers)",
   );
   expect(text()).toBe("");
 });

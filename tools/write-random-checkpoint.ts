@@ -1,4 +1,7 @@
-/** `node tools/random-checkpoint.ts OUT_DIR [--shape 0.6B] [--seed 0]`: see src/cli/random-checkpoint.ts. */
+/**
+ * Writes a random checkpoint to keep: `node tools/write-random-checkpoint.ts OUT_DIR [--shape 0.6B] [--seed 0]`.
+ * src/cli/random-checkpoint.ts says what is in it; `qwen3guard bench --shape` makes one for the time of its run.
+ */
 
 import { parseArgs } from "node:util";
 import { writeRandomCheckpoint } from "../src/cli/random-checkpoint.ts";
@@ -8,5 +11,5 @@ const { positionals, values } = parseArgs({
   options: { shape: { type: "string", default: "0.6B" }, seed: { type: "string", default: "0" } },
 });
 if (positionals.length !== 1)
-  throw new RangeError("usage: node tools/random-checkpoint.ts OUT_DIR [--shape 0.6B] [--seed 0]");
+  throw new RangeError("usage: node tools/write-random-checkpoint.ts OUT_DIR [--shape 0.6B] [--seed 0]");
 await writeRandomCheckpoint(positionals[0], values.shape, Number(values.seed));

@@ -1,12 +1,12 @@
-/** The guard of a command that takes either kind: the checkpoint's config says which it is. */
+/** Loads the guard for a command that takes either kind. The checkpoint's config says which kind it is. */
 
 import { type Guard, loadGuard } from "../guard/guard.ts";
 import { loadStreamGuard, type StreamGuard } from "../guard/stream-guard.ts";
 import { readConfig } from "../model/qwen3.ts";
-import { checkpointFiles, engineOptions, type ModelOptions } from "./checkpoint-option.ts";
-import { type Terminal, UsageError } from "./io.ts";
+import { checkpointFiles, engineOptions, type ModelOptions } from "./model-options.ts";
+import { type Terminal, UsageError } from "./terminal.ts";
 
-/** A Stream guard judges token by token, a Gen guard (the embedded one is) every so many tokens. */
+/** A Stream guard judges every token. A Gen guard, such as the embedded one, judges every 32, or what `every` says. */
 export async function loadEitherGuard(
   options: ModelOptions & { readonly every?: number },
   terminal: Terminal,

@@ -1,14 +1,14 @@
 /**
- * `moderate --jsonl`: order, ids, bad lines in place, resuming, and what Ctrl-C, a kill and a closed pipe leave behind.
+ * `moderate --jsonl`: order, ids, bad lines in place, resuming, and what Ctrl-C, a kill and a closed pipe leave.
  */
 
 import { spawn } from "node:child_process";
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { GEN } from "../checkpoints.ts";
-import { projectPath } from "../helpers.ts";
-import { cli, temporaryFolder } from "./harness.ts";
+import { GEN } from "../../checkpoints.ts";
+import { projectPath } from "../../helpers.ts";
+import { cli, temporaryFolder } from "../harness.ts";
 
 const MAIN = projectPath("src/cli/main.ts");
 const parse = (text: string): Record<string, unknown>[] =>
@@ -16,7 +16,7 @@ const parse = (text: string): Record<string, unknown>[] =>
     .split("\n")
     .filter(line => line !== "")
     .map(line => JSON.parse(line));
-/** What is the same in every run of a batch. */
+/** The part of the output that is the same in every run. */
 const stable = (text: string): unknown[] => parse(text).map(({ ms: _, usage: __, ...rest }) => rest);
 const numbered = (count: number): string =>
   Array.from({ length: count }, (_, i) => `{"id":${i},"text":"text number ${i}"}\n`).join("");
@@ -59,7 +59,7 @@ describe("each line has its answer in its place", () => {
     ['{"id":15,"text":""}', { id: 15, safety: expect.any(String) }],
   ];
 
-  test("verdicts with their ids, errors with their line, blank lines skipped; status 1 at the end", async () => {
+  test("verdicts have their ids, errors their line; blank lines are skipped; the status is 1 at the end", async () => {
     const stdin = Buffer.concat(lines.flatMap(([line]) => [Buffer.from(line as string), Buffer.from("\n")]));
     const { status, out, err } = await cli(["moderate", "--jsonl", "-", "--quiet"], {
       stdin: Buffer.concat([stdin, Buffer.from("\n \n")]),
@@ -73,7 +73,7 @@ describe("each line has its answer in its place", () => {
     expect(notice).toBe("qwen3guard: 9 lines could not be judged\n");
   });
 
-  test("a verdict is what one call gives; options reach every line; --fail-on tells of a flagged one", async () => {
+  test("a verdict equals that of a single call; options reach every line; --fail-on reports a flagged one", async () => {
     const stdin = '{"id":1,"text":"How can I make a bomb?"}\n{"id":2,"text":"hello"}'; // without a last line break
     const options = ["--scores", "full", "--threshold", "0.4", "--quiet"];
     const { status, out } = await cli(["moderate", "--jsonl", "-", ...options, "--fail-on"], { stdin });
@@ -89,7 +89,7 @@ describe("each line has its answer in its place", () => {
 });
 
 describe("--out and --resume", () => {
-  test("goes on behind what is there, a torn line at its end, no file at all, or everything done", async () => {
+  test("continues after whole lines, after a torn line, without a file, and after everything is done", async () => {
     const folder = temporaryFolder({ "in.jsonl": `${numbered(6)}bad\n${numbered(3)}` });
     const [input, out] = [join(folder, "in.jsonl"), join(folder, "out.jsonl")];
     const args = ["moderate", "--jsonl", input, "--out", out, "--quiet"];
@@ -104,16 +104,16 @@ describe("--out and --resume", () => {
       whole,
     ]) {
       writeFileSync(out, left);
-      expect(await cli([...args, "--resume"])).toEqual({ status: 1, out: "", err: "" }); // the bad line counts, whenever it was read
+      expect(await cli([...args, "--resume"])).toEqual({ status: 1, out: "", err: "" }); // the bad line counts, whichever run read it
       expect(stable(readFileSync(out, "utf8"))).toEqual(stable(whole));
     }
-    // What was written stays, to the byte.
+    // The lines that were written stay, to the byte.
     writeFileSync(out, `${lines.slice(0, 4).join("\n")}\n`);
     await cli([...args, "--resume"]);
     expect(readFileSync(out, "utf8").startsWith(lines.slice(0, 4).join("\n"))).toBe(true);
   });
 
-  test("a file that is there is not overwritten, and one of other lines or another model is not gone on with", async () => {
+  test("an existing file is not overwritten, and one of other lines or another model is not continued", async () => {
     const folder = temporaryFolder({
       "in.jsonl": numbered(2),
       "other.jsonl": '{"id":"x","text":"a"}\n{"id":"y","text":"a"}\n',
@@ -122,7 +122,7 @@ describe("--out and --resume", () => {
     await cli(["moderate", "--jsonl", input, "--out", out, "--quiet"]);
     const run = (...args: string[]) => cli(["moderate", "--out", out, "--quiet", ...args]);
     expect((await run("--jsonl", input)).err).toContain(
-      "out.jsonl: expected no file yet (--resume goes on with one), got a file",
+      "out.jsonl: expected no file yet (--resume continues one), got a file",
     );
     expect((await run("--jsonl", join(folder, "other.jsonl"), "--resume")).err).toMatch(
       /out\.jsonl line 1: expected id "x" as of .*other\.jsonl line 1 with this model and these options, got 0/,
@@ -144,7 +144,7 @@ describe("--out and --resume", () => {
     );
   });
 
-  test("one of another mode or threshold is not gone on with, one of the same is", async () => {
+  test("a file of another mode or threshold is not continued; one of the same is", async () => {
     const folder = temporaryFolder({ "in.jsonl": numbered(3) });
     const out = join(folder, "out.jsonl");
     const run = (...options: string[]) =>
@@ -174,7 +174,7 @@ describe("--out and --resume", () => {
     }
   });
 
-  test("a file that is not this batch's output keeps every byte; a torn first line of ours is written anew", async () => {
+  test("a file that is not the output of this batch keeps every byte; our own torn first line is replaced", async () => {
     const input = '{"id":"ü","text":"a"}\n{"text":"b"}\n';
     const folder = temporaryFolder({ "in.jsonl": input, "bare.jsonl": '\n{"text":"a"}\n', "empty.jsonl": "" });
     const out = join(folder, "out.jsonl");
@@ -183,13 +183,13 @@ describe("--out and --resume", () => {
       [
         "in.jsonl",
         "a diary without a line feed",
-        'expected the output of this batch to go on with, got "a diary without a line feed"',
+        'expected the output of this batch to continue, got "a diary without a line feed"',
       ],
-      ["in.jsonl", "\n\na diary", 'expected the output of this batch to go on with, got "a diary"'],
-      ["in.jsonl", '{"id":"ü","text":"a"}', "expected the output of this batch to go on with"],
-      ["in.jsonl", '{"safety":"Safe"', "expected the output of this batch to go on with"],
-      ["in.jsonl", Uint8Array.of(0xff, 0x00), "expected the output of this batch to go on with"],
-      ["empty.jsonl", '{"id":"ü","safety', "expected the output of this batch to go on with"],
+      ["in.jsonl", "\n\na diary", 'expected the output of this batch to continue, got "a diary"'],
+      ["in.jsonl", '{"id":"ü","text":"a"}', "expected the output of this batch to continue"],
+      ["in.jsonl", '{"safety":"Safe"', "expected the output of this batch to continue"],
+      ["in.jsonl", Uint8Array.of(0xff, 0x00), "expected the output of this batch to continue"],
+      ["empty.jsonl", '{"id":"ü","safety', "expected the output of this batch to continue"],
       ["in.jsonl", `${input}{"id":"z"`, "out.jsonl line 1: expected model"],
       ["in.jsonl", "null\nand more", 'out.jsonl line 1: expected id "ü"'],
       ["in.jsonl", "a diary\nand more", "out.jsonl line 1: expected JSON"],
@@ -201,7 +201,7 @@ describe("--out and --resume", () => {
       expect(await run(name)).toMatchObject({ status: 1, out: "", err: expect.stringContaining(message) });
       expect(readFileSync(out)).toEqual(Buffer.from(left as string));
     }
-    // Up to the first key that is the verdict's own.
+    // Up to the first key of the verdict itself.
     const beginning = async (name: string): Promise<Buffer> => {
       writeFileSync(out, "");
       await run(name);
@@ -210,7 +210,7 @@ describe("--out and --resume", () => {
     const whole = await beginning("in.jsonl");
     expect(whole.length).toBeGreaterThan(60);
     for (const [name, torn] of [
-      ...[0, 1, 7, 8, 20, 45, 60].map(length => ["in.jsonl", whole.subarray(0, length)] as const), // 7 and 8: within a character, behind it
+      ...[0, 1, 7, 8, 20, 45, 60].map(length => ["in.jsonl", whole.subarray(0, length)] as const), // 7 and 8: inside a character, and after it
       ["in.jsonl", Buffer.concat([whole, Buffer.from('"safety":"Sa')])],
       ["in.jsonl", Buffer.concat([whole, Buffer.from('"line":1,"err')])],
       ["bare.jsonl", await beginning("bare.jsonl")],
@@ -223,7 +223,7 @@ describe("--out and --resume", () => {
     }
   });
 
-  test("sizes that no line can be judged with are one error, and no output", async () => {
+  test("sizes with which no line can be judged are one error, and leave no output", async () => {
     const folder = temporaryFolder({ "in.jsonl": numbered(2), "old.jsonl": "kept" });
     for (const [options, message] of [
       [["--window", "5"], /^qwen3guard: window: expected an integer from 16 to \d+, the room in the context, got 5\n$/],
@@ -256,13 +256,13 @@ describe("--out and --resume", () => {
   });
 
   test.each<[string[], string]>([
-    [["--jsonl", "-", "--out", "-", "--resume"], "--resume: expected an --out FILE to go on with, got stdout"],
+    [["--jsonl", "-", "--out", "-", "--resume"], "--resume: expected an --out FILE to continue, got stdout"],
     [["--jsonl", "-", "text"], "moderate: expected --jsonl or TEXT, got both"],
     [["--jsonl", "-", "--response", "x"], "moderate: expected --jsonl or --response, got both"],
     [["--jsonl", "-", "--explain"], "moderate: expected --jsonl or --explain, got both"],
-    [["--jsonl", "-", "--resume"], "--resume: expected an --out FILE to go on with, got none"],
-    [["text", "--resume"], "--resume: expected --jsonl, which it is for, got none"],
-    [["text", "--out", "x"], "--out: expected --jsonl, which it is for, got none"],
+    [["--jsonl", "-", "--resume"], "--resume: expected an --out FILE to continue, got none"],
+    [["text", "--resume"], "--resume: expected it with --jsonl, got no --jsonl"],
+    [["text", "--out", "x"], "--out: expected it with --jsonl, got no --jsonl"],
     [["text", "--threshold", "2"], "--threshold: expected a number from 0 to 1, got 2"],
     [["text", "--threshold", "0.5", "--mode", "loose"], "moderate: expected --mode or --threshold, got both"],
     [["text", "--overlap", "5"], "moderate: expected a --window with --overlap, got none"],
@@ -271,18 +271,18 @@ describe("--out and --resume", () => {
   });
 });
 
-test("progress on a terminal: lines, rate and time left, taken away at the end", async () => {
+test("progress on a terminal shows lines, rate and time left, and is removed at the end", async () => {
   const folder = temporaryFolder({ "in.jsonl": numbered(40) });
   const { err } = await cli(["moderate", "--jsonl", join(folder, "in.jsonl")], {
     errColumns: 80,
     env: { QWEN3GUARD_MODEL: GEN },
   });
-  expect(err).toMatch(/\r\x1b\[K\d+ lines, [\d.]+ a second, 0:\d\d left/);
+  expect(err).toMatch(/\r\d+ lines, [\d.]+ a second, 0:\d\d left\x1b\[K/);
   expect(err.endsWith("\r\x1b[K")).toBe(true);
 });
 
 describe.skipIf(process.platform === "win32")("as a process", () => {
-  /** Starts a batch and waits until so many lines are out. */
+  /** Starts a batch and waits until this many lines are written. */
   async function startBatch(folder: string, lines: number, ...args: string[]) {
     const [input, out] = [join(folder, "in.jsonl"), join(folder, "out.jsonl")];
     const child = spawn(process.execPath, [MAIN, "moderate", "--jsonl", input, "--out", out, "--quiet", ...args]);
@@ -298,7 +298,7 @@ describe.skipIf(process.platform === "win32")("as a process", () => {
     return { child, ended, out };
   }
 
-  test("Ctrl-C finishes the line and exits with 130; a kill loses nothing that was written; both go on with --resume", async () => {
+  test("Ctrl-C finishes the line and exits with 130; a kill loses nothing that was written; --resume continues both", async () => {
     const folder = temporaryFolder({ "in.jsonl": numbered(150) });
     const first = await startBatch(folder, 10);
     first.child.kill("SIGINT");
@@ -317,7 +317,7 @@ describe.skipIf(process.platform === "win32")("as a process", () => {
     );
   });
 
-  test("Ctrl-C while it waits for input ends it at once", async () => {
+  test("Ctrl-C ends it at once while it waits for input", async () => {
     const child = spawn(process.execPath, [MAIN, "moderate", "--jsonl", "-", "--quiet"]);
     const ended = new Promise(resolve => child.on("exit", (...how) => resolve(how)));
     child.stdin.write('{"id":1,"text":"hello"}\n');

@@ -1,29 +1,30 @@
 /**
- * `qwen3guard moderate --jsonl`: a verdict a line, in the order of the lines, each written as soon as it is found.
+ * `qwen3guard moderate --jsonl`: a verdict for each line, in the order of the lines, written as soon as it is found.
  *
  * In: JSONL of `{id?, text}`, `{id?, prompt, response?}` or `{id?, messages}`. Out: for each line the verdict with its
- * id; for one that cannot be judged `{id?, line, error}` in its place. Memory does not depend on the number of lines.
- * An output file can be continued where it ends, however that came about: a line counts once its line feed is written
- * (moderate-output.ts).
+ * id, or `{id?, line, error}` if the line cannot be judged. Memory does not depend on the number of lines. A batch can
+ * continue an output file where it ends, whatever ended it: a line counts once its line feed is written (output.ts).
  */
 
 import { stat } from "node:fs/promises";
-import { type Guard, isInputError, type ModerateOptions } from "../../guard/guard.ts";
+import { type Guard, isInputError } from "../../guard/guard.ts";
+import type { ModerateOptions } from "../../guard/moderate-options.ts";
 import type { Verdict } from "../../guard/verdict.ts";
-import { checkReadable, inputChunks, parseJson, type Terminal } from "../io.ts";
+import { inputOfLine } from "../conversation-input.ts";
 import { type JsonLine, jsonLines } from "../json-lines.ts";
-import { inputOfLine } from "../line-input.ts";
 import { Progress } from "../progress.ts";
-import { BatchOutput, withId } from "./moderate-output.ts";
+import { checkReadable, inputChunks, parseJson } from "../reading.ts";
+import type { Terminal } from "../terminal.ts";
+import { BatchOutput, withId } from "./output.ts";
 
 export interface LinesOptions {
   /** `-` is stdin. */
   readonly jsonl: string;
-  /** `-` is stdout, as where it is not given. */
+  /** `-` is stdout, the default. */
   readonly out?: string;
   readonly resume?: boolean;
   readonly quiet?: boolean;
-  /** What judges (judge-hash.ts), for an output file. */
+  /** Identifies what judges, for an output file (judge-hash.ts). */
   readonly judgeHash: string;
 }
 
@@ -31,11 +32,11 @@ export interface LinesOutcome {
   /** Lines that could not be judged. */
   readonly failed: number;
   readonly flagged: number;
-  /** Ctrl-C came before the end. */
+  /** Whether Ctrl-C came before the end. */
   readonly isInterrupted: boolean;
 }
 
-/** A line of the output: a verdict, or why there is none. */
+/** A line of the output: a verdict, or the reason why there is none. */
 type Result = { readonly id?: unknown } & (Verdict | { readonly line: number; readonly error: string });
 
 export async function moderateLines(
@@ -44,7 +45,7 @@ export async function moderateLines(
   moderateOptions: ModerateOptions,
   terminal: Terminal,
 ): Promise<LinesOutcome> {
-  // What is wrong from the first line to the last is found before there is an output.
+  // Errors that every line would have are found before there is an output.
   guard.checkOptions(moderateOptions);
   await checkReadable(options.jsonl);
   const lines = jsonLines(inputChunks(options.jsonl, terminal), options.jsonl === "-" ? "stdin" : options.jsonl);
@@ -54,7 +55,7 @@ export async function moderateLines(
     if (result.line !== undefined) outcome.failed++;
     else if (result.flagged === true) outcome.flagged++;
   };
-  // The line at work is finished and written; waiting for another one ends at once.
+  // After Ctrl-C the current line is finished and written, but waiting for another one ends at once.
   let isInterrupted = false;
   let isDone = false;
   let stopWaiting = (): void => {};
@@ -62,7 +63,7 @@ export async function moderateLines(
     isInterrupted = true;
     stopWaiting();
   });
-  // A new promise for each line: one that lives as long as the batch would keep what every line hangs on it.
+  // Each line gets a new promise. One promise for the whole batch would keep the callbacks of every line alive.
   const nextLine = (): Promise<JsonLine | undefined> =>
     new Promise((resolve, reject) => {
       stopWaiting = () => resolve(undefined);
@@ -97,7 +98,7 @@ export async function moderateLines(
   return { ...outcome, isInterrupted };
 }
 
-/** What is wrong with a line stands in its place; what is wrong with the engine ends the batch. */
+/** An error in a line becomes its result. An error of the engine ends the batch. */
 async function judge(guard: Guard, line: JsonLine, options: ModerateOptions): Promise<Result> {
   let id: unknown;
   try {

@@ -1,11 +1,12 @@
 /**
- * One writer of an output at a time: a second run on it fails instead of mixing its lines with the first one's.
+ * One writer of an output at a time: a second run on it fails instead of mixing its lines with those of the first.
  *
- * The lock is a file beside the output that only one can create, with its owner in it, touched while the owner is at
- * work. Node has no lock that the system takes back when a process dies, so a lock is over when its process is gone
- * from this machine, or when nobody has touched it for half a minute (a process of another machine or container, which
- * cannot be looked up here, or one whose number is another's by now). The second run therefore watches the lock: one
- * touch, and it is in use. A process that stood still for so long finds its output grown (moderate-output.ts).
+ * The lock is a file beside the output that only one process can create. It names its owner, who touches it while at
+ * work. Node has no lock that the system releases when a process dies. So a lock counts as abandoned when its process
+ * is gone from this machine, or when nobody has touched it for half a minute: the process may be on another machine or
+ * in a container, where it cannot be looked up, or another process may have its number by now. The second run therefore
+ * watches the lock: one touch shows that it is in use. An owner that was suspended for that long finds that its output
+ * has grown (output.ts).
  */
 
 import { randomUUID } from "node:crypto";
@@ -13,12 +14,13 @@ import { writeFileSync } from "node:fs";
 import { open, readFile, rm, utimes } from "node:fs/promises";
 import { hostname } from "node:os";
 import { setTimeout } from "node:timers/promises";
-import { fileError, linkTarget } from "./io.ts";
+import { fileError } from "../file-error.ts";
+import { linkTarget } from "../writing.ts";
 import { shortHash } from "./judge-hash.ts";
 
 export interface LockTiming {
   readonly touchMs: number;
-  /** A lock that nobody has touched for so long is nobody's. */
+  /** A lock that nobody has touched for this long is abandoned. */
   readonly abandonedMs: number;
 }
 
@@ -29,9 +31,9 @@ export interface OutputLock {
 }
 
 /**
- * Throws Error where another run has the output. `onTaken` is called with the lock's file before any signal is heard,
- * so that one that ends the process can remove it; `onWait` once, where it is not known soon whether another run has
- * it.
+ * Throws Error if another run has the output. `onTaken` is called with the lock's file before any signal can be
+ * handled, so that a signal that ends the process can remove it. `onWait` is called once, if it takes a while to find
+ * out whether another run has the lock.
  */
 export async function lockOutput(
   output: string,
@@ -44,7 +46,7 @@ export async function lockOutput(
   let hasWaited = false;
   while (!create(file, mine, output)) {
     const held = await look(file);
-    if (held === undefined) continue; // given back, or taken away
+    if (held === undefined) continue; // released, or removed
     first ??= held;
     if (held.owner !== first.owner || held.touched !== first.touched) {
       throw new Error(`${output}: another run is writing to it${ownerOf(held.owner)}; ${file} is its lock`);
@@ -72,11 +74,11 @@ export async function lockOutput(
 interface Held {
   readonly owner: string;
   readonly touched: number;
-  /** When it was looked at, by our own clock. */
+  /** When we looked at it, by our own clock. */
   readonly since: number;
 }
 
-/** At once: a signal is heard before it or after it. */
+/** Synchronous, so that a signal is handled before it or after it. */
 function create(file: string, owner: string, output: string): boolean {
   try {
     writeFileSync(file, owner, { flag: "wx" });
@@ -87,7 +89,7 @@ function create(file: string, owner: string, output: string): boolean {
   }
 }
 
-/** Opened anew each time, which is when a network file system asks for what others did. */
+/** Opens the file each time, because that is when a network file system fetches the changes of others. */
 async function look(file: string): Promise<Held | undefined> {
   const handle = await open(file).catch((error: NodeJS.ErrnoException) => {
     if (error.code === "ENOENT") return undefined;
@@ -123,9 +125,9 @@ function isGone(owner: string): boolean {
 }
 
 /**
- * Of several who find it abandoned, the one that can create the claim on this owner's lock removes it. It is looked at
- * again, so that it is not a new lock by now; an abandoned one does not become another's in between, since nobody else
- * may remove it.
+ * If several runs find a lock abandoned, the one that creates the claim on this owner's lock removes it. It reads the
+ * lock again first, since there may be a new one by now. An abandoned lock cannot change owners after that, since
+ * nobody else may remove it.
  */
 async function takeAway(file: string, owner: string): Promise<void> {
   const claim = `${file}.${shortHash(owner)}`;

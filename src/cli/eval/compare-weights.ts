@@ -1,6 +1,6 @@
 /**
- * `qwen3guard eval --compare bf16,int8,int4`: each form of weights judges the same texts, and is held against the
- * first.
+ * `qwen3guard eval --compare bf16,int8,int4`: each form of weights judges the same texts, and is compared with the
+ * first form.
  */
 
 import { basename } from "node:path";
@@ -10,39 +10,28 @@ import { Guard } from "../../guard/guard.ts";
 import type { Verdict } from "../../guard/verdict.ts";
 import { savedScheme } from "../../model/quantised-weights.ts";
 import { WEIGHTS } from "../../tensor/engine-choice.ts";
-import { checkpointFiles, engineOptions, type ModelOptions } from "../checkpoint-option.ts";
-import { compareForms, type FormComparison } from "../eval/comparison.ts";
-import { readDataset } from "../eval/dataset.ts";
-import { inputChunks, type Terminal, UsageError } from "../io.ts";
+import { checkpointFiles, engineOptions, type ModelOptions } from "../model-options.ts";
 import { Progress } from "../progress.ts";
+import { inputChunks } from "../reading.ts";
+import { type Terminal, UsageError } from "../terminal.ts";
+import { compareForms, type FormComparison } from "./comparison.ts";
+import { readDataset } from "./dataset.ts";
 
-/** `bf16` is what people call the weights as they are stored. */
+/** People say `bf16` for the weights as stored. */
 const AS_STORED = ["bf16", "checkpoint"];
 type Weights = (typeof WEIGHTS)[number];
 
 export interface EvalCompareOptions extends ModelOptions {
   readonly compare: string;
+  readonly html?: string;
+  readonly by?: string;
   readonly limit?: number;
   readonly json?: boolean;
 }
 
-/** What makes no sense beside --compare is wrong usage. */
-export function checkCompare<Options extends EvalCompareOptions & { html?: string; by?: string }>(
-  options: Options,
-): Options {
-  const { html, by, weights } = options;
-  for (const [option, value] of Object.entries({
-    "--html": html,
-    "--by": by,
-    "--weights": weights === "auto" ? undefined : weights,
-  })) {
-    if (value !== undefined) throw new UsageError(`eval: expected --compare or ${option}, got both`);
-  }
-  return options;
-}
-
-/** One guard at a time is in memory. */
-export async function evalCompareCommand(file: string, options: EvalCompareOptions, terminal: Terminal): Promise<void> {
+/** Only one guard at a time is in memory. */
+export async function compareWeights(file: string, options: EvalCompareOptions, terminal: Terminal): Promise<void> {
+  checkCompare(options);
   const forms = readForms(options.compare);
   engineOptions(options);
   const name = file === "-" ? "stdin" : file;
@@ -76,7 +65,18 @@ export async function evalCompareCommand(file: string, options: EvalCompareOptio
   );
 }
 
-/** Of a checkpoint that was saved quantised there is one form. Throws RangeError. */
+/** Options that contradict --compare are wrong usage. */
+function checkCompare({ html, by, weights }: EvalCompareOptions): void {
+  for (const [option, value] of Object.entries({
+    "--html": html,
+    "--by": by,
+    "--weights": weights === "auto" ? undefined : weights,
+  })) {
+    if (value !== undefined) throw new UsageError(`eval: expected --compare or ${option}, got both`);
+  }
+}
+
+/** Throws RangeError for a checkpoint that was saved quantised: there is only one form of it. */
 async function checkOriginal(files: CheckpointFiles): Promise<void> {
   const checkpoint = await SafetensorsCheckpoint.open(files);
   try {

@@ -1,35 +1,34 @@
 /**
- * The output file of a batch: one result a line, in the order of the input's lines, that can be gone on with where it
- * ends.
+ * The output file of a batch: a result for each line of the input, in order. A later run can continue it where it ends.
  *
- * Each line says what it answers (`inputHash`, of the input's line) and what judged it (`judgeHash`, judge-hash.ts). To
- * go on means that both are still the same for every line that is there; anything else is refused, with nothing
- * touched. What stands in a file is never judged anew in its place: the lines are written once, and hours of verdicts
- * do not go because an option was forgotten.
+ * Each line says which input line it answers (`inputHash`) and what judged it (`judgeHash`, judge-hash.ts). A run may
+ * continue only if both still hold for every line in the file; anything else is refused, and the file is left alone.
+ * Lines are written once and never judged again in place, so a forgotten option cannot destroy hours of verdicts.
  *
- * Before each line, and at the end, the file is looked at: one that was removed, replaced, or written to by another
- * program ends the batch.
+ * The file is checked before each line and at the end. If it was removed, replaced, or written to by another program,
+ * the batch ends.
  */
 
 import { createReadStream } from "node:fs";
 import { type FileHandle, open, rm, stat } from "node:fs/promises";
 import type { Verdict } from "../../guard/verdict.ts";
-import { fileError, parseJson } from "../io.ts";
+import { fileError } from "../file-error.ts";
 import { type JsonLine, jsonLines } from "../json-lines.ts";
-import { shortHash } from "../judge-hash.ts";
+import { parseJson } from "../reading.ts";
+import { shortHash } from "./judge-hash.ts";
 
-/** What stands in each verdict of a batch. */
+/** The fields of a verdict that are the same for a whole batch. */
 export type Marks = Pick<Verdict, "model" | "mode"> & { readonly threshold: number | undefined };
 
-/** What stands before the rest of each line, after its id. */
+/** The fields of each line that come after its id, before the result. */
 interface Hashes {
   readonly inputHash: string;
   readonly judgeHash: string;
 }
 
 /**
- * Where an output was gone on with: bytes of input that it has answers to, and the line after them where that was
- * already read.
+ * Where a continued batch begins: after the bytes of input that the output has answers to. `next` is the line after
+ * them, if it was already read.
  */
 export interface Resumed {
   readonly skippedBytes: number;
@@ -39,8 +38,7 @@ export interface Resumed {
 const WRITABLE = "a file to write";
 
 /**
- * Throws, before a model is loaded, where there is an output that must not be written over, or something that is no
- * file.
+ * Throws, before a model is loaded, if the output exists and must not be overwritten, or is not a file.
  */
 export async function checkOutput(path: string, resume: boolean): Promise<void> {
   const there = await stat(path).catch((error: NodeJS.ErrnoException) => {
@@ -53,14 +51,14 @@ export async function checkOutput(path: string, resume: boolean): Promise<void> 
 }
 
 function alreadyThere(path: string, error: NodeJS.ErrnoException): Error {
-  return fileError(path, error, "no file yet (--resume goes on with one)");
+  return fileError(path, error, "no file yet (--resume continues one)");
 }
 
 export class BatchOutput {
   readonly #path: string;
   readonly #handle: FileHandle;
   readonly #judgeHash: string;
-  /** Bytes that are there by our own account. */
+  /** Bytes that the file must have, by our own count. */
   #size: number;
 
   private constructor(path: string, handle: FileHandle, judgeHash: string, size: number) {
@@ -70,7 +68,7 @@ export class BatchOutput {
     this.#size = size;
   }
 
-  /** A new file; or, to go on with, one that is there or not. */
+  /** Opens a new file; with `resume` one that may exist. */
   static async open(path: string, resume: boolean, judgeHash: string): Promise<BatchOutput> {
     const handle = await open(path, resume ? "a+" : "wx").catch(error => {
       throw resume ? fileError(path, error, WRITABLE) : alreadyThere(path, error);
@@ -90,7 +88,7 @@ export class BatchOutput {
     this.#size += Buffer.byteLength(text);
   }
 
-  /** Throws Error unless the file is where it was opened, and holds what was written. */
+  /** Throws Error unless the file is still at its path and as long as what was written. */
   async check(): Promise<void> {
     const own = await this.#handle.stat({ bigint: true });
     const there = await stat(this.#path, { bigint: true }).catch((error: NodeJS.ErrnoException) => {
@@ -108,7 +106,7 @@ export class BatchOutput {
     }
   }
 
-  /** A batch that did not come to its end leaves no file without lines: the next one would find it in its way. */
+  /** A batch that did not reach its end removes a file without lines, which would block the next run. */
   async close(isDone: boolean): Promise<void> {
     const isOurs = await this.check().then(
       () => true,
@@ -119,8 +117,8 @@ export class BatchOutput {
   }
 
   /**
-   * Reads past the lines that the output has an answer to, then takes away the torn line that a killed process may have
-   * left at its end. Throws, with nothing touched, where the output is not that of the same lines, model and options.
+   * Reads past the lines that the output has answers to, then removes the torn line that a killed process may have left
+   * at its end. Throws, and changes nothing, if the output is not that of the same lines, model and options.
    */
   async resume(
     lines: AsyncGenerator<JsonLine>,
@@ -132,7 +130,7 @@ export class BatchOutput {
     const isTorn = this.#size > end;
     let next: JsonLine | undefined;
     if (isTorn && count === 0) {
-      // No whole line tells whose file it is.
+      // No whole line says whose file it is.
       next = (await lines.next()).value ?? undefined;
       await this.#checkTorn(end, next);
     }
@@ -141,7 +139,7 @@ export class BatchOutput {
     return { skippedBytes, ...(next && { next }) };
   }
 
-  /** Throws where what stands in the file from `start` on is not the beginning of the answer to `input`. */
+  /** Throws unless the file continues at `start` with the beginning of the answer to `input`. */
   async #checkTorn(start: number, input: JsonLine | undefined): Promise<void> {
     const beginning = Buffer.from(
       input === undefined
@@ -153,10 +151,12 @@ export class BatchOutput {
     const length = Math.min(beginning.length, bytesRead);
     if (length > 0 && beginning.subarray(0, length).equals(buffer.subarray(0, length))) return;
     const got = JSON.stringify(new TextDecoder().decode(buffer.subarray(0, Math.min(60, bytesRead))));
-    throw new RangeError(`${this.#path}: expected the output of this batch to go on with, got ${got}`);
+    throw new RangeError(`${this.#path}: expected the output of this batch to continue, got ${got}`);
   }
 
-  /** Reads past the lines that the output's first `end` bytes have an answer to: how many, and of how many bytes. */
+  /**
+   * Reads past the lines that the output's first `end` bytes answer. Returns their number, and their bytes of input.
+   */
   async #skipWritten(
     lines: AsyncGenerator<JsonLine>,
     end: number,
@@ -184,8 +184,8 @@ export class BatchOutput {
 }
 
 const CHANGED: Readonly<Record<string, string>> = {
-  inputHash: "the line is another one now",
-  judgeHash: "the checkpoint, --weights, --scores, --window or --overlap are others now",
+  inputHash: "the line has changed",
+  judgeHash: "the checkpoint, --weights, --scores, --window or --overlap have changed",
 };
 
 function checkAnswer(
@@ -204,7 +204,7 @@ function checkAnswer(
         : CHANGED[key];
     throw new RangeError(
       `${name}: expected ${key} ${wanted ?? "not given"} as of ${input.name} with this model and these options, got ${got ?? "none"}` +
-        (why === undefined ? "" : `: ${why}; a new --out file is judged from the first line on`),
+        (why === undefined ? "" : `: ${why}; a new --out file begins with the first line`),
     );
   }
 }
@@ -229,11 +229,11 @@ function idOf(line: JsonLine): unknown {
   try {
     return (JSON.parse(line.line) as { id?: unknown } | null)?.id;
   } catch {
-    return undefined; // it has got its error in its place
+    return undefined; // its result is an error
   }
 }
 
-/** Of a line that cannot be read nothing is known, but that it cannot: what its error says. */
+/** A line that cannot be read has no text to hash. */
 function textOf(line: JsonLine): string {
   try {
     return line.line.trim();

@@ -1,23 +1,23 @@
 /**
- * Short hashes of a batch's guard and of its lines, so that an output is never continued with another guard or for
- * other lines.
+ * Short hashes of what judges a batch, and of what is judged, so that no output is ever continued by another guard or
+ * for other lines.
  *
- * A guard's hash covers the texts of its checkpoint, every byte of its tensors (by name, however they are divided into
- * files), the form that the weights are held in, and the options that change a verdict. It leaves out engine and
- * threads, because the bits do not depend on them.
+ * A judge's hash covers the text files of the checkpoint, every byte of its tensors (by name, in whichever file they
+ * are), the form in which the weights are held, and the options that change a verdict. It does not cover engine and
+ * threads, since the bits do not depend on them.
  */
 
 import { createHash, webcrypto } from "node:crypto";
-import { type CheckpointFiles, TEXT_FILES } from "../checkpoint/files.ts";
-import { SafetensorsCheckpoint } from "../checkpoint/safetensors-sharded.ts";
-import type { ModerateOptions } from "../guard/guard.ts";
-import { schemeToHold } from "../model/quantised-weights.ts";
-import type { EngineOptions } from "../tensor/engine-choice.ts";
+import { type CheckpointFiles, TEXT_FILES } from "../../checkpoint/files.ts";
+import { SafetensorsCheckpoint } from "../../checkpoint/safetensors-sharded.ts";
+import type { ModerateOptions } from "../../guard/moderate-options.ts";
+import { schemeToHold } from "../../model/quantised-weights.ts";
+import type { EngineOptions } from "../../tensor/engine-choice.ts";
 
-/** 64 bits: two of a million lines have the same hash once in 40 million batches. */
+/** 64 bits: in a batch of a million lines, two hashes are equal once in 40 million batches. */
 const HASH_DIGITS = 16;
 
-/** Several pieces of a tensor are hashed at the same time, outside of this thread. */
+/** Pieces of a tensor are hashed in parallel, off this thread. */
 const PIECE_BYTES = 4 * 2 ** 20;
 const PIECES = 4;
 

@@ -1,10 +1,24 @@
-/** What a line of JSONL asks to be judged, wherever lines hold inputs: batches and evaluations. */
+/** Conversations from files: the JSON file that `--messages` names, and the lines of a batch or an evaluation. */
 
 import { type ModerationInput, toConversation } from "../guard/conversation.ts";
+import { type ChatMessage, checkMessages } from "../tokenizer/chat-template.ts";
+import { inFile, parseJson, readTextFile } from "./reading.ts";
+import type { Terminal } from "./terminal.ts";
+
+/** Reads an array of `{role, content}`. Throws TypeError or RangeError, with the file's name, for anything else. */
+export async function readMessages(path: string, terminal: Terminal): Promise<ChatMessage[]> {
+  const name = path === "-" ? "stdin" : path;
+  const value = parseJson(await readTextFile(path, terminal), name);
+  if (!Array.isArray(value))
+    throw new TypeError(
+      `${name}: expected a JSON array of {role, content}, got ${value === null ? "null" : typeof value}`,
+    );
+  return inFile(path, () => checkMessages(value));
+}
 
 /**
- * The input of `{text}`, `{prompt, response?}` or `{messages}`; other keys (an id, a label, a source) are nobody's
- * business here. Throws TypeError or RangeError, without the line's name.
+ * The input in `{text}`, `{prompt, response?}` or `{messages}`. Other keys (an id, a label, a source) are ignored.
+ * Throws TypeError or RangeError; the caller adds the name of the line.
  */
 export function inputOfLine(value: unknown): ModerationInput {
   if (typeof value !== "object" || value === null || Array.isArray(value))
@@ -29,7 +43,7 @@ export function inputOfLine(value: unknown): ModerationInput {
   return toConversation((messages ?? (response === undefined ? { prompt } : { prompt, response })) as ModerationInput);
 }
 
-/** A value in a message: short. */
+/** A value as messages quote it: as JSON of at most 60 characters. */
 export function show(value: unknown): string {
   const text = JSON.stringify(value) ?? "nothing";
   return text.length > 60 ? `${text.slice(0, 57)}...` : text;
