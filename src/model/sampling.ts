@@ -24,8 +24,8 @@ export interface SamplingOptions {
 export type Sampler = (logits: Float32Array) => number;
 
 /**
- * Returns the function that chooses. A sampler that draws holds the generator's state. Throws RangeError, or TypeError
- * for what is not a number, for options that cannot be.
+ * Returns the function that chooses. A sampler that draws holds the generator's state. Throws TypeError for an option
+ * that is not a number, and RangeError for one that is out of range.
  */
 export function createSampler(options: SamplingOptions = {}): Sampler {
   const { temperature = 0, topK, topP = 1, seed = 0 } = options;

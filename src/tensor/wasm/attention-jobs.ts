@@ -124,7 +124,8 @@ export const attentionMany = defineJob(ATTENTION_FIELDS, ({ kernels, memory, scr
   }
 
   for (let t = 0; t < tiles; t++) {
-    // Softmax of each row over what it sees. What only the tile's last rows see weighs 0, which adds nothing.
+    // Softmax of each row over what it sees. What a later row of the tile sees beyond that weighs 0, which adds
+    // nothing.
     const tileRows = Math.min(TILE_ROWS, rows - t * TILE_ROWS);
     const seen = a.start + first + t * TILE_ROWS + tileRows;
     const row = (i: number): number => scores + (t * TILE_ROWS + i) * paddedBytes;

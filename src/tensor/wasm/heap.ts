@@ -18,7 +18,7 @@ interface Block {
 
 export class Heap {
   #memory: WebAssembly.Memory | undefined;
-  /** Most bytes that the memory may grow to. */
+  /** The most bytes that the memory may grow to. */
   readonly limit: number;
   /** In order of address; neighbours are always merged. */
   #free: Block[] = [];

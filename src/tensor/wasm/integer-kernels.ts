@@ -3,7 +3,7 @@
  * float32 between the blocks (tensor/quantised.ts is the readable twin).
  *
  * Weights lie in panels of 16 outputs, block by block, as panel-layout.ts says. Inputs go in pairs, because
- * `i32x4.dot_i16x8_s` adds two products. A load of eight bytes of int8 widens to four outputs' pairs; of int4 two
+ * `i32x4.dot_i16x8_s` adds two products. A load of eight bytes of int8 widens to four outputs' pairs; for int4, two
  * shifts of 16 bytes give them.
  *
  * Activations are rows of 16-bit integers. Many rows are packed in tiles of four: [blocks][rows / 4][pairs of the
@@ -228,7 +228,7 @@ type RowLocals = { readonly [name in keyof typeof ROW_PARAMS]: Local<"i32"> };
 
 /**
  * row_int8, row2_int8, row_int4, row2_int4: a row of `pairs` 16-bit pairs times one panel or two, `panelBytes` apart ->
- * 16 or 32 outputs, `scale` is the address of the row's scale, and `subBlockSums` that of its sub-blocks' sums, which
+ * 16 or 32 outputs. `scale` is the address of the row's scale, and `subBlockSums` that of its sub-blocks' sums, which
  * int4 needs. `blockSums` emits code that adds a block's products to `sums` and moves the pointers on to the block's
  * scales.
  */

@@ -61,7 +61,10 @@ export function addLinearKernels(module: ModuleBuilder): void {
 // ---------------------------------------------------------------------------------------------------------------------
 // widening
 
-/** Widens the 16 weights of an input to float32, in the order of outputs. */
+/**
+ * Widens the 16 weights of an input to float32, in the order of outputs. A value must be used in the call that it is
+ * given to, because the next one reuses its locals.
+ */
 class Widening {
   readonly #dtype: WeightDtype;
   readonly #bits: Local<"v128">;
@@ -131,7 +134,7 @@ function addWiden(module: ModuleBuilder, dtype: "BF16" | "F16"): void {
   });
 }
 
-/** widen_row_*: `vectors` of eight weights of a row, as a checkpoint has them, to float32. */
+/** widen_row_*: `vectors` of eight weights of a row, as a checkpoint stores them, to float32. */
 function addWidenRow(module: ModuleBuilder, dtype: "BF16" | "F16"): void {
   module.func(
     `widen_row_${dtype}`,

@@ -4,8 +4,8 @@
  * In and out: as `Engine` says; the bits are those of the reference engine. Weights are put into panels while they are
  * read, and quantised on the way where that is asked for, so they are never held twice. All activations lie in the
  * first of several memories of 4 GiB; matrices and caches lie in the first that has room, and rows are copied there and
- * back where that is another. Sizes that the kernels do not take (rows that are no multiple of 4 or 8) go to the
- * reference operations, on the same memory.
+ * back where that is another. Where rows are not a multiple of 4 or 8, which the kernels need, the reference operations
+ * compute on the same memory.
  */
 
 import {
@@ -52,7 +52,7 @@ export interface WasmEngineOptions {
   readonly memoryBytes?: number;
 }
 
-/** Memories of 4 GiB each. They take address space alone until they are used. */
+/** Memories of 4 GiB each. Until they are used they only take address space. */
 const MEMORIES = 8;
 /** Share of a memory for the rows that are copied to another memory, and their outputs: 32 MB of 4 GiB. */
 const COPY_SHARE = 1 / 128;
