@@ -1,10 +1,7 @@
-/**
- * Hono: `app.use("/v1/chat/completions", guardConversation(await Guard.load("Qwen/Qwen3Guard-Gen-0.6B")))` judges
- * requests.
- */
+/** Hono: `app.use("/v1/chat/completions", guardConversation(await Guard.load(...)))` judges OpenAI's requests. */
 
 import type { MiddlewareHandler } from "hono";
-import type { ChatMessage, Guard } from "qwen3guard";
+import { type ChatMessage, type Guard, MemoryError } from "qwen3guard";
 
 export function guardConversation(guard: Guard): MiddlewareHandler {
   return async (c, next) => {
@@ -17,9 +14,9 @@ export function guardConversation(guard: Guard): MiddlewareHandler {
       if (flagged) return c.json({ error }, 422);
     } catch (error) {
       // A wrong form, or too long a text, is the client's mistake. Anything else is ours, and does not pass either.
-      if (error instanceof TypeError || error instanceof RangeError)
-        return c.json({ error: { message: error.message } }, 400);
-      throw error;
+      const isClients = (error instanceof TypeError || error instanceof RangeError) && !(error instanceof MemoryError);
+      if (!isClients) throw error;
+      return c.json({ error: { message: error.message } }, 400);
     }
     return next();
   };
