@@ -203,7 +203,7 @@ describe("the end", () => {
     await Promise.resolve();
     expect(close).toHaveBeenCalledTimes(1);
     expect(runs).toHaveLength(2);
-    const over = "stream: expected one that is open, got one that has ended";
+    const over = "the stream has ended";
     await expect(stream.push("s")).rejects.toThrow(over);
     await expect(stream.end()).rejects.toThrow(over);
     const closed = newStream();

@@ -174,7 +174,7 @@ async function measure(
     },
     decode: {
       tokensPerSecond: round(1000 / best.decodeMs),
-      GBs: round(GBs),
+      GBs: round(GBs, 3),
       shareOfLimit: wasm ? round(GBs / (best.bytes / 1e9), 3) : null,
     },
     verdict: { coldMs: round(best.coldMs), warmMs: round(best.warmMs), ...verdict },
