@@ -28,12 +28,12 @@ function run(example: string, program: string): string[] {
   return stdout.trimEnd().split("\n");
 }
 
-test("each is under 40 lines, but for the model card's own", () => {
+test("each is under 60 lines, except the quick starts of the model cards", () => {
   const lines = readdirSync(projectPath("examples"))
     .filter(name => !name.includes("quickstart"))
     .map(name => [name, readFileSync(projectPath(`examples/${name}`), "utf8").split("\n").length - 1] as const);
   expect(lines.length).toBeGreaterThan(3);
-  expect(lines.filter(([, count]) => count >= 40)).toEqual([]);
+  expect(lines.filter(([, count]) => count >= 60)).toEqual([]);
 });
 
 test("express-middleware.ts lets a safe message through, refuses a flagged one, and fails closed", () => {

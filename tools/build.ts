@@ -64,6 +64,11 @@ function compile(): void {
   execFileSync(process.execPath, [tsc, "-p", join(ROOT, "tsconfig.build.json")], { stdio: "inherit" });
 }
 
+/** Nobody imports the command line, and its types would need Commander's. */
+function removeCommandTypes(): void {
+  for (const path of filesUnder(join(DIST, "cli"))) if (path.endsWith(".d.ts")) rmSync(path);
+}
+
 async function bundleVendored(): Promise<void> {
   for (const { name, file, node, exports } of VENDORED) {
     const { metafile } = await build({
@@ -153,6 +158,7 @@ function collectLicences(): void {
 
 if (existsSync(DIST)) rmSync(DIST, { recursive: true });
 compile();
+removeCommandTypes();
 await bundleVendored();
 rewriteImports();
 collectLicences();
