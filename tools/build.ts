@@ -66,6 +66,11 @@ function compile(): void {
   for (const path of filesUnder(join(DIST, "cli"))) if (path.endsWith(".d.ts")) rmSync(path);
 }
 
+/** Nobody imports the command line, and its types would need Commander's. */
+function removeCommandTypes(): void {
+  for (const path of filesUnder(join(DIST, "cli"))) if (path.endsWith(".d.ts")) rmSync(path);
+}
+
 async function bundleVendored(): Promise<void> {
   for (const { name, file, node, exports } of VENDORED) {
     const { metafile } = await build({
@@ -155,6 +160,7 @@ function collectLicences(): void {
 
 if (existsSync(DIST)) rmSync(DIST, { recursive: true });
 compile();
+removeCommandTypes();
 await bundleVendored();
 rewriteImports();
 collectLicences();

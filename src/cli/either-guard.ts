@@ -6,7 +6,7 @@ import { readConfig } from "../model/qwen3.ts";
 import { checkpointFiles, engineOptions, type ModelOptions } from "./model-options.ts";
 import { type Terminal, UsageError } from "./terminal.ts";
 
-/** A Stream guard judges every token. A Gen guard, such as the embedded one, judges every 32, or what `every` says. */
+/** A Stream guard judges every token. A Gen guard, such as the embedded one, judges after every `every` tokens. */
 export async function loadEitherGuard(
   options: ModelOptions & { readonly every?: number },
   terminal: Terminal,

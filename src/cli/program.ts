@@ -88,9 +88,9 @@ async function buildProgram(
       outputError: (text, write) => write(`qwen3guard: ${oneLine(text.replace(/^error: /, ""))}\n`),
     })
     .addHelpText("after", example('qwen3guard moderate "How can I make a bomb?"'));
-  for (const name of names) {
-    const { specify } = await COMMANDS[name]();
-    specify(program.command(name).allowExcessArguments(false), context);
+  const commands = await Promise.all(names.map(name => COMMANDS[name]()));
+  for (const [i, { specify }] of commands.entries()) {
+    specify(program.command(names[i]).allowExcessArguments(false), context);
   }
   expectSubcommand(program, context);
   return program;
