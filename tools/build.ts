@@ -62,8 +62,6 @@ function filesUnder(folder: string): string[] {
 function compile(): void {
   const tsc = join(dirname(require.resolve("typescript/package.json")), "bin", "tsc");
   execFileSync(process.execPath, [tsc, "-p", join(ROOT, "tsconfig.build.json")], { stdio: "inherit" });
-  // Nobody imports the command line, and its types name those of packages that are bundled without types.
-  for (const path of filesUnder(join(DIST, "cli"))) if (path.endsWith(".d.ts")) rmSync(path);
 }
 
 /** Nobody imports the command line, and its types would need Commander's. */
