@@ -7,6 +7,7 @@ import { Guard } from "../../guard/guard.ts";
 import type { ModerateOptions } from "../../guard/moderate-options.ts";
 import type { Mode } from "../../guard/verdict.ts";
 import type { EngineOptions } from "../../tensor/engine-choice.ts";
+import { MemoryError } from "../../tensor/memory-error.ts";
 import { judgeHash } from "../batch/judge-hash.ts";
 import { moderateLines } from "../batch/lines.ts";
 import { checkOutput } from "../batch/output.ts";
@@ -202,12 +203,12 @@ async function withOutput<T>(
   }
 }
 
-/** A text that had to be judged in windows is too long to explain. Its verdict stands. */
+/** A text with too many words, or one that had to be judged in windows, is too long to explain. Its verdict stands. */
 async function explain(guard: Guard, input: ModerationInput, terminal: Terminal): Promise<Explanation | undefined> {
   try {
     return await guard.explain(input);
   } catch (error) {
-    if (!(error instanceof RangeError)) throw error;
+    if (!(error instanceof RangeError) || error instanceof MemoryError) throw error;
     terminal.err(`qwen3guard: --explain: ${error.message}\n`);
     return undefined;
   }
