@@ -16,8 +16,8 @@ import { noise, readJsonLines } from "../helpers.ts";
 import { randomConversations } from "./conversations.ts";
 import { comparePasses } from "./one-pass.ts";
 
-test("150 conversations: the ids and scores of greedy generation, in as few passes as promised", async () => {
-  const counts = await comparePasses(await loadGuard(), randomConversations(1, 150));
+test("100 conversations: the ids and scores of greedy generation, in as few passes as promised", async () => {
+  const counts = await comparePasses(await loadGuard(), randomConversations(1, 100));
   const most = (kind: string): number => Math.max(...(counts.get(kind)?.keys() ?? []));
   expect([...counts.keys()].sort()).toEqual(
     expect.arrayContaining(["assistant Safe", "assistant Unsafe", "user Safe", "user Unsafe"]),

@@ -163,9 +163,9 @@ describe("engines and threads", () => {
   );
 
   test.each([
-    [200, "auto"],
-    [60, "int8"],
-    [60, "int4"],
+    [120, "auto"],
+    [40, "int8"],
+    [40, "int4"],
   ] as const)(
     "%i random cases of engine, threads, chunking, turns and cache state give the reference's bits, weights %s",
     async (cases, weights) => {
