@@ -51,6 +51,8 @@ export class AnswerStream implements ModerationStream {
   #scaffold: Int32Array;
   #violation: TokenViolation | null = null;
   #clearedTo = 0;
+  /** Where the first token after the last Safe one begins; null after a Safe one. */
+  #unsafeFrom: number | null = null;
 
   constructor(parts: AnswerStreamParts) {
     this.#parts = parts;
@@ -121,10 +123,13 @@ export class AnswerStream implements ModerationStream {
     for (const verdict of verdicts) {
       const violation = rule.next(verdict);
       this.#violation ??= violation;
-      // A token that is not Safe waits for the next one: the two together may be a violation that begins here. A
-      // stretch of text is cleared only when no later token can still belong to it.
-      this.#clearedTo = verdict.risk === "Safe" ? Math.min(verdict.end, openStart) : verdict.start;
+      this.#unsafeFrom = verdict.risk === "Safe" ? null : (this.#unsafeFrom ?? verdict.start);
     }
+    // What the rule may still cut is held back. A stretch of text is cleared only when no later token can still belong
+    // to it.
+    const heldFrom = rule.heldFrom ? rule.heldFrom() : this.#unsafeFrom;
+    const judgedTo = verdicts.at(-1)?.end ?? 0;
+    this.#clearedTo = Math.max(this.#clearedTo, Math.min(heldFrom ?? judgedTo, openStart));
     return verdicts;
   }
 

@@ -32,6 +32,11 @@ export interface TokenViolation extends Violation {
 export interface CutRule {
   /** Where to cut the answer, now that this verdict is known; null to go on. */
   next(verdict: TokenVerdict): TokenViolation | null;
+  /**
+   * The offset from which a later verdict may still cut, asked after each `next`; null if it cannot cut what has been
+   * judged. Text from there on is not cleared. A rule without it holds back every token since the last Safe one.
+   */
+  heldFrom?(): number | null;
 }
 
 /** Cuts at two consecutive tokens of the same level: Unsafe, and in strict mode Controversial too. */
@@ -48,6 +53,11 @@ export class TwoInARow implements CutRule {
     this.#before = verdict;
     if (first?.risk !== verdict.risk || !this.#levels.includes(verdict.risk)) return null;
     return { risk: verdict.risk, category: verdict.category, at: first.start, tokens: [first, verdict] };
+  }
+
+  /** The last token, unless it is Safe: with the next one it may be a violation that begins with it. */
+  heldFrom(): number | null {
+    return this.#before === undefined || this.#before.risk === "Safe" ? null : this.#before.start;
   }
 }
 

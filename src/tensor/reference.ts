@@ -119,8 +119,8 @@ export interface AttentionShape {
 
 /**
  * Causal attention with grouped queries: out = softmax(q K^T / sqrt(headDim)) V. q, out [rows, numHeads, headDim];
- * keys, values [start + rows, numKvHeads, headDim], earlier positions first. Query head h reads key/value head floor(h
- * * numKvHeads / numHeads). The softmax's division comes last, after the weighted sum of values.
+ * keys, values [start + rows, numKvHeads, headDim], earlier positions first. Query head h reads key/value head
+ * floor(h * numKvHeads / numHeads). The softmax's division comes last, after the weighted sum of values.
  */
 export function attentionInto(
   out: Float32Array,

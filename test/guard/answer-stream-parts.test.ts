@@ -5,7 +5,7 @@
 
 import { describe, expect, test, vi } from "vitest";
 import { AnswerStream, type AnswerStreamParts } from "../../src/guard/answer-stream.ts";
-import { TwoInARow } from "../../src/guard/cut-rule.ts";
+import { type CutRule, type TokenVerdict, TwoInARow } from "../../src/guard/cut-rule.ts";
 import type { SafetyLevel } from "../../src/guard/policy.ts";
 import { SAFETY_LEVELS } from "../../src/guard/policy.ts";
 import type { Session } from "../../src/model/session.ts";
@@ -26,7 +26,7 @@ interface Script {
   readonly maxTokens?: number;
   readonly mode?: "strict" | "loose";
   readonly classify?: (ids: readonly number[], head: string) => void;
-  readonly options?: Pick<AnswerStreamParts, "signal" | "turn">;
+  readonly options?: Partial<Pick<AnswerStreamParts, "signal" | "turn" | "rule">>;
 }
 
 /** Each letter is a token: s Safe, u Unsafe, c Controversial. "-" is an id without text of its own. */
@@ -165,6 +165,47 @@ describe("what is said", () => {
     expect((await held.stream.push("sss")).clearedTo).toBe(2);
     const ahead = newStream({ openStart: units => units + 5 });
     expect((await ahead.stream.push("sss")).clearedTo).toBe(3);
+  });
+});
+
+describe("a rule of the caller's", () => {
+  /** Cuts at the third token in a row that is Unsafe. */
+  const threeInARow = (): CutRule => {
+    let run: TokenVerdict[] = [];
+    return {
+      next: verdict => {
+        run = verdict.risk === "Unsafe" ? [...run, verdict] : [];
+        return run.length === 3 ? { risk: "Unsafe", category: null, at: run[0].start, tokens: run } : null;
+      },
+    };
+  };
+  const clearedBy = async (rule: CutRule, answer: string): Promise<number[]> => {
+    const { stream } = newStream({ options: { rule } });
+    const cleared: number[] = [];
+    for (const letter of answer) cleared.push((await stream.push(letter)).clearedTo);
+    return cleared;
+  };
+
+  test("cuts nothing that was cleared: without a word from it, all since the last Safe token is held back", async () => {
+    expect(await clearedBy(threeInARow(), "ssuus")).toEqual([1, 2, 2, 2, 5]);
+    expect(await clearedBy(threeInARow(), "sucuu")).toEqual([1, 1, 1, 1, 1]);
+    expect(await clearedBy(threeInARow(), "suuus")).toEqual([1, 1, 1, 1, 1]);
+  });
+
+  test("may say from where it holds back; what is cleared stays cleared", async () => {
+    let at = 0;
+    const last: CutRule = {
+      next: ({ start }) => {
+        at = start;
+        return null;
+      },
+      heldFrom: () => at,
+    };
+    expect(await clearedBy(last, "ssu")).toEqual([0, 1, 2]);
+    const none: CutRule = { next: () => null, heldFrom: () => null };
+    expect(await clearedBy(none, "suu")).toEqual([1, 2, 3]);
+    const held = [2, 0, 0];
+    expect(await clearedBy({ next: () => null, heldFrom: () => held.shift() ?? null }, "sss")).toEqual([1, 1, 1]);
   });
 });
 
