@@ -12,7 +12,7 @@ const PIECE_BYTES = 2 ** 30;
 
 /**
  * Opens a regular file. Throws TypeError for a directory, pipe, socket or device, and the system's own error (ENOENT,
- * EACCES, ...) where there is nothing to open. `name` stands in messages.
+ * EACCES, ...) where there is nothing to open. `name` appears in messages.
  */
 export async function bytesFromFile(path: string, name: string = path): Promise<ByteSource> {
   // Check before opening: opening a pipe waits for a writer, and opening a device may have an effect.

@@ -2,7 +2,7 @@
  * The files of a checkpoint, wherever they are: a folder, a URL, the Hub, or Blobs that a user picked.
  *
  * In: one of these. Out: `CheckpointFiles`, opened once and passed on: the tokenizer reads its texts, the model its
- * bytes. Only web-standard types cross this border. Blobs and URLs are here, folders in folder.node.ts, the Hub in
+ * bytes. Only web-standard types cross this boundary. Blobs and URLs are here, folders in folder.node.ts, the Hub in
  * hub/files.node.ts; open.ts chooses.
  */
 
@@ -18,14 +18,15 @@ export interface CheckpointFiles {
   readText(file: string): Promise<string | undefined>;
 }
 
-/** The half that weights are read through. */
+/** What reading weights needs. */
 export type NamedSources = Pick<CheckpointFiles, "name" | "open">;
 
-/** The half that a tokenizer is read through. */
+/** What reading a tokenizer needs. */
 export type TextFiles = Pick<CheckpointFiles, "name" | "readText">;
 
 /**
- * The texts of a checkpoint that a guard reads, besides the index of shards. A guard's hash takes them in this order.
+ * The texts of a checkpoint that a guard reads, besides the index of shards. They are downloaded and copied, and a
+ * guard's hash takes them in this order.
  */
 export const TEXT_FILES: readonly string[] = [
   "config.json",
@@ -40,7 +41,7 @@ export function shortName({ name }: Pick<CheckpointFiles, "name">): string {
   return name.replace(/^.*[/\\]/, "") || name;
 }
 
-/** Files whose texts are read as their bytes are. */
+/** Adds `readText` to sources of bytes. */
 export function filesFromSources({ name, open }: NamedSources): CheckpointFiles {
   return {
     name,
@@ -74,7 +75,7 @@ export function filesFromUrl(base: URL): CheckpointFiles {
   folder.search = "";
   const fetchFile = async (file: string): Promise<Response | undefined> => {
     const url = new URL(file, folder);
-    url.search = search; // a key or a version belongs to every file
+    url.search = search; // a key or a version in it applies to every file
     const response = await fetch(url).catch(error => {
       throw new Error(`${folder.href}${file}: expected an answer, got ${error.cause?.message ?? error.message}`);
     });
@@ -98,7 +99,7 @@ export function filesFromUrl(base: URL): CheckpointFiles {
   };
 }
 
-/** A body of at most `maxBytes`. Throws RangeError for a longer one, and stops reading: the body may have no end. */
+/** A body of at most `maxBytes`. Throws RangeError for a longer one, and stops reading: the body may be endless. */
 async function readAtMost({ body }: Response, maxBytes: number, name: string): Promise<Uint8Array> {
   const parts: Uint8Array[] = [];
   let length = 0;

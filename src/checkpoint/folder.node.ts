@@ -8,7 +8,7 @@ import { type CheckpointFiles, filesFromSources } from "./files.ts";
 import { parseHubId } from "./hub/id.ts";
 
 /**
- * Opens a folder. `title` stands in messages and verdicts instead of its path. Throws Error for a path that is not a
+ * Opens a folder. `title` appears in messages and verdicts instead of its path. Throws Error for a path that is not a
  * folder with a checkpoint's files.
  */
 export async function filesFromFolder(folder: string | URL, title?: string): Promise<CheckpointFiles> {

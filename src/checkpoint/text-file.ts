@@ -28,7 +28,7 @@ export async function readSourceText(source: ByteSource, maxBytes: number): Prom
 }
 
 /**
- * Decodes strict UTF-8, without the byte order mark that some editors write first. `name` stands in messages. Throws
+ * Decodes strict UTF-8, without the byte order mark that some editors write first. `name` appears in messages. Throws
  * TypeError for other bytes and for a git-lfs pointer.
  */
 export function decodeText(bytes: Uint8Array, name: string): string {

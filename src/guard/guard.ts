@@ -72,7 +72,7 @@ export class Guard {
   readonly #tasks: Tasks;
 
   /**
-   * `name` stands in verdicts and messages. `tasks` is for a loader that has already derived them from this config and
+   * `name` appears in verdicts and messages. `tasks` is for a loader that has already derived them from this config and
    * tokenizer. Throws Error where model or tokenizer are not those of a Gen guard.
    */
   constructor(
@@ -89,8 +89,8 @@ export class Guard {
   }
 
   /**
-   * Loads a checkpoint: a folder's path (Node), a Hub id, a URL, or files at hand. Without a source it loads the
-   * embedded demo guard, which is for trying out and testing, not for protection. Throws Error, TypeError or
+   * Loads a checkpoint: a folder's path (Node), a Hub id, a URL, or files that are open already. Without a source it
+   * loads the embedded demo guard, which is for trying out and testing, not for protection. Throws Error, TypeError or
    * RangeError, `<file>: expected ..., got ...`.
    */
   static async load(source: CheckpointSource = DEMO_GUARD, options: EngineOptions = {}): Promise<Guard> {
@@ -100,9 +100,9 @@ export class Guard {
 
   /**
    * Judges the last message of `input`; one that does not fit the context is judged in windows. Throws TypeError or
-   * ConversationError for an input of the wrong form, ContextLengthError, with both numbers, if the context has no room
+   * ConversationError for malformed input, ContextLengthError, with both numbers, if the context has no room
    * for it, MemoryError if the engine has none, RangeError for options out of range, and the signal's reason when
-   * aborted. An answer that cannot be parsed is not thrown: its verdict is flagged.
+   * aborted. An unparsable answer does not throw; its verdict is flagged.
    */
   async moderate(input: ModerationInput, options: ModerateOptions = {}): Promise<Verdict> {
     const started = performance.now();
@@ -154,7 +154,7 @@ export class Guard {
 
   /**
    * Begins to moderate an answer to `input` while it is being written: the answer so far is judged every `every`
-   * tokens, at the cost of the new ones (gen-stream.ts). Throws TypeError or ConversationError for an input of the
+   * tokens, running only the new ones (gen-stream.ts). Throws TypeError or ConversationError for an input of the
    * wrong form and RangeError for options out of range. The model runs only when the stream's methods are called.
    */
   stream(input: StreamInput, options: GenStreamOptions = {}): GenStream {
@@ -233,7 +233,7 @@ export class Guard {
 
   /**
    * The prompt's ids for a conversation by the guard's own template; control tokens in message contents stay text.
-   * Throws TypeError or ConversationError for an input of the wrong form, and ContextLengthError, with both numbers,
+   * Throws TypeError or ConversationError for malformed input, and ContextLengthError, with both numbers,
    * for one that does not fit the context.
    */
   encode(input: ModerationInput): Int32Array {

@@ -66,7 +66,7 @@ export function checkPiece(text: unknown): void {
 /** The question: a user's message, or a conversation that ends with one. */
 export type StreamInput = { readonly prompt: string } | { readonly messages: readonly ChatMessage[] };
 
-/** Throws TypeError for an input of the wrong form and ConversationError for one without a question at its end. */
+/** Throws TypeError for malformed input and ConversationError for one without a question at its end. */
 export function toQuestion(input: StreamInput): ChatMessage[] {
   let messages: ChatMessage[];
   if (typeof input === "object" && input !== null && "messages" in input) {

@@ -68,7 +68,7 @@ export class StreamGuard {
   readonly #labels: StreamLabels;
 
   /**
-   * `name` stands in messages. `labels` is for a loader that has already derived them from this config and tokenizer.
+   * `name` appears in messages. `labels` is for a loader that has already derived them from this config and tokenizer.
    * Throws Error or RangeError where model or tokenizer are not those of a Stream guard.
    */
   constructor(
@@ -84,8 +84,8 @@ export class StreamGuard {
   }
 
   /**
-   * Loads a checkpoint: a folder's path (Node), a Hub id, a URL, or files at hand. Throws Error, TypeError or
-   * RangeError, `<file>: expected ..., got ...`.
+   * Loads a checkpoint: a folder's path (Node), a Hub id, a URL, or files that are open already. Throws Error,
+   * TypeError or RangeError, `<file>: expected ..., got ...`.
    */
   static async load(source: CheckpointSource, options: EngineOptions = {}): Promise<StreamGuard> {
     const files = await openCheckpointFiles(source);
@@ -93,7 +93,7 @@ export class StreamGuard {
   }
 
   /**
-   * Begins to moderate an answer to `input`. Throws TypeError or ConversationError for an input of the wrong form and
+   * Begins to moderate an answer to `input`. Throws TypeError or ConversationError for malformed input and
    * ContextLengthError, with both numbers, for one that does not fit the context. The model runs only when `query`,
    * `push` or `end` is called.
    */

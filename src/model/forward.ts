@@ -5,7 +5,7 @@
  * Shapes: T ids of this call, at positions `start` ... `start + T - 1`, after what the cache holds; H query heads, K
  * key/value heads, D head size. Everything is row-major float32. The block is that of the Qwen3 report
  * (arXiv:2505.09388): pre-norm, grouped-query attention with RMSNorm on each head of q and k, rotary positions, SwiGLU.
- * What each operation computes: tensor/reference.ts.
+ * What each operation computes: tensor/reference.ts, and tensor/quantised.ts for weights in int8 or int4.
  */
 
 import type { Engine, FloatBuffer, KvCache } from "../tensor/engine.ts";
@@ -36,7 +36,7 @@ export interface Pass {
 /** Receives an intermediate by name. `data` is the engine's own memory: copy it to keep it. */
 export type TapListener = (name: string, data: Float32Array, shape: readonly number[]) => void;
 
-/** What a pair of classification heads says at T positions, before any softmax. */
+/** The scores of a pair of classification heads at T positions, before any softmax. */
 export interface GuardScores {
   readonly riskLevel: Float32Array; // [T, risk levels]
   readonly category: Float32Array; // [T, categories]
@@ -188,7 +188,7 @@ function guardHead(
 
 /** Throws RangeError for NaN and infinities. */
 function finite(values: Float32Array, what: string): Float32Array {
-  // A loop: 150,000 calls of a function would add a millisecond to every token.
+  // A plain loop, because 150,000 calls of a function would add a millisecond to every token.
   for (let i = 0; i < values.length; i++) {
     if (!Number.isFinite(values[i])) {
       throw new RangeError(`${what}: expected finite numbers, got ${values[i]} (the weights or the sums overflow)`);

@@ -1,9 +1,9 @@
 /**
- * One request and its response: what the server and the proxy do alike around each.
+ * One request and its response: what the server and the proxy both do around each.
  *
  * In: a request, and a function that answers it. Out: a response, whatever happens: a failure becomes OpenAI's JSON.
- * The function gets an `Exchange`, whose signal ends the work when nobody waits for it any more. When the answer has
- * been sent to its end, the exchange is counted, timed and logged, and a shutdown stops waiting for it.
+ * The function gets an `Exchange`, whose signal ends the work when nobody is waiting for it any more. When the answer
+ * has been sent in full, the exchange is counted, timed and logged, and a shutdown stops waiting for it.
  */
 
 import { ApiError, failure, toApiError, unavailable } from "./api-error.ts";
@@ -15,7 +15,7 @@ import { readJsonBody } from "./request-body.ts";
 
 export interface ExchangeOptions {
   readonly maxBodyBytes: number;
-  /** How long a request may take, waiting included; without it, as long as it likes. */
+  /** How long a request may take, waiting included; unlimited by default. */
   readonly timeoutMs?: number;
   /** Receives a line for each failure that is the server's own. */
   readonly log: (line: string) => void;
@@ -25,7 +25,7 @@ export interface ExchangeOptions {
   readonly logText: boolean;
 }
 
-/** The status of a request whose client has gone, which never sees it. The number is nginx's. */
+/** Recorded when the client has gone; the client never sees it. The number is nginx's. */
 const CLIENT_GONE = 499;
 
 /** A request that is being answered. */
@@ -63,7 +63,7 @@ export class Exchange {
     return readJsonBody(this.request, this.#options.maxBodyBytes, this.signal);
   }
 
-  /** What to tell the client about a failure. One that nobody expected is logged. */
+  /** What to tell the client about a failure. An unexpected one is logged. */
   failed(error: unknown): ApiError {
     if (!(error instanceof ApiError))
       this.#options.log(`qwen3guard: ${this.route}: ${error instanceof Error ? error.message : error}`);
@@ -71,7 +71,7 @@ export class Exchange {
   }
 
   /**
-   * A response whose events `run` sends. It is given at the first event; rejects with what `run` throws before that.
+   * A response whose events `run` sends. Resolves at the first event, or rejects with what `run` throws before it.
    */
   stream(run: (send: (event: unknown) => void) => Promise<void>): Promise<Response> {
     const { response, ended } = eventStream(
@@ -83,7 +83,7 @@ export class Exchange {
     return response;
   }
 
-  /** Stops the clock and no longer listens to the client. */
+  /** Stops the clock, and stops listening to the client. */
   release(): void {
     clearTimeout(this.#timer);
     this.request.signal.removeEventListener("abort", this.#leave);
@@ -163,6 +163,6 @@ export class Exchanges {
 function late(timeoutMs: number): ApiError {
   return new ApiError(504, `request: expected an answer within ${timeoutMs} ms, got none`, {
     code: "timeout",
-    headers: { "x-should-retry": "false" }, // OpenAI's clients would try again, to the same end
+    headers: { "x-should-retry": "false" }, // OpenAI's clients would try again, with the same result
   });
 }

@@ -48,7 +48,7 @@ interface Env {
   readonly Bindings: { readonly exchange: Exchange };
 }
 
-/** The largest delay that a timer takes. */
+/** The largest delay that a timer takes; no body needs to be longer, either. */
 const MAX_INTEGER = 2 ** 31 - 1;
 
 /** Throws RangeError for options out of range. The caller still owns the guard and closes it. */
@@ -117,7 +117,7 @@ export function createHandler(guard: Guard, options: HandlerOptions = {}): Handl
 function preflight(): Response {
   const headers = {
     "access-control-allow-methods": "GET, POST",
-    // The X-Stainless-... headers that OpenAI's clients send have many names.
+    // `*`, because OpenAI's clients send many X-Stainless-... headers.
     "access-control-allow-headers": "*, authorization, content-type",
     "access-control-max-age": "86400",
   };

@@ -3,7 +3,7 @@
  * (docs/ARITHMETIC.md says it in words), and every faster kernel reproduces them bit for bit.
  *
  * In: float32 activations, row-major [rows, size], and weight tensors as the checkpoint stores them. Out: float32,
- * written into the buffer that the caller gives (`...Into`).
+ * written into the caller's buffer (`...Into`).
  *
  * Two things to know before reading:
  *  - Each `f(...)` (Math.fround) is one float32 rounding. A float32 product or sum computed in float64 and then rounded
@@ -152,14 +152,14 @@ export function attentionScale(headDim: number): number {
   return f(1 / f(Math.sqrt(headDim)));
 }
 
-/** x[i] becomes exp(x[i] - max(x)); returns the sum of these. */
+/** x[i] becomes exp(x[i] - max(x)); returns their sum. */
 function exponentialsInto(x: Float32Array): number {
   const max = x.reduce((a, b) => (b > a ? b : a), -Infinity);
   for (let i = 0; i < x.length; i++) x[i] = exp32(f(x[i] - max));
   return interleavedSum(x);
 }
 
-/** Softmax, in place: x[i] = exp(x[i] - max(x)), divided by the sum of these. */
+/** Softmax, in place: x[i] = exp(x[i] - max(x)), divided by their sum. */
 export function softmaxInto(x: Float32Array): void {
   const denominator = exponentialsInto(x);
   for (let i = 0; i < x.length; i++) x[i] = f(x[i] / denominator);

@@ -68,6 +68,7 @@ const OPTION_NAMES: readonly (keyof ProxyOptions)[] = [
 /** Node's `fetch` itself waits no longer. */
 const MAX_TIMEOUT_MS = 300_000;
 const MAX_INTEGER = 2 ** 31 - 1;
+
 /**
  * Throws TypeError or RangeError for options of the wrong type or out of range. The caller still owns the guard and
  * closes it.

@@ -6,8 +6,7 @@
  * last block, which no published shape has, is filled by the definition's loops.
  */
 
-import type { WeightDtype } from "../dtype.ts";
-import { bf16ToFloat32, f16ToFloat32 } from "../dtype.ts";
+import { bf16ToFloat32, f16ToFloat32, type WeightDtype } from "../dtype.ts";
 import {
   blocksOf,
   INT8_MAX,
