@@ -6,6 +6,11 @@ import { Queue, QueueFullError, type Turn } from "../../src/server/queue.ts";
 
 const never = new AbortController().signal;
 
+/** Lets the event loop turn until something is so. A job begins after some turns, in which leaving clients are heard. */
+async function until(isSo: () => boolean): Promise<void> {
+  while (!isSo()) await new Promise(resolve => setTimeout(resolve));
+}
+
 /** A log of what ran, and jobs of so many chunks that write into it. */
 function story(queue: Queue): {
   readonly log: string[];
@@ -126,7 +131,7 @@ describe("the bound", () => {
     await expect(start("c", 1, 1)).rejects.toThrow(QueueFullError);
     running.end();
     await running.done;
-    await new Promise(resolve => setTimeout(resolve));
+    await until(() => queue.waiting < 2);
     await Promise.all([...waiting, start("d", 1, 1)]);
   });
 
@@ -139,7 +144,7 @@ describe("leaving", () => {
   test("a waiting job that is aborted frees its place and never runs", async () => {
     const queue = new Queue(1);
     const running = stepped(queue, 1);
-    await new Promise(resolve => setTimeout(resolve));
+    await until(() => queue.begun === 1);
     const controller = new AbortController();
     const { log, start } = story(queue);
     const left = start("left", 1, 1, controller.signal);
@@ -168,7 +173,7 @@ describe("leaving", () => {
     };
     await expect(leaving(1)).rejects.toThrow("gone");
     const long = stepped(queue, 100);
-    while (queue.begun === 0) await new Promise(resolve => setTimeout(resolve));
+    await until(() => queue.begun > 0);
     const left = expect(leaving(1)).rejects.toThrow("gone");
     const stays = start("stays", 1, 1);
     await long.step(); // in which one is asked
@@ -185,7 +190,7 @@ describe("leaving", () => {
     const queue = new Queue(5);
     const controller = new AbortController();
     const long = stepped(queue, 100, controller.signal);
-    while (queue.begun === 0) await new Promise(resolve => setTimeout(resolve));
+    await until(() => queue.begun > 0);
     let begun = 0;
     const short = queue.run({
       size: 1,
@@ -205,12 +210,12 @@ describe("leaving", () => {
     const queue = new Queue(5);
     const controller = new AbortController();
     const long = stepped(queue, 100, controller.signal);
-    await new Promise(resolve => setTimeout(resolve));
+    await until(() => queue.begun === 1);
     const short = stepped(queue, 1);
     const next = story(queue).start("next", 100, 1);
     void long.step();
-    await new Promise(resolve => setTimeout(resolve));
-    expect([queue.begun, queue.waiting]).toEqual([2, 1]);
+    await until(() => queue.begun === 2);
+    expect(queue.waiting).toBe(1);
     controller.abort(new Error("gone"));
     await expect(long.done).rejects.toThrow("gone");
     expect([queue.begun, queue.waiting]).toEqual([1, 1]);
